@@ -1,0 +1,41 @@
+# gearshift_test(<name>
+#   SOURCES <file_test.cc>...   relative to the calling folder
+#   [DEPS <module>...]          gearshift modules under test (and those that support headers need)
+#   [LIBS <target>...]          other libraries
+#   [TIMEOUT <seconds>]         120 when left out
+#   [LABELS <label>...]
+#   [SERIAL])                   never beside another test, for suites that start many processes
+#
+# Defines a GoogleTest program (gtest_main and gmock linked) and registers it as one CTest test.
+# Sees public headers, private ones below src/, and tests/support as "support/x.h".
+function(gearshift_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT" "SOURCES;DEPS;LIBS;LABELS")
+  if(arg_UNPARSED_ARGUMENTS OR NOT arg_SOURCES)
+    message(FATAL_ERROR "gearshift_test(${name}): needs SOURCES; unknown: ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+
+  list(TRANSFORM arg_DEPS PREPEND gearshift::)
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+  target_link_libraries(${name} PRIVATE gearshift_flags gearshift::test_support ${arg_DEPS}
+                                        ${arg_LIBS} GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
+  set_tests_properties(${name} PROPERTIES
+    TIMEOUT ${arg_TIMEOUT}
+    LABELS "${arg_LABELS}"
+    RUN_SERIAL "${arg_SERIAL}"
+    ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1 second_deadlock_stack=1;ASAN_OPTIONS=detect_leaks=1;UBSAN_OPTIONS=print_stacktrace=1")
+endfunction()
+
+# Adds each direct subfolder that has a CMakeLists.txt.
+function(gearshift_add_test_folders)
+  file(GLOB lists RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" CONFIGURE_DEPENDS
+       "${CMAKE_CURRENT_SOURCE_DIR}/*/CMakeLists.txt")
+  foreach(list IN LISTS lists)
+    cmake_path(GET list PARENT_PATH folder)
+    add_subdirectory("${folder}")
+  endforeach()
+endfunction()

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace gearshift::base {
+
+/// Time on a scheduler's clock, in nanoseconds since an origin of the scheduler's choice.
+using Duration = std::chrono::nanoseconds;
+struct TimePoint {
+  Duration since_origin{0};
+
+  constexpr auto operator<=>(const TimePoint&) const = default;
+  static constexpr TimePoint never() { return {Duration::max()}; }
+};
+constexpr TimePoint operator+(TimePoint t, Duration d) {
+  return t == TimePoint::never() ? t : TimePoint{t.since_origin + d};
+}
+constexpr Duration operator-(TimePoint a, TimePoint b) { return a.since_origin - b.since_origin; }
+constexpr double to_seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+constexpr Duration from_seconds(double s) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s));
+}
+
+/// A mutex and a condition in one: what a scheduler's tasks wait on.
+///
+/// Satisfies BasicLockable, so `std::lock_guard<Monitor>` works. Thread-safety: all of it.
+class Monitor {
+ public:
+  virtual ~Monitor() = default;
+  virtual void lock() = 0;
+  virtual void unlock() = 0;
+  /// Caller holds the lock. Returns when notified, spuriously, or at `deadline`; false at the
+  /// deadline. The lock is held again on return.
+  virtual bool wait_until(TimePoint deadline) = 0;
+  virtual void notify_all() = 0;
+};
+
+/// A running task. Destroying it joins.
+class Task {
+ public:
+  virtual ~Task() = default;
+  /// Waits until the body has returned. Idempotent; one joiner at a time.
+  virtual void join() = 0;
+};
+
+/// Clock, sleep, tasks and monitors: everything above the transports waits through this and
+/// nothing else, so that the same code runs on OS threads and on a virtual clock.
+///
+/// Thread-safety: all methods, from any task of this scheduler.
+class Scheduler {
+ public:
+  virtual ~Scheduler() = default;
+  virtual TimePoint now() const = 0;
+  virtual void sleep_until(TimePoint when) = 0;
+  /// Runs `body` concurrently. `name` shows in debuggers (15 characters on Linux) and reports.
+  virtual std::unique_ptr<Task> spawn(std::string name, std::function<void()> body) = 0;
+  virtual std::unique_ptr<Monitor> make_monitor() = 0;
+
+  void sleep_for(Duration d) { sleep_until(now() + d); }
+  TimePoint after(Duration d) const { return now() + d; }
+};
+
+/// The scheduler of real time: tasks are threads, the clock is steady. One per process is enough.
+std::unique_ptr<Scheduler> make_os_scheduler();
+
+}  // namespace gearshift::base

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/ids.h"
+#include "gearshift/base/result.h"
+#include "gearshift/base/scheduler.h"
+#include "gearshift/transport/connection.h"
+#include "gearshift/transport/router.h"
+
+namespace gearshift::group {
+
+/// What the last thing was that this process's communication did; travels with heartbeats, so that
+/// survivors of a failure can say how far every rank had come. Thread-safety: all methods.
+class Progress {
+ public:
+  struct Snapshot {
+    std::int64_t step = 0;
+    std::string operation;  ///< "all_reduce bucket 3 (ring)", "push step 12", "idle"
+    base::TimePoint since;  ///< when the operation began
+  };
+  explicit Progress(base::Scheduler& scheduler);
+  void set_step(base::Step step);
+  void begin(std::string operation);
+  void end();
+  Snapshot snapshot() const;
+
+ private:
+  base::Scheduler& scheduler_;
+  std::unique_ptr<base::Monitor> monitor_;
+  Snapshot current_;
+};
+
+/// Marks an operation for as long as it lives.
+class ProgressScope {
+ public:
+  ProgressScope(Progress& progress, std::string operation) : progress_(progress) {
+    progress_.begin(std::move(operation));
+  }
+  ~ProgressScope() { progress_.end(); }
+  ProgressScope(const ProgressScope&) = delete;
+  ProgressScope& operator=(const ProgressScope&) = delete;
+
+ private:
+  Progress& progress_;
+};
+
+/// Everything that ranks of one incarnation share: connections, abort state, defaults.
+/// Lives as long as any Group over it.
+struct Context {
+  base::Scheduler* scheduler = nullptr;
+  std::shared_ptr<transport::Router> router;
+  base::Generation generation{1};
+  base::Duration timeout{};
+  std::unique_ptr<Progress> progress;
+};
+
+/// Ranks that can talk to each other: a rank, a size, connections, and a channel on which this
+/// group numbers its operations.
+///
+/// All ranks of a group must start the same collectives in the same order on one Group object;
+/// operations that may interleave use groups of their own (`with_channel`). Thread-safety: const
+/// methods and `next_sequence` from any task; one collective at a time per Group object.
+class Group {
+ public:
+  /// `links[r]` leads to rank r; the own entry is null. Connections are shared with subgroups.
+  Group(std::shared_ptr<Context> context, base::Rank rank,
+        std::vector<std::shared_ptr<transport::Connection>> links, std::uint16_t channel);
+
+  base::Rank rank() const { return rank_; }
+  int size() const { return static_cast<int>(links_.size()); }
+  base::Generation generation() const { return context_->generation; }
+  base::Scheduler& scheduler() const { return *context_->scheduler; }
+  base::Duration timeout() const { return context_->timeout; }
+  /// now + timeout.
+  base::TimePoint deadline() const { return scheduler().after(timeout()); }
+  Progress& progress() const { return *context_->progress; }
+  transport::Router& router() const { return *context_->router; }
+  const std::shared_ptr<Context>& context() const { return context_; }
+
+  transport::Connection& link(base::Rank peer) const {
+    return *links_[static_cast<std::size_t>(peer.value)];
+  }
+  const std::vector<std::shared_ptr<transport::Connection>>& links() const { return links_; }
+
+  std::uint16_t channel() const { return channel_; }
+  /// Number of the next operation on this group's channel; equal on all ranks by their order.
+  std::uint32_t next_sequence() { return sequence_++; }
+
+  /// The same ranks on a channel of its own, for operations that interleave with this group's.
+  /// Channels below kFirstService; each may be handed out once per member set.
+  Group with_channel(std::uint16_t channel) const;
+  /// The members `ranks` (ascending, containing this rank) renumbered 0 … n-1.
+  Group subgroup(const std::vector<base::Rank>& ranks, std::uint16_t channel) const;
+
+  /// Sum over all links.
+  transport::Traffic traffic() const;
+  /// Breaks all links with `reason`; everything pending fails. Idempotent.
+  void abort(const base::Error& reason) const;
+  /// Good-bye to all peers; waits until the last byte has left or `deadline`.
+  void close(base::TimePoint deadline) const;
+
+ private:
+  std::shared_ptr<Context> context_;
+  base::Rank rank_;
+  std::vector<std::shared_ptr<transport::Connection>> links_;
+  std::uint16_t channel_;
+  std::uint32_t sequence_ = 0;
+};
+
+}  // namespace gearshift::group

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "gearshift/rendezvous/store.h"
+
+namespace gearshift::rendezvous::tcp {
+
+/// A running store server; stops when destroyed.
+class Server {
+ public:
+  virtual ~Server() = default;
+  /// "host:port" as bound (the port is the real one when 0 was asked for).
+  virtual std::string address() const = 0;
+};
+
+/// Serves on host:port. Every client proves the token (transport/handshake.h, purpose "store");
+/// strangers and garbage are refused, logged and disturb nobody. Errors: kIo (address in use …).
+base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const std::string& host,
+                                            int port, const std::string& token);
+
+/// Connects; retries until `deadline` because the server may start later. kTimeout says which
+/// address was tried and the last reason; kUnauthenticated at once when the token is wrong.
+base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
+                                             int port, const std::string& token,
+                                             base::TimePoint deadline);
+
+/// The local address that the route to host:port uses ("10.0.0.2"): what this process should
+/// listen on. kInvalidArgument when the name does not resolve.
+base::Result<std::string> local_address_towards(const std::string& host, int port);
+/// Whether the name resolves to loopback addresses only.
+base::Result<bool> resolves_to_loopback(const std::string& host);
+
+}  // namespace gearshift::rendezvous::tcp

@@ -1,0 +1,29 @@
+#include "gearshift/base/bytes.h"
+
+#include <new>
+
+namespace gearshift::base {
+namespace {
+constexpr std::align_val_t kAlignment{64};
+}
+
+void Buffer::Free::operator()(std::byte* p) const { ::operator delete[](p, kAlignment); }
+
+Buffer::Buffer(std::size_t size) : size_(size) {
+  if (size > 0) memory_.reset(static_cast<std::byte*>(::operator new[](size, kAlignment)));
+}
+
+Buffer Buffer::phantom(std::size_t size) {
+  Buffer b;
+  b.size_ = size;
+  return b;
+}
+
+Buffer Buffer::copy_of(ConstBytes source) {
+  if (is_phantom(source)) return phantom(source.size());
+  Buffer b(source.size());
+  if (!source.empty()) std::memcpy(b.data(), source.data(), source.size());
+  return b;
+}
+
+}  // namespace gearshift::base

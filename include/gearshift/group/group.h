@@ -11,6 +11,7 @@
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/connection.h"
 #include "gearshift/transport/router.h"
+#include "gearshift/transport/transport.h"
 
 namespace gearshift::group {
 
@@ -25,28 +26,38 @@ class Progress {
   };
   explicit Progress(base::Scheduler& scheduler);
   void set_step(base::Step step);
-  void begin(std::string operation);
-  void end();
+  /// Operations may nest and overlap; the snapshot shows the youngest that still runs. Returns a
+  /// ticket for `end`.
+  std::uint64_t begin(std::string operation);
+  void end(std::uint64_t ticket);
   Snapshot snapshot() const;
 
  private:
+  struct Running {
+    std::uint64_t ticket;
+    std::string operation;
+    base::TimePoint since;
+  };
   base::Scheduler& scheduler_;
   std::unique_ptr<base::Monitor> monitor_;
-  Snapshot current_;
+  std::int64_t step_ = 0;
+  std::uint64_t next_ticket_ = 1;
+  base::TimePoint idle_since_;
+  std::vector<Running> running_;
 };
 
 /// Marks an operation for as long as it lives.
 class ProgressScope {
  public:
-  ProgressScope(Progress& progress, std::string operation) : progress_(progress) {
-    progress_.begin(std::move(operation));
-  }
-  ~ProgressScope() { progress_.end(); }
+  ProgressScope(Progress& progress, std::string operation)
+      : progress_(progress), ticket_(progress.begin(std::move(operation))) {}
+  ~ProgressScope() { progress_.end(ticket_); }
   ProgressScope(const ProgressScope&) = delete;
   ProgressScope& operator=(const ProgressScope&) = delete;
 
  private:
   Progress& progress_;
+  std::uint64_t ticket_;
 };
 
 /// Everything that ranks of one incarnation share: connections, abort state, defaults.
@@ -57,6 +68,8 @@ struct Context {
   base::Generation generation{1};
   base::Duration timeout{};
   std::unique_ptr<Progress> progress;
+  /// What the connections of the links came from; kept because it listens and moves their bytes.
+  std::vector<std::shared_ptr<transport::Transport>> transports;
 };
 
 /// Ranks that can talk to each other: a rank, a size, connections, and a channel on which this

@@ -1,0 +1,288 @@
+#include "gearshift/group/connect.h"
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "gearshift/base/serial.h"
+
+namespace gearshift::group {
+namespace {
+
+/// Peers that one rank connects at a time.
+constexpr int kParallel = 16;
+/// How soon a waiting accept notices that another pair has failed.
+constexpr base::Duration kAcceptSlice = std::chrono::milliseconds(200);
+
+struct Endpoint {
+  std::string transport;
+  std::string address;
+};
+
+/// What a rank publishes about itself.
+struct Announcement {
+  int size = 0;
+  std::vector<Endpoint> endpoints;
+
+  std::string encode() const {
+    base::Writer out;
+    out.put(size).put(static_cast<std::uint32_t>(endpoints.size()));
+    for (const Endpoint& e : endpoints) out.put(e.transport).put(e.address);
+    const auto bytes = out.view();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+
+  static base::Result<Announcement> decode(const std::string& text) {
+    base::Reader in(base::bytes_of(std::span<const char>(text)));
+    Announcement a;
+    a.size = in.get<int>();
+    const auto count = in.get<std::uint32_t>();
+    for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
+      std::string transport = in.get_string();
+      a.endpoints.push_back({std::move(transport), in.get_string()});
+    }
+    GEARSHIFT_RETURN_IF_ERROR(in.status("announcement of a rank"));
+    return a;
+  }
+};
+
+std::string rank_key(const ConnectOptions& options, int rank) {
+  return "group/" + std::to_string(options.generation.value) + "/rank/" + std::to_string(rank);
+}
+
+std::string seconds_text(base::Duration d) {
+  std::string text = std::to_string(base::to_seconds(d));
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text + " s";
+}
+
+/// "rank 2", "ranks 2, 5 and 7".
+std::string list_ranks(const std::vector<int>& ranks) {
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    if (i > 0) text += i + 1 == ranks.size() ? " and " : ", ";
+    text += std::to_string(ranks[i]);
+  }
+  return text;
+}
+
+/// One rank's part in making the mesh.
+class Mesh {
+ public:
+  Mesh(base::Scheduler& scheduler, rendezvous::Store& store,
+       const std::vector<std::shared_ptr<transport::Transport>>& transports,
+       const ConnectOptions& options)
+      : scheduler_(scheduler),
+        store_(store),
+        transports_(transports),
+        options_(options),
+        deadline_(scheduler.after(options.timeout)),
+        monitor_(scheduler.make_monitor()),
+        announcements_(static_cast<std::size_t>(options.size)),
+        links_(static_cast<std::size_t>(options.size)) {}
+
+  base::Status publish() {
+    const std::string key = rank_key(options_, options_.rank.value);
+    GEARSHIFT_ASSIGN_OR_RETURN(const std::int64_t claims, store_.add(key + "/claims", 1));
+    if (claims > 1) {
+      return base::Error(base::ErrorCode::kMismatch,
+                         "rank " + std::to_string(options_.rank.value) +
+                             " is taken: two processes were started with this rank, or the "
+                             "rendezvous " +
+                             store_.address() + " still holds a previous job",
+                         options_.rank.value);
+    }
+    Announcement own;
+    own.size = options_.size;
+    for (const auto& t : transports_) own.endpoints.push_back({t->name(), t->address()});
+    return store_.set(key, own.encode());
+  }
+
+  base::Status meet() {
+    std::vector<int> missing;
+    for (int r = 0; r < options_.size; ++r) {
+      if (r == options_.rank.value) continue;
+      // After the first timeout the deadline has passed: the rest are only looked at, not awaited.
+      auto text = store_.get(rank_key(options_, r), deadline_);
+      if (!text && text.error().code != base::ErrorCode::kTimeout) {
+        return text.error().within("waiting for rank " + std::to_string(r));
+      }
+      if (!text) {
+        missing.push_back(r);
+        continue;
+      }
+      GEARSHIFT_RETURN_IF_ERROR(note(r, *text));
+    }
+    if (missing.empty()) return {};
+    return base::Error(base::ErrorCode::kTimeout,
+                       list_ranks(missing) + " of " + std::to_string(options_.size) +
+                           " did not appear at " + store_.address() + " within " +
+                           seconds_text(options_.timeout),
+                       missing.front());
+  }
+
+  base::Status link_up() {
+    std::vector<std::unique_ptr<base::Task>> tasks;
+    for (int i = 0; i < std::min(kParallel, options_.size - 1); ++i) {
+      tasks.push_back(scheduler_.spawn("connect", [this] { work(); }));
+    }
+    for (auto& task : tasks) task->join();
+    return verdict();
+  }
+
+  std::vector<std::shared_ptr<transport::Connection>> take_links() { return std::move(links_); }
+
+ private:
+  base::Status note(int rank, const std::string& text) {
+    GEARSHIFT_ASSIGN_OR_RETURN(auto announcement, Announcement::decode(text));
+    if (announcement.size != options_.size) {
+      return base::Error(base::ErrorCode::kMismatch,
+                         "rank " + std::to_string(rank) + " was started with world size " +
+                             std::to_string(announcement.size) + ", this rank " +
+                             std::to_string(options_.rank.value) + " with " +
+                             std::to_string(options_.size),
+                         rank);
+    }
+    announcements_[static_cast<std::size_t>(rank)] = std::move(announcement);
+    return {};
+  }
+
+  /// Takes peers in ascending order. Since every rank does, the pair that comes first in the order
+  /// of (lower, higher) is always being worked on by both of its ranks: no deadlock, however few
+  /// workers there are and even if connect waits for accept.
+  void work() {
+    while (true) {
+      int peer = 0;
+      {
+        std::lock_guard<base::Monitor> lock(*monitor_);
+        if (next_ == options_.rank.value) ++next_;
+        if (next_ >= options_.size || fatal_) return;
+        peer = next_++;
+      }
+      finish(peer, join(peer));
+    }
+  }
+
+  void finish(int peer, base::Result<std::unique_ptr<transport::Connection>> link) {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    if (link) {
+      links_[static_cast<std::size_t>(peer)] = std::move(*link);
+    } else if (link.error().code == base::ErrorCode::kTimeout) {
+      late_.push_back(peer);
+      last_reason_ = link.error().message;
+    } else if (!fatal_) {
+      fatal_ = link.error().within("connecting with rank " + std::to_string(peer));
+      fatal_->culprit = peer;
+    }
+  }
+
+  base::Result<std::unique_ptr<transport::Connection>> join(int peer) {
+    const Endpoint* remote = nullptr;
+    transport::Transport* transport = choose(peer, &remote);
+    if (transport == nullptr) {
+      return base::Error(base::ErrorCode::kUnsupported, "no transport reaches it; " + offers(peer),
+                         peer);
+    }
+    const base::Rank rank(peer);
+    if (peer < options_.rank.value) return transport->connect(rank, remote->address, deadline_);
+    while (true) {
+      const base::TimePoint slice = std::min(deadline_, scheduler_.after(kAcceptSlice));
+      auto link = transport->accept(rank, slice);
+      if (link || link.error().code != base::ErrorCode::kTimeout || slice >= deadline_ ||
+          failed()) {
+        return link;
+      }
+    }
+  }
+
+  /// Both ranks come to the same choice: `reaches` is symmetric, names break ties.
+  transport::Transport* choose(int peer, const Endpoint** remote) const {
+    transport::Transport* best = nullptr;
+    for (const auto& mine : transports_) {
+      for (const Endpoint& e : announcements_[static_cast<std::size_t>(peer)].endpoints) {
+        if (e.transport != mine->name() || !mine->reaches(e.address)) continue;
+        const bool better =
+            best == nullptr || mine->preference() > best->preference() ||
+            (mine->preference() == best->preference() && mine->name() < best->name());
+        if (!better) continue;
+        best = mine.get();
+        *remote = &e;
+      }
+    }
+    return best;
+  }
+
+  std::string offers(int peer) const {
+    std::string text = "it offers";
+    for (const Endpoint& e : announcements_[static_cast<std::size_t>(peer)].endpoints) {
+      text += " " + e.transport + " (" + e.address + ")";
+    }
+    text += ", this rank";
+    for (const auto& t : transports_) text += " " + t->name() + " (" + t->address() + ")";
+    return text;
+  }
+
+  bool failed() const {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    return fatal_.has_value();
+  }
+
+  base::Status verdict() {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    if (fatal_) return *fatal_;
+    if (late_.empty()) return {};
+    std::sort(late_.begin(), late_.end());
+    return base::Error(base::ErrorCode::kTimeout,
+                       "could not connect with " + list_ranks(late_) + " of " +
+                           std::to_string(options_.size) + " within " +
+                           seconds_text(options_.timeout) + ": " + last_reason_,
+                       late_.front());
+  }
+
+  base::Scheduler& scheduler_;
+  rendezvous::Store& store_;
+  const std::vector<std::shared_ptr<transport::Transport>>& transports_;
+  const ConnectOptions& options_;
+  const base::TimePoint deadline_;
+  std::unique_ptr<base::Monitor> monitor_;
+  std::vector<Announcement> announcements_;
+  std::vector<std::shared_ptr<transport::Connection>> links_;
+  int next_ = 0;
+  std::vector<int> late_;
+  std::string last_reason_;
+  std::optional<base::Error> fatal_;
+};
+
+}  // namespace
+
+base::Result<std::unique_ptr<Group>> connect(
+    base::Scheduler& scheduler, std::shared_ptr<transport::Router> router, rendezvous::Store& store,
+    std::vector<std::shared_ptr<transport::Transport>> transports, const ConnectOptions& options) {
+  if (options.size < 1 || options.rank.value < 0 || options.rank.value >= options.size) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "rank " + std::to_string(options.rank.value) +
+                           " does not exist in a group of " + std::to_string(options.size));
+  }
+  std::vector<std::shared_ptr<transport::Connection>> links(1);
+  if (options.size > 1) {
+    Mesh mesh(scheduler, store, transports, options);
+    GEARSHIFT_RETURN_IF_ERROR(mesh.publish());
+    GEARSHIFT_RETURN_IF_ERROR(mesh.meet());
+    GEARSHIFT_RETURN_IF_ERROR(mesh.link_up());
+    links = mesh.take_links();
+  }
+  auto context = std::make_shared<Context>();
+  context->scheduler = &scheduler;
+  context->router = std::move(router);
+  context->generation = options.generation;
+  context->timeout = options.timeout;
+  context->progress = std::make_unique<Progress>(scheduler);
+  context->transports = std::move(transports);
+  return std::make_unique<Group>(std::move(context), options.rank, std::move(links),
+                                 std::uint16_t{0});
+}
+
+}  // namespace gearshift::group

@@ -1,0 +1,60 @@
+#include "gearshift/group/group.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+namespace gearshift::group {
+
+Group::Group(std::shared_ptr<Context> context, base::Rank rank,
+             std::vector<std::shared_ptr<transport::Connection>> links, std::uint16_t channel)
+    : context_(std::move(context)), rank_(rank), links_(std::move(links)), channel_(channel) {
+  assert(rank_.value >= 0 && rank_.value < size());
+  assert(channel_ < transport::kFirstService);
+}
+
+Group Group::with_channel(std::uint16_t channel) const {
+  return {context_, rank_, links_, channel};
+}
+
+Group Group::subgroup(const std::vector<base::Rank>& ranks, std::uint16_t channel) const {
+  assert(std::is_sorted(ranks.begin(), ranks.end()));
+  const auto own = std::find(ranks.begin(), ranks.end(), rank_);
+  assert(own != ranks.end());
+  std::vector<std::shared_ptr<transport::Connection>> links;
+  links.reserve(ranks.size());
+  for (const base::Rank r : ranks) links.push_back(links_[static_cast<std::size_t>(r.value)]);
+  return {context_, base::Rank(static_cast<int>(own - ranks.begin())), std::move(links), channel};
+}
+
+transport::Traffic Group::traffic() const {
+  transport::Traffic sum;
+  for (const auto& link : links_) {
+    if (!link) continue;
+    const transport::Traffic t = link->traffic();
+    sum.bytes_sent += t.bytes_sent;
+    sum.bytes_received += t.bytes_received;
+    sum.messages_sent += t.messages_sent;
+    sum.messages_received += t.messages_received;
+  }
+  return sum;
+}
+
+void Group::abort(const base::Error& reason) const {
+  for (const auto& link : links_) {
+    if (link) link->abort(reason);
+  }
+}
+
+void Group::close(base::TimePoint deadline) const {
+  // Side by side: one frozen peer must not eat the time in which the others get their good-bye,
+  // or they would report this rank as lost.
+  std::vector<std::unique_ptr<base::Task>> closing;
+  for (const auto& link : links_) {
+    if (!link) continue;
+    closing.push_back(scheduler().spawn("close", [link, deadline] { link->close(deadline); }));
+  }
+  for (auto& task : closing) task->join();
+}
+
+}  // namespace gearshift::group

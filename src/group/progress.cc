@@ -1,0 +1,36 @@
+#include <algorithm>
+#include <mutex>
+
+#include "gearshift/group/group.h"
+
+namespace gearshift::group {
+
+Progress::Progress(base::Scheduler& scheduler)
+    : scheduler_(scheduler), monitor_(scheduler.make_monitor()), idle_since_(scheduler.now()) {}
+
+void Progress::set_step(base::Step step) {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  step_ = step.value;
+}
+
+std::uint64_t Progress::begin(std::string operation) {
+  const base::TimePoint now = scheduler_.now();
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  running_.push_back({next_ticket_, std::move(operation), now});
+  return next_ticket_++;
+}
+
+void Progress::end(std::uint64_t ticket) {
+  const base::TimePoint now = scheduler_.now();
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  std::erase_if(running_, [ticket](const Running& r) { return r.ticket == ticket; });
+  if (running_.empty()) idle_since_ = now;
+}
+
+Progress::Snapshot Progress::snapshot() const {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  if (running_.empty()) return {step_, "idle", idle_since_};
+  return {step_, running_.back().operation, running_.back().since};
+}
+
+}  // namespace gearshift::group

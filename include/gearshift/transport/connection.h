@@ -1,0 +1,95 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/base/ids.h"
+#include "gearshift/base/result.h"
+#include "gearshift/base/scheduler.h"
+#include "gearshift/transport/message.h"
+
+namespace gearshift::transport {
+
+/// The shared state of one posted send or receive. Implementations complete it once.
+class RequestState {
+ public:
+  virtual ~RequestState() = default;
+  /// Waits for completion. At the deadline the operation is withdrawn: when this returns, with or
+  /// without success, the transport does not touch the caller's memory again (if half a message
+  /// was under way, the connection is closed to make that true).
+  virtual base::Status wait(base::TimePoint deadline) = 0;
+  virtual bool done() const = 0;
+};
+
+/// Handle of a posted operation. Copyable; copies share the state. An empty handle is complete.
+/// The memory given to the operation must live until `wait` has returned.
+class Request {
+ public:
+  Request() = default;
+  explicit Request(std::shared_ptr<RequestState> state) : state_(std::move(state)) {}
+  base::Status wait(base::TimePoint deadline) const {
+    return state_ ? state_->wait(deadline) : base::Status();
+  }
+  bool done() const { return !state_ || state_->done(); }
+
+ private:
+  std::shared_ptr<RequestState> state_;
+};
+
+/// Answers that choose algorithms, so that selection is data and not a list of names.
+struct Capabilities {
+  std::string transport;        ///< "tcp", "shm", "inproc", "sim"
+  bool same_host = false;       ///< peer runs on this host
+  bool shared_regions = false;  ///< offer_region / accept_region work
+};
+
+/// What has crossed a connection since it was made. Payload and framing, in bytes.
+struct Traffic {
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+  std::uint64_t messages_sent = 0;
+  std::uint64_t messages_received = 0;
+};
+
+class SharedRegion;
+
+/// A reliable link between this rank and one other.
+///
+/// Messages match by tag (see message.h). Messages that arrive before their receive is posted are
+/// kept. Thread-safety: all methods, from any task; posting never waits for the peer.
+class Connection {
+ public:
+  virtual ~Connection() = default;
+
+  /// Sends head and body as one message. Both may be phantoms. Completes when the memory may be
+  /// reused; completion does not mean that the peer has received. `head` is copied at once.
+  virtual Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) = 0;
+  Request send(Tag tag, base::ConstBytes body) { return send(tag, {}, body); }
+
+  /// Receives the body of the message with this tag straight into `into`. The sizes must be equal
+  /// (kProtocol otherwise). Not for service tags.
+  virtual Request recv(Tag tag, base::Bytes into) = 0;
+
+  virtual base::Rank peer() const = 0;
+  virtual Capabilities capabilities() const = 0;
+  virtual Traffic traffic() const = 0;
+
+  /// Hands the peer a region of this process's shared memory under `id`; the peer maps it with
+  /// `accept_region`. kUnsupported unless capabilities().shared_regions.
+  virtual base::Status offer_region(std::uint64_t id, const SharedRegion& region);
+  virtual base::Result<std::unique_ptr<SharedRegion>> accept_region(std::uint64_t id,
+                                                                    base::TimePoint deadline);
+
+  /// Breaks the link: everything posted, here and at the peer, fails; later calls fail with
+  /// `reason` here. Idempotent.
+  virtual void abort(base::Error reason) = 0;
+  /// Says good-bye: what was sent still arrives, then the peer sees an orderly end (kClosed) and
+  /// does not report a loss. Waits until the last byte has left or `deadline`.
+  virtual void close(base::TimePoint deadline) = 0;
+};
+
+}  // namespace gearshift::transport

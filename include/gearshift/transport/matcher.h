@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "gearshift/transport/connection.h"
+#include "gearshift/transport/router.h"
+
+namespace gearshift::transport {
+
+/// Pairs arriving messages with posted receives for one connection; the part of a Connection that
+/// is the same for every transport. A transport calls `arrive` when a message's header is known,
+/// fills `landing->into`, then `complete`. Messages and receives of equal tag match in order.
+///
+/// Thread-safety: all methods.
+class Matcher {
+ public:
+  /// Where an arriving message's body goes. Owned jointly by the transport and the matcher until
+  /// completed. `into` may be written without a lock until `complete` or `fail` is called.
+  struct Landing {
+    Tag tag;
+    base::Bytes into;
+    std::vector<std::byte> head;
+    base::Buffer own;                       ///< memory when nothing was posted
+    std::shared_ptr<RequestState> request;  ///< the receive it satisfies, if any
+    std::shared_ptr<void> handle;           ///< private to the matcher
+  };
+
+  Matcher(Router& router, base::Rank peer);
+  ~Matcher();
+
+  /// Connection::recv. When a message is under way and the wait times out, `on_stuck` (below)
+  /// must stop the transport from writing into the buffer.
+  Request post(Tag tag, base::Bytes into);
+
+  /// A message with this tag, head and body size begins to arrive. An error (size differs from
+  /// the posted receive) means that the connection must be aborted.
+  base::Result<std::shared_ptr<Landing>> arrive(Tag tag, base::ConstBytes head,
+                                                std::uint64_t body_bytes, bool phantom = false);
+  /// The body is in place: wakes the receiver, or delivers to the mailbox, or keeps it.
+  void complete(const std::shared_ptr<Landing>& landing);
+
+  /// Fails everything posted now and later with `reason`. Idempotent. Messages that had arrived
+  /// whole are still matched.
+  void fail(const base::Error& reason);
+
+  /// Called, without locks held, when a receive gives up while its message is half way in. It must
+  /// abort the connection and return only when no more bytes are written to any landing. Also
+  /// called when a receive is posted whose size differs from the message that was kept for it.
+  /// Capture the connection weakly: receives can outlive it.
+  void on_stuck(std::function<void(base::Error)> abort_and_quiesce);
+
+  struct Impl;  ///< private to matcher.cc
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace gearshift::transport

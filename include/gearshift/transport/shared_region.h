@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/base/result.h"
+
+namespace gearshift::transport {
+
+/// Memory that processes of one host can map together. Backed by a memfd: it has no name, so
+/// nothing can be left behind, however a process dies. Movable handle; unmaps when destroyed.
+class SharedRegion {
+ public:
+  /// New zeroed memory of `size` bytes (rounded up to pages). kIo when the kernel refuses.
+  static base::Result<std::unique_ptr<SharedRegion>> create(std::size_t size);
+  /// Maps what another process created; takes ownership of `fd`.
+  static base::Result<std::unique_ptr<SharedRegion>> map(int fd, std::size_t size);
+  ~SharedRegion();
+  SharedRegion(const SharedRegion&) = delete;
+  SharedRegion& operator=(const SharedRegion&) = delete;
+
+  base::Bytes view() const { return {data_, size_}; }
+  std::size_t size() const { return size_; }
+  int fd() const { return fd_; }
+
+ private:
+  SharedRegion(int fd, std::byte* data, std::size_t size) : fd_(fd), data_(data), size_(size) {}
+  int fd_;
+  std::byte* data_;
+  std::size_t size_;
+};
+
+}  // namespace gearshift::transport

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "gearshift/transport/transport.h"
+
+namespace gearshift::transport::tcp {
+
+struct Options {
+  /// Address to listen on. Port 0: the system picks.
+  std::string host = "127.0.0.1";
+  int port = 0;
+  /// Sockets per peer; a body larger than `stripe_bytes` is spread over them.
+  int streams = 2;
+  std::size_t stripe_bytes = 256 << 10;
+};
+
+/// Listens at once. Errors: kIo with the address and the reason.
+base::Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,
+                                                std::shared_ptr<Router> router, Identity identity,
+                                                Options options = {});
+
+}  // namespace gearshift::transport::tcp

@@ -1,0 +1,279 @@
+#include "gearshift/transport/matcher.h"
+
+#include <atomic>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <set>
+#include <vector>
+
+#include "transport/requests.h"
+
+namespace gearshift::transport {
+namespace {
+
+/// How far a posted receive has come. Changes under the matcher's monitor only.
+///
+///   kPosted   --arrive-->            kLanding --complete--> done
+///   (post finds its message half in) kAttached --complete--> kCopying --> done
+///
+/// kPosted and kAttached can be withdrawn; kLanding only by breaking the connection, since the
+/// transport writes into the caller's memory; kCopying ends by itself.
+enum class Stage { kPosted, kLanding, kAttached, kCopying };
+
+void copy(base::ConstBytes from, base::Bytes into) {
+  if (from.data() != nullptr && into.data() != nullptr && !from.empty()) {
+    std::memcpy(into.data(), from.data(), from.size());
+  }
+}
+
+class Receive;
+
+}  // namespace
+
+struct Matcher::Impl {
+  Impl(Router& r, base::Rank p) : router(r), peer(p), monitor(r.scheduler().make_monitor()) {}
+
+  /// Caller holds the monitor.
+  void finish(Receive& receive, std::optional<base::Error> error);
+  base::Error size_error(Tag tag, std::uint64_t sent, std::uint64_t expected) const {
+    return {base::ErrorCode::kProtocol,
+            "rank " + std::to_string(peer.value) + " sent " + std::to_string(sent) +
+                " bytes where " + std::to_string(expected) + " are expected (" + describe(tag) +
+                ")",
+            peer.value};
+  }
+  std::shared_ptr<Landing> land_posted(const std::shared_ptr<Receive>& receive, bool phantom);
+
+  Router& router;
+  const base::Rank peer;
+  const std::unique_ptr<base::Monitor> monitor;
+  int waiters = 0;
+  std::multimap<Tag, std::shared_ptr<Receive>> posted;
+  /// Messages that nobody asked for yet, whole or under way, oldest first within a tag.
+  std::multimap<Tag, std::shared_ptr<Landing>> early;
+  std::set<std::shared_ptr<Landing>> under_way;
+  std::optional<base::Error> failed;
+  std::function<void(base::Error)> stuck;
+};
+
+namespace {
+
+class Receive final : public RequestState {
+ public:
+  Receive(std::shared_ptr<Matcher::Impl> owner, Tag t, base::Bytes memory)
+      : impl(std::move(owner)), tag(t), into(memory) {}
+
+  bool done() const override { return done_.load(std::memory_order_acquire); }
+
+  base::Status wait(base::TimePoint deadline) override {
+    if (!done()) {
+      std::lock_guard<base::Monitor> lock(*impl->monitor);
+      ++impl->waiters;
+      while (!done()) {
+        if (!impl->monitor->wait_until(deadline) && !done()) withdraw(deadline);
+      }
+      --impl->waiters;
+    }
+    return error_ ? base::Status(*error_) : base::Status();
+  }
+
+  const std::shared_ptr<Matcher::Impl> impl;
+  const Tag tag;
+  const base::Bytes into;
+  Stage stage = Stage::kPosted;
+  std::weak_ptr<Matcher::Landing> landing;  ///< set in kAttached
+
+ private:
+  friend struct Matcher::Impl;
+
+  base::Error timeout() const {
+    return {base::ErrorCode::kTimeout,
+            "no complete message from rank " + std::to_string(impl->peer.value) + " in time (" +
+                describe(tag) + ")",
+            impl->peer.value};
+  }
+
+  /// Caller holds the monitor, and holds it again afterwards.
+  void withdraw(base::TimePoint& deadline) {
+    switch (stage) {
+      case Stage::kPosted: {
+        auto [first, last] = impl->posted.equal_range(tag);
+        while (first != last && first->second.get() != this) ++first;
+        // The map's reference may be the last but the caller's handle, which outlives this call.
+        if (first != last) impl->posted.erase(first);
+        impl->finish(*this, timeout());
+        break;
+      }
+      case Stage::kAttached:
+        if (auto message = landing.lock()) {
+          message->request.reset();
+          message->handle.reset();
+          impl->early.emplace(tag, std::move(message));
+        }
+        impl->finish(*this, timeout());
+        break;
+      case Stage::kCopying:
+        deadline = base::TimePoint::never();
+        break;
+      case Stage::kLanding: {
+        auto abort_and_quiesce = impl->stuck;
+        impl->monitor->unlock();
+        if (abort_and_quiesce) abort_and_quiesce(timeout());
+        impl->monitor->lock();
+        if (!done()) impl->finish(*this, timeout());
+        break;
+      }
+    }
+  }
+
+  std::atomic<bool> done_{false};
+  std::optional<base::Error> error_;  ///< written before done_, constant after
+};
+
+}  // namespace
+
+void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
+  receive.error_ = std::move(error);
+  receive.done_.store(true, std::memory_order_release);
+  if (waiters > 0) monitor->notify_all();
+}
+
+std::shared_ptr<Matcher::Landing> Matcher::Impl::land_posted(
+    const std::shared_ptr<Receive>& receive, bool phantom) {
+  auto landing = std::make_shared<Landing>();
+  landing->tag = receive->tag;
+  landing->into =
+      phantom ? base::Bytes(static_cast<std::byte*>(nullptr), receive->into.size()) : receive->into;
+  landing->request = receive;
+  landing->handle = receive;
+  receive->stage = Stage::kLanding;
+  under_way.insert(landing);
+  return landing;
+}
+
+Matcher::Matcher(Router& router, base::Rank peer) : impl_(std::make_shared<Impl>(router, peer)) {}
+
+Matcher::~Matcher() {
+  // Ends the cycle between the posted receives and Impl, and whoever still waits.
+  fail({base::ErrorCode::kClosed, "the connection was destroyed"});
+}
+
+Request Matcher::post(Tag tag, base::Bytes into) {
+  if (is_service(tag)) {
+    return failed_request({base::ErrorCode::kInvalidArgument,
+                           "service messages come through their mailbox (" + describe(tag) + ")"});
+  }
+  std::shared_ptr<Landing> landing;
+  std::function<void(base::Error)> abort_and_quiesce;
+  {
+    std::lock_guard<base::Monitor> lock(*impl_->monitor);
+    auto found = impl_->early.lower_bound(tag);
+    if (found == impl_->early.end() || found->first != tag) {
+      if (impl_->failed) return failed_request(*impl_->failed);
+      auto receive = std::make_shared<Receive>(impl_, tag, into);
+      impl_->posted.emplace(tag, receive);
+      return Request(std::move(receive));
+    }
+    landing = std::move(found->second);
+    impl_->early.erase(found);
+    if (landing->into.size() != into.size()) {
+      abort_and_quiesce = impl_->stuck;
+    } else if (impl_->under_way.contains(landing)) {
+      auto receive = std::make_shared<Receive>(impl_, tag, into);
+      receive->stage = Stage::kAttached;
+      receive->landing = landing;
+      landing->request = receive;
+      landing->handle = receive;
+      return Request(std::move(receive));
+    }
+  }
+  if (landing->into.size() != into.size()) {
+    const base::Error error = impl_->size_error(tag, landing->into.size(), into.size());
+    // The same outcome as when the receive had been posted first.
+    if (abort_and_quiesce) abort_and_quiesce(error);
+    return failed_request(error);
+  }
+  copy(landing->own.view(), into);
+  return {};
+}
+
+base::Result<std::shared_ptr<Matcher::Landing>> Matcher::arrive(Tag tag, base::ConstBytes head,
+                                                                std::uint64_t body_bytes,
+                                                                bool phantom) {
+  std::lock_guard<base::Monitor> lock(*impl_->monitor);
+  if (impl_->failed) return *impl_->failed;
+  const bool service = is_service(tag);
+  if (!service) {
+    auto found = impl_->posted.lower_bound(tag);
+    if (found != impl_->posted.end() && found->first == tag) {
+      if (found->second->into.size() != body_bytes) {
+        return impl_->size_error(tag, body_bytes, found->second->into.size());
+      }
+      auto landing = impl_->land_posted(found->second, phantom);
+      impl_->posted.erase(found);
+      return landing;
+    }
+  }
+  auto landing = std::make_shared<Landing>();
+  landing->tag = tag;
+  try {
+    landing->own = phantom ? base::Buffer::phantom(body_bytes) : base::Buffer(body_bytes);
+  } catch (const std::bad_alloc&) {
+    return base::Error(base::ErrorCode::kIo,
+                       "no memory for a message of " + std::to_string(body_bytes) + " bytes");
+  }
+  landing->into = landing->own.view();
+  if (service) {
+    landing->head.assign(head.begin(), head.end());
+  } else {
+    impl_->early.emplace(tag, landing);
+  }
+  impl_->under_way.insert(landing);
+  return landing;
+}
+
+void Matcher::complete(const std::shared_ptr<Landing>& landing) {
+  std::shared_ptr<Receive> receive;
+  {
+    std::lock_guard<base::Monitor> lock(*impl_->monitor);
+    if (impl_->under_way.erase(landing) == 0) return;  // failed meanwhile
+    receive = std::static_pointer_cast<Receive>(std::move(landing->handle));
+    if (receive && receive->stage == Stage::kLanding) {
+      impl_->finish(*receive, std::nullopt);
+      return;
+    }
+    if (receive) receive->stage = Stage::kCopying;
+  }
+  if (is_service(landing->tag)) {
+    impl_->router.deliver(
+        {impl_->peer, landing->tag, std::move(landing->head), std::move(landing->own)});
+  } else if (receive) {
+    copy(landing->own.view(), receive->into);
+    std::lock_guard<base::Monitor> lock(*impl_->monitor);
+    impl_->finish(*receive, std::nullopt);
+  }
+}
+
+void Matcher::fail(const base::Error& reason) {
+  std::lock_guard<base::Monitor> lock(*impl_->monitor);
+  if (impl_->failed) return;
+  impl_->failed = reason;
+  for (auto& [tag, receive] : impl_->posted) impl_->finish(*receive, reason);
+  impl_->posted.clear();
+  std::erase_if(impl_->early,
+                [this](const auto& entry) { return impl_->under_way.contains(entry.second); });
+  for (const auto& landing : impl_->under_way) {
+    if (auto receive = std::static_pointer_cast<Receive>(std::move(landing->handle))) {
+      impl_->finish(*receive, reason);
+    }
+  }
+  impl_->under_way.clear();
+}
+
+void Matcher::on_stuck(std::function<void(base::Error)> abort_and_quiesce) {
+  std::lock_guard<base::Monitor> lock(*impl_->monitor);
+  impl_->stuck = std::move(abort_and_quiesce);
+}
+
+}  // namespace gearshift::transport

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "gearshift/base/serial.h"
+#include "gearshift/transport/loopback.h"
 
 namespace gearshift::group {
 namespace {
@@ -276,6 +277,7 @@ base::Result<std::unique_ptr<Group>> connect(
   }
   auto context = std::make_shared<Context>();
   context->scheduler = &scheduler;
+  context->loopback = transport::make_loopback(router, options.rank);
   context->router = std::move(router);
   context->generation = options.generation;
   context->timeout = options.timeout;

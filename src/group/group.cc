@@ -44,6 +44,7 @@ void Group::abort(const base::Error& reason) const {
   for (const auto& link : links_) {
     if (link) link->abort(reason);
   }
+  if (context_->loopback) context_->loopback->abort(reason);
 }
 
 void Group::close(base::TimePoint deadline) const {
@@ -55,6 +56,7 @@ void Group::close(base::TimePoint deadline) const {
     closing.push_back(scheduler().spawn("close", [link, deadline] { link->close(deadline); }));
   }
   for (auto& task : closing) task->join();
+  if (context_->loopback) context_->loopback->close(deadline);
 }
 
 }  // namespace gearshift::group

@@ -10,21 +10,27 @@
 namespace gearshift::transport {
 namespace {
 
-class Loopback final : public Connection {
+/// Shared by the connection and its matcher's callback, which may outlive each other.
+class Loop : public std::enable_shared_from_this<Loop> {
  public:
-  Loopback(std::shared_ptr<Router> router, base::Rank self)
-      : router_(std::move(router)),
-        self_(self),
+  Loop(std::shared_ptr<Router> router, base::Rank self)
+      : rank(self),
+        router_(std::move(router)),
         matcher_(*router_, self),
-        copying_(router_->scheduler().make_monitor()) {}
-  ~Loopback() override { end({base::ErrorCode::kClosed, "the connection was destroyed"}); }
+        arriving_(router_->scheduler().make_monitor()) {}
 
-  using Connection::send;
-  Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) override {
+  /// Not in the constructor: a weak pointer to this exists only afterwards.
+  void listen() {
+    matcher_.on_stuck([weak = weak_from_this()](base::Error reason) {
+      if (auto loop = weak.lock()) loop->end(reason);
+    });
+  }
+
+  Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
     if (auto fits = check_outgoing(tag, head, body); !fits) return failed_request(fits.error());
     std::optional<base::Error> refused;
     {
-      std::lock_guard<base::Monitor> lock(*copying_);
+      std::lock_guard<base::Monitor> lock(*arriving_);
       auto landing = matcher_.arrive(tag, head, body.size(), base::is_phantom(body));
       if (landing) {
         const base::Bytes into = (*landing)->into;
@@ -37,37 +43,56 @@ class Loopback final : public Connection {
       refused = landing.error();
     }
     end(*refused);
-    return failed_request(*std::move(refused));
+    return failed_request(*refused);
   }
 
-  Request recv(Tag tag, base::Bytes into) override { return matcher_.post(tag, into); }
-  base::Rank peer() const override { return self_; }
+  Request recv(Tag tag, base::Bytes into) { return matcher_.post(tag, into); }
+
+  /// When this returns nobody writes into a posted buffer.
+  void end(const base::Error& reason) {
+    std::lock_guard<base::Monitor> lock(*arriving_);
+    matcher_.fail(reason);
+  }
+
+  const base::Rank rank;
+
+ private:
+  const std::shared_ptr<Router> router_;
+  Matcher matcher_;
+  /// Held while a message is copied in: keeps messages in order.
+  const std::unique_ptr<base::Monitor> arriving_;
+};
+
+class Loopback final : public Connection {
+ public:
+  explicit Loopback(std::shared_ptr<Loop> loop) : loop_(std::move(loop)) {}
+  ~Loopback() override { loop_->end({base::ErrorCode::kClosed, "the connection was destroyed"}); }
+
+  using Connection::send;
+  Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) override {
+    return loop_->send(tag, head, body);
+  }
+  Request recv(Tag tag, base::Bytes into) override { return loop_->recv(tag, into); }
+  base::Rank peer() const override { return loop_->rank; }
   Capabilities capabilities() const override {
     return {.transport = "loopback", .same_host = true, .shared_regions = false};
   }
   Traffic traffic() const override { return {}; }
-  void abort(base::Error reason) override { end(reason); }
+  void abort(base::Error reason) override { loop_->end(reason); }
   void close(base::TimePoint) override {
-    end({base::ErrorCode::kClosed, "this process closed the connection"});
+    loop_->end({base::ErrorCode::kClosed, "this process closed the connection"});
   }
 
  private:
-  void end(const base::Error& reason) {
-    std::lock_guard<base::Monitor> lock(*copying_);
-    matcher_.fail(reason);
-  }
-
-  const std::shared_ptr<Router> router_;
-  const base::Rank self_;
-  Matcher matcher_;
-  /// Held while a message is copied in: order, and no writes once `end` has returned.
-  const std::unique_ptr<base::Monitor> copying_;
+  const std::shared_ptr<Loop> loop_;
 };
 
 }  // namespace
 
 std::unique_ptr<Connection> make_loopback(std::shared_ptr<Router> router, base::Rank self) {
-  return std::make_unique<Loopback>(std::move(router), self);
+  auto loop = std::make_shared<Loop>(std::move(router), self);
+  loop->listen();
+  return std::make_unique<Loopback>(std::move(loop));
 }
 
 }  // namespace gearshift::transport

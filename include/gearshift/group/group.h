@@ -70,6 +70,9 @@ struct Context {
   std::unique_ptr<Progress> progress;
   /// What the connections of the links came from; kept because it listens and moves their bytes.
   std::vector<std::shared_ptr<transport::Transport>> transports;
+  /// From this process to itself (see loopback.h): the link of a worker to a server in its own
+  /// process. Breaks and closes with the group's links. Its peer is this process's world rank.
+  std::shared_ptr<transport::Connection> loopback;
 };
 
 /// Ranks that can talk to each other: a rank, a size, connections, and a channel on which this
@@ -103,6 +106,12 @@ class Group {
   std::uint16_t channel() const { return channel_; }
   /// Number of the next operation on this group's channel; equal on all ranks by their order.
   std::uint32_t next_sequence() { return sequence_++; }
+  /// Numbers of the next point-to-point message to, or from, a peer. Counted per peer, since the
+  /// other ranks know nothing of it. One sending and one receiving task per peer at a time.
+  std::uint32_t next_send(base::Rank to) { return sent_[static_cast<std::size_t>(to.value)]++; }
+  std::uint32_t next_recv(base::Rank from) {
+    return received_[static_cast<std::size_t>(from.value)]++;
+  }
 
   /// The same ranks on a channel of its own, for operations that interleave with this group's.
   /// Channels below kFirstService; each may be handed out once per member set.
@@ -123,6 +132,8 @@ class Group {
   std::vector<std::shared_ptr<transport::Connection>> links_;
   std::uint16_t channel_;
   std::uint32_t sequence_ = 0;
+  std::vector<std::uint32_t> sent_ = std::vector<std::uint32_t>(links_.size());
+  std::vector<std::uint32_t> received_ = std::vector<std::uint32_t>(links_.size());
 };
 
 }  // namespace gearshift::group

@@ -1,0 +1,180 @@
+"""The checks in tools/ find what they are there to find, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(tool: str, root: Path) -> tuple[int, str]:
+    """Exit status and output of a check over the checkout `root`."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / tool, root], capture_output=True, text=True, timeout=60
+    )
+    assert not done.stderr
+    return done.returncode, done.stdout
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("tool", ["check_layers.py", "check_tests_registered.py", "check_sizes.py"])
+def test_this_checkout_is_clean(tool: str) -> None:
+    assert run(tool, ROOT) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("src/ps/shard.cc", '#include "gearshift/codec/codec.h"'),
+        ("src/ps/shard.cc", '#include "ps/shard.h"'),
+        ("src/sim/world.cc", "#include <gearshift/base/ids.h>"),  # exposed from far below
+        ("src/sim/world.cc", "#include <simgrid/s4u.hpp>"),
+        ("src/group/group.cc", "// std::mutex would not do; nor sleep(1)"),
+        ("src/group/group.cc", 'log("sleep(1) in std::thread");'),
+        ("src/group/group.cc", "std::lock_guard<Monitor> held(*monitor);"),
+        ("src/group/group.cc", "scheduler.sleep_for(pause);"),
+        ("src/base/os_scheduler.cc", "#include <thread>"),
+        ("src/transport/tcp/engine.cc", "std::mutex mutex_;"),
+        ("src/rendezvous/tcp/server.cc", "#include <sys/socket.h>"),
+        ("python/gearshift/torch/hooks.py", "import torch"),
+        ("python/gearshift/demo/train.py", "from torch import nn"),
+        ("python/gearshift/cli.py", "from .torch import distribute"),
+    ],
+)
+def test_layers_accepts(tmp_path: Path, file: str, line: str) -> None:
+    assert run("check_layers.py", write(tmp_path, {file: line + "\n"})) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "offence"),
+    [
+        ("src/base/ids.cc", '#include "gearshift/group/group.h"', "base may not include group"),
+        ("include/gearshift/transport/a.h", "#include <gearshift/ps/shard.h>", "include ps"),
+        ("src/strategy/a.cc", '#include "gearshift/runtime/session.h"', "include runtime"),
+        ("src/runtime/a.cc", '#include "gearshift/sim/world.h"', "include sim"),
+        ("src/collectives/a.cc", '#  include  "gearshift/membership/monitor.h"', "membership"),
+        ("src/ps/a.cc", '#include "transport/tcp/socket.h"', "private header of transport"),
+        ("include/gearshift/ps/a.h", '#include "ps/impl.h"', "public header includes a private"),
+        ("src/ps/a.cc", "#include <gearshift/gearshift.h>", "umbrella"),
+        ("src/utils/a.cc", "", "'utils' is no module"),
+        ("src/group/a.cc", "std::thread worker(f);", "std::thread"),
+        ("src/group/a.cc", "std::this_thread::yield();", "std::this_thread"),
+        ("src/ps/a.cc", "std::recursive_mutex m;", "std::recursive_mutex"),
+        ("include/gearshift/ps/a.h", "std::condition_variable c;", "std::condition_variable"),
+        ("src/membership/a.cc", "auto t = std::chrono::steady_clock::now();", "steady_clock::now"),
+        ("src/membership/a.cc", "auto t = Clock::system_clock::now();", "system_clock::now"),
+        ("src/strategy/a.cc", "/* wait */ usleep(10);", "usleep"),
+        ("src/sim/a.cc", "sleep (1);", "sleep"),
+        ("src/collectives/a.cc", "#include <thread>", "<thread>"),
+        ("src/codec/a.cc", "#include <sys/socket.h>", "<sys/socket.h>"),
+        ("src/rendezvous/memory/store.cc", "std::mutex m;", "std::mutex"),
+        ("src/base/ids.cc", "std::mutex m;", "std::mutex"),
+        ("python/gearshift/cli.py", "import torch", "imports torch"),
+        ("python/gearshift/run/a.py", "def f():\n    from torch.nn import Linear", "torch.nn"),
+        ("python/gearshift/a.py", "import numpy, torch.optim as o", "torch.optim"),
+    ],
+)
+def test_layers_refuses(tmp_path: Path, file: str, line: str, offence: str) -> None:
+    status, output = run("check_layers.py", write(tmp_path, {file: line + "\n"}))
+    assert status == 1
+    assert output.startswith(f"{file}:")
+    assert offence in output
+
+
+PYPROJECT = '[tool.pytest.ini_options]\ntestpaths = ["tests/python"]\n'
+FOLDERS = "gearshift_add_test_folders()\n"
+A_TEST = "def test_it() -> None:\n    pass\n"
+
+
+def registration(root: Path, files: dict[str, str]) -> tuple[int, str]:
+    base = {
+        "pyproject.toml": PYPROJECT,
+        "tests/CMakeLists.txt": FOLDERS,
+        "tests/unit/CMakeLists.txt": FOLDERS,
+    }
+    return run("check_tests_registered.py", write(root, base | files))
+
+
+def test_registration_accepts(tmp_path: Path) -> None:
+    files = {
+        "tests/unit/base/CMakeLists.txt": "gearshift_test(a SOURCES ids_test.cc sub/b_test.cc)\n",
+        "tests/unit/base/ids_test.cc": "",
+        "tests/unit/base/sub/b_test.cc": "",
+        "tests/unit/base/deep/CMakeLists.txt": "gearshift_test(c SOURCES c_test.cc)\n",
+        "tests/unit/base/deep/c_test.cc": "",
+        "tests/python/test_a.py": A_TEST,
+        "tests/python/deep/test_b.py": "class TestB:\n    def test_it(self): ...\n",
+        "tests/python/conftest.py": "",
+        "tests/python/helpers.py": "def make() -> None:\n    pass\n",
+    }
+    files["tests/unit/base/CMakeLists.txt"] += "add_subdirectory(deep)\n"
+    assert registration(tmp_path, files) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("files", "offence"),
+    [
+        ({"tests/unit/base/ids_test.cc": ""}, "tests/unit/base/ids_test.cc: in no CMakeLists.txt"),
+        (
+            {
+                "tests/unit/base/CMakeLists.txt": "# gearshift_test(a SOURCES ids_test.cc)\n",
+                "tests/unit/base/ids_test.cc": "",
+            },
+            "tests/unit/base/ids_test.cc: in no",
+        ),
+        (
+            {
+                "tests/unit/base/CMakeLists.txt": "",
+                "tests/unit/base/deep/CMakeLists.txt": "gearshift_test(a SOURCES a_test.cc)\n",
+                "tests/unit/base/deep/a_test.cc": "",
+            },
+            "deep/a_test.cc: in no",
+        ),
+        ({"tests/python/checks.py": A_TEST}, "tests/python/checks.py: pytest collects only"),
+        ({"tests/multiprocess/test_run.py": A_TEST}, "test_run.py: pytest collects only"),
+        ({"tests/python/test_empty.py": "X = 1\n"}, "test_empty.py: has no test in it"),
+        ({"tests/python/conftest.py": "collect_ignore = ['test_a.py']\n"}, "collect_ignore"),
+        (
+            {
+                "pyproject.toml": PYPROJECT + 'addopts = ["--ignore=tests/python/old"]\n',
+                "tests/python/old/test_a.py": A_TEST,
+            },
+            "left out by pytest's options",
+        ),
+        ({"pyproject.toml": '[tool.pytest.ini_options]\ntestpaths = ["x"]\n'}, "testpaths"),
+    ],
+)
+def test_registration_refuses(tmp_path: Path, files: dict[str, str], offence: str) -> None:
+    status, output = registration(tmp_path, files)
+    assert status == 1
+    assert offence in output
+
+
+def test_sizes_accepts_what_just_fits(tmp_path: Path) -> None:
+    function = "def f() -> None:\n" + "    pass\n" * 59
+    files = {"src/base/a.cc": "//\n" * 500, "python/gearshift/a.py": function}
+    assert run("check_sizes.py", write(tmp_path, files)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "offence"),
+    [
+        ("src/base/a.cc", "//\n" * 501, "501 lines"),
+        ("tests/python/test_a.py", "def f() -> None:\n" + "    pass\n" * 60, "f has 61 lines"),
+    ],
+)
+def test_sizes_refuses(tmp_path: Path, file: str, text: str, offence: str) -> None:
+    status, output = run("check_sizes.py", write(tmp_path, {file: text}))
+    assert status == 1
+    assert offence in output

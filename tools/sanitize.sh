@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds and runs the C++ suite under each sanitizer.
+#
+# usage: tools/sanitize.sh [asan|ubsan|tsan]...   (all three when none is named)
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/steps.sh
+
+readonly JOBS=${JOBS:-2}
+
+sanitize() {
+  cmake --preset "$1" && cmake --build --preset "$1" -j "$JOBS" && ctest --preset "$1" -j "$JOBS"
+}
+
+[ $# -gt 0 ] || set -- asan ubsan tsan
+for preset; do
+  step "$preset" sanitize "$preset"
+done
+summary

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Prepares a checkout: Debian packages, .venv, the release build, the Python package in .venv.
+#
+# usage: tools/setup.sh [packages|python|build]...     (all three when none is named)
+#
+# Quick when repeated: what is already there is checked, not installed again, so that it also works
+# without a network. PYTHON names the interpreter to make .venv from (python3).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly VENV=.venv
+readonly STAMP=$VENV/.gearshift-setup
+readonly TORCH_INDEX=${GEARSHIFT_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
+readonly PACKAGES=(
+  build-essential cmake ninja-build pkg-config ccache mold # build
+  libssl-dev libhwy-dev libgtest-dev libgmock-dev          # libraries
+  python3 python3-venv python3-dev                         # python
+  clang-format clang-tidy iproute2 openmpi-bin             # checks and tests
+  dataset-fashion-mnist                                    # the demo's data
+)
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+die() {
+  printf 'setup: %s\n' "$@" >&2
+  exit 1
+}
+
+missing_packages() {
+  local package
+  for package in "${PACKAGES[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+  done
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+ensure_packages() {
+  local missing
+  if ! command -v dpkg-query >/dev/null; then
+    say "not a Debian-like system; what is needed goes by these Debian names: ${PACKAGES[*]}"
+    return
+  fi
+  mapfile -t missing < <(missing_packages)
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  if ! as_root true 2>/dev/null; then
+    die "these packages are missing and need root to install: ${missing[*]}" \
+      "run: sudo apt-get install -y --no-install-recommends ${missing[*]}" \
+      "then run this again"
+  fi
+  say "installing ${missing[*]}"
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q)
+  as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" ||
+    { as_root "${apt[@]}" update && as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; }
+}
+
+# What .venv was made from; when it changes, the stamp is stale.
+fingerprint() {
+  pwd
+  cat tools/requirements.txt tools/setup.sh pyproject.toml | sha256sum
+  "$VENV/bin/python" -V
+}
+
+ensure_venv() {
+  local python=${PYTHON:-python3}
+  if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+      die "$python is older than Python 3.11; name a newer one with PYTHON=..."
+    say "creating $VENV"
+    "$python" -m venv --clear "$VENV"
+  fi
+}
+
+# The CPU build of torch when it can be had (a tenth of the size), else whatever the index offers.
+install_torch() {
+  local torch=$1 pip=("$VENV/bin/python" -m pip install --disable-pip-version-check)
+  "$VENV/bin/python" - "$torch" <<'PY' && return 0
+import importlib.metadata as metadata, sys
+try:
+    installed = metadata.version("torch").split("+")[0]
+except metadata.PackageNotFoundError:
+    sys.exit(1)
+sys.exit(f"torch=={installed}" != sys.argv[1])
+PY
+  say "installing $torch (CPU)"
+  "${pip[@]}" "$torch+cpu" 2>/dev/null ||
+    "${pip[@]}" --extra-index-url "$TORCH_INDEX" --retries 1 --timeout 20 "$torch+cpu" ||
+    "${pip[@]}" "$torch"
+}
+
+ensure_python() {
+  ensure_venv
+  [ "$(fingerprint)" != "$(cat "$STAMP" 2>/dev/null)" ] || return 0
+  say "installing the Python packages"
+  install_torch "$(grep -E '^torch==' tools/requirements.txt)"
+  "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r tools/requirements.txt
+  "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+  fingerprint >"$STAMP"
+}
+
+build() {
+  local configure=(cmake --preset release "-DPython_EXECUTABLE=$PWD/$VENV/bin/python")
+  [ -z "${GEARSHIFT_WERROR:-}" ] || configure+=("-DGEARSHIFT_WERROR=$GEARSHIFT_WERROR")
+  if [ ! -f build/release/build.ninja ] || [ -n "${GEARSHIFT_WERROR:-}" ]; then
+    say "configuring build/release"
+    "${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
+  fi
+  cmake --build --preset release --target python_package
+}
+
+[ $# -gt 0 ] || set -- packages python build
+mkdir -p build
+for part; do
+  case $part in
+    packages) ensure_packages ;;
+    python) ensure_python ;;
+    build) build ;;
+    *) die "unknown part '$part'; they are packages, python, build" ;;
+  esac
+done

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/base/dtype.h"
+
+namespace gearshift::kernels {
+
+/// dst[i] = op(dst[i], src[i]) over all elements. float16 and bfloat16 are combined in float32
+/// and rounded to nearest even once. kMean combines like kSum: the caller divides at the end with
+/// `scale` or `divide`. Integers wrap around like NumPy's. The views may be unaligned; they must
+/// not overlap partially. The minimum and maximum of anything and a NaN are NaN, as in NumPy. If
+/// any view is a phantom, nothing happens. Vectorised, dispatched at run time. Thread-safety: all
+/// functions here are pure functions of their memory.
+void reduce(base::DType dtype, base::ReduceOp op, base::Bytes dst, base::ConstBytes src);
+
+/// dst[i] = op(a[i], b[i]).
+void reduce_into(base::DType dtype, base::ReduceOp op, base::Bytes dst, base::ConstBytes a,
+                 base::ConstBytes b);
+
+/// data[i] *= factor; float types only (f16/bf16 through float32).
+void scale(base::DType dtype, base::Bytes data, double factor);
+
+/// dst[i] = src[i] * factor; float types only.
+void scale_copy(base::DType dtype, base::Bytes dst, base::ConstBytes src, double factor);
+
+/// dst[i] += src[i] * factor, as a fused multiply-add where the processor has it; float types only.
+void add_scaled(base::DType dtype, base::Bytes dst, base::ConstBytes src, double factor);
+
+/// Ends a mean: floats are multiplied by 1/n, integers divided and truncated towards zero.
+void divide(base::DType dtype, base::Bytes data, int n);
+
+/// Sum of squares in float64, and whether every element is finite. Float types only. The sum has
+/// the same bits on every processor.
+struct NormPart {
+  double sum_of_squares = 0;
+  bool all_finite = true;
+};
+NormPart norm_part(base::DType dtype, base::ConstBytes data);
+
+/// A 64-bit hash (XXH64, seed 0) for comparing replicas; 0 for a phantom.
+std::uint64_t hash64(base::ConstBytes data);
+
+}  // namespace gearshift::kernels

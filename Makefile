@@ -27,8 +27,7 @@ sanitize: ## Run the C++ tests under AddressSanitizer, UBSan and ThreadSanitizer
 chaos: setup ## Kill and stop processes, ten rounds
 	@GEARSHIFT_CHAOS_ROUNDS=$${GEARSHIFT_CHAOS_ROUNDS:-10} $(BIN)/python -m pytest -m chaos --timeout=3600
 
-lint: ## Check format, layers, registration of tests, sizes and types
-	@tools/setup.sh packages python
+lint: setup ## Check format, layers, registration of tests, sizes and types
 	@tools/lint.sh
 
 format: ## Format C++ and Python in place

@@ -1,0 +1,123 @@
+#include "transport/shm/acceptor.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "gearshift/base/log.h"
+
+namespace gearshift::transport::shm {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+constexpr base::Duration kHandshakeLimit = std::chrono::seconds(10);
+constexpr std::size_t kMaxGuests = 256;
+
+/// Whether the process at the other end has gone, as one does that gave up and tries again.
+bool has_ended(int socket) {
+  char byte = 0;
+  return ::recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+}  // namespace
+
+Acceptor::Acceptor(base::Scheduler& scheduler, Identity identity, UniqueFd listener)
+    : scheduler_(scheduler),
+      identity_(std::move(identity)),
+      listener_(std::move(listener)),
+      monitor_(scheduler.make_monitor()) {}
+
+Acceptor::~Acceptor() {
+  stop();
+  for (Guest& guest : guests_) guest.task->join();
+}
+
+void Acceptor::stop() {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  closing_ = true;
+  ::shutdown(listener_.get(), SHUT_RDWR);
+  for (const Guest& guest : guests_) {
+    if (guest.socket >= 0) ::shutdown(guest.socket, SHUT_RDWR);
+  }
+}
+
+void Acceptor::on_ready() {
+  while (UniqueFd socket = accept_one(listener_.get())) {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    if (closing_) return;
+    forget_finished();
+    if (guests_.size() >= kMaxGuests) {
+      GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: too many in their handshake");
+      continue;
+    }
+    guests_.emplace_back();
+    Guest* guest = &guests_.back();
+    guest->socket = socket.get();
+    guest->task = scheduler_.spawn(
+        "gs-shm-accept", [this, guest, held = std::make_shared<UniqueFd>(std::move(socket))] {
+          admit(std::move(*held), guest);
+        });
+  }
+}
+
+void Acceptor::forget_finished() {
+  guests_.remove_if([](const Guest& guest) { return guest.socket < 0; });
+}
+
+void Acceptor::admit(UniqueFd socket, Guest* guest) {
+  auto parts = accept_link(scheduler_, identity_, socket.get(), scheduler_.after(kHandshakeLimit));
+  if (!parts) {
+    GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: " << parts.error().to_string());
+  }
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  guest->socket = -1;  // before the descriptor is closed, and its number used for something else
+  if (!parts || closing_) return;
+  ControlRecord answer;
+  answer.kind = ControlRecord::Kind::kReady;
+  if (is_known(parts->peer)) {
+    answer.kind = ControlRecord::Kind::kAbort;
+    answer.set_text("rank " + std::to_string(parts->peer.value) + " is connected already");
+    GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: " << answer.get_text());
+  }
+  if (send_record(socket.get(), answer) != SendOutcome::kSent ||
+      answer.kind != ControlRecord::Kind::kReady) {
+    return;
+  }
+  parts->socket = std::move(socket);
+  parts->alive = std::make_shared<std::atomic<bool>>(true);
+  const base::Rank peer = parts->peer;
+  admitted_.insert_or_assign(peer, std::move(*parts));
+  monitor_->notify_all();
+}
+
+bool Acceptor::is_known(base::Rank rank) {
+  const auto waiting = admitted_.find(rank);
+  if (waiting != admitted_.end() && !has_ended(waiting->second.socket.get())) return true;
+  const auto taken = taken_.find(rank);
+  return taken != taken_.end() && taken->second->load();
+}
+
+base::Result<LinkParts> Acceptor::take(base::Rank peer, base::TimePoint deadline) {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  for (;;) {
+    if (const auto found = admitted_.find(peer); found != admitted_.end()) {
+      LinkParts parts = std::move(found->second);
+      admitted_.erase(found);
+      if (!has_ended(parts.socket.get())) {
+        taken_[peer] = parts.alive;
+        return parts;
+      }
+    }
+    if (!monitor_->wait_until(deadline) && !admitted_.contains(peer)) {
+      return Error(ErrorCode::kTimeout,
+                   "rank " + std::to_string(peer.value) +
+                       " did not connect over shared memory before the deadline",
+                   peer.value);
+    }
+  }
+}
+
+}  // namespace gearshift::transport::shm

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <atomic>
+#include <list>
+#include <map>
+#include <memory>
+
+#include "gearshift/transport/transport.h"
+#include "transport/shm/setup.h"
+
+namespace gearshift::transport::shm {
+
+/// Admits processes that connect: each handshake runs as a task of its own, with a short limit, so
+/// that a stranger who says nothing delays nobody. What succeeds waits here for `take`.
+///
+/// Thread-safety: all methods.
+class Acceptor {
+ public:
+  Acceptor(base::Scheduler& scheduler, Identity identity, UniqueFd listener);
+  ~Acceptor();
+
+  int listener() const { return listener_.get(); }
+  /// Refuses everybody from now on, and ends the handshakes that are under way.
+  void stop();
+
+  /// The listener has connections. Never waits.
+  void on_ready();
+  base::Result<LinkParts> take(base::Rank peer, base::TimePoint deadline);
+
+ private:
+  struct Guest {
+    int socket = -1;  ///< borrowed; -1 when the task has ended
+    std::unique_ptr<base::Task> task;
+  };
+
+  void admit(UniqueFd socket, Guest* guest);
+  void forget_finished();
+  /// Whether this rank has a link already, taken or waiting. Caller holds the monitor.
+  bool is_known(base::Rank rank);
+
+  base::Scheduler& scheduler_;
+  const Identity identity_;
+  const UniqueFd listener_;
+  const std::unique_ptr<base::Monitor> monitor_;
+  bool closing_ = false;
+  std::list<Guest> guests_;
+  std::map<base::Rank, LinkParts> admitted_;
+  std::map<base::Rank, std::shared_ptr<std::atomic<bool>>> taken_;
+};
+
+}  // namespace gearshift::transport::shm

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "gearshift/transport/router.h"
+#include "transport/shm/backoff.h"
+#include "transport/shm/link.h"
+
+namespace gearshift::transport::shm {
+
+/// The one thread of a transport: moves bytes when no task waits for them, watches the sockets,
+/// and reports lost peers. It sleeps in epoll unless a link was active a moment ago.
+///
+/// Thread-safety: all methods. Destroying it stops the thread; links that remain stay valid, but
+/// only their waiters move bytes then.
+class Engine {
+ public:
+  static base::Result<std::unique_ptr<Engine>> create(std::shared_ptr<Router> router);
+  ~Engine();
+
+  /// Calls `on_ready` on the engine's thread whenever `listener` has a connection to accept.
+  base::Status watch_listener(int listener, std::function<void()> on_ready);
+  /// Stops watching; a call that has begun may still be running.
+  void forget_listener(int listener);
+  /// Makes a link and serves it until it breaks.
+  base::Result<std::shared_ptr<Link>> add(LinkParts parts);
+
+ private:
+  /// Wakes the thread; shared with the links, which may outlive the engine.
+  class Bell {
+   public:
+    explicit Bell(UniqueFd event) : event_(std::move(event)) {}
+    void ring() const;
+    void silence() const;
+    int fd() const { return event_.get(); }
+
+   private:
+    UniqueFd event_;
+  };
+
+  Engine(std::shared_ptr<Router> router, UniqueFd epoll, std::shared_ptr<Bell> bell);
+  void run();
+  /// Polls the links that are awake; false when all have gone to rest.
+  bool poll_awake();
+  void wake_link(const std::shared_ptr<Link>& link);
+  void wait_events(int timeout_ms);
+  /// Lets go of broken links, wakes those that ask for it; true when one needs another look soon.
+  bool sweep();
+
+  const std::shared_ptr<Router> router_;
+  const UniqueFd epoll_;
+  const std::shared_ptr<Bell> bell_;
+  std::function<void()> on_listener_;
+
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Link>> links_;  ///< under mutex_
+  std::vector<std::shared_ptr<Link>> awake_;  ///< the thread's own
+  Backoff backoff_;                           ///< the thread's own
+  std::atomic<bool> stopping_{false};
+  std::unique_ptr<base::Task> thread_;
+};
+
+}  // namespace gearshift::transport::shm

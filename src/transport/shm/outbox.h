@@ -1,0 +1,70 @@
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "gearshift/transport/connection.h"
+#include "transport/shm/frame.h"
+#include "transport/shm/ring.h"
+
+namespace gearshift::transport::shm {
+
+/// How far a send has come. Set under the outbox's lock, read from anywhere.
+struct SendProgress {
+  std::atomic<bool> done{false};
+  std::optional<base::Error> error;  ///< written before `done`, constant after
+};
+
+/// Messages on their way into a ring: what does not fit at once waits here.
+/// Thread-safety: under one lock of the owner, except `pending` and the counters.
+class Outbox {
+ public:
+  explicit Outbox(RingWriter& ring) : ring_(ring) {}
+
+  /// Appends a message and copies what fits. The progress is null when all of it did; the body
+  /// must live until then.
+  std::shared_ptr<SendProgress> add(Tag tag, base::ConstBytes head, base::ConstBytes body);
+  std::shared_ptr<SendProgress> add_goodbye();
+  /// Copies up to `budget` bytes of what waits; whether any was.
+  bool push(std::size_t budget);
+
+  enum class Withdrawn { kDone, kRemoved, kHalfSent };
+  /// Takes a message back. One that is half in the ring stays: only breaking the link ends it.
+  Withdrawn withdraw(const std::shared_ptr<SendProgress>& progress);
+  void fail(const base::Error& error);
+
+  /// Whether messages wait for space.
+  bool pending() const { return pending_.load(); }
+  /// The peer's position in the ring was impossible; the owner must break the link.
+  bool corrupt() const { return corrupt_; }
+  std::uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+  std::uint64_t messages() const { return messages_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Message {
+    std::vector<std::byte> prefix;  ///< header and head
+    base::ConstBytes body;
+    std::size_t done = 0;
+    std::shared_ptr<SendProgress> progress;
+  };
+
+  std::shared_ptr<SendProgress> enqueue(const FrameHeader& header, base::ConstBytes head,
+                                        base::ConstBytes body);
+  bool put_at_once(const FrameHeader& header, base::ConstBytes head, base::ConstBytes body);
+  std::size_t space();
+  /// Copies at most `limit` bytes of one message.
+  std::size_t copy_some(Message& message, std::size_t limit);
+  static void finish(Message& message, std::optional<base::Error> error);
+
+  RingWriter& ring_;
+  std::deque<Message> queue_;
+  bool corrupt_ = false;
+  std::atomic<bool> pending_{false};
+  std::atomic<std::uint64_t> bytes_{0};
+  std::atomic<std::uint64_t> messages_{0};
+};
+
+}  // namespace gearshift::transport::shm

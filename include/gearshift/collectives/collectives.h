@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/base/dtype.h"
+#include "gearshift/base/ids.h"
+#include "gearshift/base/result.h"
+#include "gearshift/group/group.h"
+
+namespace gearshift::collectives {
+
+/// Algorithms of all-reduce. `kAuto` asks the cost model (see cost.h).
+enum class Algorithm : unsigned char { kAuto, kRing, kRecursiveDoubling };
+std::string_view to_string(Algorithm algorithm);
+std::optional<Algorithm> algorithm_from_string(std::string_view name);
+
+struct Options {
+  Algorithm algorithm = Algorithm::kAuto;
+  /// Shown in progress reports and errors, e.g. "all_reduce bucket 3".
+  std::string label{};
+  /// The group's timeout when absent. Counted from the last progress of the operation.
+  std::optional<base::Duration> timeout{};
+};
+
+/// All functions: every rank of the group calls the same function with equal sizes, in the same
+/// order. Arrays are flat; an element count is `data.size() / size_of(dtype)` and must be whole.
+/// Views may be unaligned, empty and phantom. Blocking. On error the contents of the destination
+/// are unspecified, no buffer is touched afterwards, and the group should be aborted.
+/// Errors: kInvalidArgument (sizes), kTimeout / kPeerLost / kAborted / kClosed.
+/// The result is bit-identical on all ranks, for every algorithm.
+
+/// data = op over all ranks of data, in place.
+base::Status all_reduce(group::Group& group, base::Bytes data, base::DType dtype, base::ReduceOp op,
+                        const Options& options = {});
+
+/// Rank r keeps part r of the reduction: `data` has n elements; part r is elements
+/// [part_begin(n, size, r), part_begin(n, size, r + 1)). `out` has that part's size.
+/// `data` is used as scratch and its contents are unspecified afterwards.
+base::Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out,
+                            base::DType dtype, base::ReduceOp op, const Options& options = {});
+
+/// Concatenates the ranks' parts into `data` on every rank; this rank's part (see reduce_scatter)
+/// is in place before the call.
+base::Status all_gather(group::Group& group, base::Bytes data, base::DType dtype,
+                        const Options& options = {});
+
+/// Parts of unequal sizes: `sizes[r]` bytes from rank r, concatenated. Own part in place.
+base::Status all_gather_v(group::Group& group, base::Bytes data,
+                          const std::vector<std::size_t>& sizes, const Options& options = {});
+
+base::Status broadcast(group::Group& group, base::Bytes data, base::Rank root,
+                       const Options& options = {});
+
+/// `in` and `out` have size() equal blocks; block j of rank i becomes block i of rank j.
+base::Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
+                        const Options& options = {});
+
+base::Status barrier(group::Group& group, const Options& options = {});
+
+/// Point to point, in order per pair. Sizes must agree.
+base::Status send(group::Group& group, base::ConstBytes data, base::Rank to,
+                  const Options& options = {});
+base::Status recv(group::Group& group, base::Bytes data, base::Rank from,
+                  const Options& options = {});
+
+/// First element of part r when n elements are cut into `parts` parts: the first n % parts parts
+/// have one element more.
+constexpr std::size_t part_begin(std::size_t n, std::size_t parts, std::size_t r) {
+  return r * (n / parts) + (r < n % parts ? r : n % parts);
+}
+
+}  // namespace gearshift::collectives

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/base/dtype.h"
+#include "gearshift/base/ids.h"
+#include "gearshift/base/result.h"
+#include "gearshift/group/group.h"
+
+namespace gearshift::collectives {
+
+/// Checks of what a caller passes; kInvalidArgument says what is wrong. `name` is the operation.
+
+base::Status check_whole_elements(std::string_view name, base::ConstBytes data, base::DType dtype);
+/// `rank` exists in the group.
+base::Status check_rank(const group::Group& group, std::string_view name, base::Rank rank);
+/// `peer` exists in the group and is another rank.
+base::Status check_peer(const group::Group& group, std::string_view name, base::Rank peer);
+/// `out` has the size of this rank's part of `data`.
+base::Status check_part(const group::Group& group, base::ConstBytes data, base::ConstBytes out,
+                        base::DType dtype);
+/// One size per rank, `data.size()` in all.
+base::Status check_sizes(const group::Group& group, base::ConstBytes data,
+                         const std::vector<std::size_t>& sizes);
+/// Equal arrays of size() blocks that do not overlap.
+base::Status check_blocks(const group::Group& group, base::ConstBytes in, base::ConstBytes out);
+
+}  // namespace gearshift::collectives

@@ -1,0 +1,131 @@
+#include "gearshift/collectives/collectives.h"
+
+#include <cstring>
+
+#include "collectives/all_gather/ring.h"
+#include "collectives/all_reduce/recursive_doubling.h"
+#include "collectives/all_reduce/ring.h"
+#include "collectives/all_to_all/pairwise.h"
+#include "collectives/arguments.h"
+#include "collectives/barrier/dissemination.h"
+#include "collectives/broadcast/chain.h"
+#include "collectives/broadcast/tree.h"
+#include "collectives/operation.h"
+#include "collectives/reduce_scatter/ring.h"
+#include "collectives/ring.h"
+#include "collectives/segments.h"
+#include "collectives/widen.h"
+#include "gearshift/collectives/cost.h"
+
+namespace gearshift::collectives {
+namespace {
+
+using base::DType;
+using base::ReduceOp;
+using base::Status;
+
+bool widens(DType dtype, ReduceOp op) {
+  return op == ReduceOp::kMean && mean_needs_widening(dtype);
+}
+
+void copy(base::ConstBytes from, base::Bytes into) {
+  if (from.empty() || from.data() == nullptr || into.data() == nullptr) return;
+  std::memmove(into.data(), from.data(), from.size());
+}
+
+/// With one rank, or no elements, every operation is complete once its sequence number is taken.
+bool trivial(const Operation& operation, base::ConstBytes data) {
+  return operation.size() == 1 || data.empty();
+}
+
+Status run_all_reduce(Operation& operation, base::Bytes data, DType dtype, ReduceOp op,
+                      Algorithm algorithm) {
+  if (algorithm == Algorithm::kRecursiveDoubling) {
+    return recursive_doubling_all_reduce(operation, data, dtype, op);
+  }
+  return ring_all_reduce(operation, data, dtype, op);
+}
+
+}  // namespace
+
+Status all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
+                  const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_reduce", data, dtype));
+  const Algorithm algorithm = options.algorithm == Algorithm::kAuto
+                                  ? fastest(data.size(), group.size(), LinkModel{})
+                                  : options.algorithm;
+  Operation operation(group, "all_reduce", to_string(algorithm), options);
+  if (trivial(operation, data)) return {};
+  if (!widens(dtype, op)) return run_all_reduce(operation, data, dtype, op, algorithm);
+  base::Buffer wide = widen(dtype, data);
+  GEARSHIFT_RETURN_IF_ERROR(run_all_reduce(operation, wide.view(), DType::kI64, op, algorithm));
+  narrow(dtype, wide.view(), data);
+  return {};
+}
+
+Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DType dtype,
+                      ReduceOp op, const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_part(group, data, out, dtype));
+  Operation operation(group, "reduce_scatter", "ring", options);
+  if (trivial(operation, data)) {
+    copy(data, out);
+    return {};
+  }
+  if (!widens(dtype, op)) return ring_reduce_scatter(operation, data, out, dtype, op);
+  base::Buffer wide = widen(dtype, data);
+  const base::Bytes wide_out =
+      part(wide.view(), base::size_of(DType::kI64), operation.size(), operation.rank());
+  GEARSHIFT_RETURN_IF_ERROR(ring_reduce_scatter(operation, wide.view(), wide_out, DType::kI64, op));
+  narrow(dtype, wide_out, out);
+  return {};
+}
+
+Status all_gather(group::Group& group, base::Bytes data, DType dtype, const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_gather", data, dtype));
+  Operation operation(group, "all_gather", "ring", options);
+  if (trivial(operation, data)) return {};
+  const std::size_t unit = base::size_of(dtype);
+  return ring_all_gather(operation, equal_parts(data, unit, operation.size()), unit);
+}
+
+Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std::size_t>& sizes,
+                    const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_sizes(group, data, sizes));
+  Operation operation(group, "all_gather_v", "ring", options);
+  if (trivial(operation, data)) return {};
+  std::vector<base::Bytes> parts;
+  parts.reserve(sizes.size());
+  std::size_t offset = 0;
+  for (const std::size_t size : sizes) {
+    parts.push_back(base::slice(data, offset, size));
+    offset += size;
+  }
+  return ring_all_gather(operation, parts, 1);
+}
+
+Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_rank(group, "broadcast", root));
+  const bool chain = broadcast_prefers_chain(data.size(), group.size(), LinkModel{});
+  Operation operation(group, "broadcast", chain ? "chain" : "tree", options);
+  if (trivial(operation, data)) return {};
+  return chain ? chain_broadcast(operation, data, root.value)
+               : tree_broadcast(operation, data, root.value);
+}
+
+Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
+                  const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_blocks(group, in, out));
+  Operation operation(group, "all_to_all", "pairwise", options);
+  const std::size_t block = in.size() / static_cast<std::size_t>(operation.size());
+  const std::size_t own = static_cast<std::size_t>(operation.rank()) * block;
+  copy(base::slice(in, own, block), base::slice(out, own, block));
+  if (trivial(operation, in)) return {};
+  return pairwise_all_to_all(operation, in, out);
+}
+
+Status barrier(group::Group& group, const Options& options) {
+  Operation operation(group, "barrier", "dissemination", options);
+  return dissemination_barrier(operation);
+}
+
+}  // namespace gearshift::collectives

@@ -1,0 +1,82 @@
+#include "collectives/operation.h"
+
+namespace gearshift::collectives {
+namespace {
+
+constexpr std::size_t kPartsPerSequence = 65536;
+/// Collectives and point-to-point messages share a group's channel: the uppermost bit of the
+/// sequence number tells them apart.
+constexpr std::uint32_t kPointToPointBit = 0x8000'0000;
+
+std::string title_of(std::string_view name, std::string_view algorithm, std::string_view detail) {
+  std::string text(name);
+  text += " (";
+  text += algorithm;
+  text += detail;
+  text += ')';
+  return text;
+}
+
+}  // namespace
+
+Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
+                     const Options& options)
+    : Operation(group, name, algorithm, options, {group.next_sequence(), 0}) {}
+
+Operation Operation::point_to_point(group::Group& group, std::string_view name,
+                                    const Options& options, std::uint32_t number) {
+  return {group, name, "point to point", options, {number, kPointToPointBit}};
+}
+
+Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
+                     const Options& options, Numbering numbering)
+    : group_(group),
+      name_(options.label.empty() ? name : std::string_view(options.label)),
+      algorithm_(algorithm),
+      timeout_(options.timeout.value_or(group.timeout())),
+      numbering_(numbering),
+      progress_(group.progress(), title_of(name_, algorithm, "")) {}
+
+void Operation::reserve(std::size_t messages) {
+  for (std::size_t taken = kPartsPerSequence; taken < messages; taken += kPartsPerSequence) {
+    group_.next_sequence();
+  }
+}
+
+transport::Tag Operation::tag(std::size_t index) const {
+  const auto sequence = numbering_.first + static_cast<std::uint32_t>(index / kPartsPerSequence);
+  return {group_.channel(), (sequence & ~kPointToPointBit) | numbering_.space,
+          static_cast<std::uint16_t>(index % kPartsPerSequence)};
+}
+
+base::Status Operation::await_recv(const transport::Request& request, int peer, Position at) const {
+  return await(request, "waiting for rank ", peer, at);
+}
+
+base::Status Operation::await_send(const transport::Request& request, int peer, Position at) const {
+  return await(request, "sending to rank ", peer, at);
+}
+
+base::Status Operation::await(const transport::Request& request, std::string_view what, int peer,
+                              Position at) const {
+  base::Status status = request.wait(group_.scheduler().after(timeout_));
+  if (status) return status;
+  // A subgroup numbers its members anew; people know the ranks of the whole job.
+  const int known_as = link(peer).peer().value;
+  std::string detail;
+  if (at.steps > 1) {
+    detail = ", step " + std::to_string(at.step + 1) + " of " + std::to_string(at.steps);
+  }
+  std::string where = title_of(name_, algorithm_, detail);
+  where += ": ";
+  where += what;
+  base::Error error = status.error().within(where + std::to_string(known_as));
+  if (error.culprit < 0) error.culprit = known_as;
+  return error;
+}
+
+void Operation::withdraw(const transport::Request& request) const {
+  (void)request.wait(group_.scheduler().now());
+}
+
+}  // namespace gearshift::collectives

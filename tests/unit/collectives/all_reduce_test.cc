@@ -1,0 +1,116 @@
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "gearshift/collectives/collectives.h"
+#include "reference.h"
+#include "world.h"
+
+namespace gearshift::collectives::testing {
+namespace {
+
+using base::DType;
+using base::ReduceOp;
+
+struct Case {
+  DType dtype;
+  ReduceOp op;
+  std::size_t count;
+  Algorithm algorithm;
+  std::size_t offset = 0;
+
+  std::string text() const {
+    return std::string(base::to_string(dtype)) + " " + std::string(base::to_string(op)) + " of " +
+           std::to_string(count) + " by " + std::string(to_string(algorithm)) + " at offset " +
+           std::to_string(offset);
+  }
+};
+
+std::vector<Array> inputs_of(const Case& c, int ranks) {
+  std::vector<Array> inputs;
+  for (int r = 0; r < ranks; ++r) inputs.push_back(Array::of_rank(c.dtype, c.count, r, c.offset));
+  return inputs;
+}
+
+void check_all_reduce(World& world, const Case& c) {
+  SCOPED_TRACE(c.text());
+  const std::vector<Array> inputs = inputs_of(c, world.size());
+  std::vector<Array> results = inputs_of(c, world.size());
+  world.run([&](group::Group& group) {
+    Array& mine = results[static_cast<std::size_t>(group.rank().value)];
+    const auto status = all_reduce(group, mine.view(), c.dtype, c.op, {.algorithm = c.algorithm});
+    EXPECT_TRUE(status.ok()) << status.error().to_string();
+  });
+  EXPECT_EQ(compare(inputs, c.op, results[0], 0, c.count), "");
+  for (const Array& result : results) EXPECT_TRUE(equal(result.view(), results[0].view()));
+}
+
+void check_reduce_scatter(World& world, const Case& c) {
+  SCOPED_TRACE("reduce_scatter " + c.text());
+  const std::vector<Array> inputs = inputs_of(c, world.size());
+  std::vector<Array> scratch = inputs_of(c, world.size());
+  const auto size = static_cast<std::size_t>(world.size());
+  world.run([&](group::Group& group) {
+    const auto r = static_cast<std::size_t>(group.rank().value);
+    const std::size_t begin = part_begin(c.count, size, r);
+    const std::size_t count = part_begin(c.count, size, r + 1) - begin;
+    Array out(c.dtype, count, c.offset);
+    const auto status = reduce_scatter(group, scratch[r].view(), out.view(), c.dtype, c.op);
+    EXPECT_TRUE(status.ok()) << status.error().to_string();
+    EXPECT_EQ(compare(inputs, c.op, out, begin, count), "");
+  });
+}
+
+class AllReduce : public OverWires {};
+
+TEST_P(AllReduce, EqualsTheReferenceForAllTypesOpsAndSizes) {
+  World world = make_world();
+  for (const DType dtype : kAllTypes) {
+    for (const ReduceOp op : kAllOps) {
+      for (const std::size_t count : {0, 1, 7, 1000}) {
+        for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
+          check_all_reduce(world, {dtype, op, count, algorithm, 0});
+          check_all_reduce(world, {dtype, op, count, algorithm, 1});
+        }
+      }
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(AllReduce, EqualsTheReferenceForManySegments) {
+  World world = make_world();
+  for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
+    check_all_reduce(world, {DType::kF32, ReduceOp::kSum, 1'000'003, algorithm, 1});
+    check_all_reduce(world, {DType::kF64, ReduceOp::kMean, 1'000'003, algorithm, 0});
+    check_all_reduce(world, {DType::kBF16, ReduceOp::kMean, 1'000'003, algorithm, 1});
+    check_all_reduce(world, {DType::kI8, ReduceOp::kMean, 1'000'003, algorithm, 1});
+  }
+}
+
+TEST_P(AllReduce, PicksAnAlgorithmByItself) {
+  World world = make_world();
+  for (const std::size_t count : {3, 1000, 300'000}) {
+    check_all_reduce(world, {DType::kF32, ReduceOp::kMean, count, Algorithm::kAuto});
+  }
+}
+
+TEST_P(AllReduce, ReduceScatterEqualsTheReference) {
+  World world = make_world();
+  for (const DType dtype : kAllTypes) {
+    for (const ReduceOp op : kAllOps) {
+      for (const std::size_t count : {0, 1, 7, 1000}) {
+        check_reduce_scatter(world, {dtype, op, count, Algorithm::kAuto, 0});
+        check_reduce_scatter(world, {dtype, op, count, Algorithm::kAuto, 1});
+      }
+    }
+  }
+  check_reduce_scatter(world, {DType::kF32, ReduceOp::kMean, 1'000'003, Algorithm::kAuto, 1});
+  check_reduce_scatter(world, {DType::kI32, ReduceOp::kMean, 1'000'003, Algorithm::kAuto, 0});
+}
+
+INSTANTIATE_TEST_SUITE_P(Wires, AllReduce, ::testing::ValuesIn(settings()), name_of);
+
+}  // namespace
+}  // namespace gearshift::collectives::testing

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/base/dtype.h"
+
+namespace gearshift::collectives::testing {
+
+inline constexpr base::DType kAllTypes[] = {
+    base::DType::kF64, base::DType::kF32, base::DType::kF16, base::DType::kBF16,
+    base::DType::kI8,  base::DType::kU8,  base::DType::kI32, base::DType::kI64};
+inline constexpr base::ReduceOp kAllOps[] = {base::ReduceOp::kSum, base::ReduceOp::kMean,
+                                             base::ReduceOp::kMin, base::ReduceOp::kMax,
+                                             base::ReduceOp::kProduct};
+
+/// Elements at an address that is a multiple of 64, plus `offset` bytes.
+class Array {
+ public:
+  Array(base::DType dtype, std::size_t count, std::size_t offset = 0)
+      : dtype_(dtype), offset_(offset), memory_(count * base::size_of(dtype) + offset + 1) {
+    std::memset(memory_.data(), 0, memory_.size());
+  }
+  /// Values that depend on the rank and the index: floats in [-2, 2], integers of the whole range.
+  static Array of_rank(base::DType dtype, std::size_t count, int rank, std::size_t offset = 0);
+
+  base::Bytes view() { return base::slice(memory_.view(), offset_, memory_.size() - offset_ - 1); }
+  base::ConstBytes view() const {
+    return base::slice(memory_.view(), offset_, memory_.size() - offset_ - 1);
+  }
+  base::DType dtype() const { return dtype_; }
+  std::size_t count() const { return view().size() / base::size_of(dtype_); }
+  double real(std::size_t i) const;
+  std::int64_t integer(std::size_t i) const;
+
+ private:
+  void set_real(std::size_t i, double value);
+  void set_integer(std::size_t i, std::int64_t value);
+
+  base::DType dtype_;
+  std::size_t offset_;
+  base::Buffer memory_;
+};
+
+bool equal(base::ConstBytes a, base::ConstBytes b);
+
+/// Compares `count` elements of `result`, from its `at`, with the reduction of the elements from
+/// `begin` of all inputs, done one by one in float64 or int64. Returns what differs, or "".
+/// Floats may differ by the rounding of as many operations in their type as there are ranks.
+std::string compare(const std::vector<Array>& inputs, base::ReduceOp op, const Array& result,
+                    std::size_t begin, std::size_t count);
+
+}  // namespace gearshift::collectives::testing

@@ -23,14 +23,18 @@ std::uint64_t Progress::begin(std::string operation) {
 void Progress::end(std::uint64_t ticket) {
   const base::TimePoint now = scheduler_.now();
   std::lock_guard<base::Monitor> lock(*monitor_);
-  std::erase_if(running_, [ticket](const Running& r) { return r.ticket == ticket; });
+  const auto ended = std::find_if(running_.begin(), running_.end(),
+                                  [ticket](const Running& r) { return r.ticket == ticket; });
+  if (ended == running_.end()) return;
+  previous_ = std::move(ended->operation);
+  running_.erase(ended);
   if (running_.empty()) idle_since_ = now;
 }
 
 Progress::Snapshot Progress::snapshot() const {
   std::lock_guard<base::Monitor> lock(*monitor_);
-  if (running_.empty()) return {step_, "idle", idle_since_};
-  return {step_, running_.back().operation, running_.back().since};
+  if (running_.empty()) return {step_, "idle", idle_since_, previous_};
+  return {step_, running_.back().operation, running_.back().since, previous_};
 }
 
 }  // namespace gearshift::group

@@ -21,9 +21,8 @@ struct ConnectOptions {
 /// higher rank connects, the lower accepts. On kTimeout the error names the ranks that are missing.
 /// `transports` must outlive the group (kept by the result).
 base::Result<std::unique_ptr<Group>> connect(
-    base::Scheduler& scheduler, std::shared_ptr<transport::Router> router,
-    rendezvous::Store& store, std::vector<std::shared_ptr<transport::Transport>> transports,
-    const ConnectOptions& options);
+    base::Scheduler& scheduler, std::shared_ptr<transport::Router> router, rendezvous::Store& store,
+    std::vector<std::shared_ptr<transport::Transport>> transports, const ConnectOptions& options);
 
 /// All ranks of an in-process group over `inproc`, for tests and one-process programs: element r is
 /// rank r's group. Each must be used by a task of its own.

@@ -23,6 +23,7 @@ class Progress {
     std::int64_t step = 0;
     std::string operation;  ///< "all_reduce bucket 3 (ring)", "push step 12", "idle"
     base::TimePoint since;  ///< when the operation began
+    std::string previous;   ///< the operation that ended last, "" before the first
   };
   explicit Progress(base::Scheduler& scheduler);
   void set_step(base::Step step);
@@ -43,6 +44,7 @@ class Progress {
   std::int64_t step_ = 0;
   std::uint64_t next_ticket_ = 1;
   base::TimePoint idle_since_;
+  std::string previous_;
   std::vector<Running> running_;
 };
 

@@ -1,0 +1,211 @@
+#include "rendezvous/tcp/socket.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+namespace gearshift::rendezvous::tcp {
+namespace {
+
+/// Pending connections that the kernel keeps for us: a whole job may arrive at once.
+constexpr int kBacklog = 1024;
+
+int poll_timeout(base::Duration rest) {
+  constexpr base::Duration kLongest = std::chrono::hours(1);
+  rest = std::clamp(rest, base::Duration::zero(), kLongest);
+  // Rounded up: waking before the deadline would only spin.
+  return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(rest).count());
+}
+
+void set_option(const Fd& fd, int level, int option, int value) {
+  // All options set here only tune: a kernel without them still serves.
+  [[maybe_unused]] const int rc = ::setsockopt(fd.get(), level, option, &value, sizeof value);
+}
+
+std::string strip_brackets(const std::string& host) {
+  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
+  return bracketed ? host.substr(1, host.size() - 2) : host;
+}
+
+base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address,
+                              base::TimePoint deadline) {
+  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return io_error("socket", errno);
+  const int raw = fd.get();
+  if (::connect(raw, address.get(), address.size) != 0) {
+    if (errno != EINPROGRESS) return io_error("connect to " + text_of(address), errno);
+    while (true) {
+      pollfd waiting{raw, POLLOUT, 0};
+      const int ready = ::poll(&waiting, 1, poll_timeout(deadline - scheduler.now()));
+      if (ready > 0) break;
+      if (ready < 0 && errno != EINTR) return io_error("poll", errno);
+      if (scheduler.now() >= deadline) {
+        return base::Error(base::ErrorCode::kTimeout, text_of(address) + " does not answer");
+      }
+    }
+    int error = 0;
+    socklen_t size = sizeof error;
+    ::getsockopt(raw, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error != 0) return io_error("connect to " + text_of(address), error);
+  }
+  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  return Socket(scheduler, std::move(fd));
+}
+
+}  // namespace
+
+base::Error io_error(const std::string& what, int error_number) {
+  return {base::ErrorCode::kIo, what + ": " + std::generic_category().message(error_number)};
+}
+
+Fd& Fd::operator=(Fd&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+Fd::~Fd() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+base::Status Socket::wait_for(short events, base::TimePoint deadline) {
+  while (true) {
+    pollfd waiting{fd_.get(), events, 0};
+    const int ready = ::poll(&waiting, 1, poll_timeout(deadline - scheduler_->now()));
+    if (ready > 0) return {};
+    if (ready < 0 && errno != EINTR) return io_error("poll", errno);
+    if (scheduler_->now() >= deadline) {
+      return base::Error(base::ErrorCode::kTimeout, "the other side does not answer");
+    }
+  }
+}
+
+base::Status Socket::wait_readable(base::TimePoint deadline) { return wait_for(POLLIN, deadline); }
+
+base::Status Socket::read_exact(base::Bytes into, base::TimePoint deadline) {
+  while (!into.empty()) {
+    const ssize_t got = ::recv(fd_.get(), into.data(), into.size(), 0);
+    if (got > 0) {
+      into = into.subspan(static_cast<std::size_t>(got));
+    } else if (got == 0) {
+      return base::Error(base::ErrorCode::kIo, "the other side closed the connection");
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      GEARSHIFT_RETURN_IF_ERROR(wait_for(POLLIN, deadline));
+    } else if (errno != EINTR) {
+      return io_error("receive", errno);
+    }
+  }
+  return {};
+}
+
+base::Status Socket::write_all(base::ConstBytes from, base::TimePoint deadline) {
+  while (!from.empty()) {
+    const ssize_t sent = ::send(fd_.get(), from.data(), from.size(), MSG_NOSIGNAL);
+    if (sent >= 0) {
+      from = from.subspan(static_cast<std::size_t>(sent));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      GEARSHIFT_RETURN_IF_ERROR(wait_for(POLLOUT, deadline));
+    } else if (errno != EINTR) {
+      return io_error("send", errno);
+    }
+  }
+  return {};
+}
+
+bool Socket::hung_up() const {
+  pollfd state{fd_.get(), POLLRDHUP, 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+void Socket::shutdown() { ::shutdown(fd_.get(), SHUT_RDWR); }
+
+base::Result<std::vector<Address>> resolve(const std::string& host, int port, bool passive) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
+  const std::string name = strip_brackets(host);
+  addrinfo* list = nullptr;
+  const int rc = ::getaddrinfo(name.empty() ? nullptr : name.c_str(), std::to_string(port).c_str(),
+                               &hints, &list);
+  if (rc != 0) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "cannot resolve host '" + host + "': " + ::gai_strerror(rc));
+  }
+  std::vector<Address> found;
+  for (const addrinfo* at = list; at != nullptr; at = at->ai_next) {
+    Address address;
+    address.size = at->ai_addrlen;
+    std::copy_n(reinterpret_cast<const char*>(at->ai_addr), at->ai_addrlen,
+                reinterpret_cast<char*>(&address.storage));
+    found.push_back(address);
+  }
+  ::freeaddrinfo(list);
+  return found;
+}
+
+std::string host_text(const Address& address) {
+  char host[NI_MAXHOST] = "?";
+  ::getnameinfo(address.get(), address.size, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
+  return host;
+}
+
+std::string join_host_port(const std::string& host, int port) {
+  const std::string name = strip_brackets(host);
+  const bool v6 = name.find(':') != std::string::npos;
+  return (v6 ? "[" + name + "]" : name) + ":" + std::to_string(port);
+}
+
+std::string text_of(const Address& address) {
+  const auto port = address.storage.ss_family == AF_INET6
+                        ? reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_port
+                        : reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_port;
+  return join_host_port(host_text(address), ntohs(port));
+}
+
+base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
+                          base::TimePoint deadline) {
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, port, false));
+  base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
+  for (const Address& address : addresses) {
+    auto socket = dial_one(scheduler, address, deadline);
+    if (socket) return socket;
+    last = socket.error();
+  }
+  return last;
+}
+
+base::Result<Fd> listen_on(const std::string& host, int port) {
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, port, true));
+  base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
+  for (const Address& address : addresses) {
+    Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) {
+      last = io_error("socket", errno);
+      continue;
+    }
+    // A store that restarts must not wait for the last one's connections to fade.
+    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (::bind(fd.get(), address.get(), address.size) == 0 && ::listen(fd.get(), kBacklog) == 0) {
+      return fd;
+    }
+    last = io_error("listen on " + text_of(address), errno);
+  }
+  return last;
+}
+
+base::Result<Address> bound_address(const Fd& fd) {
+  Address address;
+  address.size = sizeof address.storage;
+  if (::getsockname(fd.get(), address.get(), &address.size) != 0) {
+    return io_error("getsockname", errno);
+  }
+  return address;
+}
+
+}  // namespace gearshift::rendezvous::tcp

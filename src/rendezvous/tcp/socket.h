@@ -1,0 +1,74 @@
+#pragma once
+
+#include <sys/socket.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gearshift/base/result.h"
+#include "gearshift/base/scheduler.h"
+#include "gearshift/transport/handshake.h"
+
+namespace gearshift::rendezvous::tcp {
+
+/// Owns a file descriptor. Movable.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept;
+  ~Fd();
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// A connected non-blocking TCP socket under deadlines. Thread-safety: one user at a time, but
+/// `shutdown` from anywhere.
+class Socket final : public transport::ByteStream {
+ public:
+  Socket(base::Scheduler& scheduler, Fd fd) : scheduler_(&scheduler), fd_(std::move(fd)) {}
+  base::Status read_exact(base::Bytes into, base::TimePoint deadline) override;
+  base::Status write_all(base::ConstBytes from, base::TimePoint deadline) override;
+  /// Waits for bytes or the end of the stream, for as long as it takes.
+  base::Status wait_readable(base::TimePoint deadline);
+  /// Whether the peer has closed its side.
+  bool hung_up() const;
+  /// Makes every pending and later operation fail.
+  void shutdown();
+
+ private:
+  base::Status wait_for(short events, base::TimePoint deadline);
+  base::Scheduler* scheduler_;
+  Fd fd_;
+};
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+};
+
+/// All addresses of a name; IPv6 may stand in brackets. kInvalidArgument when there is none.
+base::Result<std::vector<Address>> resolve(const std::string& host, int port, bool passive);
+/// "10.0.0.1" and "10.0.0.1:4711"; IPv6 stands in brackets where a port follows.
+std::string host_text(const Address& address);
+std::string text_of(const Address& address);
+std::string join_host_port(const std::string& host, int port);
+
+/// Connects to the first address that answers. kIo with the last reason, kTimeout.
+base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
+                          base::TimePoint deadline);
+/// A non-blocking listening socket.
+base::Result<Fd> listen_on(const std::string& host, int port);
+base::Result<Address> bound_address(const Fd& fd);
+
+/// "what: reason (errno)" as kIo.
+base::Error io_error(const std::string& what, int error_number);
+
+}  // namespace gearshift::rendezvous::tcp

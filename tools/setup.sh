@@ -100,7 +100,7 @@ ensure_python() {
 }
 
 build() {
-  local configure=(cmake --preset release "-DPython_EXECUTABLE=$PWD/$VENV/bin/python")
+  local configure=(cmake --preset release)
   [ -z "${GEARSHIFT_WERROR:-}" ] || configure+=("-DGEARSHIFT_WERROR=$GEARSHIFT_WERROR")
   if [ ! -f build/release/build.ninja ] || [ -n "${GEARSHIFT_WERROR:-}" ]; then
     say "configuring build/release"

@@ -1,0 +1,106 @@
+#include "transport/tcp/reactor.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "gearshift/base/log.h"
+
+namespace gearshift::transport::tcp {
+namespace {
+
+constexpr Reactor::Id kWake = 0;
+
+epoll_event event_of(Reactor::Id id, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = id;
+  return event;
+}
+
+}  // namespace
+
+base::Result<std::shared_ptr<Reactor>> Reactor::make() {
+  Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return last_io_error("epoll_create1");
+  Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake) return last_io_error("eventfd");
+  epoll_event event = event_of(kWake, EPOLLIN);
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.get(), &event) != 0) {
+    return last_io_error("epoll_ctl");
+  }
+  return std::shared_ptr<Reactor>(new Reactor(std::move(epoll), std::move(wake)));
+}
+
+Reactor::Id Reactor::reserve() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return ++last_id_;
+}
+
+base::Status Reactor::add(Id id, const Fd& fd, std::uint32_t events,
+                          std::shared_ptr<Handler> handler) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    handlers_[id] = std::move(handler);
+  }
+  epoll_event event = event_of(id, events);
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) {
+    const base::Error error = last_io_error("epoll_ctl");
+    remove(id, fd);
+    return error;
+  }
+  return {};
+}
+
+void Reactor::modify(Id id, const Fd& fd, std::uint32_t events) {
+  epoll_event event = event_of(id, events);
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd.get(), &event);
+}
+
+void Reactor::remove(Id id, const Fd& fd) {
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
+  std::shared_ptr<Handler> last;  // destroyed after the lock is released
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (auto found = handlers_.extract(id)) last = std::move(found.mapped());
+}
+
+std::shared_ptr<Reactor::Handler> Reactor::find(Id id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto found = handlers_.find(id);
+  return found == handlers_.end() ? nullptr : found->second;
+}
+
+void Reactor::run() {
+  std::array<epoll_event, 64> ready;
+  for (;;) {
+    const int count = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), -1);
+    if (count < 0 && errno != EINTR) {
+      GEARSHIFT_LOG_AT(kError, "transport", last_io_error("epoll_wait").message);
+      return;
+    }
+    for (int i = 0; i < count; ++i) {
+      const epoll_event& event = ready[static_cast<std::size_t>(i)];
+      if (event.data.u64 == kWake) return;
+      if (auto handler = find(event.data.u64)) handler->on_events(event.events);
+    }
+  }
+}
+
+void Reactor::stop() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof(one));
+}
+
+RunningReactor::RunningReactor(base::Scheduler& scheduler, std::shared_ptr<Reactor> reactor)
+    : reactor_(std::move(reactor)),
+      task_(scheduler.spawn("gs-tcp", [reactor = reactor_] { reactor->run(); })) {}
+
+RunningReactor::~RunningReactor() {
+  reactor_->stop();
+  task_->join();
+}
+
+}  // namespace gearshift::transport::tcp

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "gearshift/base/scheduler.h"
+#include "transport/tcp/socket.h"
+
+namespace gearshift::transport::tcp {
+
+/// Waits for many descriptors at once and calls who is responsible for each. Level-triggered.
+///
+/// Thread-safety: all methods.
+class Reactor {
+ public:
+  /// Kept alive by the reactor while it is registered, and during a call.
+  class Handler {
+   public:
+    virtual ~Handler() = default;
+    /// On the reactor's task; `events` as from epoll.
+    virtual void on_events(std::uint32_t events) = 0;
+  };
+
+  static base::Result<std::shared_ptr<Reactor>> make();
+
+  /// Identifies one registration; descriptors' numbers are used again too soon for that.
+  using Id = std::uint64_t;
+  Id reserve();
+  base::Status add(Id id, const Fd& fd, std::uint32_t events, std::shared_ptr<Handler> handler);
+  void modify(Id id, const Fd& fd, std::uint32_t events);
+  /// A call that is under way may still end after this returns.
+  void remove(Id id, const Fd& fd);
+
+  void run();
+  void stop();
+
+ private:
+  Reactor(Fd epoll, Fd wake) : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
+  std::shared_ptr<Handler> find(Id id);
+
+  const Fd epoll_;
+  const Fd wake_;
+  std::mutex mutex_;
+  Id last_id_ = 0;
+  std::map<Id, std::shared_ptr<Handler>> handlers_;
+};
+
+/// A reactor and the task that runs it. Destroying it ends the task; so handlers must not own it.
+class RunningReactor {
+ public:
+  RunningReactor(base::Scheduler& scheduler, std::shared_ptr<Reactor> reactor);
+  ~RunningReactor();
+  const std::shared_ptr<Reactor>& reactor() const { return reactor_; }
+
+ private:
+  const std::shared_ptr<Reactor> reactor_;
+  const std::unique_ptr<base::Task> task_;
+};
+
+}  // namespace gearshift::transport::tcp

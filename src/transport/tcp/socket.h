@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "gearshift/base/scheduler.h"
+#include "gearshift/transport/handshake.h"
+
+namespace gearshift::transport::tcp {
+
+/// Owns a file descriptor.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Fd();
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// The two halves of "tcp://host:port"; an IPv6 host is written in brackets.
+struct HostPort {
+  std::string host;
+  std::string port;
+};
+base::Result<HostPort> parse_address(const std::string& address);
+
+/// All sockets here are non-blocking, close-on-exec and, once connected, without Nagle's delay.
+base::Result<Fd> listen_on(const std::string& host, int port);
+base::Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& address,
+                            base::TimePoint deadline);
+/// The next waiting socket; an empty Fd when there is none. kIo when the process has no more
+/// descriptors.
+base::Result<Fd> accept_from(const Fd& listener);
+
+/// "tcp://127.0.0.1:4711" of this end, or of the other.
+std::string local_address(const Fd& fd);
+std::string remote_address(const Fd& fd);
+
+/// What the last system call said, as an error of this module.
+base::Error last_io_error(const std::string& what);
+
+/// A connected socket during its handshake.
+class SocketStream final : public ByteStream {
+ public:
+  SocketStream(const base::Scheduler& scheduler, const Fd& fd) : scheduler_(scheduler), fd_(fd) {}
+  base::Status read_exact(base::Bytes into, base::TimePoint deadline) override;
+  base::Status write_all(base::ConstBytes from, base::TimePoint deadline) override;
+
+ private:
+  const base::Scheduler& scheduler_;
+  const Fd& fd_;
+};
+
+}  // namespace gearshift::transport::tcp

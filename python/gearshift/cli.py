@@ -1,0 +1,197 @@
+"""The ``gearshift`` command.
+
+Only what a sub-command needs is imported when it runs: ``gearshift run`` works, and starts fast,
+where torch, NumPy or the compiled core are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .launch import LaunchError
+from .launch.plan import LaunchOptions, TargetKind
+
+app = typer.Typer(
+    name="gearshift",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_USAGE_ERROR = 2
+_PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        typer.echo(f"gearshift {installed('gearshift')}")
+    except PackageNotFoundError:
+        typer.echo("gearshift (not installed as a package)")
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Distributed training: All-Reduce, Parameter Server, and switching between them."""
+
+
+@app.command(context_settings=_PASS_ON)
+def run(
+    context: typer.Context,
+    target: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCRIPT [ARGS]…",
+            help="Python script with its arguments; with -m a module; after -- any executable.",
+        ),
+    ],
+    processes: Annotated[int, typer.Option("-n", "--processes", help="Workers per node.")] = 1,
+    servers: Annotated[
+        int, typer.Option(help="Dedicated parameter-server processes, on node 0.")
+    ] = 0,
+    module: Annotated[bool, typer.Option("-m", "--module", help="SCRIPT is a module.")] = False,
+    nnodes: Annotated[int, typer.Option(help="Nodes of the job.")] = 1,
+    node_rank: Annotated[int, typer.Option(help="Which of them this is, from 0.")] = 0,
+    rdzv: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Rendezvous address on node 0.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a silent peer is lost (30).")
+    ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(help="Seconds for the others after a failure (timeout + 10)."),
+    ] = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Also write each rank's output to rank-N.log here.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="K=V", help="Set a variable (repeat).")
+    ] = None,
+    prefix: Annotated[bool, typer.Option(help="Put the rank in front of each line.")] = True,
+    interface: Annotated[
+        str | None, typer.Option(metavar="IP", help="Address of this node to listen on.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File (mode 600) with the job's secret, on several nodes."),
+    ] = None,
+) -> None:
+    """Start N processes of a script on this machine, and end all when one fails.
+
+    Each learns its place from GEARSHIFT_RANK, GEARSHIFT_WORLD_SIZE and their like. On several
+    machines, run it once on each, with --nnodes, --node-rank and --rdzv.
+    """
+    from .launch.launcher import launch
+
+    options = LaunchOptions(
+        target=tuple(target),
+        kind=_kind(context, target, module),
+        processes=processes,
+        servers=servers,
+        nnodes=nnodes,
+        node_rank=node_rank,
+        rdzv=rdzv,
+        timeout=timeout,
+        grace=grace,
+        log_dir=log_dir,
+        extra_env=_parse_env(env or []),
+        prefix=prefix,
+        interface=interface,
+        token_file=token_file,
+    )
+    raise typer.Exit(launch(options).returncode)
+
+
+@app.command()
+def demo(
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 4,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N training images.")] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: all_reduce, parameter_server, strategy_switch."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and order, the same for all.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
+    data: Annotated[Path | None, typer.Option(help="Folder of Fashion-MNIST's IDX files.")] = None,
+) -> None:
+    """Train a CNN on Fashion-MNIST under each strategy and compare what was measured."""
+    from .demo.driver import DemoOptions, run_demo
+
+    options = DemoOptions(workers=workers, limit=limit, seed=seed, out=out, data=data)
+    if epochs is not None:
+        options = options.with_epochs(epochs)
+    if strategies is not None:
+        options = options.with_strategies(strategies)
+    raise typer.Exit(run_demo(options))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Results of a demo.")] = Path("runs/demo"),
+) -> None:
+    """Show the table of a finished demo again, and draw its curves anew."""
+    from .report import show
+
+    raise typer.Exit(show(folder))
+
+
+def _kind(context: typer.Context, target: Sequence[str], module: bool) -> TargetKind:
+    raw: Sequence[str] = context.find_root().obj or ()
+    after_dashes = len(raw) > len(target) and raw[len(raw) - len(target) - 1] == "--"
+    if module and after_dashes:
+        raise LaunchError("-m starts a Python module and -- an executable: choose one")
+    return "module" if module else "executable" if after_dashes else "script"
+
+
+def _parse_env(settings: Sequence[str]) -> dict[str, str]:
+    parsed = {}
+    for setting in settings:
+        name, separator, value = setting.partition("=")
+        if not separator or not name:
+            raise LaunchError(f"--env {setting!r}: give NAME=VALUE")
+        if name == "GEARSHIFT_TOKEN":
+            raise LaunchError(
+                "--env GEARSHIFT_TOKEN would show the secret to every user of this machine; "
+                "export it, or use --token-file"
+            )
+        parsed[name] = value
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``gearshift`` command."""
+    raw = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=raw, prog_name="gearshift", obj=raw)
+    except LaunchError as error:
+        print(f"gearshift: {error}", file=sys.stderr)
+        sys.exit(_USAGE_ERROR)
+    except BrokenPipeError:
+        os._exit(141)  # the reader of our stdout has gone, as in `gearshift --help | head`
+
+
+if __name__ == "__main__":
+    main()

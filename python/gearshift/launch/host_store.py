@@ -1,0 +1,154 @@
+"""Where the ranks of a job on one host meet when another launcher than gearshift's started them.
+
+They have in common the process of the launcher and a directory that only the user can read. A
+directory there, named after the launcher's process, holds the files of the rendezvous and the
+job's token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import LaunchError
+from .token import new_token, read_token_file
+
+_NAME = re.compile(r"job-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{16}")
+_TOKEN_FILE = "token"
+
+
+@dataclass(frozen=True)
+class HostJob:
+    """What tells one job on this host from another."""
+
+    launcher: str
+    rank_variable: str
+    """An environment variable that the launcher sets for each rank, and does not have itself."""
+    names: tuple[str, ...]
+    """Further values that all ranks share: job id, restart count."""
+
+
+@dataclass(frozen=True)
+class HostStore:
+    """The meeting place of a job."""
+
+    directory: Path
+    token: str
+
+
+def open_host_store(job: HostJob, base: Path | None = None) -> HostStore:
+    """Create or open the job's directory, and create or read its token.
+
+    Safe against other ranks that do the same at the same time. Directories of jobs whose launcher
+    has ended are removed on the way.
+
+    Raises:
+        LaunchError: when the directory belongs to somebody else or others can read it.
+    """
+    base = _private_directory(_base_directory() if base is None else base)
+    launcher = _launcher_process(job.rank_variable)
+    _remove_stale(base)
+    digest = hashlib.sha256("\0".join((job.launcher, *job.names)).encode()).hexdigest()[:16]
+    name = f"job-{_pid_namespace()}-{launcher}-{_start_time(launcher)}-{digest}"
+    directory = _private_directory(base / name)
+    return HostStore(directory, _shared_token(directory))
+
+
+def _base_directory() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.getuid():
+        return Path(runtime) / "gearshift"
+    return Path(tempfile.gettempdir()) / f"gearshift-{os.getuid()}"
+
+
+def _private_directory(path: Path) -> Path:
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise LaunchError(
+            f"{path} is not a directory of user {os.getuid()} (owner: {status.st_uid}); "
+            "remove it, or set XDG_RUNTIME_DIR to a directory of your own"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise LaunchError(f"other users may enter {path}; run: chmod 700 {path}")
+    return path
+
+
+def _shared_token(directory: Path) -> str:
+    """The token of whoever came first; written aside and linked, so it is never seen half."""
+    path = directory / _TOKEN_FILE
+    if not path.exists():
+        descriptor, temporary = tempfile.mkstemp(prefix=".token-", dir=directory)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(new_token())
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
+    return read_token_file(path)
+
+
+def _launcher_process(rank_variable: str) -> int:
+    """The nearest ancestor that is not a rank itself.
+
+    Usually the parent; with a wrapper (`mpirun bash job.sh`, `numactl …`) between, an ancestor.
+    """
+    own = os.environ.get(rank_variable, "")
+    mark = f"{rank_variable}={own}".encode()
+    pid = os.getppid()
+    while pid > 1 and mark in _environment_of(pid):
+        pid = _parent_of(pid)
+    return pid
+
+
+def _environment_of(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # another user's process: a daemon such as slurmstepd, so the launcher
+        return []
+
+
+def _stat_after_name(pid: int) -> list[str]:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _parent_of(pid: int) -> int:
+    fields = _stat_after_name(pid)
+    return int(fields[1]) if len(fields) > 1 else 1
+
+
+def _start_time(pid: int) -> int:
+    """Clock ticks from boot to the start of a process, 0 if there is none of that id."""
+    fields = _stat_after_name(pid)
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def _pid_namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _remove_stale(base: Path) -> None:
+    """Remove directories of launchers that are gone (in this PID namespace)."""
+    own_namespace = _pid_namespace()
+    for entry in base.iterdir():
+        match = _NAME.fullmatch(entry.name)
+        if match is None or int(match["namespace"]) != own_namespace:
+            continue
+        if _start_time(int(match["pid"])) != int(match["start"]):
+            shutil.rmtree(entry, ignore_errors=True)

@@ -1,0 +1,258 @@
+"""Runs the processes of one node from start to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from . import LaunchError
+from .output import LineSink, LogFiles, Stream
+from .plan import ProcessSpec
+from .process import RankProcess
+from .verdict import Outcome, cause, judge, signal_name
+from .warden import Warden
+
+_CHUNK = 1 << 16
+_TICK = 0.25
+_TERM_SECONDS = 5.0
+_FROZEN_SECONDS = 1.0
+_DRAIN_SECONDS = 2.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Job:
+    """Starts processes, passes their output on, forwards signals, and ends all when one fails.
+
+    Use from the main thread (it handles signals), once.
+
+    Args:
+        specs: the processes to start.
+        sink: where their lines go.
+        notify: takes the launcher's own messages.
+        grace: seconds between the first failure and SIGTERM for those that still run.
+        log_dir: folder for rank-N.log files.
+        directory: removed at the end, even if the launcher is killed.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        *,
+        sink: LineSink,
+        notify: Callable[[str], None],
+        grace: float,
+        log_dir: Path | None = None,
+        directory: str | None = None,
+    ) -> None:
+        self._specs = specs
+        self._sink = sink
+        self._notify = notify
+        self._grace = grace
+        self._logs = LogFiles(log_dir) if log_dir is not None else None
+        self._directory = directory
+        self._ranks: list[RankProcess] = []
+        self._selector = selectors.DefaultSelector()
+        self._started = time.monotonic()
+        self._all_started = False
+        self._early_signals: list[int] = []
+        self._interrupt: tuple[int, float] | None = None
+        self._interrupts = 0
+        self._term_at: float | None = None
+        self._kill_at: float | None = None
+        self._stopped_since: float | None = None
+
+    def run(self) -> Outcome:
+        """Start everything, wait for the end of everything, and say how it went.
+
+        Raises:
+            LaunchError: when a process cannot be started; those already started are ended.
+        """
+        warden = Warden(self._directory)
+        try:
+            with self._signals():
+                self._start(warden)
+                while self._busy():
+                    self._pass_output_on(self._selector.select(_TICK))
+                    self._reap(warden)
+                    self._escalate(time.monotonic())
+        finally:
+            for rank in self._ranks:
+                rank.kill()
+            self._selector.close()
+            warden.dismiss()
+        return judge(self._ranks, self._started, self._grace, self._interrupt)
+
+    def _start(self, warden: Warden) -> None:
+        for spec in self._specs:
+            try:
+                rank = RankProcess(spec)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise LaunchError(
+                    f"cannot start {spec.name} ({spec.command[0]}): {error}"
+                ) from error
+            warden.watch(rank.pid)
+            self._ranks.append(rank)
+            if self._logs is not None:
+                self._logs.start(spec.rank)
+            for stream, descriptor in rank.streams.items():
+                self._selector.register(descriptor, selectors.EVENT_READ, (rank, stream))
+        self._all_started = True
+        for number in self._early_signals:
+            self._forward(number)
+
+    def _busy(self) -> bool:
+        return any(rank.running or rank.streams for rank in self._ranks)
+
+    # Output
+
+    def _pass_output_on(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, _ in ready:
+            if key.data is None:  # a signal arrived; its handler has run
+                with contextlib.suppress(BlockingIOError):
+                    os.read(key.fd, _CHUNK)
+            else:
+                self._read(*key.data)
+        self._give_up_on_orphaned_pipes(time.monotonic())
+
+    def _read(self, rank: RankProcess, stream: Stream) -> None:
+        try:
+            data = os.read(rank.streams[stream], _CHUNK)
+        except BlockingIOError:
+            return
+        splitter = rank.splitters[stream]
+        lines = splitter.feed(data, time.monotonic()) if data else splitter.finish()
+        self._deliver(rank, stream, lines)
+        if not data:
+            self._close(rank, stream)
+
+    def _deliver(self, rank: RankProcess, stream: Stream, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        if stream == "err":
+            rank.stderr_tail.extend(lines)
+        if self._logs is not None:
+            self._logs.append(rank.spec.rank, lines)
+        self._sink.lines(rank.spec.label, stream, lines)
+
+    def _close(self, rank: RankProcess, stream: Stream) -> None:
+        self._selector.unregister(rank.streams[stream])
+        rank.close(stream)
+
+    def _give_up_on_orphaned_pipes(self, now: float) -> None:
+        """A process that left the session may keep a rank's pipe open for ever."""
+        for rank in self._ranks:
+            if rank.ended is None or now < rank.ended + _DRAIN_SECONDS:
+                continue
+            for stream in list(rank.streams):
+                self._deliver(rank, stream, rank.splitters[stream].finish())
+                self._close(rank, stream)
+
+    # The end of processes
+
+    def _reap(self, warden: Warden) -> None:
+        for rank in self._ranks:
+            if not rank.reap():
+                continue
+            warden.forget(rank.pid)
+            if rank.failed and self._term_at is None:
+                self._first_failure(rank)
+
+    def _first_failure(self, rank: RankProcess) -> None:
+        self._term_at = time.monotonic() + self._grace
+        others = sum(other.running for other in self._ranks)
+        if others and self._interrupt is None:
+            self._notify(
+                f"{rank.spec.name}: {cause(rank)}; waiting up to {self._grace:g} s "
+                f"for {others} other process{'es' if others > 1 else ''} to end"
+            )
+
+    def _escalate(self, now: float) -> None:
+        self._kill_frozen(now)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._end_running(signal.SIGKILL)
+        elif self._kill_at is None and self._term_at is not None and now >= self._term_at:
+            self._kill_at = now + _TERM_SECONDS
+            self._end_running(signal.SIGTERM)
+
+    def _end_running(self, number: int) -> None:
+        for rank in self._ranks:
+            if not rank.running:
+                continue
+            rank.ended_by_launcher = True
+            if rank.stopped():
+                rank.frozen = True
+            if number == signal.SIGKILL or rank.frozen:
+                rank.kill()
+            else:
+                rank.signal_group(number)
+
+    def _kill_frozen(self, now: float) -> None:
+        running = [rank for rank in self._ranks if rank.running]
+        some_ended = 0 < len(running) < len(self._ranks)
+        if not some_ended or not all(rank.stopped() for rank in running):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = now
+        elif now >= self._stopped_since + _FROZEN_SECONDS:
+            for rank in running:
+                self._notify(
+                    f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) "
+                    "while the others have ended; killing it"
+                )
+            self._end_running(signal.SIGKILL)
+
+    # Signals
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        reader, writer = os.pipe()
+        for descriptor in (reader, writer):
+            os.set_blocking(descriptor, False)
+        handled = [*_ENDING, signal.SIGUSR1]
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # started by nohup
+            handled.remove(signal.SIGHUP)
+        previous = {number: signal.signal(number, self._on_signal) for number in handled}
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _wake_only)
+        old_wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._selector.register(reader, selectors.EVENT_READ, None)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_wakeup)
+            for number, handler in previous.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            self._selector.unregister(reader)
+            os.close(reader)
+            os.close(writer)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._all_started:
+            self._forward(number)
+        else:
+            self._early_signals.append(number)
+
+    def _forward(self, number: int) -> None:
+        """Runs in the handler, so that it works while the launcher waits for a slow terminal."""
+        if number == signal.SIGUSR1:
+            for rank in self._ranks:
+                rank.signal_only(number)
+            return
+        self._interrupt = self._interrupt or (number, time.monotonic())
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            self._notify(f"second {signal_name(number)}: killing all processes")
+            self._end_running(signal.SIGKILL)
+            return
+        for rank in self._ranks:
+            rank.signal_group(number)
+
+
+def _wake_only(_number: int, _frame: FrameType | None) -> None:
+    """A handler of SIGCHLD, without which the wake-up pipe would not hear of it."""

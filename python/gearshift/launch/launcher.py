@@ -1,0 +1,69 @@
+"""``gearshift run`` as a function: validate, start, wait, report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+
+from .job import Job
+from .output import ConsoleSink, LineSink
+from .plan import LaunchOptions, build_plan, thread_notice, validate
+from .verdict import Outcome
+
+
+def launch(
+    options: LaunchOptions,
+    *,
+    environ: Mapping[str, str] | None = None,
+    sink: LineSink | None = None,
+) -> Outcome:
+    """Run the processes of this node to their end; call from the main thread.
+
+    Args:
+        options: what to start.
+        environ: what the processes inherit; by default this process's environment.
+        sink: where their lines go; by default stdout and stderr, prefixed with the rank.
+
+    Raises:
+        LaunchError: when the options cannot work or a process cannot be started.
+    """
+    environ = os.environ if environ is None else environ
+    validate(options, environ)
+    notice = thread_notice(options, environ)
+    if notice is not None:
+        notify(notice)
+    if sink is None:
+        sink = ConsoleSink(prefix=options.prefix, on_closed=_on_closed)
+    directory = tempfile.mkdtemp(prefix="gearshift-") if options.rdzv is None else None
+    try:
+        job = Job(
+            build_plan(options, environ, directory),
+            sink=sink,
+            notify=notify,
+            grace=options.grace_seconds(environ),
+            log_dir=options.log_dir,
+            directory=directory,
+        )
+        outcome = job.run()
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+    if outcome.message is not None:
+        notify(outcome.message)
+    return outcome
+
+
+def notify(message: str) -> None:
+    """Tell the user something on stderr."""
+    try:
+        sys.stderr.write(f"gearshift run: {message}\n")
+        sys.stderr.flush()
+    except OSError:  # a closed terminal must not take the job with it
+        pass
+
+
+def _on_closed(stream: str) -> None:
+    notify(f"{stream} was closed by its reader; the job goes on without that output")

@@ -1,0 +1,184 @@
+"""What `gearshift run` gives its processes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gearshift.cli import main
+
+DUMP = """
+import json
+shown = {k: v for k, v in os.environ.items() if k.startswith(("GEARSHIFT_", "OMP_", "MARK"))}
+shown["argv"] = sys.argv[1:]
+rdzv = shown["GEARSHIFT_RDZV"]
+if rdzv.startswith("file://"):
+    shown["mode"] = os.stat(rdzv.removeprefix("file://")).st_mode
+open(f"env-{rank}.json", "w").write(json.dumps(shown))
+"""
+
+
+def dumps(folder: Path, count: int) -> list[dict]:
+    return [json.loads((folder / f"env-{rank}.json").read_text()) for rank in range(count)]
+
+
+def test_every_process_learns_its_place(launcher):
+    ended = launcher.run("-n", "3", "--servers", "2", launcher.script(DUMP), "-x", "--n", "5")
+    assert ended.code == 0, ended.err
+    found = dumps(launcher.folder, 5)
+    for rank, env in enumerate(found):
+        assert env["argv"] == ["-x", "--n", "5"]
+        assert env["GEARSHIFT_RANK"] == env["GEARSHIFT_LOCAL_RANK"] == str(rank)
+        assert env["GEARSHIFT_WORLD_SIZE"] == env["GEARSHIFT_LOCAL_WORLD_SIZE"] == "5"
+        assert env["GEARSHIFT_SERVERS"] == "2"
+        assert (env["GEARSHIFT_NNODES"], env["GEARSHIFT_NODE_RANK"]) == ("1", "0")
+        assert env["GEARSHIFT_LAUNCHER"] == "gearshift"
+        assert env["GEARSHIFT_RDZV"] == found[0]["GEARSHIFT_RDZV"]
+        assert len(env["GEARSHIFT_TOKEN"]) == 64
+        assert stat.S_IMODE(env["mode"]) == 0o700
+    assert len({env["GEARSHIFT_TOKEN"] for env in found}) == 1
+    assert not os.path.exists(found[0]["GEARSHIFT_RDZV"].removeprefix("file://"))
+
+
+def test_token_is_fresh_for_each_job_and_never_shown(launcher):
+    script = launcher.script(DUMP)
+    tokens = set()
+    for _ in range(2):
+        ended = launcher.run(script, env={"GEARSHIFT_TOKEN": "of-an-outer-job-" * 3})
+        token = dumps(launcher.folder, 1)[0]["GEARSHIFT_TOKEN"]
+        assert token not in ended.out + ended.err
+        tokens.add(token)
+    assert len(tokens) == 2
+
+
+def test_two_nodes(launcher):
+    script = launcher.script(DUMP)
+    env = {"GEARSHIFT_TOKEN": "0123456789abcdef" * 4}
+    nodes = [
+        launcher.start(
+            *("-n", "2", "--servers", "1", "--nnodes", "2", "--node-rank", str(node)),
+            *("--rdzv", "192.0.2.7:29500", script),
+            env=env,
+        )
+        for node in (0, 1)
+    ]
+    for node in nodes:
+        node.communicate(timeout=20)
+        assert node.returncode == 0
+    found = dumps(launcher.folder, 5)
+    place = [
+        tuple(env[f"GEARSHIFT_{name}"] for name in ("NODE_RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        for env in found
+    ]
+    on_node_0 = [("0", str(local_rank), "3") for local_rank in range(3)]
+    assert place == [*on_node_0[:2], ("1", "0", "2"), ("1", "1", "2"), on_node_0[2]]
+    for env in found:
+        assert env["GEARSHIFT_RDZV"] == "tcp://192.0.2.7:29500"
+        assert env["GEARSHIFT_TOKEN"] == "0123456789abcdef" * 4
+        assert (env["GEARSHIFT_WORLD_SIZE"], env["GEARSHIFT_NNODES"]) == ("5", "2")
+
+
+def test_options_reach_the_environment(launcher):
+    ended = launcher.run(
+        *("-n", "2", "--timeout", "7.5", "--interface", "192.0.2.9", "--env", "MARK=a=b"),
+        *("--env", "OMP_NUM_THREADS=3", launcher.script(DUMP)),
+    )
+    assert ended.code == 0, ended.err
+    for env in dumps(launcher.folder, 2):
+        assert env["GEARSHIFT_TIMEOUT"] == "7.5"
+        assert env["GEARSHIFT_INTERFACE"] == "192.0.2.9"
+        assert env["MARK"] == "a=b"
+        assert env["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in ended.err
+
+
+def test_threads_are_shared_out_and_said_once(launcher):
+    ended = launcher.run("-n", "2", launcher.script(DUMP))
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert dumps(launcher.folder, 2)[1]["OMP_NUM_THREADS"] == str(threads)
+    assert ended.err.count("OMP_NUM_THREADS") == 1
+
+
+def test_token_file(launcher):
+    path = launcher.folder / "token"
+    path.write_text("f" * 64 + "\n")
+    path.chmod(0o644)
+    arguments = ("--token-file", str(path), launcher.script(DUMP))
+    refused = launcher.run(*arguments)
+    assert refused.code == 2
+    assert "chmod 600" in refused.err
+    path.chmod(0o600)
+    assert launcher.run(*arguments).code == 0
+    assert dumps(launcher.folder, 1)[0]["GEARSHIFT_TOKEN"] == "f" * 64
+
+
+def test_module(launcher):
+    launcher.script(DUMP, name="some_module.py")
+    ended = launcher.run("-n", "2", "-m", "some_module", "--flag")
+    assert ended.code == 0, ended.err
+    assert [env["argv"] for env in dumps(launcher.folder, 2)] == [["--flag"]] * 2
+
+
+def test_executable_after_dashes(launcher):
+    ended = launcher.run("-n", "2", "--", "/bin/sh", "-c", "echo $0 $GEARSHIFT_RANK", "--")
+    assert ended.code == 0
+    assert sorted(ended.out.splitlines()) == ["[0] -- 0", "[1] -- 1"]
+
+
+TWO_NODES = ("--nnodes", "2", "--rdzv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-n", "0", "S"), "at least one process"),
+        (("--servers", "-1", "S"), "--servers -1"),
+        (("--nnodes", "0", "S"), "at least one node"),
+        (("--nnodes", "2", "--node-rank", "2", "S"), "--node-rank 2 is outside 0…1"),
+        (("--nnodes", "2", "S"), "needs --rdzv HOST:PORT"),
+        ((*TWO_NODES, "192.0.2.7", "S"), "is not HOST:PORT"),
+        ((*TWO_NODES, "192.0.2.7:99999", "S"), "port from 1 to 65535"),
+        ((*TWO_NODES, "localhost:29500", "S"), "other nodes cannot reach"),
+        ((*TWO_NODES, "[::1]:29500", "S"), "resolves to ::1"),
+        ((*TWO_NODES, "no-such-host.invalid:29500", "S"), "does not resolve"),
+        ((*TWO_NODES, "192.0.2.7:29500", "S"), "export GEARSHIFT_TOKEN=$(openssl rand -hex 32)"),
+        (("--timeout", "0", "S"), "--timeout 0.0: give a positive"),
+        (("--grace", "nan", "S"), "--grace nan"),
+        (("--interface", "eth0", "S"), "is not an IP address"),
+        (("--env", "NAME", "S"), "give NAME=VALUE"),
+        (("--env", "GEARSHIFT_TOKEN=x", "S"), "--token-file"),
+        (("no-such-script.py",), "script 'no-such-script.py' does not exist"),
+        (("--", "no-such-program"), "neither an executable file nor a command"),
+        (("/bin/sh",), "gearshift run [options] -- /bin/sh"),
+        (("-m", "--", "json.tool"), "choose one"),
+        (("--no-such-option", "S"), "No such option"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, capfd, arguments, words):
+    script = tmp_path / "script.py"
+    script.write_text("print('started')")
+    monkeypatch.delenv("GEARSHIFT_TOKEN", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        main(["run", *[str(script) if argument == "S" else argument for argument in arguments]])
+    shown = capfd.readouterr()
+    assert end.value.code == 2
+    assert words in shown.err
+    assert "started" not in shown.out
+
+
+def test_launcher_needs_neither_torch_nor_numpy_nor_the_core(clean_env):
+    source = """
+import sys
+for name in ("torch", "numpy", "gearshift._core", "matplotlib", "rich.live"):
+    sys.modules[name] = None
+import gearshift.cli, gearshift.launch.launcher, gearshift.launch.environment
+gearshift.launch.environment.detect({})
+"""
+    subprocess.run([sys.executable, "-c", source], env=clean_env(), check=True, timeout=20)

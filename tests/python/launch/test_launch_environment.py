@@ -1,0 +1,256 @@
+"""Who started this process? With made-up environments, and under the real torchrun and mpirun."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gearshift.launch import LaunchError
+from gearshift.launch.environment import detect
+from gearshift.launch.host_store import HostJob, open_host_store
+
+TOKEN = "0123456789abcdef" * 4
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "job",
+    "TORCHELASTIC_RESTART_COUNT": "0",
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "GROUP_RANK": "1",
+    "MASTER_ADDR": "node0",
+    "MASTER_PORT": "29500",
+}
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "2",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
+MPICH = {"PMI_RANK": "2", "PMI_SIZE": "4", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "2"}
+SLURM = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "4",
+    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "2",
+    "SLURM_NNODES": "4",
+    "SLURM_STEP_NUM_NODES": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+}
+GEARSHIFT = {
+    "GEARSHIFT_RANK": "2",
+    "GEARSHIFT_WORLD_SIZE": "3",
+    "GEARSHIFT_SERVERS": "1",
+    "GEARSHIFT_LOCAL_RANK": "2",
+    "GEARSHIFT_LOCAL_WORLD_SIZE": "3",
+    "GEARSHIFT_RDZV": "file:///some/dir",
+    "GEARSHIFT_TOKEN": TOKEN,
+    "GEARSHIFT_TIMEOUT": "12.5",
+}
+HOSTS = {"GEARSHIFT_TOKEN": TOKEN, "GEARSHIFT_RDZV": "node0:29500"}
+
+
+@pytest.fixture(autouse=True)
+def private_base(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "gearshift"
+
+
+def place(found):
+    return (found.rank, found.world_size, found.local_rank, found.local_world_size)
+
+
+def test_world_of_one():
+    found = detect({})
+    assert place(found) == (0, 1, 0, 1)
+    assert (found.launcher, found.rdzv, found.token, found.timeout) == ("none", None, None, None)
+    assert not found.is_server
+
+
+def test_gearshift_run():
+    found = detect({**GEARSHIFT, **TORCHRUN})
+    assert place(found) == (2, 3, 2, 3)
+    assert (found.launcher, found.rdzv, found.token) == ("gearshift", "file:///some/dir", TOKEN)
+    assert (found.timeout, found.servers, found.is_server) == (12.5, 1, True)
+
+
+def test_token_stays_out_of_logs():
+    assert TOKEN not in repr(detect(GEARSHIFT))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected", "node", "launcher"),
+    [
+        (TORCHRUN, (3, 4, 1, 2), (1, 2), "torchrun"),
+        (OPEN_MPI, (2, 4, 0, 2), (1, 2), "openmpi"),
+        (MPICH, (2, 4, 0, 2), (1, 2), "pmi"),
+        (SLURM, (4, 5, 0, 1), (2, 3), "slurm"),
+    ],
+)
+def test_several_hosts(environ, expected, node, launcher):
+    found = detect({**environ, **HOSTS})
+    assert place(found) == expected
+    assert (found.node_rank, found.nnodes) == node
+    assert (found.launcher, found.rdzv, found.token) == (launcher, "tcp://node0:29500", TOKEN)
+    assert not found.needs_torch_store
+    with pytest.raises(LaunchError, match=r"GEARSHIFT_TOKEN=\$\(openssl rand -hex 32\)"):
+        detect({**environ, "GEARSHIFT_RDZV": "node0:29500"})
+
+
+@pytest.mark.parametrize("environ", [OPEN_MPI, MPICH, SLURM])
+def test_several_hosts_need_an_address(environ):
+    with pytest.raises(LaunchError, match="GEARSHIFT_RDZV=HOST:PORT"):
+        detect({**environ, "GEARSHIFT_TOKEN": TOKEN})
+
+
+def test_several_hosts_under_torchrun_meet_in_its_store():
+    found = detect({**TORCHRUN, "GEARSHIFT_TOKEN": TOKEN})
+    assert found.needs_torch_store
+    assert found.rdzv is None
+
+
+def test_token_from_a_file(tmp_path):
+    path = tmp_path / "secret"
+    path.touch(mode=0o600)
+    path.write_text(TOKEN + "\n")
+    environ = {**OPEN_MPI, "GEARSHIFT_RDZV": "node0:29500", "GEARSHIFT_TOKEN_FILE": str(path)}
+    assert detect(environ).token == TOKEN
+
+
+@pytest.mark.parametrize("step", ["4294967291", "4294967290", ""])
+def test_shells_of_sbatch_and_salloc_are_worlds_of_one(step):
+    found = detect({**SLURM, "SLURM_STEP_ID": step})
+    assert (found.launcher, found.world_size) == ("none", 1)
+
+
+def test_one_task_needs_no_peers():
+    found = detect({**OPEN_MPI, "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"})
+    assert (found.world_size, found.rdzv, found.token) == (1, None, None)
+
+
+def test_last_ranks_of_a_foreign_launcher_are_servers():
+    found = detect({**TORCHRUN, **HOSTS, "GEARSHIFT_SERVERS": "1"})
+    assert (found.servers, found.is_server) == (1, True)
+    with pytest.raises(LaunchError, match="leaves no worker"):
+        detect({**TORCHRUN, **HOSTS, "GEARSHIFT_SERVERS": "4"})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"GEARSHIFT_WORLD_SIZE": ""}, "GEARSHIFT_WORLD_SIZE is not set"),
+        ({"GEARSHIFT_RANK": "x"}, "GEARSHIFT_RANK='x'"),
+        ({"GEARSHIFT_RANK": "3"}, "rank 3 does not fit a world of 3"),
+        ({"GEARSHIFT_RDZV": ""}, "GEARSHIFT_RDZV must be set"),
+        ({"GEARSHIFT_RDZV": "nowhere"}, "is not HOST:PORT"),
+        ({"GEARSHIFT_RDZV": "file://relative"}, "absolute path"),
+        ({"GEARSHIFT_TOKEN": ""}, "GEARSHIFT_TOKEN must be set"),
+        ({"GEARSHIFT_TIMEOUT": "-1"}, "GEARSHIFT_TIMEOUT='-1'"),
+    ],
+)
+def test_contradictions(change, words):
+    with pytest.raises(LaunchError) as problem:
+        detect({**GEARSHIFT, **change})
+    assert words in str(problem.value)
+
+
+def test_one_host_meets_in_a_private_directory(private_base):
+    one_host = {**TORCHRUN, "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "3"}
+    found, again = detect(one_host), detect(one_host)
+    assert (found.rdzv, found.token) == (again.rdzv, again.token)
+    restarted = detect({**one_host, "TORCHELASTIC_RESTART_COUNT": "1"})
+    assert restarted.rdzv != found.rdzv
+    assert restarted.token != found.token
+    directory = Path(str(found.rdzv).removeprefix("file://"))
+    assert directory.parent == private_base
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / "token").stat().st_mode) == 0o600
+    assert [path.name for path in directory.iterdir()] == ["token"]
+
+
+def test_directories_of_dead_launchers_are_removed(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    dead = tmp_path / f"job-{namespace}-{ended.pid}-123-{'0' * 16}"
+    elsewhere = tmp_path / f"job-{namespace + 1}-{ended.pid}-123-{'0' * 16}"
+    tmp_path.chmod(0o700)
+    for path in (dead, elsewhere):
+        path.mkdir()
+        (path / "token").touch()
+    store = open_host_store(HostJob("torchrun", "RANK", ()), tmp_path)
+    assert not dead.exists()
+    assert elsewhere.exists()
+    assert store.directory.exists()
+
+
+def test_a_directory_that_others_may_enter_is_refused(tmp_path):
+    tmp_path.chmod(0o755)
+    with pytest.raises(LaunchError, match="chmod 700"):
+        open_host_store(HostJob("torchrun", "RANK", ()), tmp_path)
+
+
+def test_a_symbolic_link_is_refused(tmp_path):
+    (tmp_path / "base").symlink_to(tmp_path)
+    with pytest.raises(LaunchError, match="is not a directory of user"):
+        open_host_store(HostJob("torchrun", "RANK", ()), tmp_path / "base")
+
+
+DUMP = """
+import dataclasses, json, sys
+from gearshift.launch.environment import detect
+found = detect()
+with open(f"{sys.argv[1]}/found-{found.rank}.json", "w") as file:
+    json.dump(dataclasses.asdict(found), file)
+"""
+
+
+def check_found(folder: Path, launcher: str) -> None:
+    found = [json.loads((folder / f"found-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [one["local_rank"] for one in found] == [0, 1]
+    for one in found:
+        assert (one["launcher"], one["world_size"], one["nnodes"]) == (launcher, 2, 1)
+        assert one["rdzv"].startswith("file:///")
+        assert len(one["token"]) == 64
+    assert found[0]["token"] == found[1]["token"]
+    assert found[0]["rdzv"] == found[1]["rdzv"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_under_torchrun(tmp_path, clean_env):
+    script = tmp_path / "dump.py"
+    script.write_text(DUMP)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*command, "--nproc-per-node=2", str(script), str(tmp_path)],
+        env=clean_env(),
+        check=True,
+        timeout=60,
+    )
+    check_found(tmp_path, "torchrun")
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="openmpi-bin is not installed")
+@pytest.mark.parametrize("wrapper", [[], ["sh", "-c", '"$@"; exit $?', "sh"]])
+def test_under_mpirun(tmp_path, clean_env, wrapper):
+    script = tmp_path / "dump.py"
+    script.write_text(DUMP)
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", *wrapper]
+    subprocess.run(
+        [*command, sys.executable, str(script), str(tmp_path)],
+        env=clean_env(),
+        check=True,
+        timeout=60,
+    )
+    check_found(tmp_path, "openmpi")

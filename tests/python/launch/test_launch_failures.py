@@ -1,0 +1,248 @@
+"""Crashes, freezes and signals: everything ends, and the right rank is named."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+
+from gearshift.launch import EXIT_PEER_LOST
+
+READY = 'open(f"pid-{rank}", "w").write(f"{os.getpid()}\\n")\n'
+SLEEP = READY + "time.sleep(60)\n"
+
+
+def pids(launcher, *ranks: int) -> list[int]:
+    return [int(text) for text in launcher.wait_for_files(*(f"pid-{rank}" for rank in ranks))]
+
+
+def test_success(launcher):
+    ended = launcher.run("-n", "3", launcher.script("sys.exit(0)"))
+    assert (ended.code, ended.out) == (0, "")
+    assert "failed" not in ended.err
+
+
+def test_exit_code_and_last_words_of_the_first_to_fail(launcher):
+    ended = launcher.run(
+        *("-n", "3", "--grace", "0.2"),
+        launcher.script(
+            """
+            if rank == 1:
+                raise ValueError("the culprit's reason")
+            time.sleep(60)
+            """
+        ),
+    )
+    assert ended.code == 1
+    verdict = ended.err[ended.err.index("rank 1 failed first") :]
+    assert re.match(r"rank 1 failed first: exit code 1 \(pid \d+\), after [\d.]+ s;", verdict)
+    assert "ranks 0, 2 ended by the launcher after 0.2 s of grace" in verdict
+    assert "    ValueError: the culprit's reason" in verdict
+
+
+def test_killed_rank_is_named_though_others_report_it_first(launcher):
+    script = launcher.script(
+        f"""
+        if rank == 2:
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+        sys.exit({EXIT_PEER_LOST})
+        """
+    )
+    ended = launcher.run("-n", "4", script)
+    assert ended.code == 128 + signal.SIGKILL
+    assert re.search(r"rank 2 failed first: killed by SIGKILL \(pid \d+\)", ended.err)
+    assert "ranks 0, 1, 3 then exited with 75" in ended.err
+
+
+def test_only_lost_peers(launcher):
+    ended = launcher.run("-n", "2", launcher.script(f"sys.exit({EXIT_PEER_LOST})"))
+    assert ended.code == EXIT_PEER_LOST
+    assert "lost a peer (exit code 75" in ended.err
+
+
+def test_server_is_named(launcher):
+    script = launcher.script("sys.exit(9 if rank == 2 else 0)")
+    ended = launcher.run("-n", "2", "--servers", "1", script)
+    assert ended.code == 9
+    assert "server 0 (rank 2) failed first: exit code 9" in ended.err
+
+
+def test_survivors_may_use_the_grace_period(launcher):
+    script = launcher.script(
+        """
+        if rank == 0: sys.exit(4)
+        time.sleep(1)
+        print("my own report")
+        sys.exit(75)
+        """
+    )
+    ended = launcher.run("-n", "2", "--grace", "20", script)
+    assert ended.code == 4
+    assert "[1] my own report" in ended.out
+
+
+def test_deaf_to_sigterm(launcher):
+    script = launcher.script(
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if rank == 0:
+            time.sleep(0.5)
+            sys.exit(5)
+        time.sleep(60)
+        """
+    )
+    ended = launcher.run("-n", "2", "--grace", "0", script)
+    assert ended.code == 5
+    assert "rank 1 ended by the launcher" in ended.err
+
+
+def test_frozen_rank_is_named_and_killed(launcher, is_alive):
+    script = launcher.script(
+        READY,
+        f"""
+        if rank == 1: os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.3)
+        sys.exit({EXIT_PEER_LOST})
+        """,
+    )
+    ended = launcher.run("-n", "3", script)
+    assert ended.code == 128 + signal.SIGKILL
+    assert "rank 1 failed first: frozen (stopped by a signal" in ended.err
+    assert not any(is_alive(pid) for pid in pids(launcher, 0, 1, 2))
+
+
+def test_frozen_rank_beside_a_hung_one(launcher, is_alive):
+    script = launcher.script(
+        READY,
+        f"""
+        if rank == 1: os.kill(os.getpid(), signal.SIGSTOP)
+        if rank == 2: time.sleep(60)
+        sys.exit({EXIT_PEER_LOST})
+        """,
+    )
+    ended = launcher.run("-n", "3", "--grace", "0.5", script)
+    assert ended.code == 128 + signal.SIGKILL
+    assert "rank 1 failed first: frozen" in ended.err
+    assert not any(is_alive(pid) for pid in pids(launcher, 0, 1, 2))
+
+
+def test_grandchildren_end_with_their_rank(launcher, is_alive):
+    script = launcher.script(
+        """
+        child = subprocess.Popen(["sleep", "60"])
+        other = subprocess.Popen(["sleep", "60"], process_group=0)
+        open(f"pid-{rank}", "w").write(f"{child.pid}\\n")
+        open(f"pid-{rank + 2}", "w").write(f"{other.pid}\\n")
+        if rank == 1: os.kill(os.getpid(), signal.SIGSEGV)
+        """
+    )
+    ended = launcher.run("-n", "2", script)
+    assert ended.code == 128 + signal.SIGSEGV
+    assert "killed by SIGSEGV" in ended.err
+    assert not any(is_alive(pid) for pid in pids(launcher, 0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_forwarded(launcher, ended, number):
+    script = launcher.script(
+        """
+        def farewell(number, frame):
+            print("got", signal.Signals(number).name)
+            sys.exit(40 + rank)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, farewell)
+        """,
+        SLEEP,
+    )
+    process = launcher.start("-n", "2", script)
+    pids(launcher, 0, 1)
+    process.send_signal(number)
+    result = ended(process)
+    assert sorted(result.out.splitlines()) == [f"[{r}] got {number.name}" for r in (0, 1)]
+    assert result.code == 128 + number
+    assert f"ended by {number.name}" in result.err
+
+
+def test_graceful_end_after_a_signal_is_a_success(launcher, ended):
+    script = launcher.script("signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + SLEEP)
+    process = launcher.start("-n", "2", script)
+    pids(launcher, 0, 1)
+    process.terminate()
+    assert ended(process).code == 0
+
+
+def test_second_interrupt_kills(launcher, ended, until):
+    script = launcher.script(
+        """
+        def deaf(number, frame): open(f"heard-{rank}", "w").write("once\\n")
+        signal.signal(signal.SIGINT, deaf)
+        """,
+        READY,
+        "for _ in range(600): time.sleep(0.1)\n",
+    )
+    process = launcher.start("-n", "2", script)
+    pids(launcher, 0, 1)
+    process.send_signal(signal.SIGINT)
+    launcher.wait_for_files("heard-0", "heard-1")
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    result = ended(process)
+    assert result.code == 128 + signal.SIGINT
+    assert "second SIGINT" in result.err
+
+
+def test_hang_report_signal_reaches_the_ranks(launcher, ended):
+    script = launcher.script(
+        """
+        import faulthandler
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
+        """,
+        SLEEP,
+    )
+    process = launcher.start("-n", "2", script)
+    ranks = pids(launcher, 0, 1)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stderr is not None
+    seen: set[bytes] = set()
+    while len(seen) < 2:
+        line = process.stderr.readline()
+        assert line, "ended without a report"
+        if b"most recent call first" in line:
+            seen.add(line[:3])
+    assert seen == {b"[0]", b"[1]"}
+    for pid in ranks:
+        os.kill(pid, signal.SIGUSR2)
+    assert ended(process).code == 0
+
+
+def test_killed_launcher_leaves_nothing_behind(launcher, is_alive, until):
+    script = launcher.script(
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "60"])
+        open(f"pid-{rank + 2}", "w").write(f"{child.pid}\\n")
+        """,
+        SLEEP,
+    )
+    temporary = launcher.folder / "tmp"
+    temporary.mkdir()
+    process = launcher.start("-n", "2", script, env={"TMPDIR": str(temporary)})
+    everyone = pids(launcher, 0, 1, 2, 3)
+    assert list(temporary.iterdir())
+    process.kill()
+    process.communicate()
+    until(lambda: not any(is_alive(pid) for pid in everyone))
+    until(lambda: not list(temporary.iterdir()))
+
+
+def test_command_that_cannot_start(launcher):
+    path = launcher.folder / "broken"
+    path.write_text("#!/no/such/interpreter\n")
+    path.chmod(0o755)
+    ended = launcher.run("-n", "2", "--", str(path))
+    assert ended.code == 2
+    assert "cannot start rank 0" in ended.err

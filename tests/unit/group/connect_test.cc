@@ -1,0 +1,129 @@
+#include "gearshift/group/connect.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "support/groups.h"
+
+namespace gearshift::group {
+namespace {
+
+using base::ErrorCode;
+using base::Rank;
+using gearshift::testing::Meeting;
+using gearshift::testing::run_ranks;
+using gearshift::testing::Wire;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+class ConnectTest : public ::testing::TestWithParam<Wire> {
+ protected:
+  std::unique_ptr<base::Scheduler> scheduler_ = base::make_os_scheduler();
+  Meeting meeting_{*scheduler_, GetParam()};
+};
+
+TEST_P(ConnectTest, NamesTheRanksThatDoNotAppear) {
+  run_ranks(*scheduler_, 5, [this](int rank) {
+    if (rank == 2 || rank == 4) return;
+    const auto group = meeting_.join(rank, 5, milliseconds(400));
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, ErrorCode::kTimeout);
+    EXPECT_EQ(group.error().culprit, 2);
+    EXPECT_THAT(group.error().message, HasSubstr("ranks 2 and 4 of 5 did not appear"));
+    EXPECT_THAT(group.error().message, HasSubstr("0.4 s"));
+  });
+}
+
+TEST_P(ConnectTest, NamesTheRankThatAppearsButDoesNotConnect) {
+  auto router = std::make_shared<transport::Router>(*scheduler_);
+  auto idle = std::move(meeting_.transport(router, Rank(2))).value();
+  run_ranks(*scheduler_, 3, [&](int rank) {
+    if (rank == 2) {
+      // Announces itself like `connect` does, then hangs: rank 1's words with another address.
+      const auto model = meeting_.store().get("group/1/rank/1", scheduler_->after(seconds(10)));
+      ASSERT_TRUE(model);
+      ASSERT_TRUE(meeting_.store().set("group/1/rank/2", *model));
+      return;
+    }
+    const auto group = meeting_.join(rank, 3, seconds(1));
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, ErrorCode::kTimeout);
+    EXPECT_EQ(group.error().culprit, 2);
+    EXPECT_THAT(group.error().message, HasSubstr("could not connect with rank 2 of 3"));
+  });
+}
+
+TEST_P(ConnectTest, NoticesAnotherWorldSize) {
+  run_ranks(*scheduler_, 2, [this](int rank) {
+    const auto group = meeting_.join(rank, rank + 2, milliseconds(400));
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, ErrorCode::kMismatch);
+    EXPECT_THAT(group.error().message, HasSubstr("world size"));
+  });
+}
+
+TEST_P(ConnectTest, NoticesTwoProcessesWithOneRank) {
+  run_ranks(*scheduler_, 3, [this](int task) {
+    const int rank = task == 2 ? 1 : task;
+    if (task == 2) scheduler_->sleep_for(milliseconds(200));
+    const auto group = meeting_.join(rank, 2, seconds(10));
+    EXPECT_EQ(group.ok(), task != 2);
+    if (group) return;
+    EXPECT_EQ(group.error().code, ErrorCode::kMismatch);
+    EXPECT_EQ(group.error().culprit, 1);
+  });
+}
+
+TEST_P(ConnectTest, RefusesImpossibleRanks) {
+  EXPECT_EQ(meeting_.join(2, 2, seconds(1)).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(meeting_.join(-1, 2, seconds(1)).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(meeting_.join(0, 0, seconds(1)).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_P(ConnectTest, SaysWhatIsOfferedWhenNothingReaches) {
+  Meeting other(*scheduler_, GetParam() == Wire::kTcp ? Wire::kInproc : Wire::kTcp);
+  run_ranks(*scheduler_, 2, [&](int rank) {
+    auto router = std::make_shared<transport::Router>(*scheduler_);
+    std::shared_ptr<transport::Transport> transport =
+        std::move((rank == 0 ? meeting_ : other).transport(router, Rank(rank))).value();
+    ConnectOptions options;
+    options.rank = Rank(rank);
+    options.size = 2;
+    options.timeout = seconds(10);
+    const auto group =
+        connect(*scheduler_, router, meeting_.store(), {std::move(transport)}, options);
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, ErrorCode::kUnsupported);
+    EXPECT_THAT(group.error().message, HasSubstr("tcp"));
+    EXPECT_THAT(group.error().message, HasSubstr("inproc"));
+  });
+}
+
+TEST_P(ConnectTest, TakesTheMostPreferredTransport) {
+  Meeting other(*scheduler_, GetParam() == Wire::kTcp ? Wire::kInproc : Wire::kTcp);
+  run_ranks(*scheduler_, 3, [&](int rank) {
+    auto router = std::make_shared<transport::Router>(*scheduler_);
+    std::vector<std::shared_ptr<transport::Transport>> transports;
+    transports.push_back(std::move(meeting_.transport(router, Rank(rank))).value());
+    transports.push_back(std::move(other.transport(router, Rank(rank))).value());
+    ConnectOptions options;
+    options.rank = Rank(rank);
+    options.size = 3;
+    options.timeout = seconds(10);
+    const auto group = connect(*scheduler_, router, meeting_.store(), transports, options);
+    ASSERT_TRUE(group) << group.error().message;
+    for (const auto& link : (*group)->links()) {
+      if (link) EXPECT_EQ(link->capabilities().transport, "inproc");
+    }
+    (*group)->close((*group)->deadline());
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Wires, ConnectTest, ::testing::Values(Wire::kInproc, Wire::kTcp),
+                         [](const auto& test) {
+                           return gearshift::testing::to_string(test.param);
+                         });
+
+}  // namespace
+}  // namespace gearshift::group

@@ -64,7 +64,8 @@ fingerprint() {
 
 ensure_venv() {
   local python=${PYTHON:-python3}
-  if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
+  # A checkout that was moved takes scripts along that still name the old place.
+  if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null || ! head -n 1 "$VENV/bin/pip" | grep -qF "$PWD/"; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
       die "$python is older than Python 3.11; name a newer one with PYTHON=..."
     say "creating $VENV"

@@ -23,7 +23,7 @@ step() {
 # The line in which a test runner says how many tests passed.
 step_result() {
   sed -E 's/\x1b\[[0-9;]*m//g' "$LOGS/$1.log" |
-    grep -E '^[0-9]+% tests passed|^=+ .*(passed|failed|error|no tests ran).* =+$' |
+    grep -E '^[0-9]+% tests passed|^(=+ )?([0-9]+ (passed|failed|skipped|errors?)|no tests ran)\b.* in [0-9.]+s' |
     tail -1 | sed -E 's/^=+ | =+$//g'
 }
 

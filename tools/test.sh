@@ -13,7 +13,7 @@ step setup tools/setup.sh
 step build cmake --build --preset release -j "$JOBS"
 [ "$STEPS_FAILED" -eq 0 ] || { summary; exit 1; }
 step lint tools/lint.sh
-step headers cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets
+step headers cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets -- --quiet
 step ctest ctest --preset release -j "$JOBS"
 step pytest .venv/bin/python -m pytest -q
 summary

@@ -162,7 +162,7 @@ def test_registration_refuses(tmp_path: Path, files: dict[str, str], offence: st
 
 
 def test_sizes_accepts_what_just_fits(tmp_path: Path) -> None:
-    function = "def f() -> None:\n" + "    pass\n" * 59
+    function = "def f(\n    a: int,\n) -> None:\n" + "    pass\n" * 60
     files = {"src/base/a.cc": "//\n" * 500, "python/gearshift/a.py": function}
     assert run("check_sizes.py", write(tmp_path, files)) == (0, "")
 
@@ -171,7 +171,7 @@ def test_sizes_accepts_what_just_fits(tmp_path: Path) -> None:
     ("file", "text", "offence"),
     [
         ("src/base/a.cc", "//\n" * 501, "501 lines"),
-        ("tests/python/test_a.py", "def f() -> None:\n" + "    pass\n" * 60, "f has 61 lines"),
+        ("tests/python/test_a.py", "def f() -> None:\n" + "    pass\n" * 61, "f has 61 lines"),
     ],
 )
 def test_sizes_refuses(tmp_path: Path, file: str, text: str, offence: str) -> None:

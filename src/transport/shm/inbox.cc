@@ -21,6 +21,9 @@ base::Result<Inbox::Drained> Inbox::drain(std::size_t budget, const std::atomic<
     if (taken == 0) break;
     total += taken;
     ring_.release();
+    // Whoever waited for a large message is about to ask for the next one: let it, so that the
+    // next needs no memory of its own and no second copy.
+    if (stage_ == Stage::kHeader && header_.body_bytes >= kPieceBytes) break;
   }
   if (stage_ == Stage::kEnded) return Drained::kGoodbye;
   return total > 0 ? Drained::kSome : Drained::kNothing;

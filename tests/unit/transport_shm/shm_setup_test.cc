@@ -1,0 +1,129 @@
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstring>
+#include <thread>
+
+#include "gearshift/transport/shared_region.h"
+#include "gearshift/transport/shm/factory.h"
+#include "transport/shm/host.h"
+
+namespace gearshift::transport::shm {
+namespace {
+
+using base::ErrorCode;
+
+class ShmSetupTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Transport> make(int rank) {
+    auto made = create(*scheduler, std::make_shared<Router>(*scheduler),
+                       {.rank = base::Rank(rank), .token = "secret"});
+    EXPECT_TRUE(made.ok());
+    return *std::move(made);
+  }
+  base::TimePoint soon() const { return scheduler->after(std::chrono::seconds(60)); }
+
+  /// A socket that a stranger connected to a transport.
+  static int stranger(const Transport& to) {
+    const std::string name = Address::parse(to.address())->socket_name;
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path + 1, name.data(), name.size());
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), size), 0);
+    return fd;
+  }
+
+  std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
+};
+
+TEST_F(ShmSetupTest, ReachesOnlyTheSameKernelNamespaceAndUser) {
+  auto transport = make(0);
+  EXPECT_EQ(transport->preference(), 20);
+  Address address = *Address::parse(transport->address());
+  EXPECT_TRUE(transport->reaches(make(1)->address()));
+  EXPECT_FALSE(address.host.empty());
+  for (std::size_t i = 0; i < address.host.size(); i += 5) {
+    Address other = address;
+    other.host[i] = other.host[i] == 'x' ? 'y' : 'x';
+    EXPECT_FALSE(transport->reaches(other.to_string()));
+  }
+  for (const char* text : {"", "shm:", "shm", ":", "tcp://127.0.0.1:80"}) {
+    EXPECT_FALSE(transport->reaches(text)) << text;
+    EXPECT_FALSE(transport->connect(base::Rank(1), text, soon()).ok());
+  }
+}
+
+TEST_F(ShmSetupTest, GarbageAndSilenceDisturbNobody) {
+  auto server = make(0);
+  auto client = make(1);
+  const int silent = stranger(*server);
+  const int noisy = stranger(*server);
+  const char garbage[] = "GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n";
+  ASSERT_GT(::send(noisy, garbage, sizeof garbage, MSG_NOSIGNAL), 0);
+  std::unique_ptr<Connection> accepted;
+  std::jthread acceptor([&] {
+    auto connection = server->accept(base::Rank(1), soon());
+    ASSERT_TRUE(connection.ok());
+    accepted = *std::move(connection);
+  });
+  auto connected = client->connect(base::Rank(0), server->address(), soon());
+  EXPECT_TRUE(connected.ok());
+  char byte = 0;
+  EXPECT_LE(::recv(noisy, &byte, 1, 0), 0) << "refused";
+  acceptor.join();
+  // The silent one is still in its handshake: the transport must not wait for it when it ends.
+  server.reset();
+  ::close(silent);
+  ::close(noisy);
+}
+
+TEST_F(ShmSetupTest, ABrokenConnectionMayBeMadeAnew) {
+  auto server = make(0);
+  auto client = make(1);
+  for (int round = 0; round < 3; ++round) {
+    auto there = client->connect(base::Rank(0), server->address(), soon());
+    ASSERT_TRUE(there.ok()) << there.error().to_string();
+    auto here = server->accept(base::Rank(1), soon());
+    ASSERT_TRUE(here.ok());
+    (*here)->abort({ErrorCode::kAborted, "next"});
+  }
+}
+
+TEST_F(ShmSetupTest, RegionsPassInAnyOrderAndOutliveTheOffer) {
+  auto server = make(0);
+  auto client = make(1);
+  auto there = client->connect(base::Rank(0), server->address(), soon());
+  ASSERT_TRUE(there.ok());
+  auto here = server->accept(base::Rank(1), soon());
+  ASSERT_TRUE(here.ok());
+  constexpr std::uint64_t kCount = 500;  // more than a socket holds
+  for (std::uint64_t id = 0; id < kCount; ++id) {
+    auto region = SharedRegion::create(4096);
+    ASSERT_TRUE(region.ok());
+    std::memcpy((*region)->view().data(), &id, sizeof id);
+    ASSERT_TRUE((*here)->offer_region(id, **region).ok());
+  }
+  for (std::uint64_t id = kCount; id-- > 0;) {
+    auto region = (*there)->accept_region(id, soon());
+    ASSERT_TRUE(region.ok()) << region.error().to_string();
+    std::uint64_t got = 0;
+    std::memcpy(&got, (*region)->view().data(), sizeof got);
+    EXPECT_EQ(got, id);
+  }
+  auto none = (*there)->accept_region(7, scheduler->after(std::chrono::milliseconds(20)));
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kTimeout);
+  (*here)->close(soon());
+  none = (*there)->accept_region(7, soon());
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kClosed);
+  EXPECT_FALSE((*here)->offer_region(1, **SharedRegion::create(1)).ok());
+}
+
+}  // namespace
+}  // namespace gearshift::transport::shm

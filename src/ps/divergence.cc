@@ -1,0 +1,31 @@
+#include "ps/divergence.h"
+
+#include <cmath>
+#include <sstream>
+
+namespace gearshift::ps {
+namespace {
+constexpr int kWindow = 20;
+/// An exponential mean with the centre of mass of a mean over kWindow values.
+constexpr double kWeight = 2.0 / (kWindow + 1);
+}  // namespace
+
+std::optional<std::string> DivergenceGuard::note(double loss) {
+  if (std::isnan(loss)) return std::nullopt;
+  if (std::isinf(loss)) return "the loss is infinite";
+  if (factor_ <= 0) return std::nullopt;
+  ++count_;
+  if (count_ <= kWindow) {
+    early_ += (loss - early_) / count_;
+    smoothed_ = early_;
+    return std::nullopt;
+  }
+  smoothed_ += kWeight * (loss - smoothed_);
+  if (count_ < 2 * kWindow || early_ <= 0 || smoothed_ <= factor_ * early_) return std::nullopt;
+  std::ostringstream text;
+  text << "the smoothed loss rose from " << early_ << " to " << smoothed_ << ", more than "
+       << factor_ << " times";
+  return text.str();
+}
+
+}  // namespace gearshift::ps

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/kernels/reduce.h"
+#include "gearshift/ps/layout.h"
+#include "ps/protocol.h"
+
+namespace gearshift::ps {
+
+/// The weighted sum of several workers' gradients of one shard. A parameter that a worker has no
+/// gradient for counts as zero from that worker, whatever its memory holds; one that nobody has a
+/// gradient for is absent from the sum. Not thread-safe.
+class GradientSum {
+ public:
+  /// `slices` must outlive this.
+  explicit GradientSum(const std::vector<Slice>& slices);
+
+  /// Adds coefficient · gradient; `gradient[i]` belongs to slice i. The first becomes the sum's
+  /// memory.
+  void add(std::vector<base::Buffer> gradient, const Presence& present, double coefficient);
+  void scale(double factor);
+  void clear();
+
+  bool empty() const { return sums_.empty(); }
+  bool has(std::size_t slice, std::size_t segment) const { return present_[slice][segment]; }
+  base::ConstBytes segment(std::size_t slice, std::size_t segment) const;
+  /// Over what is present, without padding.
+  kernels::NormPart norm() const;
+
+ private:
+  void start(std::size_t slice, const Presence& present, double coefficient);
+  void extend(std::size_t slice, base::ConstBytes gradient, const Presence& present,
+              double coefficient);
+
+  const std::vector<Slice>& slices_;
+  std::vector<base::Buffer> sums_;
+  std::vector<std::vector<bool>> present_;  ///< [slice][segment]
+};
+
+/// The same for one worker's gradient.
+kernels::NormPart norm_of(const std::vector<Slice>& slices,
+                          const std::vector<base::Buffer>& gradient, const Presence& present);
+
+}  // namespace gearshift::ps

@@ -1,0 +1,76 @@
+#include "ps/outbox.h"
+
+#include <cstring>
+#include <utility>
+
+#include "gearshift/base/log.h"
+
+namespace gearshift::ps {
+namespace {
+
+void copy(base::ConstBytes from, base::Bytes to) {
+  if (from.data() != nullptr && to.data() != nullptr) {
+    std::memcpy(to.data(), from.data(), from.size());
+  }
+}
+
+void finish(const transport::Request& request, base::TimePoint deadline) {
+  const base::Status sent = request.wait(deadline);
+  if (!sent) GEARSHIFT_LOG_AT(kDebug, "ps", "an answer was not sent: " << sent.error().message);
+}
+
+}  // namespace
+
+void Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer body) {
+  transport::Request request = to.send(tag, std::as_const(*body).view());
+  if (!request.done()) sending_.push_back({std::move(request), std::move(body)});
+}
+
+void Outbox::reap() {
+  std::erase_if(sending_, [](const Sending& s) {
+    if (!s.request.done()) return false;
+    finish(s.request, base::TimePoint::never());
+    return true;
+  });
+}
+
+void Outbox::drain(base::TimePoint deadline) {
+  for (const Sending& s : sending_) finish(s.request, deadline);
+  sending_.clear();
+}
+
+ParameterStore::ParameterStore(const std::vector<base::ConstBytes>& initial) {
+  slices_.reserve(initial.size());
+  for (const base::ConstBytes bytes : initial) {
+    slices_.push_back({std::make_shared<base::Buffer>(base::Buffer::copy_of(bytes)), nullptr});
+  }
+}
+
+base::Bytes ParameterStore::writable(std::size_t slice) {
+  Versions& versions = slices_[slice];
+  if (take_other(versions)) {
+    copy(std::as_const(*versions.other).view(), versions.current->view());
+  }
+  return versions.current->view();
+}
+
+base::Bytes ParameterStore::overwritable(std::size_t slice) {
+  take_other(slices_[slice]);
+  return slices_[slice].current->view();
+}
+
+/// Makes `current` memory that nobody else holds; true when that took a change of memory. Only the
+/// shard's task holds and drops references, so the counts are exact.
+bool ParameterStore::take_other(Versions& slice) {
+  if (slice.current.use_count() == 1) return false;
+  if (!slice.other || slice.other.use_count() > 1) {
+    const std::size_t size = slice.current->size();
+    const bool phantom = base::is_phantom(std::as_const(*slice.current).view());
+    slice.other = std::make_shared<base::Buffer>(phantom ? base::Buffer::phantom(size)
+                                                         : base::Buffer(size));
+  }
+  std::swap(slice.current, slice.other);
+  return true;
+}
+
+}  // namespace gearshift::ps

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/transport/connection.h"
+
+namespace gearshift::ps {
+
+using SharedBuffer = std::shared_ptr<base::Buffer>;
+
+/// Sends that are under way, with the memory that they read. Not thread-safe.
+class Outbox {
+ public:
+  /// A failed send is no news here: the peer is lost, and membership says so.
+  void send(transport::Connection& to, transport::Tag tag, SharedBuffer body);
+  /// Lets go of what has left.
+  void reap();
+  /// Waits for everything; what has not left by `deadline` is withdrawn.
+  void drain(base::TimePoint deadline);
+
+ private:
+  struct Sending {
+    transport::Request request;
+    SharedBuffer body;
+  };
+  std::vector<Sending> sending_;
+};
+
+/// A shard's parameters, slice by slice. A slice that a queued send still reads is copied before
+/// it is changed, so each answer carries the version it announced. Not thread-safe.
+class ParameterStore {
+ public:
+  explicit ParameterStore(const std::vector<base::ConstBytes>& initial);
+
+  /// To hand to an Outbox; stays as it is from then on.
+  const SharedBuffer& snapshot(std::size_t slice) const { return slices_[slice].current; }
+  base::ConstBytes view(std::size_t slice) const { return slices_[slice].current->view(); }
+  /// Memory to change. Views and memory from earlier calls are stale afterwards.
+  base::Bytes writable(std::size_t slice);
+  /// As writable, but with unspecified contents.
+  base::Bytes overwritable(std::size_t slice);
+
+ private:
+  struct Versions {
+    SharedBuffer current;
+    SharedBuffer other;  ///< the one before, whose memory is used again once its sends are over
+  };
+  bool take_other(Versions& slice);
+  std::vector<Versions> slices_;
+};
+
+}  // namespace gearshift::ps

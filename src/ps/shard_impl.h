@@ -1,0 +1,126 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gearshift/ps/shard.h"
+#include "ps/divergence.h"
+#include "ps/gradient_sum.h"
+#include "ps/outbox.h"
+#include "ps/state_codec.h"
+#include "ps/worker.h"
+
+namespace gearshift::ps {
+
+/// What distinguishes the consistencies, as data.
+struct Rules {
+  bool one_of_each = false;  ///< an update takes one gradient of every active worker …
+  int gradients = 1;         ///< … or so many from anyone
+  int bound = -1;            ///< an answer waits while its worker leads by more; -1: never
+  bool guards = true;        ///< stops on divergence
+};
+Rules rules_of(const Consistency& consistency);
+
+/// Only start, stop and stats are called from outside; all else runs on the shard's task.
+class ShardImpl final : public Shard {
+ public:
+  ShardImpl(group::Group group, group::Group shards, ShardOptions options,
+            const std::vector<base::ConstBytes>& parameters, std::unique_ptr<Optimizer> optimizer,
+            std::int64_t first_step);
+  ~ShardImpl() override;
+  void launch();
+  void stop() override;
+  ShardStats stats() const override;
+
+ private:
+  /// A request that came from rank `from` of the group.
+  struct Request {
+    int from = 0;
+    Head head;
+    base::Buffer body;
+  };
+  /// State that somebody stores, as far as it is here.
+  struct Storing {
+    std::optional<StateDescription> description;
+    std::map<std::uint32_t, base::Buffer> data;  ///< by slice
+  };
+
+  // shard.cc: the task and the simple requests.
+  void run();
+  void fail(const base::Error& error);
+  base::Status handle(transport::Message message);
+  base::Status dispatch(Request& request);
+  base::Result<Worker*> worker(const Request& request);
+  base::Status check_slice(const Request& request) const;
+  base::Status stage(Request& request);
+  base::Status commit(Request& request);
+  base::Status check_commit(const Worker& worker, const CommitRecord& record) const;
+  base::Status pull(Request& request);
+  base::Status leave(Request& request);
+  base::Status enter(Request& request);
+  base::Status flush(Request& request);
+  void answer(int to, std::uint32_t request, const ReplyWire& reply);
+  void answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply);
+
+  // shard_update.cc: commits on their way into the parameters.
+  base::Status settle();
+  base::Status settle_together();
+  base::Status accept_all(const std::vector<int>& ranks);
+  base::Status accept(int rank);
+  base::Status take_in(int rank);
+  base::Status check_finite(int rank, const std::vector<base::Buffer>& gradient) const;
+  base::Status apply_gathered();
+  base::Status update(const HyperValues& hypers);
+  base::Result<double> clip_factor();
+  void count(int rank);
+  void announce(int rank);
+  void answer_due();
+  std::int64_t slowest_step() const;
+  base::Error diverged(int rank, const std::string& what) const;
+
+  // shard_state.cc: optimizer state and parameters, out and in.
+  base::Status fetch_state(Request& request);
+  base::Status store_state(Request& request);
+  base::Status store_state_data(Request& request);
+  base::Status finish_storing(const Request& request);
+  base::Status write_state(const Storing& storing);
+  base::Status store_parameters(Request& request);
+
+  const std::uint64_t id_;  ///< tells this shard's stop message from one to its predecessor
+  group::Group group_;
+  group::Group shards_;
+  const ShardOptions options_;
+  const Rules rules_;
+  std::map<int, int> rank_of_peer_;  ///< world rank, as messages name it, to rank of the group
+  std::shared_ptr<transport::Mailbox> mailbox_;
+
+  ParameterStore parameters_;
+  std::unique_ptr<Optimizer> optimizer_;
+  Outbox outbox_;
+  std::vector<Worker> workers_;
+  std::int64_t version_ = 0;
+  std::int64_t highest_step_ = 0;
+  std::int64_t leave_after_ = 0;
+  DivergenceGuard divergence_;
+
+  GradientSum sum_;
+  int gathered_ = 0;          ///< gradients in sum_
+  double first_samples_ = 0;  ///< weights in sum_ are relative to the first one's
+  double gathered_samples_ = 0;
+  HyperValues gathered_hypers_;
+
+  std::map<std::pair<int, std::uint32_t>, Storing> storing_;
+  std::map<std::pair<int, std::uint32_t>, std::size_t> stored_slices_;
+
+  std::unique_ptr<base::Monitor> stop_monitor_;
+  bool stopping_ = false;
+  std::unique_ptr<base::Monitor> stats_monitor_;
+  ShardStats stats_;
+  double staleness_sum_ = 0;
+  std::unique_ptr<base::Task> task_;
+};
+
+}  // namespace gearshift::ps

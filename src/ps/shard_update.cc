@@ -1,0 +1,235 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <sstream>
+#include <utility>
+
+#include "gearshift/collectives/collectives.h"
+#include "ps/layout_check.h"
+#include "ps/shard_impl.h"
+
+namespace gearshift::ps {
+
+using base::Error;
+using base::ErrorCode;
+
+/// Goes on as far as possible after a gradient or a commit came, or a worker left.
+base::Status ShardImpl::settle() {
+  if (rules_.one_of_each) {
+    GEARSHIFT_RETURN_IF_ERROR(settle_together());
+  } else {
+    for (int r = 0; r < options_.workers; ++r) {
+      if (workers_[static_cast<std::size_t>(r)].ready()) GEARSHIFT_RETURN_IF_ERROR(accept(r));
+    }
+  }
+  answer_due();
+  return {};
+}
+
+base::Status ShardImpl::settle_together() {
+  std::vector<int> ranks;
+  for (int r = 0; r < options_.workers; ++r) {
+    const Worker& w = workers_[static_cast<std::size_t>(r)];
+    if (!w.active) continue;
+    if (!w.ready()) return {};
+    ranks.push_back(r);
+  }
+  return ranks.empty() ? base::Status() : accept_all(ranks);
+}
+
+/// One synchronous update. Every shard sees the same commits and so comes to the same verdict.
+base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
+  const auto pending = [this](int r) -> PendingCommit& {
+    return *workers_[static_cast<std::size_t>(r)].pending;
+  };
+  double samples = 0;
+  bool skip = false;
+  for (const int r : ranks) {
+    const CommitRecord& record = pending(r).record;
+    if (record.step != pending(ranks[0]).record.step) {
+      return Error(ErrorCode::kMismatch,
+                   "worker " + std::to_string(r) + " commits step " + std::to_string(record.step) +
+                       ", worker " + std::to_string(ranks[0]) + " step " +
+                       std::to_string(pending(ranks[0]).record.step));
+    }
+    samples += record.samples;
+    skip = skip || record.skip;
+  }
+  const HyperValues* hypers = nullptr;
+  for (const int r : ranks) {
+    const CommitRecord& record = pending(r).record;
+    pending(r).staleness = version_ - record.base_version;
+    if (skip || !record.usable()) continue;
+    sum_.add(workers_[static_cast<std::size_t>(r)].take_gradient(), record.present,
+             record.gradient_factor * (record.samples / samples));
+    if (hypers == nullptr) hypers = &record.hypers;
+  }
+  if (hypers != nullptr) GEARSHIFT_RETURN_IF_ERROR(update(*hypers));
+  for (const int r : ranks) {
+    pending(r).skipped = hypers == nullptr;
+    count(r);
+  }
+  for (const int r : ranks) announce(r);
+  return {};
+}
+
+/// One commit of a server that does not wait for the others.
+base::Status ShardImpl::accept(int rank) {
+  PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
+  const CommitRecord& record = pending.record;
+  pending.staleness = version_ - record.base_version;
+  pending.skipped = !record.usable();
+  if (!pending.skipped) GEARSHIFT_RETURN_IF_ERROR(take_in(rank));
+  if (!record.skip) {
+    if (auto wrong = divergence_.note(record.loss)) return diverged(rank, *wrong);
+  }
+  count(rank);
+  announce(rank);
+  return {};
+}
+
+base::Status ShardImpl::take_in(int rank) {
+  Worker& w = workers_[static_cast<std::size_t>(rank)];
+  const CommitRecord& record = w.pending->record;
+  std::vector<base::Buffer> gradient = w.take_gradient();
+  GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, gradient));
+  // Relative weights: sums of 16-bit gradients would overflow if multiplied by sample counts.
+  if (gathered_ == 0) first_samples_ = record.samples;
+  sum_.add(std::move(gradient), record.present,
+           record.gradient_factor * (record.samples / first_samples_));
+  gathered_samples_ += record.samples;
+  gathered_hypers_ = record.hypers;
+  if (++gathered_ < rules_.gradients) return {};
+  return apply_gathered();
+}
+
+base::Status ShardImpl::check_finite(int rank, const std::vector<base::Buffer>& gradient) const {
+  const CommitRecord& record = workers_[static_cast<std::size_t>(rank)].pending->record;
+  if (std::isfinite(record.gradient_factor) &&
+      norm_of(options_.slices, gradient, record.present).all_finite) {
+    return {};
+  }
+  return diverged(rank, "the gradient is not finite");
+}
+
+base::Status ShardImpl::apply_gathered() {
+  if (gathered_ == 0) return {};
+  sum_.scale(first_samples_ / gathered_samples_);
+  gathered_ = 0;
+  gathered_samples_ = 0;
+  return update(gathered_hypers_);
+}
+
+base::Status ShardImpl::update(const HyperValues& hypers) {
+  if (options_.clip_norm > 0) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const double factor, clip_factor());
+    sum_.scale(factor);
+  }
+  outbox_.reap();
+  std::vector<SegmentUpdate> updates;
+  for (std::uint32_t i = 0; i < options_.slices.size(); ++i) {
+    const Slice& slice = options_.slices[i];
+    std::optional<base::Bytes> memory;
+    for (std::uint32_t s = 0; s < slice.segments.size(); ++s) {
+      if (!sum_.has(i, s)) continue;
+      if (!memory) memory = parameters_.writable(i);
+      updates.push_back({i, s, segment_of(slice, slice.segments[s], *memory), sum_.segment(i, s)});
+    }
+  }
+  GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(updates, hypers, options_.lr_factor));
+  sum_.clear();
+  ++version_;
+  std::lock_guard<base::Monitor> lock(*stats_monitor_);
+  stats_.applies = version_;
+  return {};
+}
+
+/// As torch.nn.utils.clip_grad_norm_ over the parameters of all shards.
+base::Result<double> ShardImpl::clip_factor() {
+  double squares = sum_.norm().sum_of_squares;
+  if (shards_.size() > 1) {
+    collectives::Options options;
+    options.label = "norm of the gradient across shards";
+    GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(shards_, base::writable_bytes_of(squares),
+                                                      base::DType::kF64, base::ReduceOp::kSum,
+                                                      options));
+  }
+  const double factor = options_.clip_norm / (std::sqrt(squares) + 1e-6);
+  return factor > 1 ? 1 : factor;  // a NaN passes, as in torch
+}
+
+/// The commit is accepted: into the statistics, and its gradients are over.
+void ShardImpl::count(int rank) {
+  Worker& w = workers_[static_cast<std::size_t>(rank)];
+  w.pending->accepted = true;
+  w.step = w.pending->record.step;
+  w.close_attempts();
+  highest_step_ = std::max(highest_step_, w.step);
+
+  std::lock_guard<base::Monitor> lock(*stats_monitor_);
+  const std::int64_t staleness = w.pending->staleness;
+  ++stats_.commits;
+  staleness_sum_ += static_cast<double>(staleness);
+  stats_.mean_staleness = staleness_sum_ / static_cast<double>(stats_.commits);
+  stats_.max_staleness = std::max(stats_.max_staleness, staleness);
+}
+
+void ShardImpl::announce(int rank) {
+  if (options_.index != 0 || !options_.on_commit) return;
+  const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
+  const CommitRecord& r = pending.record;
+  const auto leave_after =
+      options_.on_commit({rank, r.step, r.loss, r.samples, r.epoch, pending.staleness,
+                          highest_step_});
+  // The first word counts: workers may have acted on it.
+  if (leave_after && leave_after_ == 0) leave_after_ = *leave_after;
+}
+
+/// Answers the accepted commits whose workers may go on.
+void ShardImpl::answer_due() {
+  const std::int64_t slowest = slowest_step();
+  for (int r = 0; r < options_.workers; ++r) {
+    Worker& w = workers_[static_cast<std::size_t>(r)];
+    if (!w.pending || !w.pending->accepted) continue;
+    const std::int64_t lead = w.step - slowest;
+    if (rules_.bound >= 0 && lead > rules_.bound) continue;
+    {
+      std::lock_guard<base::Monitor> lock(*stats_monitor_);
+      stats_.max_lead = std::max(stats_.max_lead, lead);
+    }
+    ReplyWire reply;
+    reply.staleness = w.pending->staleness;
+    reply.skipped = w.pending->skipped ? 1 : 0;
+    const std::uint32_t request = w.pending->request;
+    w.pending.reset();
+    answer_with_parameters(r, request, reply);
+  }
+}
+
+std::int64_t ShardImpl::slowest_step() const {
+  std::int64_t slowest = std::numeric_limits<std::int64_t>::max();
+  for (const Worker& w : workers_) {
+    if (w.active) slowest = std::min(slowest, w.step);
+  }
+  return slowest;
+}
+
+Error ShardImpl::diverged(int rank, const std::string& what) const {
+  const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
+  const auto& names = options_.optimizer.hyper_names;
+  const auto lr = std::find(names.begin(), names.end(), "lr") - names.begin();
+  std::ostringstream text;
+  text << "training diverged: " << what << " (worker " << rank << ", step " << pending.record.step
+       << ", staleness " << pending.staleness;
+  if (static_cast<std::size_t>(lr) < pending.record.hypers.size()) {
+    text << ", learning rate "
+         << pending.record.hypers[static_cast<std::size_t>(lr)] * options_.lr_factor;
+  }
+  text << "). Under " << options_.consistency.to_string()
+       << " gradients may be stale: lower the learning rate or scale it by 1/workers, bound the"
+          " staleness with SSP, or average with BSP or a buffered server";
+  return {ErrorCode::kDiverged, text.str(), rank};
+}
+
+}  // namespace gearshift::ps

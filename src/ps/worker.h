@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "ps/protocol.h"
+
+namespace gearshift::ps {
+
+/// The newest gradient that a worker has staged for one slice.
+struct Staged {
+  std::uint64_t attempt = 0;  ///< 0: none so far
+  base::Buffer gradient;
+};
+
+/// A commit that has not been answered.
+///
+///   received --last gradient is here--> ready --accepted (counted, maybe applied)--> answered
+struct PendingCommit {
+  std::uint32_t request = 0;
+  CommitRecord record;
+  std::size_t missing = 0;  ///< staged gradients that it counts on and that are under way
+  bool accepted = false;
+  bool skipped = false;
+  std::int64_t staleness = 0;
+};
+
+/// A worker as a shard sees it.
+struct Worker {
+  bool active = true;
+  std::int64_t step = 0;  ///< of its last accepted commit: steps done so far
+  std::uint64_t closed_attempt = 0;
+  std::vector<Staged> staged;  ///< by slice
+  std::optional<PendingCommit> pending;
+
+  bool ready() const { return pending && !pending->accepted && pending->missing == 0; }
+
+  std::vector<base::Buffer> take_gradient() {
+    std::vector<base::Buffer> gradient;
+    gradient.reserve(staged.size());
+    for (Staged& s : staged) gradient.push_back(std::move(s.gradient));
+    return gradient;
+  }
+  /// The gradients of the pending commit are over: late ones are dropped from now on.
+  void close_attempts() {
+    closed_attempt = pending->record.last_attempt;
+    for (Staged& s : staged) s.gradient = {};
+  }
+};
+
+}  // namespace gearshift::ps

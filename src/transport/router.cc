@@ -14,6 +14,11 @@ std::shared_ptr<Mailbox> Router::mailbox(std::uint16_t service) {
   return box;
 }
 
+void Router::forget(std::uint16_t service) {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  mailboxes_.erase(service);
+}
+
 void Router::deliver(Message message) { mailbox(message.tag.channel())->push(std::move(message)); }
 
 void Router::on_lost(LossListener listener) {

@@ -24,6 +24,9 @@ class Router {
   /// The mailbox of a service channel, made at first use. Messages that came before are in it.
   std::shared_ptr<Mailbox> mailbox(std::uint16_t service);
   void deliver(Message message);
+  /// Drops a service's mailbox, so that the channel can be used anew. Holders of the old one keep
+  /// it, but get nothing more.
+  void forget(std::uint16_t service);
 
   /// Called by connections, once each, when they break without a good-bye. The listener runs on
   /// the transport's task: it must not block. Losses from before `on_lost` are replayed to it.

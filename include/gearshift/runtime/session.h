@@ -1,0 +1,74 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/result.h"
+#include "gearshift/base/scheduler.h"
+#include "gearshift/group/group.h"
+#include "gearshift/membership/monitor.h"
+#include "gearshift/strategy/replica.h"
+
+namespace gearshift::runtime {
+
+/// How this process finds its job. `from_environment` reads GEARSHIFT_RANK, _WORLD_SIZE, _SERVERS,
+/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, and, without them, what mpirun,
+/// srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV and GEARSHIFT_TOKEN).
+struct SessionOptions {
+  int rank = 0;
+  int world_size = 1;  ///< processes: workers and dedicated servers
+  int servers = 0;     ///< the last `servers` ranks
+  int nnodes = 1;
+  std::string rdzv;  ///< "tcp://host:port" (rank 0 serves it), "file:///dir"; empty: world of one
+  bool serve_store = true;  ///< rank 0 serves the tcp store; false: somebody else does
+  std::string token;
+  base::Duration timeout = std::chrono::seconds(30);
+  std::string interface;  ///< address to listen on; empty: by the route to the rendezvous
+  /// Names of transports allowed, in no order; empty: all that are viable.
+  std::vector<std::string> transports;
+
+  static base::Result<SessionOptions> from_environment();
+  base::Status validate() const;
+};
+
+/// One process's part in a job: rendezvous, connections, failure detection, and the models.
+///
+/// Thread-safety: accessors from anywhere; collective calls in the same order on all ranks, one at
+/// a time.
+class Session {
+ public:
+  /// Collective over the job. A world of one needs nothing and nobody.
+  static base::Result<std::unique_ptr<Session>> create(const SessionOptions& options);
+  virtual ~Session() = default;
+
+  virtual base::Rank rank() const = 0;  ///< among the workers; for a server: its world rank
+  virtual int world_size() const = 0;   ///< workers
+  virtual int servers() const = 0;
+  virtual bool is_server() const = 0;
+  virtual base::Duration timeout() const = 0;
+
+  /// The workers' group for the user's own collectives (collectives/collectives.h). Not for
+  /// servers.
+  virtual group::Group& workers() = 0;
+  virtual membership::Monitor* monitor() = 0;  ///< null in a world of one
+  /// An error of an operation on `workers()`, told as the failure contract wants it.
+  virtual base::Error explain(const base::Error& error) = 0;
+
+  /// Collective over the workers.
+  virtual base::Result<std::unique_ptr<strategy::Replica>> distribute(
+      strategy::ReplicaOptions options) = 0;
+  /// A dedicated server's whole life.
+  virtual base::Status serve() = 0;
+
+  virtual transport::Traffic traffic() const = 0;
+  /// Where every rank is: what SIGUSR1 prints.
+  virtual std::string hang_report() const = 0;
+  /// Tells the others that this process failed, then breaks all links.
+  virtual void fail(const base::Error& error) = 0;
+  /// Orderly end. Replicas must be gone. Idempotent.
+  virtual base::Status close() = 0;
+};
+
+}  // namespace gearshift::runtime

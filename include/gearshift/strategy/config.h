@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "gearshift/collectives/collectives.h"
+#include "gearshift/ps/consistency.h"
+
+namespace gearshift::strategy {
+
+/// Every worker holds a replica; gradients are averaged, every worker applies its own optimizer.
+struct AllReduce {
+  collectives::Algorithm algorithm = collectives::Algorithm::kAuto;
+};
+
+/// How the learning rate of a push relates to the one that the training loop set.
+enum class LrScaling : unsigned char {
+  kAuto,    ///< divide for SSP and ASP (one push is 1/N of a step), keep for BSP and Buffered
+  kKeep,    ///< as it is
+  kDivide,  ///< rate / N
+  kSqrt,    ///< rate / sqrt(N)
+};
+
+/// Shards own the parameters and the optimizer's state; workers push gradients and get parameters.
+struct ParameterServer {
+  ps::Consistency consistency = ps::Consistency::bsp();
+  /// Number of shards hosted in workers 0 … shards-1; 0: one per worker. With dedicated server
+  /// processes: 0, since there is one shard in each of them.
+  int shards = 0;
+  /// Dedicated server processes that the job must have been started with; -1: whatever it has.
+  int servers = -1;
+  /// BSP: global norm to which the averaged gradient is clipped; otherwise each worker's own
+  /// gradient is clipped to it before the push. 0: not.
+  double clip_norm = 0;
+  LrScaling lr_scaling = LrScaling::kAuto;
+  /// See ps::ShardOptions.
+  double divergence_factor = 10;
+};
+
+using Phase = std::variant<AllReduce, ParameterServer>;
+/// "all_reduce", "parameter_server(asp)": for logs and tables.
+std::string to_string(const Phase& phase);
+
+/// What a policy sees: values that are equal on all ranks.
+struct Metrics {
+  std::int64_t step = 0;         ///< the step about to end, counts from 1
+  std::int64_t total_steps = 0;  ///< of the whole job when the user said so, else 0
+  std::int64_t epoch = 0;
+  double loss = 0;                   ///< reduced loss of the latest step known; NaN: none yet
+  std::vector<double> epoch_losses;  ///< mean reduced loss of each finished epoch
+  std::string strategy;              ///< in force
+  double staleness = 0;              ///< mean so far; 0 under All-Reduce
+};
+
+/// Whether to switch now, and on what grounds (for the decision log).
+struct Verdict {
+  bool switch_now = false;
+  std::string inputs;
+};
+
+/// Decides when the strategy changes. Called on every rank under All-Reduce, with equal metrics;
+/// the ranks' votes are compared. Under a server, on the rank of shard 0.
+/// Thread-safety: one call at a time.
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  virtual std::string name() const = 0;
+  virtual Verdict decide(const Metrics& metrics) = 0;
+  /// The step after which it fires, when that is known beforehand (At): then every rank decides
+  /// alone. `total_steps` as in Metrics.
+  virtual std::optional<std::int64_t> known_step(std::int64_t total_steps) const {
+    (void)total_steps;
+    return std::nullopt;
+  }
+  /// Why it cannot work in this job (At(fraction) without total_steps), or success.
+  virtual base::Status validate(std::int64_t total_steps) const {
+    (void)total_steps;
+    return {};
+  }
+};
+
+/// Fires when the mean relative change of the reduced loss between consecutive epochs, over the
+/// last `window` changes, is below `threshold`.
+std::shared_ptr<Policy> loss_plateau(int window = 6, double threshold = 0.01);
+/// Fires after exactly this step.
+std::shared_ptr<Policy> at_step(std::int64_t step);
+/// Fires after round(fraction · total_steps).
+std::shared_ptr<Policy> at_fraction(double fraction);
+/// Any callable; returns whether to switch.
+std::shared_ptr<Policy> custom_policy(std::string name, std::function<bool(const Metrics&)> decide);
+
+/// Starts with one phase and goes over to another when `policy` fires; when `back` is set, returns
+/// when that fires, and so on. Each policy may fire any number of times.
+struct StrategySwitch {
+  Phase start = AllReduce{};
+  Phase then = ParameterServer{ps::Consistency::asp()};
+  std::shared_ptr<Policy> policy = loss_plateau();
+  std::shared_ptr<Policy> back;  ///< null: stays
+};
+
+/// The strategy of a job, as a value.
+struct Strategy {
+  std::variant<AllReduce, ParameterServer, StrategySwitch> kind = AllReduce{};
+  std::size_t bucket_bytes = 4 << 20;
+  /// Optimizer steps that the job will make, if known (for At(fraction)).
+  std::int64_t total_steps = 0;
+
+  base::Status validate(int workers, int servers) const;
+  /// Complete and stable: equal strategies have equal texts (compared across ranks).
+  std::string to_string() const;
+};
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/dtype.h"
+#include "gearshift/base/result.h"
+#include "gearshift/ps/layout.h"
+
+namespace gearshift::strategy {
+
+/// A trainable parameter, in the framework's order.
+struct ParameterSpec {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  base::DType dtype = base::DType::kF32;
+  std::uint32_t param_group = 0;
+
+  std::size_t elements() const;
+};
+
+/// Parameters fused into one operation.
+struct Bucket {
+  struct Entry {
+    std::uint32_t parameter = 0;
+    std::size_t offset = 0;  ///< bytes from the bucket's begin; a multiple of 64
+  };
+  base::DType dtype = base::DType::kF32;
+  std::vector<Entry> entries;
+  std::size_t bytes = 0;  ///< with padding; a multiple of 64
+  /// Gradient buckets end with one element per entry: how many ranks have this gradient.
+  std::size_t gradient_bytes = 0;
+};
+
+/// Which parameter lives in which bucket. Buckets are numbered from the back of the model to its
+/// front, the order in which backward fills them; each has one dtype and about `bucket_bytes`
+/// (a larger parameter has a bucket of its own). Pure function of its inputs: equal on all ranks.
+struct BucketPlan {
+  std::vector<ParameterSpec> parameters;
+  std::vector<Bucket> buckets;
+  std::vector<std::uint32_t> bucket_of;  ///< parameter → bucket
+  std::vector<std::size_t> offset_of;    ///< parameter → byte offset in its bucket
+
+  static base::Result<BucketPlan> make(std::vector<ParameterSpec> parameters,
+                                       std::size_t bucket_bytes);
+  std::size_t total_bytes() const;
+};
+
+/// Cuts every bucket by bytes into `shards` slices at multiples of 64 bytes (a tensor may span
+/// slices; late shards get nothing of a small bucket; the remainders rotate, so that shards are
+/// balanced over the model).
+ps::Layout make_layout(const BucketPlan& plan, int shards);
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,160 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/result.h"
+#include "gearshift/group/group.h"
+#include "gearshift/membership/monitor.h"
+#include "gearshift/ps/client.h"
+#include "gearshift/ps/optimizer.h"
+#include "gearshift/strategy/config.h"
+#include "gearshift/strategy/plan.h"
+
+namespace gearshift::strategy {
+
+/// Where the worker's own optimizer keeps its state; asked at a switch.
+class OptimizerBridge {
+ public:
+  virtual ~OptimizerBridge() = default;
+  /// State per parameter, in the plan's order; empty entries for parameters never updated.
+  virtual base::Result<std::vector<ps::StateEntry>> export_state() = 0;
+  virtual base::Status import_state(std::vector<ps::StateEntry> state) = 0;
+};
+
+struct ReplicaOptions {
+  std::vector<ParameterSpec> parameters;
+  Strategy strategy;
+  /// Rule and names of numbers for the servers; absent: no optimizer, All-Reduce only.
+  std::optional<ps::OptimizerSpec> optimizer;
+  /// Must outlive the replica; may be null when no phase is a server.
+  OptimizerBridge* bridge = nullptr;
+  /// Bytes of non-trainable state (BatchNorm statistics) that the lowest active rank broadcasts.
+  std::size_t buffer_bytes = 0;
+  /// Compared across ranks besides parameters and strategy, e.g. library versions.
+  std::string fingerprint;
+  /// Distinguishes several models of one job; equal on all ranks.
+  std::uint16_t model = 0;
+};
+
+/// What a strategy needs from the process it runs in.
+struct Environment {
+  group::Group* workers = nullptr;  ///< ranks 0 … N-1; null in a dedicated server
+  int workers_count = 1;            ///< N
+  group::Group* world = nullptr;    ///< workers, then dedicated servers
+  membership::Monitor* monitor = nullptr;
+};
+
+struct StepInput {
+  double loss = 0;  ///< this rank's mean loss; NaN: not given
+  std::int64_t epoch = 0;
+  ps::HyperValues hypers;      ///< under a server: the optimizer's numbers of this step
+  double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
+  bool skip = false;           ///< under a server: this gradient is unusable
+  double clip_norm = 0;        ///< under a server: for this step, instead of the strategy's; 0: its
+  std::vector<bool> modified;  ///< under a server: buckets changed since backward; empty: none
+};
+
+/// One entry of the decision log.
+struct SwitchRecord {
+  std::int64_t step = 0;  ///< the last step under the old phase
+  std::string from, to;
+  std::string policy, inputs;
+  double seconds = 0;
+  std::uint64_t bytes_moved = 0;     ///< sent and received by this rank for the hand-over
+  std::uint64_t parameter_hash = 0;  ///< equal on all ranks, before and after
+};
+
+struct StepReport {
+  std::int64_t step = 0;  ///< steps done
+  bool skipped = false;
+  std::optional<SwitchRecord> switched;
+};
+
+struct Stats {
+  std::string strategy;  ///< in force
+  std::int64_t step = 0;
+  double loss = 0;                                   ///< latest reduced loss; NaN: none
+  std::uint64_t bytes_sent = 0, bytes_received = 0;  ///< by this process, all peers
+  double mean_staleness = 0;                         ///< of this worker's pushes
+  std::int64_t max_staleness = 0;
+  std::int64_t pushes = 0;
+  std::int64_t max_lead = 0;       ///< of the shard in this process, if any
+  std::int64_t shard_applies = 0;  ///< of the shard in this process, if any
+  double exposed_seconds = 0;      ///< time that backward_end and step waited for communication
+  std::vector<SwitchRecord> switches;
+};
+
+/// One model on one worker: the memory of parameters and gradients, and the protocol of a step
+/// under whatever strategy is in force.
+///
+/// A step: `ready(p)` as gradients appear (or not at all), `backward_end`, then `step`. Under
+/// All-Reduce, after `backward_end` every gradient is the mean over all ranks' samples and the
+/// caller applies its optimizer *before* calling `step`; under a server `step` pushes the
+/// gradients and returns with fresh parameters. `uses_server()` tells which.
+///
+/// Thread-safety: `ready` from any one task at a time (autograd's), the rest from one task.
+/// Errors are explained by the monitor; after an error other than kInvalidArgument the replica
+/// is unusable.
+class Replica {
+ public:
+  /// Collective over the workers. Compares all that must agree and reports the first difference
+  /// (kMismatch). Does not broadcast parameters: see `broadcast_parameters`.
+  static base::Result<std::unique_ptr<Replica>> create(Environment environment,
+                                                       ReplicaOptions options);
+  virtual ~Replica() = default;
+
+  virtual const BucketPlan& plan() const = 0;
+  /// Memory of one parameter, of its gradient, and of the non-trainable state.
+  virtual base::Bytes parameter(std::uint32_t index) = 0;
+  virtual base::Bytes gradient(std::uint32_t index) = 0;
+  virtual base::Bytes buffers() = 0;
+
+  /// Collective: parameters and buffers of rank 0 to all; starts the servers when the strategy
+  /// begins with them. Call once, after the memory was filled and before the first step.
+  virtual base::Status start() = 0;
+
+  virtual bool uses_server() const = 0;
+
+  /// A backward begins on `samples` samples (weight of this rank's gradient); optional: the first
+  /// `ready` implies it with the last value given.
+  virtual base::Status backward_begin(double samples) = 0;
+  /// The gradient of a parameter is final and in place.
+  virtual base::Status ready(std::uint32_t index) = 0;
+  /// No more `ready` will come. `present[p]`: p has a gradient on this rank (in place); the memory
+  /// of the others is zeroed. Under All-Reduce waits for the means; returns who has a gradient on
+  /// any rank (under a server: `present` itself).
+  virtual base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present) = 0;
+
+  /// Ends a step; performs the switch that is due.
+  virtual base::Result<StepReport> step(const StepInput& input) = 0;
+
+  struct JoinReport {
+    base::Rank root;             ///< the rank that made most steps: its state is everybody's now
+    bool state_differs = false;  ///< the caller must take over root's optimizer state
+  };
+  /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps
+  /// without a gradient until all have joined; then parameters, buffers and step are equal on all
+  /// ranks again.
+  virtual base::Result<JoinReport> join() = 0;
+  /// Under a server: optimizer state from, or to, the shards; any rank, alone.
+  virtual base::Result<std::vector<ps::StateEntry>> fetch_state() = 0;
+  virtual base::Status store_state(const std::vector<ps::StateEntry>& state) = 0;
+  /// Under a server: makes this rank's parameter memory the servers' (after loading a checkpoint).
+  virtual base::Status store_parameters() = 0;
+
+  virtual Stats stats() const = 0;
+  /// Collective: ends servers of this model.
+  virtual base::Status stop() = 0;
+};
+
+/// Serves as a dedicated server until all workers have left. Errors as the failure contract says.
+base::Status run_server(Environment environment);
+/// Every worker, at the end of its job: dedicated servers end when all have said so.
+base::Status release_servers(group::Group& world, int workers);
+
+}  // namespace gearshift::strategy

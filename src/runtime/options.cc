@@ -1,0 +1,159 @@
+#include <cstdlib>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "gearshift/runtime/session.h"
+#include "runtime/local_job.h"
+
+namespace gearshift::runtime {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+std::optional<std::string> variable(const char* name) {
+  const char* value = std::getenv(name);
+  if (value == nullptr || *value == '\0') return std::nullopt;
+  return std::string(value);
+}
+
+base::Result<int> integer(const char* name, int fallback) {
+  const std::optional<std::string> text = variable(name);
+  if (!text) return fallback;
+  char* end = nullptr;
+  const long value = std::strtol(text->c_str(), &end, 10);
+  if (*end != '\0' || value < 0 || value > 1 << 20) {
+    return Error(ErrorCode::kInvalidArgument,
+                 std::string(name) + " must be a whole number, not '" + *text + "'");
+  }
+  return static_cast<int>(value);
+}
+
+/// How a launcher that is not ours numbers its processes.
+struct Launcher {
+  const char* name;
+  const char* marker;  ///< set only by this launcher
+  const char* rank;
+  const char* size;
+  const char* local_size;  ///< processes on this host
+  const char* restarts;    ///< distinguishes jobs of one parent process; may be null
+};
+constexpr Launcher kLaunchers[] = {
+    {"torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+     "TORCHELASTIC_RESTART_COUNT"},
+    {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+     "OMPI_COMM_WORLD_LOCAL_SIZE", nullptr},
+    {"srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE",
+     "SLURM_STEP_ID"},
+};
+
+base::Status read_token(SessionOptions& options) {
+  if (const auto token = variable("GEARSHIFT_TOKEN")) options.token = *token;
+  const std::optional<std::string> file = variable("GEARSHIFT_TOKEN_FILE");
+  if (!options.token.empty() || !file) return {};
+  std::ifstream in(*file);
+  if (!(in >> options.token)) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "GEARSHIFT_TOKEN_FILE: cannot read a token from '" + *file + "'");
+  }
+  return {};
+}
+
+/// Rendezvous and token of a job that a foreign launcher started.
+base::Status complete(SessionOptions& options, const Launcher& launcher) {
+  // Slurm writes "4(x2)": on one host there is no "x", and the number is the step's size.
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const int local, variable(launcher.local_size).value_or("0").find('(') == std::string::npos
+                           ? integer(launcher.local_size, 0)
+                           : base::Result<int>(0));
+  const bool one_host = local == options.world_size;
+  options.nnodes = one_host ? 1 : 2;
+  if (options.world_size == 1) return {};
+  if (one_host && options.rdzv.empty()) {
+    const std::string restarts =
+        launcher.restarts == nullptr ? "0" : variable(launcher.restarts).value_or("0");
+    GEARSHIFT_ASSIGN_OR_RETURN(const LocalJob job, open_local_job(launcher.name, restarts));
+    options.rdzv = "file://" + job.directory;
+    if (options.token.empty()) options.token = job.token;
+  }
+  if (options.rdzv.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 std::string("under ") + launcher.name +
+                     " on several hosts, set GEARSHIFT_RDZV=HOST:PORT to an address of rank 0's "
+                     "host and a free port there");
+  }
+  return {};
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) {
+    if (!part.empty()) parts.push_back(part);
+  }
+  return parts;
+}
+
+base::Status read_common(SessionOptions& options) {
+  GEARSHIFT_RETURN_IF_ERROR(read_token(options));
+  GEARSHIFT_ASSIGN_OR_RETURN(options.servers, integer("GEARSHIFT_SERVERS", 0));
+  if (const auto text = variable("GEARSHIFT_TIMEOUT")) {
+    const double seconds = std::atof(text->c_str());
+    if (!(seconds > 0)) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "GEARSHIFT_TIMEOUT must be a positive number of seconds, not '" + *text + "'");
+    }
+    options.timeout = base::from_seconds(seconds);
+  }
+  options.rdzv = variable("GEARSHIFT_RDZV").value_or("");
+  options.interface = variable("GEARSHIFT_INTERFACE").value_or("");
+  options.transports = split(variable("GEARSHIFT_TRANSPORTS").value_or(""), ',');
+  return {};
+}
+
+}  // namespace
+
+base::Result<SessionOptions> SessionOptions::from_environment() {
+  SessionOptions options;
+  GEARSHIFT_RETURN_IF_ERROR(read_common(options));
+  if (variable("GEARSHIFT_RANK")) {
+    GEARSHIFT_ASSIGN_OR_RETURN(options.rank, integer("GEARSHIFT_RANK", 0));
+    GEARSHIFT_ASSIGN_OR_RETURN(options.world_size, integer("GEARSHIFT_WORLD_SIZE", 1));
+    GEARSHIFT_ASSIGN_OR_RETURN(options.nnodes, integer("GEARSHIFT_NNODES", 1));
+  } else {
+    for (const Launcher& launcher : kLaunchers) {
+      if (!variable(launcher.marker) || !variable(launcher.rank)) continue;
+      GEARSHIFT_ASSIGN_OR_RETURN(options.rank, integer(launcher.rank, 0));
+      GEARSHIFT_ASSIGN_OR_RETURN(options.world_size, integer(launcher.size, 1));
+      GEARSHIFT_RETURN_IF_ERROR(complete(options, launcher));
+      break;
+    }
+  }
+  GEARSHIFT_RETURN_IF_ERROR(options.validate());
+  return options;
+}
+
+base::Status SessionOptions::validate() const {
+  const auto bad = [](const std::string& text) { return Error(ErrorCode::kInvalidArgument, text); };
+  if (world_size < 1 || rank < 0 || rank >= world_size) {
+    return bad("rank " + std::to_string(rank) + " of world size " + std::to_string(world_size) +
+               " does not exist");
+  }
+  if (servers < 0 || servers >= world_size) {
+    return bad("of " + std::to_string(world_size) + " processes, " + std::to_string(servers) +
+               " cannot be servers: at least one must be a worker");
+  }
+  if (timeout <= base::Duration::zero()) return bad("timeout must be positive");
+  if (world_size == 1) return {};
+  if (rdzv.empty()) return bad("no rendezvous: set GEARSHIFT_RDZV, or start with `gearshift run`");
+  if (token.empty()) {
+    return bad(
+        "no job token: several processes must prove that they belong together. Set the same secret "
+        "on all hosts, e.g. `export GEARSHIFT_TOKEN=$(openssl rand -hex 32)`, or put it into a "
+        "file that only you can read and set GEARSHIFT_TOKEN_FILE");
+  }
+  return {};
+}
+
+}  // namespace gearshift::runtime

@@ -1,0 +1,256 @@
+#include "gearshift/runtime/session.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "gearshift/base/log.h"
+#include "gearshift/group/connect.h"
+#include "gearshift/rendezvous/file/factory.h"
+#include "gearshift/rendezvous/tcp/factory.h"
+#include "gearshift/transport/shm/factory.h"
+#include "gearshift/transport/tcp/factory.h"
+
+namespace gearshift::runtime {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+/// Processes start at different times (imports, slow disks, hands on several hosts); once they are
+/// there, `timeout` alone rules.
+constexpr int kStartTimeouts = 10;
+constexpr std::uint16_t kWorkersChannel = 1;
+
+struct HostPort {
+  std::string host;
+  int port = 0;
+};
+
+base::Result<HostPort> parse_address(std::string text) {
+  if (text.rfind("tcp://", 0) == 0) text = text.substr(6);
+  const std::size_t colon = text.rfind(':');
+  const int port = colon == std::string::npos ? 0 : std::atoi(text.c_str() + colon + 1);
+  if (port < 1 || port > 65535) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "the rendezvous address must be HOST:PORT or file:///directory, not '" + text + "'");
+  }
+  std::string host = text.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  return HostPort{host, port};
+}
+
+class SessionImpl final : public Session {
+ public:
+  explicit SessionImpl(SessionOptions options)
+      : options_(std::move(options)), scheduler_(base::make_os_scheduler()) {}
+  ~SessionImpl() override {
+    if (!closed_ && monitor_) fail(Error(ErrorCode::kAborted, "the process ended early"));
+    monitor_.reset();
+  }
+
+  base::Status open() {
+    GEARSHIFT_RETURN_IF_ERROR(options_.validate());
+    base::set_log_identity("rank " + std::to_string(options_.rank));
+    if (options_.world_size == 1) {
+      GEARSHIFT_ASSIGN_OR_RETURN(auto alone,
+                                 group::make_local_groups(*scheduler_, 1, options_.timeout));
+      world_ = std::move(alone[0]);
+    } else {
+      GEARSHIFT_RETURN_IF_ERROR(connect());
+      monitor_ = membership::Monitor::start(*world_);
+    }
+    if (!is_server()) {
+      std::vector<base::Rank> ranks;
+      for (int r = 0; r < world_size(); ++r) ranks.emplace_back(r);
+      workers_ = std::make_unique<group::Group>(world_->subgroup(ranks, kWorkersChannel));
+    }
+    return {};
+  }
+
+  base::Rank rank() const override { return base::Rank(options_.rank); }
+  int world_size() const override { return options_.world_size - options_.servers; }
+  int servers() const override { return options_.servers; }
+  bool is_server() const override { return options_.rank >= world_size(); }
+  base::Duration timeout() const override { return options_.timeout; }
+  group::Group& workers() override { return *workers_; }
+  membership::Monitor* monitor() override { return monitor_.get(); }
+  Error explain(const Error& error) override { return monitor_ ? monitor_->explain(error) : error; }
+  transport::Traffic traffic() const override { return world_->traffic(); }
+
+  base::Result<std::unique_ptr<strategy::Replica>> distribute(
+      strategy::ReplicaOptions options) override {
+    options.model = next_model_++;
+    return strategy::Replica::create(environment(), std::move(options));
+  }
+
+  base::Status serve() override {
+    if (!is_server()) {
+      return Error(ErrorCode::kInvalidArgument, "this process is a worker, not a server");
+    }
+    return strategy::run_server(environment());
+  }
+
+  std::string hang_report() const override {
+    if (monitor_) return monitor_->report_text();
+    const auto progress = world_->progress().snapshot();
+    return "world of one: step " + std::to_string(progress.step) + ", " + progress.operation;
+  }
+
+  void fail(const Error& error) override {
+    if (monitor_) monitor_->fail(error);
+  }
+
+  base::Status close() override {
+    if (std::exchange(closed_, true)) return {};
+    if (!monitor_) return {};
+    const std::optional<Error> failure = monitor_->failure();
+    base::Status status = failure ? base::Status(*failure) : base::Status();
+    if (!failure && !is_server()) status = strategy::release_servers(*world_, world_size());
+    monitor_->stop();
+    if (!failure)
+      world_->close(
+          scheduler_->after(std::min<base::Duration>(options_.timeout, std::chrono::seconds(5))));
+    return status;
+  }
+
+ private:
+  strategy::Environment environment() {
+    strategy::Environment e;
+    e.workers = workers_.get();
+    e.workers_count = world_size();
+    e.world = world_.get();
+    e.monitor = monitor_.get();
+    return e;
+  }
+
+  base::TimePoint start_deadline() const {
+    return scheduler_->after(options_.timeout * kStartTimeouts);
+  }
+
+  base::Status connect();
+  base::Status open_store();
+  base::Status await_everybody();
+  base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
+  bool wants(const std::string& transport) const {
+    const auto& names = options_.transports;
+    return names.empty() || std::find(names.begin(), names.end(), transport) != names.end();
+  }
+
+  SessionOptions options_;
+  std::unique_ptr<base::Scheduler> scheduler_;
+  std::string listen_host_ = "127.0.0.1";
+  std::unique_ptr<rendezvous::tcp::Server> store_server_;
+  std::unique_ptr<rendezvous::Store> store_;
+  std::shared_ptr<transport::Router> router_;
+  std::unique_ptr<group::Group> world_, workers_;
+  std::unique_ptr<membership::Monitor> monitor_;
+  std::uint16_t next_model_ = 0;
+  bool closed_ = false;
+};
+
+base::Status SessionImpl::connect() {
+  GEARSHIFT_RETURN_IF_ERROR(open_store());
+  GEARSHIFT_RETURN_IF_ERROR(await_everybody());
+  router_ = std::make_shared<transport::Router>(*scheduler_);
+  GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
+  group::ConnectOptions how;
+  how.rank = rank();
+  how.size = options_.world_size;
+  how.timeout = options_.timeout;
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      world_, group::connect(*scheduler_, router_, *store_, std::move(transports), how));
+  return {};
+}
+
+base::Status SessionImpl::open_store() {
+  if (options_.rdzv.rfind("file://", 0) == 0) {
+    GEARSHIFT_ASSIGN_OR_RETURN(store_,
+                               rendezvous::file::open(*scheduler_, options_.rdzv.substr(7)));
+    if (!options_.interface.empty()) listen_host_ = options_.interface;
+    return {};
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(const HostPort at, parse_address(options_.rdzv));
+  if (options_.nnodes > 1) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const bool loopback, rendezvous::tcp::resolves_to_loopback(at.host));
+    if (loopback) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "the rendezvous host '" + at.host +
+                       "' resolves to this machine's loopback address, which the other hosts "
+                       "cannot reach: use a name or address of rank 0's host in the common network "
+                       "(see /etc/hosts)");
+    }
+  }
+  if (options_.rank == 0 && options_.serve_store) {
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        store_server_, rendezvous::tcp::serve(*scheduler_, at.host, at.port, options_.token));
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::tcp::connect(*scheduler_, at.host, at.port,
+                                                              options_.token, start_deadline()));
+  if (!options_.interface.empty()) {
+    listen_host_ = options_.interface;
+    return {};
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(listen_host_,
+                             rendezvous::tcp::local_address_towards(at.host, at.port));
+  return {};
+}
+
+base::Status SessionImpl::await_everybody() {
+  const base::TimePoint deadline = start_deadline();
+  GEARSHIFT_RETURN_IF_ERROR(store_->set("arrived/" + std::to_string(options_.rank), "1"));
+  std::string missing;
+  Error last(ErrorCode::kTimeout, "");
+  for (int r = 0; r < options_.world_size; ++r) {
+    const base::Result<std::string> here = store_->get("arrived/" + std::to_string(r), deadline);
+    if (here) continue;
+    last = here.error();
+    if (last.code != ErrorCode::kTimeout) return last;
+    missing += (missing.empty() ? "" : ", ") + std::to_string(r);
+  }
+  if (missing.empty()) return {};
+  return Error(
+      ErrorCode::kTimeout,
+      "after " +
+          std::to_string(static_cast<int>(base::to_seconds(options_.timeout) * kStartTimeouts)) +
+          " s these of " + std::to_string(options_.world_size) +
+          " processes have not come to the rendezvous " + store_->address() + ": rank " + missing);
+}
+
+base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::make_transports() {
+  const transport::Identity identity{rank(), base::Generation(1), options_.token};
+  std::vector<std::shared_ptr<transport::Transport>> made;
+  if (wants("shm")) {
+    auto shm = transport::shm::create(*scheduler_, router_, identity);
+    if (shm) {
+      made.push_back(std::move(*shm));
+    } else {
+      GEARSHIFT_LOG_AT(kInfo, "runtime", "no shared memory: " << shm.error().message);
+    }
+  }
+  if (wants("tcp")) {
+    transport::tcp::Options tcp;
+    tcp.host = listen_host_;
+    GEARSHIFT_ASSIGN_OR_RETURN(auto transport,
+                               transport::tcp::create(*scheduler_, router_, identity, tcp));
+    made.push_back(std::move(transport));
+  }
+  if (made.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "none of the transports asked for is viable here; known are tcp and shm");
+  }
+  return made;
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<Session>> Session::create(const SessionOptions& options) {
+  auto session = std::make_unique<SessionImpl>(options);
+  GEARSHIFT_RETURN_IF_ERROR(session->open());
+  return std::unique_ptr<Session>(std::move(session));
+}
+
+}  // namespace gearshift::runtime

@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "gearshift/kernels/reduce.h"
+#include "strategy/replica_impl.h"
+
+namespace gearshift::strategy {
+namespace {
+
+/// Adds the time until its end to a sum.
+class Stopwatch {
+ public:
+  Stopwatch(base::Scheduler& scheduler, double& sum)
+      : scheduler_(scheduler), sum_(sum), begin_(scheduler.now()) {}
+  ~Stopwatch() { sum_ += base::to_seconds(scheduler_.now() - begin_); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  base::Scheduler& scheduler_;
+  double& sum_;
+  base::TimePoint begin_;
+};
+
+base::Status bad_index(std::uint32_t index) {
+  return base::Error(base::ErrorCode::kInvalidArgument,
+                     "there is no parameter " + std::to_string(index));
+}
+
+}  // namespace
+
+void ReplicaImpl::open_round() {
+  round_open_ = true;
+  std::fill(is_ready_.begin(), is_ready_.end(), false);
+  for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
+    missing_[b] = static_cast<std::uint32_t>(plan_.buckets[b].entries.size());
+  }
+  if (server_) return;
+  RoundInput input;
+  input.samples = samples_;
+  input.vote = decider_.vote(step_ + 1, epoch_);
+  input.loss_sum = pending_loss_;
+  input.loss_samples = pending_samples_;
+  pending_loss_ = pending_samples_ = 0;
+  reducer_->begin(input);
+}
+
+base::Status ReplicaImpl::backward_begin(double samples) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!(samples >= 0) || !std::isfinite(samples)) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "the number of samples must be finite and not negative");
+  }
+  samples_ = samples;
+  if (!round_open_) open_round();
+  return {};
+}
+
+base::Status ReplicaImpl::ready(std::uint32_t index) {
+  if (index >= plan_.parameters.size()) return bad_index(index);
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!round_open_) open_round();
+  if (is_ready_[index]) return {};
+  is_ready_[index] = true;
+  const std::uint32_t bucket = plan_.bucket_of[index];
+  if (--missing_[bucket] == 0) {
+    close(bucket, std::vector<bool>(plan_.buckets[bucket].entries.size(), true));
+  }
+  return {};
+}
+
+void ReplicaImpl::close(std::uint32_t bucket, const std::vector<bool>& present) {
+  if (!server_) {
+    reducer_->close_bucket(bucket, present);
+    return;
+  }
+  comm_->post(
+      [this, bucket] { return server_->client().stage(bucket, memory_->gradients(bucket)); });
+}
+
+base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool>& present) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (present.size() != plan_.parameters.size()) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "backward_end needs one flag per parameter");
+  }
+  if (!round_open_) open_round();
+  present_ = present;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    if (missing_[b] == 0 && !plan_.buckets[b].entries.empty()) continue;  // closed by `ready`
+    std::vector<bool> flags;
+    for (const Bucket::Entry& entry : plan_.buckets[b].entries) {
+      flags.push_back(present[entry.parameter]);
+      if (flags.back()) continue;
+      const base::Bytes memory = gradient(entry.parameter);
+      std::fill(memory.begin(), memory.end(), std::byte{0});
+    }
+    close(b, flags);
+  }
+  round_open_ = false;
+  if (server_) {
+    staged_ = true;
+    return present_;
+  }
+  Stopwatch watch(scheduler_, exposed_seconds_);
+  base::Result<RoundResult> result = reducer_->end();
+  if (!result) return told(result.error());
+  absorb(*result);
+  present_ = reducer_->present();
+  return present_;
+}
+
+void ReplicaImpl::absorb(const RoundResult& result) {
+  latest_round_ = result;
+  decider_.add_reduced_loss(epoch_, result.loss_sum, result.loss_samples);
+}
+
+base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  const bool by_server = server_ != nullptr;
+  base::Result<StepReport> report = by_server ? step_server(input) : step_all_reduce(input);
+  if (!report) return told(report.error());
+  environment_.workers->progress().set_step(base::Step(step_));
+  const bool voted =
+      !by_server && latest_round_.joined == 0 && latest_round_.votes == environment_.workers_count;
+  if (!by_server && latest_round_.joined == 0 && latest_round_.votes != 0 && !voted) {
+    return told(base::Error(base::ErrorCode::kMismatch,
+                            "the switch policy decided differently on different ranks (" +
+                                std::to_string(latest_round_.votes) + " of " +
+                                std::to_string(environment_.workers_count) +
+                                " want to switch): it must depend on the metrics only"));
+  }
+  latest_round_.votes = 0;
+  auto switched = switch_if_due(voted);
+  if (!switched) return told(switched.error());
+  report->switched = *switched;
+  return report;
+}
+
+base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
+  // Losses travel with the next round's control values, under the epoch that is current then.
+  epoch_ = input.epoch;
+  if (!std::isnan(input.loss)) {
+    pending_loss_ += input.loss * samples_;
+    pending_samples_ += samples_;
+  }
+  ++step_;
+  return StepReport{step_, false, std::nullopt};
+}
+
+base::Status ReplicaImpl::stage_modified(const std::vector<bool>& modified) {
+  GEARSHIFT_RETURN_IF_ERROR(comm_->drain());
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    if (staged_ && (b >= modified.size() || !modified[b])) continue;
+    GEARSHIFT_RETURN_IF_ERROR(server_->client().stage(b, memory_->gradients(b)));
+  }
+  return {};
+}
+
+base::Result<double> ReplicaImpl::clip_factor(const StepInput& input) const {
+  const ParameterServer& config = server_->config();
+  const double limit = input.clip_norm > 0 ? input.clip_norm : config.clip_norm;
+  if (limit <= 0 || config.consistency.is_synchronous()) return input.gradient_factor;
+  double squares = 0;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    squares += kernels::norm_part(plan_.buckets[b].dtype, memory_->gradients(b)).sum_of_squares;
+  }
+  const double norm = std::sqrt(squares) * std::abs(input.gradient_factor);
+  return input.gradient_factor * std::min(1.0, limit / (norm + 1e-6));
+}
+
+base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
+  Stopwatch watch(scheduler_, exposed_seconds_);
+  epoch_ = input.epoch;
+  GEARSHIFT_RETURN_IF_ERROR(stage_modified(input.modified));
+  ps::Commit commit;
+  commit.step = step_ + 1;
+  commit.epoch = input.epoch;
+  commit.samples = samples_;
+  commit.loss = input.loss;
+  commit.skip = input.skip;
+  commit.clip_norm = input.clip_norm;
+  commit.present = present_;
+  commit.hypers = input.hypers;
+  GEARSHIFT_ASSIGN_OR_RETURN(commit.gradient_factor, clip_factor(input));
+  GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply reply,
+                             server_->client().commit(commit, memory_->all_parameters()));
+  staged_ = false;
+  ++step_;
+  ++pushes_;
+  staleness_sum_ += static_cast<double>(reply.staleness);
+  max_staleness_ = std::max(max_staleness_, reply.staleness);
+  leave_after_ = std::max(leave_after_, reply.leave_after);
+  GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
+  return StepReport{step_, reply.skipped, std::nullopt};
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+
+#include "gearshift/transport/message.h"
+
+namespace gearshift::strategy {
+
+/// Models of one job, and servers of one model before their channels are used again.
+inline constexpr std::uint16_t kMaxModels = 16;
+inline constexpr std::uint16_t kMaxIncarnations = 128;
+
+/// Channels of model m's groups. The user's own collectives run on channel 0.
+constexpr std::uint16_t reducer_channel(std::uint16_t m) {
+  return static_cast<std::uint16_t>(0x0100 + m * 8);
+}
+constexpr std::uint16_t control_channel(std::uint16_t m) {
+  return static_cast<std::uint16_t>(reducer_channel(m) + 1);
+}
+constexpr std::uint16_t server_channel(std::uint16_t m) {
+  return static_cast<std::uint16_t>(reducer_channel(m) + 2);
+}
+constexpr std::uint16_t shards_channel(std::uint16_t m) {
+  return static_cast<std::uint16_t>(reducer_channel(m) + 3);
+}
+
+/// Number by which parameter-server messages name a model's n-th server.
+constexpr std::uint16_t wire_model(std::uint16_t model, std::int64_t incarnation) {
+  return static_cast<std::uint16_t>(model * kMaxIncarnations + incarnation % kMaxIncarnations);
+}
+
+/// Orders to a dedicated server process, and what its shard 0 tells worker 0 of model m.
+inline constexpr std::uint16_t kServerHostService = 0xF010;
+constexpr std::uint16_t commit_news_service(std::uint16_t m) {
+  return static_cast<std::uint16_t>(0xF020 + m);
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,104 @@
+#include "gearshift/strategy/config.h"
+
+#include <cmath>
+#include <sstream>
+
+namespace gearshift::strategy {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+using base::Status;
+
+std::string describe(const AllReduce& s) {
+  return "all_reduce(algorithm=" + std::string(collectives::to_string(s.algorithm)) + ")";
+}
+
+std::string describe(const ParameterServer& s) {
+  static constexpr const char* kScaling[] = {"auto", "keep", "divide", "sqrt"};
+  std::ostringstream text;
+  text << "parameter_server(consistency=" << s.consistency.to_string() << ", shards=" << s.shards
+       << ", servers=" << s.servers << ", clip_norm=" << s.clip_norm
+       << ", lr_scaling=" << kScaling[static_cast<int>(s.lr_scaling)]
+       << ", divergence_factor=" << s.divergence_factor << ")";
+  return text.str();
+}
+
+std::string describe(const Phase& phase) {
+  return std::visit([](const auto& p) { return describe(p); }, phase);
+}
+
+std::string describe(const StrategySwitch& s) {
+  return "switch(start=" + describe(s.start) + ", then=" + describe(s.then) +
+         ", policy=" + s.policy->name() + ", back=" + (s.back ? s.back->name() : "never") + ")";
+}
+
+Status check(const AllReduce&, int, int) { return {}; }
+
+Status check(const ParameterServer& s, int workers, int servers) {
+  GEARSHIFT_RETURN_IF_ERROR(s.consistency.validate());
+  if (s.servers >= 0 && s.servers != servers) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "the strategy wants " + std::to_string(s.servers) +
+                     " dedicated servers, but the job was started with " + std::to_string(servers) +
+                     ": start it with `gearshift run --servers " + std::to_string(s.servers) + "`");
+  }
+  if (s.shards < 0 || s.shards > workers) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "shards must be between 0 (one per worker) and the number of workers, " +
+                     std::to_string(workers) + "; got " + std::to_string(s.shards));
+  }
+  if (servers > 0 && s.shards != 0 && s.shards != servers) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "with dedicated servers there is one shard in each: leave shards out");
+  }
+  if (!(s.clip_norm >= 0) || !(s.divergence_factor >= 0)) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "clip_norm and divergence_factor must not be negative");
+  }
+  return {};
+}
+
+Status check(const Phase& phase, int workers, int servers) {
+  return std::visit([&](const auto& p) { return check(p, workers, servers); }, phase);
+}
+
+}  // namespace
+
+std::string to_string(const Phase& phase) {
+  if (const auto* server = std::get_if<ParameterServer>(&phase)) {
+    return "parameter_server(" + server->consistency.to_string() + ")";
+  }
+  return "all_reduce";
+}
+
+Status Strategy::validate(int workers, int servers) const {
+  if (bucket_bytes == 0) return Error(ErrorCode::kInvalidArgument, "bucket_bytes must be positive");
+  const auto* s = std::get_if<StrategySwitch>(&kind);
+  if (s == nullptr) {
+    return std::holds_alternative<AllReduce>(kind)
+               ? Status()
+               : check(std::get<ParameterServer>(kind), workers, servers);
+  }
+  GEARSHIFT_RETURN_IF_ERROR(check(s->start, workers, servers));
+  GEARSHIFT_RETURN_IF_ERROR(check(s->then, workers, servers));
+  if (s->start.index() == s->then.index()) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "a switch goes from all-reduce to a parameter server or the other way round; got " +
+            strategy::to_string(s->start) + " and " + strategy::to_string(s->then));
+  }
+  if (s->policy == nullptr) return Error(ErrorCode::kInvalidArgument, "a switch needs a policy");
+  GEARSHIFT_RETURN_IF_ERROR(s->policy->validate(total_steps));
+  if (s->back != nullptr) GEARSHIFT_RETURN_IF_ERROR(s->back->validate(total_steps));
+  return {};
+}
+
+std::string Strategy::to_string() const {
+  std::ostringstream text;
+  text << std::visit([](const auto& k) { return describe(k); }, kind)
+       << " bucket_bytes=" << bucket_bytes << " total_steps=" << total_steps;
+  return text.str();
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,134 @@
+#include "strategy/decider.h"
+
+#include <algorithm>
+#include <mutex>
+
+namespace gearshift::strategy {
+
+using Lock = std::lock_guard<base::Monitor>;
+
+Decider::Decider(base::Scheduler& scheduler, Strategy strategy, int workers)
+    : strategy_(std::move(strategy)),
+      monitor_(scheduler.make_monitor()),
+      worker_epoch_(static_cast<std::size_t>(workers), 0) {}
+
+Phase Decider::phase() const {
+  Lock lock(*monitor_);
+  if (const auto* s = std::get_if<StrategySwitch>(&strategy_.kind)) {
+    return in_second_ ? s->then : s->start;
+  }
+  if (const auto* s = std::get_if<ParameterServer>(&strategy_.kind)) return *s;
+  return std::get<AllReduce>(strategy_.kind);
+}
+
+void Decider::advance(std::int64_t step) {
+  Lock lock(*monitor_);
+  phase_begin_ = step;
+  in_second_ = !in_second_;
+  wanted_ = false;
+  inputs_.clear();
+  staleness_sum_ = 0;
+  commits_ = 0;
+}
+
+Policy* Decider::policy() const {
+  const auto* s = std::get_if<StrategySwitch>(&strategy_.kind);
+  if (s == nullptr) return nullptr;
+  return in_second_ ? s->back.get() : s->policy.get();
+}
+
+std::optional<std::int64_t> Decider::known_step() const {
+  Lock lock(*monitor_);
+  const Policy* p = policy();
+  return p == nullptr ? std::nullopt : p->known_step(strategy_.total_steps);
+}
+
+Metrics Decider::metrics(std::int64_t step, std::int64_t epoch) const {
+  Metrics m;
+  m.step = step;
+  m.total_steps = strategy_.total_steps;
+  m.epoch = epoch;
+  m.loss = history_.latest();
+  m.epoch_losses = history_.finished();
+  const auto* s = std::get_if<StrategySwitch>(&strategy_.kind);
+  if (s != nullptr) m.strategy = strategy::to_string(in_second_ ? s->then : s->start);
+  m.staleness = commits_ > 0 ? staleness_sum_ / static_cast<double>(commits_) : 0;
+  return m;
+}
+
+void Decider::add_reduced_loss(std::int64_t epoch, double loss_sum, double samples) {
+  Lock lock(*monitor_);
+  history_.close_before(epoch);
+  history_.add(epoch, loss_sum, samples);
+}
+
+bool Decider::vote(std::int64_t step, std::int64_t epoch) {
+  Lock lock(*monitor_);
+  Policy* p = policy();
+  if (p == nullptr) return false;
+  if (wanted_) return true;
+  if (const std::optional<std::int64_t> due = p->known_step(strategy_.total_steps)) {
+    // A rank may jump over the step when it takes over another's state at a join.
+    wanted_ = phase_begin_ < *due && *due <= step;
+    inputs_ = "step " + std::to_string(step) + ", due after " + std::to_string(*due);
+    return wanted_;
+  }
+  // The last loss of an epoch is reduced with the first step of the next.
+  history_.close_before(epoch);
+  Verdict verdict = p->decide(metrics(step, epoch));
+  wanted_ = verdict.switch_now;
+  if (!verdict.inputs.empty()) inputs_ = std::move(verdict.inputs);
+  return wanted_;
+}
+
+void Decider::forget_wish() {
+  Lock lock(*monitor_);
+  wanted_ = false;
+}
+
+std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
+  Lock lock(*monitor_);
+  staleness_sum_ += static_cast<double>(info.staleness);
+  ++commits_;
+  history_.add(info.epoch, info.loss * info.samples, info.samples);
+  worker_epoch_[static_cast<std::size_t>(info.worker)] = info.epoch;
+  history_.close_before(*std::min_element(worker_epoch_.begin(), worker_epoch_.end()));
+  Policy* p = policy();
+  if (p == nullptr || wanted_ || info.highest_step <= seen_step_) return std::nullopt;
+  if (p->known_step(strategy_.total_steps)) return std::nullopt;  // every rank leaves by itself
+  seen_step_ = info.highest_step;
+  Verdict verdict = p->decide(metrics(info.highest_step, info.epoch));
+  if (!verdict.inputs.empty()) inputs_ = std::move(verdict.inputs);
+  if (!verdict.switch_now) return std::nullopt;
+  wanted_ = true;
+  // A worker that was answered for highest_step already learns of it one step later.
+  return info.highest_step + 1;
+}
+
+std::string Decider::policy_name() const {
+  Lock lock(*monitor_);
+  const Policy* p = policy();
+  return p == nullptr ? "" : p->name();
+}
+
+std::string Decider::inputs() const {
+  Lock lock(*monitor_);
+  return inputs_;
+}
+
+double Decider::latest_loss() const {
+  Lock lock(*monitor_);
+  return history_.latest();
+}
+
+std::vector<std::byte> Decider::pack_history() const {
+  Lock lock(*monitor_);
+  return history_.pack();
+}
+
+base::Status Decider::unpack_history(const std::vector<std::byte>& bytes) {
+  Lock lock(*monitor_);
+  return history_.unpack(bytes);
+}
+
+}  // namespace gearshift::strategy

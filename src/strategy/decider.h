@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/scheduler.h"
+#include "gearshift/ps/shard.h"
+#include "gearshift/strategy/config.h"
+#include "strategy/loss_history.h"
+
+namespace gearshift::strategy {
+
+/// Which phase is in force, and when the next one begins. Holds the metrics that policies see.
+/// Thread-safety: all methods (shard 0 calls `on_commit` from its own task).
+class Decider {
+ public:
+  Decider(base::Scheduler& scheduler, Strategy strategy, int workers);
+
+  Phase phase() const;
+  bool uses_server() const { return std::holds_alternative<ParameterServer>(phase()); }
+  /// Goes over to the other phase, which begins after `step`.
+  void advance(std::int64_t step);
+
+  /// The step after which every rank leaves the phase in force, when that is known beforehand.
+  std::optional<std::int64_t> known_step() const;
+  /// All-Reduce: losses of one finished step, equal on all ranks.
+  void add_reduced_loss(std::int64_t epoch, double loss_sum, double samples);
+  /// All-Reduce: does this rank want to switch after `step`? Once wanted, stays wanted until the
+  /// phase ends, so that a switch that had to wait is not lost.
+  bool vote(std::int64_t step, std::int64_t epoch);
+  /// Ranks that had joined did not see what this rank saw: all ask their policy anew.
+  void forget_wish();
+  /// Server, on the rank that decides: news of one commit. Returns the step after which all leave.
+  std::optional<std::int64_t> on_commit(const ps::CommitInfo& info);
+
+  /// Name of the policy in force and the inputs of its last verdict, for the decision log.
+  std::string policy_name() const;
+  std::string inputs() const;
+  double latest_loss() const;
+
+  std::vector<std::byte> pack_history() const;
+  base::Status unpack_history(const std::vector<std::byte>& bytes);
+
+ private:
+  Policy* policy() const;
+  Metrics metrics(std::int64_t step, std::int64_t epoch) const;
+
+  const Strategy strategy_;
+  std::unique_ptr<base::Monitor> monitor_;
+  bool in_second_ = false;
+  bool wanted_ = false;
+  std::int64_t phase_begin_ = 0;  ///< step after which the phase in force began
+  std::string inputs_;
+  LossHistory history_;
+  // Under a server:
+  std::vector<std::int64_t> worker_epoch_;
+  std::int64_t seen_step_ = 0;
+  double staleness_sum_ = 0;
+  std::int64_t commits_ = 0;
+};
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,230 @@
+#include <algorithm>
+
+#include "gearshift/base/log.h"
+#include "gearshift/collectives/collectives.h"
+#include "gearshift/kernels/reduce.h"
+#include "strategy/agreement.h"
+#include "strategy/replica_impl.h"
+
+namespace gearshift::strategy {
+namespace {
+
+/// At a meeting ranks wait for others that still compute, which may take long while all is well:
+/// heartbeats find the dead and the frozen, this bounds the rest.
+constexpr int kMeetingTimeouts = 20;
+
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+  a ^= b + 0x9E3779B97F4A7C15ULL + (a << 6U) + (a >> 2U);
+  return a;
+}
+
+collectives::Options labelled(const std::string& label) {
+  collectives::Options options;
+  options.label = label;
+  return options;
+}
+
+}  // namespace
+
+base::Result<std::optional<SwitchRecord>> ReplicaImpl::switch_if_due(bool voted) {
+  bool due = voted;
+  if (server_) {
+    const std::optional<std::int64_t> known = decider_.known_step();
+    due = (known && checked_step_ < *known && *known <= step_) ||
+          (leave_after_ > 0 && step_ >= leave_after_);
+    if (due) {
+      GEARSHIFT_RETURN_IF_ERROR(server_->client().leave(step_));
+      GEARSHIFT_ASSIGN_OR_RETURN(const bool all_joined, meet(Intent::kSwitch));
+      due = !all_joined;
+    }
+  }
+  checked_step_ = step_;
+  if (!due) return std::optional<SwitchRecord>();
+  GEARSHIFT_ASSIGN_OR_RETURN(SwitchRecord record, hand_over());
+  return std::optional<SwitchRecord>(std::move(record));
+}
+
+base::Result<SwitchRecord> ReplicaImpl::hand_over() {
+  const base::TimePoint begin = scheduler_.now();
+  const transport::Traffic before = environment_.world->traffic();
+  SwitchRecord record;
+  record.from = strategy::to_string(decider_.phase());
+  record.policy = decider_.policy_name();
+  record.inputs = decider_.inputs();
+  const bool to_server = server_ == nullptr;
+  if (!to_server) {
+    GEARSHIFT_RETURN_IF_ERROR(close_server());
+  } else {
+    GEARSHIFT_RETURN_IF_ERROR(compare_replicas("before the switch"));
+  }
+  if (record.inputs.empty()) record.inputs = "step " + std::to_string(step_);
+  decider_.advance(step_);
+  leave_after_ = 0;
+  record.step = step_;
+  record.to = strategy::to_string(decider_.phase());
+  if (to_server) GEARSHIFT_RETURN_IF_ERROR(open_server());
+  GEARSHIFT_ASSIGN_OR_RETURN(record.parameter_hash, compare_replicas("after the switch"));
+  const transport::Traffic after = environment_.world->traffic();
+  record.bytes_moved =
+      after.bytes_sent - before.bytes_sent + after.bytes_received - before.bytes_received;
+  record.seconds = base::to_seconds(scheduler_.now() - begin);
+  checked_step_ = step_;
+  switches_.push_back(record);
+  GEARSHIFT_LOG_AT(kInfo, "strategy",
+                   "switched from " << record.from << " to " << record.to << " after step "
+                                    << record.step << " in " << record.seconds << " s ("
+                                    << record.policy << ": " << record.inputs << ")");
+  return record;
+}
+
+base::Status ReplicaImpl::open_server() {
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<ps::StateEntry> state,
+                             options_.bridge->export_state());
+  ServerPhaseOptions options;
+  options.config = std::get<ParameterServer>(decider_.phase());
+  options.optimizer = *options_.optimizer;
+  options.model = options_.model;
+  options.incarnation = incarnations_++;
+  options.first_step = step_;
+  if (environment_.world->rank().value == 0) {
+    options.on_commit = [this](const ps::CommitInfo& info) { return decider_.on_commit(info); };
+  }
+  options.on_failure = [monitor = environment_.monitor](const base::Error& error) {
+    if (monitor != nullptr) monitor->fail(error);
+  };
+  GEARSHIFT_ASSIGN_OR_RETURN(server_, ServerPhase::open(environment_, plan_, *memory_, control_,
+                                                        std::move(options), state));
+  staged_ = false;
+  return {};
+}
+
+base::Status ReplicaImpl::close_server() {
+  GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
+  GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
+  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("last updates before switch")));
+  GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
+                             server_->client().pull(memory_->all_parameters()));
+  static_cast<void>(fresh);
+  GEARSHIFT_ASSIGN_OR_RETURN(std::vector<ps::StateEntry> state, fetch_state());
+  GEARSHIFT_RETURN_IF_ERROR(options_.bridge->import_state(std::move(state)));
+  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("end of parameter servers")));
+  GEARSHIFT_RETURN_IF_ERROR(server_->close());
+  server_.reset();
+  // Worker 0 alone has seen all losses; from here on every rank decides by itself again.
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const std::vector<std::byte> history,
+      broadcast_blob(control_, decider_.pack_history(), base::Rank(0), "loss history"));
+  GEARSHIFT_RETURN_IF_ERROR(decider_.unpack_history(history));
+  return sync_steps_after_server();
+}
+
+base::Status ReplicaImpl::sync_steps_after_server() {
+  GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
+  if (!memory_->buffers().empty()) {
+    GEARSHIFT_RETURN_IF_ERROR(
+        collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers")));
+  }
+  return {};
+}
+
+base::Result<base::Rank> ReplicaImpl::furthest_rank() {
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> steps,
+                             gather_u64(control_, static_cast<std::uint64_t>(step_),
+                                        "comparing steps", control_.timeout()));
+  const auto most = std::max_element(steps.begin(), steps.end());
+  step_ = static_cast<std::int64_t>(*most);
+  return base::Rank(static_cast<int>(most - steps.begin()));
+}
+
+base::Result<bool> ReplicaImpl::meet(Intent intent) {
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const std::vector<std::uint64_t> intents,
+      gather_u64(control_, static_cast<std::uint64_t>(intent), "waiting for the other ranks",
+                 control_.timeout() * kMeetingTimeouts));
+  return std::all_of(intents.begin(), intents.end(), [](std::uint64_t i) {
+    return i == static_cast<std::uint64_t>(Intent::kJoin);
+  });
+}
+
+base::Result<std::uint64_t> ReplicaImpl::compare_replicas(const std::string& when) {
+  std::uint64_t mine = 0;
+  for (const base::Bytes bucket : memory_->all_parameters()) {
+    mine = mix(mine, kernels::hash64(bucket));
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> all,
+                             gather_u64(control_, mine, "comparing replicas", control_.timeout()));
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    if (all[r] == all[0]) continue;
+    return base::Error(base::ErrorCode::kMismatch,
+                       "replicas differ " + when + ": rank " + std::to_string(r) +
+                           " has other parameters than rank 0; every rank must apply the same "
+                           "updates (a rank-dependent learning rate or clipping?)",
+                       static_cast<int>(r));
+  }
+  return mine;
+}
+
+base::Status ReplicaImpl::broadcast_model(base::Rank root) {
+  for (const base::Bytes bucket : memory_->all_parameters()) {
+    GEARSHIFT_RETURN_IF_ERROR(
+        collectives::broadcast(control_, bucket, root, labelled("broadcast parameters")));
+  }
+  return collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers"));
+}
+
+base::Result<Replica::JoinReport> ReplicaImpl::join() {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (server_) {
+    const base::Status left = server_->client().leave(step_);
+    if (!left) return told(left.error());
+  }
+  while (server_) {
+    base::Result<bool> all_joined = meet(Intent::kJoin);
+    if (!all_joined) return told(all_joined.error());
+    if (*all_joined) {
+      const base::Status joined = join_server();
+      if (!joined) return told(joined.error());
+      return JoinReport{base::Rank(0), false};
+    }
+    base::Result<SwitchRecord> record = hand_over();  // the others switch meanwhile
+    if (!record) return told(record.error());
+  }
+  base::Result<JoinReport> report = join_all_reduce();
+  if (!report) return told(report.error());
+  return report;
+}
+
+base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce() {
+  while (true) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
+                               reducer_->shadow_round(pending_loss_, pending_samples_));
+    pending_loss_ = pending_samples_ = 0;
+    absorb(round);
+    if (round.joined == environment_.workers_count) break;
+  }
+  const std::int64_t mine = step_;
+  GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const std::vector<std::uint64_t> behind,
+      gather_u64(control_, mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+  const bool differs = std::find(behind.begin(), behind.end(), 1U) != behind.end();
+  if (differs) {
+    GEARSHIFT_RETURN_IF_ERROR(broadcast_model(root));
+    decider_.forget_wish();
+  }
+  return JoinReport{root, differs};
+}
+
+base::Status ReplicaImpl::join_server() {
+  GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
+  GEARSHIFT_RETURN_IF_ERROR(sync_steps_after_server());
+  GEARSHIFT_RETURN_IF_ERROR(server_->client().enter(step_));
+  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
+  GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
+                             server_->client().pull(memory_->all_parameters()));
+  static_cast<void>(fresh);
+  // Nobody pushes before everybody has the same parameters.
+  return collectives::barrier(control_, labelled("join"));
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,169 @@
+#include "strategy/reducer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "gearshift/kernels/reduce.h"
+
+namespace gearshift::strategy {
+namespace {
+
+/// Ranks whose activity bits travel in one double: sums of distinct powers below 2^53 are exact.
+constexpr int kRanksPerWord = 48;
+constexpr std::size_t kFixedWords = 5;
+
+base::Rank lowest_active(const std::vector<double>& control) {
+  for (std::size_t word = kFixedWords; word < control.size(); ++word) {
+    auto bits = static_cast<std::uint64_t>(control[word]);
+    for (int bit = 0; bit < kRanksPerWord; ++bit, bits >>= 1U) {
+      if ((bits & 1U) != 0) {
+        return base::Rank(static_cast<int>(word - kFixedWords) * kRanksPerWord + bit);
+      }
+    }
+  }
+  return base::Rank(0);
+}
+
+}  // namespace
+
+Reducer::Reducer(group::Group group, const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
+                 collectives::Algorithm algorithm)
+    : group_(std::move(group)),
+      plan_(plan),
+      memory_(memory),
+      comm_(comm),
+      algorithm_(algorithm),
+      closed_(plan.buckets.size()),
+      is_closed_(plan.buckets.size(), false),
+      present_(plan.parameters.size(), false) {}
+
+void Reducer::begin(const RoundInput& input) {
+  next_bucket_ = 0;
+  std::fill(is_closed_.begin(), is_closed_.end(), false);
+  samples_ = input.samples;
+  comm_.post([this, input] { return exchange_control(input); });
+}
+
+void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
+  closed_[bucket] = std::move(present);
+  is_closed_[bucket] = true;
+  while (next_bucket_ < plan_.buckets.size() && is_closed_[next_bucket_]) {
+    const std::uint32_t b = next_bucket_++;
+    comm_.post([this, b] { return reduce_bucket(b); });
+  }
+}
+
+base::Result<RoundResult> Reducer::end() {
+  if (!memory_.buffers().empty()) comm_.post([this] { return broadcast_buffers(); });
+  GEARSHIFT_RETURN_IF_ERROR(comm_.drain());
+  return result_;
+}
+
+base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_samples) {
+  RoundInput input;
+  input.loss_sum = loss_sum;
+  input.loss_samples = loss_samples;
+  input.samples = 0;
+  input.joined = true;
+  begin(input);
+  GEARSHIFT_RETURN_IF_ERROR(comm_.drain());
+  if (result_.joined == group_.size()) return result_;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    const base::Bytes gradients = memory_.gradients(b);
+    std::fill(gradients.begin(), gradients.end(), std::byte{0});
+    close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), false));
+  }
+  return end();
+}
+
+base::Status Reducer::exchange_control(const RoundInput& input) {
+  const auto size = static_cast<std::size_t>(group_.size());
+  std::vector<double> control(kFixedWords + (size + kRanksPerWord - 1) / kRanksPerWord, 0.0);
+  control[0] = input.samples;
+  control[1] = input.joined ? 1 : 0;
+  control[2] = input.vote ? 1 : 0;
+  control[3] = input.loss_sum;
+  control[4] = input.loss_samples;
+  const int rank = group_.rank().value;
+  if (!input.joined) {
+    control[kFixedWords + static_cast<std::size_t>(rank / kRanksPerWord)] =
+        std::ldexp(1.0, rank % kRanksPerWord);
+  }
+  collectives::Options options;
+  options.label = "step control";
+  GEARSHIFT_RETURN_IF_ERROR(
+      collectives::all_reduce(group_, std::as_writable_bytes(std::span(control)), base::DType::kF64,
+                              base::ReduceOp::kSum, options));
+  result_ = {control[0], static_cast<int>(control[1]), static_cast<int>(control[2]), control[3],
+             control[4], lowest_active(control)};
+  return {};
+}
+
+base::Status Reducer::reduce_bucket(std::uint32_t bucket) {
+  write_counts(bucket);
+  if (group_.size() > 1) {
+    const Bucket& spec = plan_.buckets[bucket];
+    const double factor = result_.samples > 0 ? samples_ / result_.samples : 0;
+    kernels::scale(spec.dtype, memory_.gradients(bucket), factor);
+    collectives::Options options;
+    options.algorithm = algorithm_;
+    options.label = "all_reduce bucket " + std::to_string(bucket);
+    GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group_, memory_.gradients_and_counts(bucket),
+                                                      spec.dtype, base::ReduceOp::kSum, options));
+  }
+  read_counts(bucket);
+  return {};
+}
+
+base::Status Reducer::broadcast_buffers() {
+  collectives::Options options;
+  options.label = "broadcast buffers";
+  return collectives::broadcast(group_, memory_.buffers(), result_.root, options);
+}
+
+namespace {
+
+/// The counts behind a bucket's data, as one byte range per entry.
+base::Bytes count_of(base::Bytes gradients_and_counts, const Bucket& bucket, std::size_t entry) {
+  const std::size_t width = base::size_of(bucket.dtype);
+  return gradients_and_counts.subspan(bucket.bytes + entry * width, width);
+}
+
+}  // namespace
+
+void Reducer::write_counts(std::uint32_t bucket) {
+  const Bucket& spec = plan_.buckets[bucket];
+  for (std::size_t i = 0; i < spec.entries.size(); ++i) {
+    const base::Bytes count = count_of(memory_.gradients_and_counts(bucket), spec, i);
+    std::fill(count.begin(), count.end(), std::byte{0});
+    if (!closed_[bucket][i]) continue;
+    // One in any of the float types: only zero or not zero is read back.
+    switch (spec.dtype) {
+      case base::DType::kF64: {
+        const double one = 1;
+        std::memcpy(count.data(), &one, sizeof one);
+        break;
+      }
+      case base::DType::kF32: {
+        const float one = 1;
+        std::memcpy(count.data(), &one, sizeof one);
+        break;
+      }
+      default: {
+        const std::uint16_t one = spec.dtype == base::DType::kF16 ? 0x3C00 : 0x3F80;
+        std::memcpy(count.data(), &one, sizeof one);
+      }
+    }
+  }
+}
+
+void Reducer::read_counts(std::uint32_t bucket) {
+  const Bucket& spec = plan_.buckets[bucket];
+  for (std::size_t i = 0; i < spec.entries.size(); ++i) {
+    const base::Bytes count = count_of(memory_.gradients_and_counts(bucket), spec, i);
+    present_[spec.entries[i].parameter] =
+        std::any_of(count.begin(), count.end(), [](std::byte b) { return b != std::byte{0}; });
+  }
+}
+
+}  // namespace gearshift::strategy

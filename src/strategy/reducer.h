@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "gearshift/collectives/collectives.h"
+#include "gearshift/group/group.h"
+#include "gearshift/strategy/plan.h"
+#include "strategy/comm_task.h"
+#include "strategy/memory.h"
+
+namespace gearshift::strategy {
+
+/// What this rank brings to one round (one backward) of the all-reduce strategy.
+struct RoundInput {
+  double samples = 1;       ///< weight of this rank's gradient; 0 when it has joined
+  bool joined = false;      ///< out of batches
+  bool vote = false;        ///< its policy says: switch after this step
+  double loss_sum = 0;      ///< loss × samples of this rank's steps not yet reported
+  double loss_samples = 0;  ///< the samples belonging to loss_sum
+};
+
+/// What all ranks know after it.
+struct RoundResult {
+  double samples = 0;
+  int joined = 0;
+  int votes = 0;
+  double loss_sum = 0;
+  double loss_samples = 0;
+  base::Rank root;  ///< lowest rank that has not joined
+};
+
+/// The all-reduce strategy's rounds: control values first, then buckets in the plan's order while
+/// backward runs, then the non-trainable state.
+///
+/// Each gradient is scaled by samples / total samples before it is summed, so that the result is
+/// the mean over all samples however they are spread. Cost per round: one all-reduce of
+/// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+class Reducer {
+ public:
+  Reducer(group::Group group, const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
+          collectives::Algorithm algorithm);
+
+  void begin(const RoundInput& input);
+  /// The bucket's gradients are in place; `counts[i]` says whether entry i has one on this rank.
+  /// Buckets may be closed in any order; they are reduced in the plan's.
+  void close_bucket(std::uint32_t bucket, std::vector<bool> present);
+  /// Waits for the round. All buckets must have been closed.
+  base::Result<RoundResult> end();
+  /// Who has a gradient on any rank, after `end`.
+  const std::vector<bool>& present() const { return present_; }
+  /// A round of a rank without batches. When all have joined, no bucket was reduced.
+  base::Result<RoundResult> shadow_round(double loss_sum, double loss_samples);
+
+  group::Group& group() { return group_; }
+
+ private:
+  base::Status exchange_control(const RoundInput& input);
+  base::Status reduce_bucket(std::uint32_t bucket);
+  base::Status broadcast_buffers();
+  void write_counts(std::uint32_t bucket);
+  void read_counts(std::uint32_t bucket);
+
+  group::Group group_;
+  const BucketPlan& plan_;
+  BucketMemory& memory_;
+  CommTask& comm_;
+  collectives::Algorithm algorithm_;
+  std::vector<std::vector<bool>> closed_;  ///< presence of closed buckets; empty: open
+  std::vector<bool> is_closed_;
+  std::uint32_t next_bucket_ = 0;  ///< first one not handed to the comm task
+  double samples_ = 1;
+  RoundResult result_;
+  std::vector<bool> present_;
+};
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,210 @@
+#include <algorithm>
+#include <cmath>
+
+#include "gearshift/collectives/collectives.h"
+#include "strategy/agreement.h"
+#include "strategy/channels.h"
+#include "strategy/replica_impl.h"
+
+namespace gearshift::strategy {
+namespace {
+
+bool has_server(const Strategy& strategy) {
+  return !std::holds_alternative<AllReduce>(strategy.kind);
+}
+
+base::Status check(const Environment& environment, const ReplicaOptions& options) {
+  GEARSHIFT_RETURN_IF_ERROR(options.strategy.validate(
+      environment.workers_count, environment.world->size() - environment.workers_count));
+  if (options.model >= kMaxModels) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "a job can distribute at most " + std::to_string(kMaxModels) + " models");
+  }
+  if (has_server(options.strategy) && (!options.optimizer || options.bridge == nullptr)) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "a parameter server applies the optimizer itself, so it needs one; without "
+                       "an optimizer use the all-reduce strategy");
+  }
+  return {};
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<Replica>> Replica::create(Environment environment,
+                                                       ReplicaOptions options) {
+  GEARSHIFT_RETURN_IF_ERROR(check(environment, options));
+  GEARSHIFT_ASSIGN_OR_RETURN(BucketPlan plan,
+                             BucketPlan::make(options.parameters, options.strategy.bucket_bytes));
+  auto replica = std::make_unique<ReplicaImpl>(environment, std::move(options), std::move(plan));
+  GEARSHIFT_RETURN_IF_ERROR(replica->prepare());
+  return std::unique_ptr<Replica>(std::move(replica));
+}
+
+ReplicaImpl::ReplicaImpl(Environment environment, ReplicaOptions options, BucketPlan plan)
+    : environment_(environment),
+      options_(std::move(options)),
+      plan_(std::move(plan)),
+      scheduler_(environment.workers->scheduler()),
+      control_(environment.workers->with_channel(control_channel(options_.model))),
+      decider_(scheduler_, options_.strategy, environment.workers_count),
+      missing_(plan_.buckets.size()),
+      ready_(plan_.buckets.size()),
+      is_ready_(plan_.parameters.size(), false),
+      present_(plan_.parameters.size(), false) {}
+
+ReplicaImpl::~ReplicaImpl() = default;
+
+base::Status ReplicaImpl::prepare() {
+  GEARSHIFT_RETURN_IF_ERROR(checked(check_agreement(control_, description())));
+  GEARSHIFT_ASSIGN_OR_RETURN(memory_, BucketMemory::create(plan_, options_.buffer_bytes));
+  comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm");
+  collectives::Algorithm algorithm = collectives::Algorithm::kAuto;
+  const auto note = [&](const Phase& phase) {
+    if (const auto* all_reduce = std::get_if<AllReduce>(&phase)) algorithm = all_reduce->algorithm;
+  };
+  note(decider_.phase());
+  if (const auto* s = std::get_if<StrategySwitch>(&options_.strategy.kind)) {
+    note(s->start);
+    note(s->then);
+  }
+  reducer_ =
+      std::make_unique<Reducer>(environment_.workers->with_channel(reducer_channel(options_.model)),
+                                plan_, *memory_, *comm_, algorithm);
+  return {};
+}
+
+std::vector<std::string> ReplicaImpl::description() const {
+  std::vector<std::string> lines{"gearshift " + options_.fingerprint,
+                                 "strategy " + options_.strategy.to_string(),
+                                 "buffer bytes " + std::to_string(options_.buffer_bytes)};
+  if (options_.optimizer) {
+    std::string line = "optimizer " + options_.optimizer->kind + " with " +
+                       std::to_string(options_.optimizer->param_groups) + " param groups:";
+    for (const std::string& name : options_.optimizer->hyper_names) line += " " + name;
+    lines.push_back(line);
+  }
+  for (const ParameterSpec& parameter : plan_.parameters) {
+    std::string line = "parameter " + parameter.name + " (";
+    for (std::size_t i = 0; i < parameter.shape.size(); ++i) {
+      line += (i > 0 ? ", " : "") + std::to_string(parameter.shape[i]);
+    }
+    lines.push_back(line + ") " + std::string(base::to_string(parameter.dtype)) + " group " +
+                    std::to_string(parameter.param_group));
+  }
+  return lines;
+}
+
+base::Bytes ReplicaImpl::view_of(base::Bytes bucket, std::uint32_t index) const {
+  const ParameterSpec& spec = plan_.parameters[index];
+  return bucket.subspan(plan_.offset_of[index], spec.elements() * base::size_of(spec.dtype));
+}
+
+base::Bytes ReplicaImpl::parameter(std::uint32_t index) {
+  return view_of(memory_->parameters(plan_.bucket_of[index]), index);
+}
+
+base::Bytes ReplicaImpl::gradient(std::uint32_t index) {
+  return view_of(memory_->gradients(plan_.bucket_of[index]), index);
+}
+
+base::Status ReplicaImpl::start() {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(checked(broadcast_model(base::Rank(0))));
+  if (decider_.uses_server()) GEARSHIFT_RETURN_IF_ERROR(checked(open_server()));
+  return {};
+}
+
+base::Status ReplicaImpl::usable() const {
+  if (!failed_) return {};
+  return *failed_;
+}
+
+base::Error ReplicaImpl::told(const base::Error& error) {
+  if (error.code == base::ErrorCode::kInvalidArgument ||
+      error.code == base::ErrorCode::kUnsupported) {
+    return error;
+  }
+  base::Error told = error;
+  if (environment_.monitor != nullptr) {
+    told = environment_.monitor->explain(error);
+    // All ranks saw a mismatch themselves; everything else ends the job for everybody.
+    if (error.code != base::ErrorCode::kMismatch) environment_.monitor->fail(told);
+  }
+  failed_ = told;
+  return told;
+}
+
+base::Status ReplicaImpl::checked(base::Status status) {
+  if (status) return status;
+  return told(status.error());
+}
+
+base::Result<std::vector<ps::StateEntry>> ReplicaImpl::fetch_state() {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!server_) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "no server is in force: the optimizer's state is with the worker");
+  }
+  GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
+  std::vector<std::size_t> sizes;
+  std::vector<base::DType> dtypes;
+  for (const ParameterSpec& parameter : plan_.parameters) {
+    sizes.push_back(parameter.elements());
+    dtypes.push_back(parameter.dtype);
+  }
+  auto state = server_->client().fetch_state(sizes, dtypes);
+  if (!state) return told(state.error());
+  return state;
+}
+
+base::Status ReplicaImpl::store_state(const std::vector<ps::StateEntry>& state) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!server_ || state.size() != plan_.parameters.size()) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "store_state needs a server in force and one entry per parameter");
+  }
+  GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
+  return checked(server_->client().store_state(state));
+}
+
+base::Status ReplicaImpl::store_parameters() {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!server_) return {};
+  GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
+  const auto& all = memory_->all_parameters();
+  return checked(server_->client().store_parameters({all.begin(), all.end()}));
+}
+
+Stats ReplicaImpl::stats() const {
+  Stats stats;
+  stats.strategy = strategy::to_string(decider_.phase());
+  stats.step = step_;
+  stats.loss = decider_.latest_loss();
+  const transport::Traffic traffic = environment_.world->traffic();
+  stats.bytes_sent = traffic.bytes_sent;
+  stats.bytes_received = traffic.bytes_received;
+  stats.pushes = pushes_;
+  stats.mean_staleness = pushes_ > 0 ? staleness_sum_ / static_cast<double>(pushes_) : 0;
+  stats.max_staleness = max_staleness_;
+  if (server_) {
+    if (const auto shard = server_->shard_stats()) {
+      stats.max_lead = shard->max_lead;
+      stats.shard_applies = shard->applies;
+    }
+  }
+  stats.exposed_seconds = exposed_seconds_;
+  stats.switches = switches_;
+  return stats;
+}
+
+base::Status ReplicaImpl::stop() {
+  if (failed_ || !server_) return {};
+  collectives::Options options;
+  options.label = "end of parameter servers";
+  GEARSHIFT_RETURN_IF_ERROR(checked(collectives::barrier(control_, options)));
+  GEARSHIFT_RETURN_IF_ERROR(checked(server_->close()));
+  server_.reset();
+  return {};
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gearshift/strategy/replica.h"
+#include "strategy/comm_task.h"
+#include "strategy/decider.h"
+#include "strategy/memory.h"
+#include "strategy/reducer.h"
+#include "strategy/server_phase.h"
+
+namespace gearshift::strategy {
+
+/// The Replica over a process's groups. Split over replica.cc (set-up and steps), backward.cc and
+/// hand_over.cc (switch and join).
+class ReplicaImpl final : public Replica {
+ public:
+  ReplicaImpl(Environment environment, ReplicaOptions options, BucketPlan plan);
+  ~ReplicaImpl() override;
+  base::Status prepare();
+
+  const BucketPlan& plan() const override { return plan_; }
+  base::Bytes parameter(std::uint32_t index) override;
+  base::Bytes gradient(std::uint32_t index) override;
+  base::Bytes buffers() override { return memory_->buffers(); }
+  base::Status start() override;
+  bool uses_server() const override { return server_ != nullptr; }
+
+  base::Status backward_begin(double samples) override;
+  base::Status ready(std::uint32_t index) override;
+  base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present) override;
+  base::Result<StepReport> step(const StepInput& input) override;
+  base::Result<JoinReport> join() override;
+
+  base::Result<std::vector<ps::StateEntry>> fetch_state() override;
+  base::Status store_state(const std::vector<ps::StateEntry>& state) override;
+  base::Status store_parameters() override;
+  Stats stats() const override;
+  base::Status stop() override;
+
+ private:
+  /// What a rank comes to a meeting for while a server is in force.
+  enum class Intent : std::uint64_t { kJoin = 1, kSwitch = 2 };
+
+  base::Bytes view_of(base::Bytes bucket, std::uint32_t index) const;
+  /// Passes a status through; an error is explained by the monitor, told to the others, and kept.
+  base::Status checked(base::Status status);
+  base::Error told(const base::Error& error);
+  base::Status usable() const;
+  std::vector<std::string> description() const;
+
+  // backward.cc
+  void open_round();
+  void close(std::uint32_t bucket, const std::vector<bool>& present);
+  void absorb(const RoundResult& result);
+  base::Status stage_modified(const std::vector<bool>& modified);
+  base::Result<double> clip_factor(const StepInput& input) const;
+  base::Result<StepReport> step_all_reduce(const StepInput& input);
+  base::Result<StepReport> step_server(const StepInput& input);
+
+  // hand_over.cc
+  base::Result<std::optional<SwitchRecord>> switch_if_due(bool voted);
+  base::Result<SwitchRecord> hand_over();
+  base::Status open_server();
+  base::Status close_server();
+  base::Result<bool> meet(Intent intent);
+  base::Status sync_steps_after_server();
+  base::Result<std::uint64_t> compare_replicas(const std::string& when);
+  base::Result<base::Rank> furthest_rank();
+  base::Status broadcast_model(base::Rank root);
+  base::Result<JoinReport> join_all_reduce();
+  base::Status join_server();
+
+  Environment environment_;
+  ReplicaOptions options_;
+  BucketPlan plan_;
+  base::Scheduler& scheduler_;
+  std::unique_ptr<BucketMemory> memory_;
+  group::Group control_;
+  Decider decider_;
+  std::optional<base::Error> failed_;
+
+  std::unique_ptr<Reducer> reducer_;
+  std::unique_ptr<ServerPhase> server_;
+  std::unique_ptr<CommTask> comm_;  ///< ends first: its jobs use the two above
+  std::int64_t incarnations_ = 0;
+
+  // The round (backward) in progress:
+  bool round_open_ = false;
+  double samples_ = 1;
+  std::vector<std::uint32_t> missing_;    ///< per bucket: gradients not yet ready
+  std::vector<std::vector<bool>> ready_;  ///< per bucket and entry
+  std::vector<bool> is_ready_;            ///< per parameter
+  std::vector<bool> present_;             ///< per parameter, of the latest round
+  bool staged_ = false;                   ///< server: a backward has ended since the last step
+
+  std::int64_t step_ = 0;
+  std::int64_t epoch_ = 0;
+  double pending_loss_ = 0, pending_samples_ = 0;
+  RoundResult latest_round_;
+  std::int64_t checked_step_ = 0;  ///< up to here, known switch steps have been looked at
+  std::int64_t leave_after_ = 0;
+
+  double exposed_seconds_ = 0;
+  double staleness_sum_ = 0;
+  std::int64_t max_staleness_ = 0, pushes_ = 0;
+  std::vector<SwitchRecord> switches_;
+};
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,135 @@
+#include <algorithm>
+#include <atomic>
+#include <map>
+
+#include "gearshift/base/log.h"
+#include "gearshift/base/serial.h"
+#include "gearshift/strategy/replica.h"
+#include "strategy/channels.h"
+#include "strategy/server_orders.h"
+
+namespace gearshift::strategy {
+namespace {
+
+/// A dedicated server process: starts and stops shards as worker 0 orders.
+class ServerHost {
+ public:
+  explicit ServerHost(const Environment& environment)
+      : environment_(environment), world_(*environment.world) {
+    for (int r = environment.workers_count; r < world_.size(); ++r) servers_.emplace_back(r);
+  }
+
+  base::Status run() {
+    const auto mailbox = world_.router().mailbox(kServerHostService);
+    while (true) {
+      base::Result<transport::Message> message =
+          mailbox->pop(world_.scheduler().after(std::chrono::milliseconds(100)));
+      if (const auto failure = environment_.monitor->failure()) return *failure;
+      if (!message) {
+        if (message.error().code == base::ErrorCode::kTimeout) continue;
+        return message.error();
+      }
+      base::Reader reader(message->head);
+      const auto order = reader.get<ServerOrder>();
+      if (order == ServerOrder::kBye) {
+        if (++byes_ == environment_.workers_count) return {};
+        continue;
+      }
+      const base::Status done = obey(order, reader);
+      if (!done) {
+        environment_.monitor->fail(done.error());
+        return done;
+      }
+    }
+  }
+
+ private:
+  struct Hosted {
+    std::shared_ptr<std::atomic<std::int64_t>> leave_after;
+    std::unique_ptr<ps::Shard> shard;
+  };
+
+  base::Status obey(ServerOrder order, base::Reader& reader) {
+    if (order == ServerOrder::kOpen) return open(reader.rest());
+    const auto model = reader.get<std::uint16_t>();
+    const auto step = order == ServerOrder::kLeaveAfter ? reader.get<std::int64_t>() : 0;
+    GEARSHIFT_RETURN_IF_ERROR(reader.status("order to a dedicated server"));
+    const auto hosted = shards_.find(model);
+    if (hosted == shards_.end()) {
+      return base::Error(base::ErrorCode::kProtocol,
+                         "order for model " + std::to_string(model) + ", which is not served here");
+    }
+    if (order == ServerOrder::kLeaveAfter) {
+      hosted->second.leave_after->store(step);
+      return {};
+    }
+    hosted->second.shard->stop();
+    shards_.erase(hosted);
+    world_.router().forget(static_cast<std::uint16_t>(transport::kServerService + model));
+    return {};
+  }
+
+  base::Status open(base::ConstBytes bytes) {
+    GEARSHIFT_ASSIGN_OR_RETURN(OpenOrder order, unpack_open(bytes));
+    ps::ShardOptions& o = order.options;
+    const std::uint16_t wire = o.model;
+    auto leave_after = std::make_shared<std::atomic<std::int64_t>>(0);
+    if (order.report_commits) o.on_commit = reporter(order.model, leave_after);
+    o.on_failure = [monitor = environment_.monitor](const base::Error& e) { monitor->fail(e); };
+    GEARSHIFT_ASSIGN_OR_RETURN(auto optimizer, ps::make_optimizer(o.optimizer, o.slices));
+    // Worker 0 stores the real values before any worker may push.
+    std::vector<base::Buffer> zeros;
+    std::vector<base::ConstBytes> parameters;
+    for (const ps::Slice& slice : o.slices) {
+      zeros.emplace_back(slice.bytes);
+      std::fill_n(zeros.back().data(), slice.bytes, std::byte{0});
+      parameters.push_back(zeros.back().view());
+    }
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        auto shard,
+        ps::Shard::start(world_.with_channel(server_channel(order.model)),
+                         world_.subgroup(servers_, shards_channel(order.model)), std::move(o),
+                         parameters, std::move(optimizer), order.first_step));
+    shards_[wire] = {std::move(leave_after), std::move(shard)};
+    GEARSHIFT_LOG_AT(kInfo, "strategy", "serving model " << order.model);
+    return {};
+  }
+
+  /// Tells worker 0 about each commit, and the shard what worker 0 has decided since.
+  std::function<std::optional<std::int64_t>(const ps::CommitInfo&)> reporter(
+      std::uint16_t model, std::shared_ptr<std::atomic<std::int64_t>> leave_after) {
+    return [this, model, leave_after](const ps::CommitInfo& info) -> std::optional<std::int64_t> {
+      const std::vector<std::byte> news = pack_news(info);
+      // The head is copied at once; a broken link is the monitor's business.
+      static_cast<void>(world_.link(base::Rank(0))
+                            .send(transport::Tag(commit_news_service(model), 0, 0), news, {}));
+      const std::int64_t wanted = leave_after->load();
+      if (wanted == 0) return std::nullopt;
+      // Workers may be past the step that worker 0 had in mind.
+      return std::max(wanted, info.highest_step + 1);
+    };
+  }
+
+  Environment environment_;
+  group::Group& world_;
+  std::vector<base::Rank> servers_;
+  std::map<std::uint16_t, Hosted> shards_;
+  int byes_ = 0;
+};
+
+}  // namespace
+
+base::Status run_server(Environment environment) { return ServerHost(environment).run(); }
+
+base::Status release_servers(group::Group& world, int workers) {
+  for (int r = workers; r < world.size(); ++r) {
+    base::Writer order;
+    order.put(ServerOrder::kBye);
+    GEARSHIFT_RETURN_IF_ERROR(world.link(base::Rank(r))
+                                  .send(transport::Tag(kServerHostService, 0, 0), order.view(), {})
+                                  .wait(world.deadline()));
+  }
+  return {};
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,94 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "gearshift/base/scheduler.h"
+#include "gearshift/strategy/config.h"
+#include "strategy/decider.h"
+
+namespace gearshift::strategy {
+namespace {
+
+Metrics with_losses(std::vector<double> losses) {
+  Metrics metrics;
+  metrics.epoch_losses = std::move(losses);
+  return metrics;
+}
+
+TEST(LossPlateau, FiresWhenTheMeanRelativeChangeIsSmall) {
+  const auto policy = loss_plateau(2, 0.1);
+  EXPECT_FALSE(policy->decide(with_losses({1.0, 1.0})).switch_now) << "too few epochs";
+  EXPECT_FALSE(policy->decide(with_losses({2.0, 1.5, 1.45})).switch_now);
+  // (|1.9-2|/2 + |1.8-1.9|/1.9) / 2 = 0.0513…
+  EXPECT_TRUE(policy->decide(with_losses({9.0, 2.0, 1.9, 1.8})).switch_now);
+}
+
+TEST(At, KnowsItsStep) {
+  EXPECT_EQ(at_step(30)->known_step(0), 30);
+  EXPECT_EQ(at_fraction(0.5)->known_step(101), 51);
+  EXPECT_FALSE(at_fraction(0.5)->validate(0).ok()) << "needs total_steps";
+  EXPECT_TRUE(at_fraction(0.5)->validate(10).ok());
+  EXPECT_FALSE(at_fraction(0)->validate(10).ok());
+  EXPECT_FALSE(at_fraction(1.5)->validate(10).ok());
+  EXPECT_FALSE(at_step(0)->validate(10).ok());
+}
+
+TEST(Strategy, ValidatesItself) {
+  Strategy strategy;
+  strategy.kind = StrategySwitch{AllReduce{}, AllReduce{}, at_step(3), nullptr};
+  EXPECT_FALSE(strategy.validate(2, 0).ok()) << "from all-reduce to all-reduce";
+  strategy.kind = ParameterServer{ps::Consistency::bsp(), 3, -1};
+  EXPECT_FALSE(strategy.validate(2, 0).ok()) << "more shards than workers";
+  strategy.kind = ParameterServer{ps::Consistency::bsp(), 0, 2};
+  const base::Status status = strategy.validate(2, 0);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.error().message.find("--servers 2"), std::string::npos);
+  EXPECT_TRUE(strategy.validate(2, 2).ok());
+}
+
+TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {
+  auto scheduler = base::make_os_scheduler();
+  Strategy strategy;
+  strategy.kind = StrategySwitch{AllReduce{}, ParameterServer{}, at_step(3), at_step(6)};
+  Decider decider(*scheduler, strategy, 1);
+  EXPECT_FALSE(decider.vote(2, 0));
+  EXPECT_TRUE(decider.vote(3, 0));
+  EXPECT_TRUE(decider.vote(4, 0)) << "a switch that had to wait is not lost";
+  decider.advance(4);
+  EXPECT_TRUE(decider.uses_server());
+  EXPECT_EQ(decider.known_step(), 6);
+  decider.advance(6);
+  EXPECT_FALSE(decider.vote(7, 0)) << "step 3 has passed long before this phase";
+}
+
+TEST(Decider, ServerCommitsCloseAnEpochWhenAllWorkersHaveLeftIt) {
+  auto scheduler = base::make_os_scheduler();
+  std::vector<double> seen;
+  Strategy strategy;
+  strategy.kind = StrategySwitch{ParameterServer{ps::Consistency::asp()}, AllReduce{},
+                                 custom_policy("watch",
+                                               [&](const Metrics& m) {
+                                                 seen = m.epoch_losses;
+                                                 return m.epoch_losses.size() == 1;
+                                               }),
+                                 nullptr};
+  Decider decider(*scheduler, strategy, 2);
+  const auto commit = [&](int worker, std::int64_t step, std::int64_t epoch, double loss) {
+    ps::CommitInfo info;
+    info.worker = worker;
+    info.step = info.highest_step = step;
+    info.epoch = epoch;
+    info.loss = loss;
+    info.samples = 2;
+    return decider.on_commit(info);
+  };
+  EXPECT_FALSE(commit(0, 1, 0, 4.0));
+  EXPECT_FALSE(commit(1, 1, 0, 2.0));
+  EXPECT_FALSE(commit(0, 2, 1, 1.0)) << "worker 1 is still in epoch 0";
+  EXPECT_EQ(commit(1, 3, 1, 1.0), 4);
+  EXPECT_EQ(seen, std::vector<double>{3.0});
+  EXPECT_FALSE(commit(0, 4, 1, 1.0)) << "announced once";
+}
+
+}  // namespace
+}  // namespace gearshift::strategy

@@ -1,0 +1,147 @@
+#include "gearshift/strategy/replica.h"
+
+#include <gtest/gtest.h>
+
+#include "toy.h"
+
+namespace gearshift::strategy {
+namespace {
+
+using toy::Model;
+using toy::Worker;
+
+/// Samples of rank r in a step: uneven, and none for the last of several ranks now and then.
+int share(int rank, int workers, int step) {
+  if (workers > 1 && rank == workers - 1 && step % 4 == 3) return 0;
+  return 3 + rank;
+}
+int total(int workers, int step) {
+  int sum = 0;
+  for (int r = 0; r < workers; ++r) sum += share(r, workers, step);
+  return sum;
+}
+
+void expect_like_one_process(int workers, int servers, const Strategy& strategy, int steps = 40) {
+  const Model alone = toy::train_alone(steps, [&](int k) { return total(workers, k); });
+  toy::run_ranks(workers, servers, [&](int rank, Environment environment) {
+    Worker worker(environment, strategy);
+    int next = 0;
+    for (int k = 0; k < steps; ++k) {
+      int begin = next;
+      for (int r = 0; r < rank; ++r) begin += share(r, workers, k);
+      worker.step(begin, share(rank, workers, k));
+      next += total(workers, k);
+    }
+    worker.expect_equals(alone);
+    worker.ok(worker.replica->stop());
+  });
+}
+
+class LikeOneProcess : public testing::TestWithParam<int> {};
+
+TEST_P(LikeOneProcess, AllReduce) { expect_like_one_process(GetParam(), 0, Strategy{}); }
+
+TEST_P(LikeOneProcess, BspServerWithOneShardAndWithOnePerWorker) {
+  for (const int shards : {1, 0}) {
+    Strategy strategy;
+    strategy.kind = ParameterServer{ps::Consistency::bsp(), shards};
+    expect_like_one_process(GetParam(), 0, strategy);
+  }
+}
+
+TEST_P(LikeOneProcess, BspServerInProcessesOfItsOwn) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  expect_like_one_process(GetParam(), 2, strategy);
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, LikeOneProcess, testing::Values(1, 2, 3, 5));
+
+TEST(Replica, AsynchronousServerWithOneWorkerIsOneProcess) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{ps::Consistency::asp()};
+  expect_like_one_process(1, 0, strategy);
+}
+
+TEST(Replica, AsynchronousWorkersEndTogetherAfterAJoin) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{ps::Consistency::asp()};
+  std::vector<std::vector<double>> finals(3);
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, strategy);
+    for (int k = 0; k < 10 + 5 * rank; ++k) worker.step(10 * k + rank, 2);
+    auto joined = worker.replica->join();
+    ASSERT_TRUE(joined.ok()) << joined.error().to_string();
+    finals[static_cast<std::size_t>(rank)].assign(worker.weights(),
+                                                  worker.weights() + toy::kFeatures);
+    EXPECT_EQ(worker.replica->stats().step, 20);
+    worker.ok(worker.replica->stop());
+  });
+  EXPECT_EQ(finals[0], finals[1]);
+  EXPECT_EQ(finals[0], finals[2]);
+}
+
+TEST(Replica, RanksThatRunOutDoNotStallTheOthers) {
+  // Rank 0 has 10 batches, rank 1 has 7, rank 2 none: the mean is over those who have some.
+  const auto batches = [](int rank) { return rank == 0 ? 10 : rank == 1 ? 7 : 0; };
+  const auto in_step = [&](int k) { return k < 7 ? 4 : 2; };
+  const Model alone = toy::train_alone(10, in_step);
+  for (const bool server : {false, true}) {
+    toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+      Strategy strategy;
+      if (server) strategy.kind = ParameterServer{};
+      Worker worker(environment, strategy);
+      int next = 0;
+      for (int k = 0; k < batches(rank); ++k) {
+        worker.step(next + 2 * rank, 2);
+        next += in_step(k);
+      }
+      auto joined = worker.replica->join();
+      ASSERT_TRUE(joined.ok()) << joined.error().to_string();
+      EXPECT_EQ(joined->state_differs, !server);
+      worker.expect_equals(alone);
+      EXPECT_EQ(worker.replica->stats().step, 10);
+      worker.ok(worker.replica->stop());
+    });
+  }
+}
+
+TEST(Replica, GradientsThatNobodyHasStayAbsent) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    auto* dw = reinterpret_cast<double*>(worker.replica->gradient(0).data());
+    std::fill_n(dw, toy::kFeatures, 7.0);
+    worker.ok(worker.replica->backward_begin(1));
+    if (rank == 0) worker.ok(worker.replica->ready(0));
+    auto present = worker.replica->backward_end({rank == 0, false});
+    ASSERT_TRUE(present.ok());
+    EXPECT_EQ(*present, (std::vector<bool>{true, false}));
+    EXPECT_DOUBLE_EQ(dw[3], 3.5) << "rank 1 counts with a zero gradient";
+  });
+}
+
+TEST(Replica, RanksMustAgree) {
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    ReplicaOptions options;
+    options.parameters = {{"w", {rank == 2 ? 5 : 4}, base::DType::kF32, 0}};
+    auto made = Replica::create(environment, options);
+    ASSERT_FALSE(made.ok());
+    EXPECT_EQ(made.error().code, base::ErrorCode::kMismatch);
+    EXPECT_NE(made.error().message.find("rank 2 has 'parameter w (5)"), std::string::npos)
+        << made.error().message;
+  });
+}
+
+TEST(Replica, ServerNeedsAnOptimizer) {
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    ReplicaOptions options;
+    options.parameters = {{"w", {4}, base::DType::kF32, 0}};
+    options.strategy.kind = ParameterServer{};
+    auto made = Replica::create(environment, options);
+    ASSERT_FALSE(made.ok());
+    EXPECT_EQ(made.error().code, base::ErrorCode::kInvalidArgument);
+  });
+}
+
+}  // namespace
+}  // namespace gearshift::strategy

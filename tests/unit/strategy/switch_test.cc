@@ -1,0 +1,129 @@
+#include <gtest/gtest.h>
+
+#include "toy.h"
+
+namespace gearshift::strategy {
+namespace {
+
+using toy::Model;
+using toy::Worker;
+
+Strategy there_and_back(ps::Consistency consistency, std::shared_ptr<Policy> policy,
+                        std::shared_ptr<Policy> back) {
+  Strategy strategy;
+  strategy.kind =
+      StrategySwitch{AllReduce{}, ParameterServer{consistency}, std::move(policy), std::move(back)};
+  return strategy;
+}
+
+class Switch : public testing::TestWithParam<int> {};
+
+TEST_P(Switch, ToABspServerAndBackIsNoSwitchAtAll) {
+  const int workers = GetParam();
+  const Model alone = toy::train_alone(100, [&](int) { return 3 * workers; });
+  for (const int servers : {0, 2}) {
+    toy::run_ranks(workers, servers, [&](int rank, Environment environment) {
+      Worker worker(environment, there_and_back(ps::Consistency::bsp(), at_step(30), at_step(60)));
+      std::vector<std::int64_t> switched;
+      for (int k = 0; k < 100; ++k) {
+        const StepReport report = worker.step(3 * (workers * k + rank), 3);
+        if (!report.switched) continue;
+        switched.push_back(report.switched->step);
+        EXPECT_NE(report.switched->parameter_hash, 0U);
+      }
+      EXPECT_EQ(switched, (std::vector<std::int64_t>{30, 60}));
+      worker.expect_equals(alone);
+      EXPECT_EQ(worker.replica->stats().switches.size(), 2U);
+      worker.ok(worker.replica->stop());
+    });
+  }
+}
+
+TEST_P(Switch, HandsOverWithoutMovingParameters) {
+  toy::run_ranks(GetParam(), 0, [&](int rank, Environment environment) {
+    Worker worker(environment, there_and_back(ps::Consistency::asp(), at_step(3), nullptr));
+    for (int k = 0; k < 3; ++k) {
+      const StepReport report = worker.step(5 * k + rank, 2);
+      if (!report.switched) continue;
+      // Hashes and a barrier: much less than 38 doubles to every peer.
+      EXPECT_LT(report.switched->bytes_moved, 250U * static_cast<unsigned>(GetParam()));
+    }
+    EXPECT_TRUE(worker.replica->uses_server());
+    worker.ok(worker.replica->stop());
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, Switch, testing::Values(1, 2, 3));
+
+TEST(Switch, ManyTimesByACallable) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    const auto often = [] {
+      return custom_policy("every 4", [](const Metrics& m) { return m.step % 4 == 0; });
+    };
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), often(), often()));
+    for (int k = 0; k < 40; ++k) worker.step(5 * k + 2 * rank, 2);
+    EXPECT_GE(worker.replica->stats().switches.size(), 6U);
+    worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Switch, BackFromAsynchronousWorkersAtDifferentSteps) {
+  std::vector<std::vector<double>> finals(3);
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    const auto soon = custom_policy("at 12", [](const Metrics& m) { return m.step >= 12; });
+    Worker worker(environment, there_and_back(ps::Consistency::asp(), at_step(5), soon));
+    for (int k = 0; k < 40; ++k) worker.step(5 * k + rank, 1 + rank);
+    ASSERT_TRUE(worker.replica->join().ok());
+    EXPECT_FALSE(worker.replica->uses_server());
+    finals[static_cast<std::size_t>(rank)].assign(worker.weights(),
+                                                  worker.weights() + toy::kFeatures);
+  });
+  EXPECT_EQ(finals[0], finals[1]);
+  EXPECT_EQ(finals[0], finals[2]);
+}
+
+TEST(Switch, WhileSomeRanksHaveRunOut) {
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), at_step(4), at_step(8)));
+    // Rank 2 is out of batches before the server phase ends.
+    const int batches = rank == 2 ? 6 : 12;
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      for (int k = 0; k < batches; ++k) worker.step(5 * k + rank, 2, epoch);
+      auto joined = worker.replica->join();
+      ASSERT_TRUE(joined.ok()) << joined.error().to_string();
+      EXPECT_EQ(worker.replica->stats().step, 12 * (epoch + 1));
+    }
+    EXPECT_EQ(worker.replica->stats().switches.size(), 2U);
+  });
+}
+
+TEST(Switch, LossPlateauSeesTheReducedLossOfAllRanks) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment,
+                  there_and_back(ps::Consistency::asp(), loss_plateau(2, 0.5), nullptr));
+    std::optional<SwitchRecord> record;
+    for (int k = 0; k < 60 && !record; ++k) {
+      record = worker.step(4 * (k % 3) + 2 * rank, 2, k / 3).switched;
+    }
+    ASSERT_TRUE(record.has_value());
+    EXPECT_NE(record->inputs.find("mean relative change"), std::string::npos);
+    worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Switch, PoliciesThatDependOnTheRankAreFound) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    const auto mine =
+        custom_policy("mine", [rank](const Metrics& m) { return rank == 0 && m.step == 2; });
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), mine, nullptr));
+    worker.step(0, 2);
+    worker.ok(worker.replica->backward_begin(2));
+    ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+    const auto report = worker.replica->step({});
+    ASSERT_FALSE(report.ok());
+    EXPECT_NE(report.error().message.find("decided differently"), std::string::npos);
+  });
+}
+
+}  // namespace
+}  // namespace gearshift::strategy

@@ -114,7 +114,9 @@ TEST_P(ConnectTest, TakesTheMostPreferredTransport) {
     const auto group = connect(*scheduler_, router, meeting_.store(), transports, options);
     ASSERT_TRUE(group) << group.error().message;
     for (const auto& link : (*group)->links()) {
-      if (link) EXPECT_EQ(link->capabilities().transport, "inproc");
+      if (link) {
+        EXPECT_EQ(link->capabilities().transport, "inproc");
+      }
     }
     (*group)->close((*group)->deadline());
   });

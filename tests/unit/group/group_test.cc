@@ -53,7 +53,9 @@ TEST_P(GroupTest, ConnectsEveryPair) {
     EXPECT_EQ(group.timeout(), seconds(20));
     EXPECT_EQ(group.links()[static_cast<std::size_t>(rank)], nullptr);
     for (int r = 0; r < size(); ++r) {
-      if (r != rank) EXPECT_EQ(group.link(Rank(r)).peer(), Rank(r));
+      if (r != rank) {
+        EXPECT_EQ(group.link(Rank(r)).peer(), Rank(r));
+      }
     }
     exchange(group);
     exchange(group);

@@ -5,6 +5,7 @@
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/runtime/session.h"
 #include "gearshift/strategy/config.h"
+#include "gearshift/strategy/local_optimizer.h"
 #include "gearshift/strategy/replica.h"
 
 namespace gearshift {
@@ -19,6 +20,7 @@ using group::Group;
 using runtime::Session;
 using runtime::SessionOptions;
 using strategy::AllReduce;
+using strategy::LocalOptimizer;
 using strategy::ParameterServer;
 using strategy::Replica;
 using strategy::Strategy;

@@ -57,11 +57,8 @@ def load(split: Literal["train", "test"], folder: Path | None = None) -> Split:
     Raises:
         DatasetError: when a file is missing, damaged, or not what its name says.
     """
-    if folder is None:
-        folder = Path(os.environ.get("GEARSHIFT_FASHION_MNIST") or DEFAULT_FOLDER)
     name, count = _SPLITS[split]
-    images = _find(folder, f"{name}-images-idx3-ubyte")
-    labels = _find(folder, f"{name}-labels-idx1-ubyte")
+    images, labels = _files(name, folder)
     result = Split(
         read_idx(images, (count, IMAGE_SIZE, IMAGE_SIZE)),
         read_idx(labels, (count,)),
@@ -69,6 +66,16 @@ def load(split: Literal["train", "test"], folder: Path | None = None) -> Split:
     if int(result.labels.max()) >= len(CLASSES):
         raise DatasetError(f"{labels} holds labels above {len(CLASSES) - 1}; {_HELP}")
     return result
+
+
+def check_present(folder: Path | None = None) -> None:
+    """Look whether all files are there, without reading them.
+
+    Raises:
+        DatasetError: when one is missing.
+    """
+    for name, _ in _SPLITS.values():
+        _files(name, folder)
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -100,6 +107,12 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             f"{path} holds {size} bytes of data instead of {math.prod(shape)}; {_HELP}"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()
+
+
+def _files(name: str, folder: Path | None) -> tuple[Path, Path]:
+    if folder is None:
+        folder = Path(os.environ.get("GEARSHIFT_FASHION_MNIST") or DEFAULT_FOLDER)
+    return _find(folder, f"{name}-images-idx3-ubyte"), _find(folder, f"{name}-labels-idx1-ubyte")
 
 
 def _find(folder: Path, name: str) -> Path:

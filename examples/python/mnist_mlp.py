@@ -1,0 +1,46 @@
+"""Train a small network on Fashion-MNIST.
+
+Alone: python mnist_mlp.py      Four workers: gearshift run -n 4 mnist_mlp.py
+
+The lines marked with # gs are all that tells it from a single-process script.
+"""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import gearshift.torch as gst  # gs
+from gearshift.data import fashion_mnist
+
+
+def load(split: str) -> TensorDataset:
+    data = fashion_mnist.load(split)
+    images = torch.from_numpy(data.images).float().flatten(1) / 255
+    return TensorDataset(images, torch.from_numpy(data.labels).long())
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    train_set, test_set = load("train"), load("test")
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model, optimizer = gst.distribute(model, optimizer, strategy="all_reduce")  # gs
+    sampler = gst.DistributedSampler(train_set)  # gs
+    loader = DataLoader(train_set, batch_size=64, sampler=sampler)  # gs
+
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step(loss=loss)  # gs
+
+        with torch.no_grad():
+            images, labels = test_set.tensors
+            accuracy = (model(images).argmax(1) == labels).float().mean()
+        print(f"epoch {epoch + 1}: test accuracy {accuracy:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The parts of the demo that need no training: files, events, display, table, curves, refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+import tomllib
+
+import pytest
+from rich.console import Console
+
+from gearshift.cli import main
+from gearshift.demo import STRATEGIES, run_folder
+from gearshift.demo.display import DisplaySink, LiveDisplay, PlainDisplay
+from gearshift.demo.events import Progress, decode
+from gearshift.report import show
+from gearshift.report.table import human_bytes, summary_table
+
+PROGRESS = Progress(
+    strategy="all_reduce",
+    epoch=2,
+    epochs=12,
+    step=1234,
+    loss=0.5,
+    samples_per_second=9876.5,
+    seconds=12.25,
+)
+EPOCH_END = Progress(**{**PROGRESS.__dict__, "test_accuracy": 0.9123})
+
+
+def result(strategy: str) -> dict:
+    switches = [{"step": 300, "seconds": 0.0042}] if strategy == "strategy_switch" else []
+    return {
+        "strategy": strategy,
+        "test_accuracy": 0.9123,
+        "seconds": 101.26,
+        "samples_per_second": 12345.6,
+        "bytes_sent_per_worker": 1.5e9,
+        "mean_staleness": 2.345,
+        "max_staleness": 7,
+        "switches": switches,
+        "switch_step": switches[0]["step"] if switches else None,
+        "switch_seconds": switches[0]["seconds"] if switches else None,
+    }
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a finished demo with made-up numbers."""
+    for strategy in STRATEGIES:
+        folder = run_folder.RunFolder(tmp_path / strategy)
+        for step in (100, 200, 300, 400):
+            row = {"time": step / 50, "epoch": 1, "step": step, "loss": 100 / step}
+            folder.add_metrics(row)
+            if step % 200 == 0:
+                folder.add_metrics({**row, "test_accuracy": step / 500})
+        folder.write_result(result(strategy))
+    summary = {"workers": 4, "epochs": 2, "seed": 0, "runs": [result(s) for s in STRATEGIES]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    return tmp_path
+
+
+@pytest.mark.parametrize("event", [PROGRESS, EPOCH_END])
+def test_events_survive_the_pipe(event):
+    assert decode(event.encode().encode()) == event
+
+
+@pytest.mark.parametrize("line", [b"", b"epoch 1", b"@gearshift-demo {", b"@gearshift-demo {}"])
+def test_other_lines_are_no_events(line):
+    assert decode(line) is None
+
+
+def test_config_is_toml():
+    config = {
+        "strategy": 'a "quoted" name\n\x7fé',
+        "epochs": 3,
+        "rate": 1e-05,
+        "big": float("inf"),
+        "fast": True,
+        "limit": None,
+        "table": {"window": 2, "threshold": 0.5},
+    }
+    found = tomllib.loads(run_folder.to_toml(config))
+    assert found == {key: value for key, value in config.items() if value is not None}
+
+
+def test_a_new_run_replaces_the_files_of_an_old_one_only(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    run_folder.RunFolder(tmp_path).add_metrics({"step": 1})
+    run_folder.RunFolder(tmp_path).add_metrics({"step": 2})
+    assert run_folder.read_metrics(tmp_path) == [{"step": 2}]
+    assert (tmp_path / "mine.txt").exists()
+    assert run_folder.read_result(tmp_path) is None
+
+
+def test_plain_display_is_brief():
+    text = io.StringIO()
+    display = PlainDisplay(Console(file=text, width=60))
+    display.begin("all_reduce")
+    sink = DisplaySink(display)
+    for _ in range(50):
+        sink.lines("0", "out", [PROGRESS.encode().encode()])
+    sink.lines("0", "out", [EPOCH_END.encode().encode()])
+    sink.lines("3", "err", [b"a [bold]warning"])
+    display.end(None)
+    assert text.getvalue().splitlines() == [
+        "all_reduce: starting",
+        f"all_reduce: {PROGRESS.text()}",
+        f"all_reduce: {EPOCH_END.text()}",
+        "[3] a [bold]warning",
+        "all_reduce: done",
+    ]
+
+
+def test_live_display_shows_each_run():
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    with LiveDisplay(console, STRATEGIES) as display:
+        display.begin("all_reduce")
+        display.progress(EPOCH_END)
+        display.line("[1] something else")
+        display.end(None)
+        display.begin("parameter_server")
+        display.progress(PROGRESS)
+        display.end("rank 2 failed first")
+    last = text.getvalue().rpartition("Fashion-MNIST")[2]
+    rows = [line for line in last.splitlines() if any(name in line for name in STRATEGIES)]
+    assert "done" in rows[0]
+    assert "2/12" in rows[0]
+    assert "91.23 %" in rows[0]
+    assert "failed" in rows[1]
+    assert "waiting" in rows[2]
+    assert "[1] something else" in text.getvalue()
+
+
+def test_table_shows_what_was_measured_in_80_columns(finished):
+    text = io.StringIO()
+    summary = json.loads((finished / "summary.json").read_text())
+    Console(file=text, width=80).print(summary_table(summary))
+    rows = [line.split() for line in text.getvalue().splitlines() if "91.23" in line]
+    shared = ["91.23", "%", "101.3", "12,346", "1.5", "GB", "2.35", "7"]
+    assert rows[0] == ["all_reduce", *shared, "-", "-"]
+    assert rows[2] == ["strategy_switch", *shared, "300", "4.2", "ms"]
+
+
+def test_bytes_for_people():
+    assert [human_bytes(n) for n in (0, 999, 1234, 5.5e6, 2e15)] == [
+        *("0 B", "999 B", "1.2 kB", "5.5 MB", "2000.0 TB")
+    ]
+
+
+def test_report_of_a_finished_demo(finished, capsys):
+    assert show(finished) == 0
+    assert "strategy_switch" in capsys.readouterr().out
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_without_a_demo(tmp_path, capsys):
+    assert show(tmp_path) == 2
+    assert "run `gearshift demo" in capsys.readouterr().err
+    (tmp_path / "summary.json").write_text("{}")
+    assert show(tmp_path) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workers", "0"], "--workers 0"),
+        (["--epochs", "0"], "--epochs 0"),
+        (["--limit", "3"], "--limit 3"),
+        (["--strategies", "all_reduce,magic"], "magic given; choose from all_reduce"),
+        (["--data", "/no/such/folder"], "apt-get install dataset-fashion-mnist"),
+    ],
+)
+def test_refusals(tmp_path, capsys, arguments, words):
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--out", str(tmp_path / "out"), *arguments])
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

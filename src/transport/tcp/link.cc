@@ -129,7 +129,10 @@ Request Link::recv(Tag tag, base::Bytes into) {
 void Link::withdraw(SendState& state, const Error& error) {
   for (const auto& stream : streams_) stream->out.withdraw(state, error);
   // With a part of it gone, the peer would wait for the rest.
-  if (state.begun) finish(error.within("to " + peer_name()), News::kReport);
+  if (state.begun) {
+    finish({error.code, error.message + " (to " + peer_name() + ")", options_.peer.value},
+           News::kReport);
+  }
 }
 
 void Link::on_events(Stream& stream, std::uint32_t events) {

@@ -1,0 +1,176 @@
+#include "gearshift/transport/matcher.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace gearshift::transport {
+namespace {
+
+using base::Bytes;
+using base::Error;
+using base::ErrorCode;
+using base::Rank;
+
+class MatcherTest : public ::testing::Test {
+ protected:
+  base::TimePoint soon() const { return scheduler->after(std::chrono::seconds(60)); }
+  base::TimePoint now() const { return scheduler->now(); }
+
+  void arrive_whole(const char* text) {
+    auto landing = matcher.arrive(tag, {}, std::strlen(text));
+    ASSERT_TRUE(landing.ok()) << landing.error().to_string();
+    std::memcpy((*landing)->into.data(), text, std::strlen(text));
+    matcher.complete(*landing);
+  }
+  static Bytes view(std::string& text) {
+    return {reinterpret_cast<std::byte*>(text.data()), text.size()};
+  }
+
+  std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
+  Router router{*scheduler};
+  Matcher matcher{router, Rank(5)};
+  const Tag tag{1, 2, 3};
+};
+
+TEST_F(MatcherTest, LandsInThePostedMemoryItself) {
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  auto landing = matcher.arrive(tag, {}, 5);
+  ASSERT_TRUE(landing.ok());
+  EXPECT_EQ((*landing)->into.data(), view(memory).data());
+  EXPECT_FALSE(recv.done());
+  std::memcpy((*landing)->into.data(), "hello", 5);
+  matcher.complete(*landing);
+  EXPECT_TRUE(recv.done());
+  EXPECT_TRUE(recv.wait(now()).ok());
+  EXPECT_EQ(memory, "hello");
+}
+
+TEST_F(MatcherTest, AReceiveJoinsAMessageThatIsHalfIn) {
+  auto landing = matcher.arrive(tag, {}, 5);
+  ASSERT_TRUE(landing.ok());
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  EXPECT_FALSE(recv.done());
+  std::memcpy((*landing)->into.data(), "hello", 5);
+  matcher.complete(*landing);
+  EXPECT_TRUE(recv.wait(now()).ok());
+  EXPECT_EQ(memory, "hello");
+}
+
+TEST_F(MatcherTest, AReceiveThatLeavesAHalfArrivedMessageKeepsItForTheNext) {
+  auto landing = matcher.arrive(tag, {}, 5);
+  ASSERT_TRUE(landing.ok());
+  std::string first(5, ' ');
+  const auto status = matcher.post(tag, view(first)).wait(now());
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kTimeout);
+  std::memcpy((*landing)->into.data(), "hello", 5);
+  matcher.complete(*landing);
+  std::string second(5, ' ');
+  EXPECT_TRUE(matcher.post(tag, view(second)).wait(now()).ok());
+  EXPECT_EQ(first, std::string(5, ' '));
+  EXPECT_EQ(second, "hello");
+}
+
+TEST_F(MatcherTest, EqualTagsMatchInOrder) {
+  std::string a(1, ' ');
+  std::string b(1, ' ');
+  Request first = matcher.post(tag, view(a));
+  Request second = matcher.post(tag, view(b));
+  for (const char* text : {"1", "2", "3", "4"}) arrive_whole(text);
+  EXPECT_EQ(a + b, "12");
+  EXPECT_TRUE(matcher.post(tag, view(a)).wait(now()).ok());
+  EXPECT_TRUE(matcher.post(tag, view(b)).wait(now()).ok());
+  EXPECT_EQ(a + b, "34");
+}
+
+TEST_F(MatcherTest, ATimeoutDuringArrivalBreaksTheConnectionFirst) {
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  auto landing = matcher.arrive(tag, {}, 5);
+  int calls = 0;
+  matcher.on_stuck([&](const Error& error) {
+    ++calls;
+    matcher.fail(error);
+  });
+  const auto status = recv.wait(now());
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kTimeout);
+  EXPECT_EQ(status.error().culprit, 5);
+  EXPECT_EQ(calls, 1);
+  matcher.complete(*landing);  // too late, harmless
+  EXPECT_FALSE(recv.wait(now()).ok());
+}
+
+TEST_F(MatcherTest, SizesMustAgree) {
+  std::string memory(4, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  auto landing = matcher.arrive(tag, {}, 5);
+  ASSERT_FALSE(landing.ok());
+  EXPECT_EQ(landing.error().code, ErrorCode::kProtocol);
+  EXPECT_EQ(landing.error().culprit, 5);
+  matcher.fail(landing.error());
+  EXPECT_EQ(recv.wait(soon()).error().code, ErrorCode::kProtocol);
+}
+
+TEST_F(MatcherTest, AfterAFailureWholeMessagesAreStillMatched) {
+  arrive_whole("hello");
+  auto half = matcher.arrive(Tag(1, 2, 4), {}, 5);
+  ASSERT_TRUE(half.ok());
+  std::string memory(5, ' ');
+  Request pending = matcher.post(Tag(1, 2, 5), view(memory));
+  matcher.fail({ErrorCode::kPeerLost, "gone", 5});
+  matcher.fail({ErrorCode::kIo, "the first reason stays"});
+  EXPECT_EQ(pending.wait(soon()).error().code, ErrorCode::kPeerLost);
+  EXPECT_EQ(matcher.post(Tag(1, 2, 4), view(memory)).wait(soon()).error().code,
+            ErrorCode::kPeerLost);
+  EXPECT_TRUE(matcher.post(tag, view(memory)).wait(soon()).ok());
+  EXPECT_EQ(memory, "hello");
+  EXPECT_EQ(matcher.post(tag, view(memory)).wait(soon()).error().code, ErrorCode::kPeerLost);
+  EXPECT_FALSE(matcher.arrive(tag, {}, 5).ok());
+}
+
+TEST_F(MatcherTest, PhantomsMatchWithoutMemory) {
+  constexpr std::uint64_t kSize = std::uint64_t{1} << 40;
+  const Bytes into(static_cast<std::byte*>(nullptr), kSize);
+  Request recv = matcher.post(tag, into);
+  auto landing = matcher.arrive(tag, {}, kSize, true);
+  ASSERT_TRUE(landing.ok());
+  EXPECT_TRUE(base::is_phantom((*landing)->into));
+  matcher.complete(*landing);
+  EXPECT_TRUE(recv.wait(now()).ok());
+
+  landing = matcher.arrive(tag, {}, kSize, true);
+  ASSERT_TRUE(landing.ok());
+  matcher.complete(*landing);
+  EXPECT_TRUE(matcher.post(tag, into).wait(now()).ok());
+}
+
+TEST_F(MatcherTest, ServicesGoToTheRouterWithHeadAndSender) {
+  const std::string head = "head";
+  auto landing =
+      matcher.arrive(Tag(kFirstService, 1, 2), base::bytes_of(std::span<const char>(head)), 3);
+  ASSERT_TRUE(landing.ok());
+  std::memcpy((*landing)->into.data(), "abc", 3);
+  matcher.complete(*landing);
+  auto message = router.mailbox(kFirstService)->try_pop();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->from, Rank(5));
+  EXPECT_EQ(message->tag, Tag(kFirstService, 1, 2));
+  EXPECT_EQ(message->head.size(), 4U);
+  EXPECT_EQ(std::memcmp(message->body.data(), "abc", 3), 0);
+}
+
+TEST_F(MatcherTest, AWaiterWakesWhenItsMessageCompletes) {
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  auto task = scheduler->spawn("waiter", [&] { EXPECT_TRUE(recv.wait(soon()).ok()); });
+  arrive_whole("hello");
+  task->join();
+  EXPECT_EQ(memory, "hello");
+}
+
+}  // namespace
+}  // namespace gearshift::transport

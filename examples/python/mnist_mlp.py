@@ -1,15 +1,17 @@
 """Train a small network on Fashion-MNIST.
 
-Alone: python mnist_mlp.py      Four workers: gearshift run -n 4 mnist_mlp.py
+Alone:         python mnist_mlp.py
+Four workers:  gearshift run -n 4 mnist_mlp.py
 
-The lines marked with # gs are all that tells it from a single-process script.
+The five lines marked (1) to (5) are all that tells it from a single-process script.
 """
+# ruff: noqa: E401, I001
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import gearshift.torch as gst  # gs
+import gearshift as gs, gearshift.torch as gst  # (1)
 from gearshift.data import fashion_mnist
 
 
@@ -20,21 +22,20 @@ def load(split: str) -> TensorDataset:
 
 
 def main() -> None:
+    gs.init()  # (2)
     torch.manual_seed(0)
     train_set, test_set = load("train"), load("test")
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model, optimizer = gst.distribute(model, optimizer, strategy="all_reduce")  # gs
-    sampler = gst.DistributedSampler(train_set)  # gs
-    loader = DataLoader(train_set, batch_size=64, sampler=sampler)  # gs
+    model, optimizer = gst.distribute(model, optimizer, strategy="all_reduce")  # (3)
+    loader = DataLoader(train_set, batch_size=64, sampler=gst.DistributedSampler(train_set))  # (4)
 
     for epoch in range(3):
-        sampler.set_epoch(epoch)
         for images, labels in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(images), labels)
             loss.backward()
-            optimizer.step(loss=loss)  # gs
+            optimizer.step(loss=loss)  # (5)
 
         with torch.no_grad():
             images, labels = test_set.tensors

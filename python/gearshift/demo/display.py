@@ -129,7 +129,7 @@ class LiveDisplay:
         self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
-        table = Table(title="Fashion-MNIST under three strategies", title_justify="left")
+        table = Table(title="Fashion-MNIST", title_justify="left")
         for header in ("run", "", "epoch", "step", "loss", "samples/s", "in force", "accuracy"):
             table.add_column(header, justify="left" if header in ("run", "in force") else "right")
         for strategy, row in self._rows.items():

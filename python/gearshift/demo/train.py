@@ -30,8 +30,8 @@ from . import STRATEGIES, events
 from .model import build_model
 from .run_folder import WEIGHTS, RunFolder
 
-PLATEAU_WINDOW, PLATEAU_THRESHOLD = 2, 0.08
-"""When the demo switches: once two epochs in a row lower the loss by less than 8 % on average."""
+PLATEAU_WINDOW, PLATEAU_THRESHOLD = 2, 0.15
+"""When the demo switches: once two epochs in a row lower the loss by less than 15 % on average."""
 
 _PLATEAU_EPOCHS = 8
 """A shorter run may see no plateau: it switches half-way."""

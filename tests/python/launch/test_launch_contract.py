@@ -69,7 +69,7 @@ def test_two_nodes(launcher):
         for node in (0, 1)
     ]
     for node in nodes:
-        node.communicate(timeout=20)
+        node.communicate(timeout=60)
         assert node.returncode == 0
     found = dumps(launcher.folder, 5)
     place = [
@@ -181,4 +181,4 @@ for name in ("torch", "numpy", "gearshift._core", "matplotlib", "rich.live"):
 import gearshift.cli, gearshift.launch.launcher, gearshift.launch.environment
 gearshift.launch.environment.detect({})
 """
-    subprocess.run([sys.executable, "-c", source], env=clean_env(), check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", source], env=clean_env(), check=True, timeout=60)

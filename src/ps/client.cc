@@ -65,9 +65,9 @@ base::Status Client::Impl::check_staged() const {
     const auto missing = std::find(attempts[k].begin(), attempts[k].end(), std::uint64_t{0});
     if (missing == attempts[k].end()) continue;
     const auto slice = static_cast<std::size_t>(missing - attempts[k].begin());
-    return Error(ErrorCode::kInvalidArgument,
-                 "bucket " + std::to_string(options.layout.shards[k][slice].bucket) +
-                     " was not staged");
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "bucket " + std::to_string(options.layout.shards[k][slice].bucket) + " was not staged");
   }
   return {};
 }
@@ -110,9 +110,9 @@ base::Status Client::Impl::ask_all(Kind kind, std::int64_t step, const std::stri
   return exchange.finish();
 }
 
-base::Result<Reply> Client::Impl::ask_parameters(
-    Kind kind, const std::string& what, const std::vector<std::vector<std::byte>>& bodies,
-    const std::vector<base::Bytes>& parameters) {
+base::Result<Reply> Client::Impl::ask_parameters(Kind kind, const std::string& what,
+                                                 const std::vector<std::vector<std::byte>>& bodies,
+                                                 const std::vector<base::Bytes>& parameters) {
   Exchange exchange(*this, what);
   for (std::size_t k = 0; k < shard_count(); ++k) {
     const auto& slices = options.layout.shards[k];
@@ -197,10 +197,10 @@ base::Status Client::stage(std::uint32_t bucket, base::ConstBytes gradient) {
   for (const auto& [shard, slice] : parts->second) {
     const Slice& s = impl_->options.layout.shards[shard][slice];
     if (s.bucket_offset + s.bytes > gradient.size()) {
-      return Error(ErrorCode::kInvalidArgument,
-                   "the gradient of bucket " + std::to_string(bucket) + " has " +
-                       std::to_string(gradient.size()) + " bytes; the layout reaches to " +
-                       std::to_string(s.bucket_offset + s.bytes));
+      return Error(ErrorCode::kInvalidArgument, "the gradient of bucket " + std::to_string(bucket) +
+                                                    " has " + std::to_string(gradient.size()) +
+                                                    " bytes; the layout reaches to " +
+                                                    std::to_string(s.bucket_offset + s.bytes));
     }
   }
   std::erase_if(impl_->staged, [](const transport::Request& r) { return r.done(); });
@@ -236,8 +236,7 @@ base::Result<Reply> Client::commit(const Commit& commit,
     bodies.push_back(encode(impl_->record_for(k, commit)));
   }
   auto reply = impl_->ask_parameters(Kind::kCommit, what, bodies, parameters);
-  const base::TimePoint deadline =
-      reply ? impl_->group.deadline() : impl_->group.scheduler().now();
+  const base::TimePoint deadline = reply ? impl_->group.deadline() : impl_->group.scheduler().now();
   const base::Status sent = impl_->wait_staged(deadline);
   for (auto& slices : impl_->attempts) std::fill(slices.begin(), slices.end(), 0);
   if (reply && !sent) return sent.error().within(what);

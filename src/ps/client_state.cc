@@ -43,9 +43,8 @@ base::Status check_parameters(const Layout& layout, const std::vector<std::size_
             s.parameter_offset + s.size <= sizes[s.parameter]) {
           continue;
         }
-        return Error(ErrorCode::kInvalidArgument,
-                     "parameter " + std::to_string(s.parameter) +
-                         " differs from the layout in size or dtype");
+        return Error(ErrorCode::kInvalidArgument, "parameter " + std::to_string(s.parameter) +
+                                                      " differs from the layout in size or dtype");
       }
     }
   }
@@ -91,9 +90,9 @@ base::Result<Share> cut(const std::vector<Slice>& slices, const std::vector<Stat
       for (const auto& [name, tensor] : state[s.parameter].tensors) {
         const std::size_t end = (s.parameter_offset + s.size) * base::size_of(slices[i].dtype);
         if (end > tensor.size()) {
-          return Error(ErrorCode::kInvalidArgument, "state '" + name + "' of parameter " +
-                                                        std::to_string(s.parameter) +
-                                                        " is too small");
+          return Error(
+              ErrorCode::kInvalidArgument,
+              "state '" + name + "' of parameter " + std::to_string(s.parameter) + " is too small");
         }
         kept.tensors.push_back(name);
       }
@@ -137,8 +136,8 @@ base::Result<std::vector<StateEntry>> Client::fetch_state(
   GEARSHIFT_RETURN_IF_ERROR(exchange.finish());
   std::vector<StateDescription> descriptions;
   for (std::size_t k = 0; k < shards.size(); ++k) {
-    GEARSHIFT_ASSIGN_OR_RETURN(
-        auto description, decode_description(std::as_const(described[k]).view(), shards[k]));
+    GEARSHIFT_ASSIGN_OR_RETURN(auto description,
+                               decode_description(std::as_const(described[k]).view(), shards[k]));
     for (std::size_t i = 0; i < shards[k].size(); ++i) {
       Bytes into = data[k].emplace_back(description.data_bytes(shards[k], i)).view();
       if (!into.empty()) exchange.receive(k, static_cast<std::uint16_t>(i), into);

@@ -82,9 +82,9 @@ base::Status Consistency::validate() const {
     return Error(ErrorCode::kInvalidArgument, "SSP needs a bound of at least 0 steps");
   }
   if (kind == Kind::kBuffered && buffer < 1) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "a buffered server needs at least 1 gradient per update, not " +
-                     std::to_string(buffer));
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "a buffered server needs at least 1 gradient per update, not " + std::to_string(buffer));
   }
   return {};
 }

@@ -1,7 +1,6 @@
-#include "ps/layout_check.h"
-
 #include <string>
 
+#include "ps/layout_check.h"
 #include "ps/protocol.h"
 
 namespace gearshift::ps {
@@ -30,7 +29,8 @@ base::Status check_slices(const std::vector<Slice>& slices, std::uint32_t param_
   if (slices.size() > kMaxSlices) {
     return Error(ErrorCode::kInvalidArgument,
                  "a shard of " + std::to_string(slices.size()) + " slices; at most " +
-                     std::to_string(kMaxSlices) + " are possible: use more shards, or larger buckets");
+                     std::to_string(kMaxSlices) +
+                     " are possible: use more shards, or larger buckets");
   }
   for (const Slice& slice : slices) {
     const std::string where = "slice of bucket " + std::to_string(slice.bucket);

@@ -144,9 +144,9 @@ class NativeOptimizer final : public Optimizer {
                      double lr_factor) override {
     const std::size_t names = spec_.hyper_names.size();
     if (hypers.size() != names * spec_.param_groups) {
-      return Error(ErrorCode::kInvalidArgument,
-                   std::to_string(hypers.size()) + " optimizer settings instead of " +
-                       std::to_string(names * spec_.param_groups));
+      return Error(ErrorCode::kInvalidArgument, std::to_string(hypers.size()) +
+                                                    " optimizer settings instead of " +
+                                                    std::to_string(names * spec_.param_groups));
     }
     for (const SegmentUpdate& u : updates) {
       const Segment& segment = slices_[u.slice].segments[u.segment];
@@ -191,8 +191,7 @@ class NativeOptimizer final : public Optimizer {
                             ConstBytes in) override {
     const auto index = tensor_index(name);
     if (!index) return unknown(name);
-    const std::size_t size =
-        bytes_of_segment(slices_[slice], slices_[slice].segments[segment]);
+    const std::size_t size = bytes_of_segment(slices_[slice], slices_[slice].segments[segment]);
     if (in.size() != size) return wrong_size(name, in.size(), size);
     states_[slice][segment].tensors[*index] = Buffer::copy_of(in);
     return {};

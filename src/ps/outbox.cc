@@ -66,8 +66,8 @@ bool ParameterStore::take_other(Versions& slice) {
   if (!slice.other || slice.other.use_count() > 1) {
     const std::size_t size = slice.current->size();
     const bool phantom = base::is_phantom(std::as_const(*slice.current).view());
-    slice.other = std::make_shared<base::Buffer>(phantom ? base::Buffer::phantom(size)
-                                                         : base::Buffer(size));
+    slice.other =
+        std::make_shared<base::Buffer>(phantom ? base::Buffer::phantom(size) : base::Buffer(size));
   }
   std::swap(slice.current, slice.other);
   return true;

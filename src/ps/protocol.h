@@ -26,8 +26,10 @@ namespace gearshift::ps {
 //   kPull             none                                     ReplyWire, all slices
 //   kLeave, kEnter    none                                     ReplyWire
 //   kFlush            none                                     ReplyWire
-//   kFetchState       none                                     ReplyWire (`bytes`: of what follows),
-//                                                              description, state of slices with any
+//   kFetchState       none                                     ReplyWire (`bytes`: of what
+//   follows),
+//                                                              description, state of slices with
+//                                                              any
 //   kStoreState       description                              ReplyWire, when complete: one answer
 //   kStateData        state of one slice                       for both kinds of message
 //   kStoreParameters  parameters of a slice; one per slice     ReplyWire, when complete

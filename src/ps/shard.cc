@@ -33,9 +33,9 @@ base::Status check_options(const group::Group& group, const group::Group& shards
   GEARSHIFT_RETURN_IF_ERROR(options.consistency.validate());
   GEARSHIFT_RETURN_IF_ERROR(check_slices(options.slices, options.optimizer.param_groups));
   if (options.workers < 1 || options.workers > group.size()) {
-    return Error(ErrorCode::kInvalidArgument, std::to_string(options.workers) +
-                                                  " workers in a group of " +
-                                                  std::to_string(group.size()));
+    return Error(
+        ErrorCode::kInvalidArgument,
+        std::to_string(options.workers) + " workers in a group of " + std::to_string(group.size()));
   }
   if (options.clip_norm > 0 && !options.consistency.is_synchronous()) {
     return Error(ErrorCode::kInvalidArgument,
@@ -43,8 +43,8 @@ base::Status check_options(const group::Group& group, const group::Group& shards
                      " each worker clips its own gradient (Commit::gradient_factor)");
   }
   if (options.clip_norm > 0 && options.index >= shards.size()) {
-    return Error(ErrorCode::kInvalidArgument, "shard " + std::to_string(options.index) +
-                                                  " is not in the group of shards");
+    return Error(ErrorCode::kInvalidArgument,
+                 "shard " + std::to_string(options.index) + " is not in the group of shards");
   }
   if (parameters.size() != options.slices.size()) {
     return Error(ErrorCode::kInvalidArgument,
@@ -53,10 +53,10 @@ base::Status check_options(const group::Group& group, const group::Group& shards
   }
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (parameters[i].size() != options.slices[i].bytes) {
-      return Error(ErrorCode::kInvalidArgument,
-                   "slice " + std::to_string(i) + " has " +
-                       std::to_string(options.slices[i].bytes) + " bytes, its initial value " +
-                       std::to_string(parameters[i].size()));
+      return Error(ErrorCode::kInvalidArgument, "slice " + std::to_string(i) + " has " +
+                                                    std::to_string(options.slices[i].bytes) +
+                                                    " bytes, its initial value " +
+                                                    std::to_string(parameters[i].size()));
     }
   }
   return {};
@@ -88,9 +88,8 @@ base::Result<std::unique_ptr<Shard>> Shard::start(group::Group group, group::Gro
     return ok.error().within(who);
   }
   if (!optimizer) return Error(ErrorCode::kInvalidArgument, who + " has no optimizer");
-  auto shard =
-      std::make_unique<ShardImpl>(std::move(group), std::move(shards), std::move(options),
-                                  parameters, std::move(optimizer), first_step);
+  auto shard = std::make_unique<ShardImpl>(std::move(group), std::move(shards), std::move(options),
+                                           parameters, std::move(optimizer), first_step);
   shard->launch();
   return std::unique_ptr<Shard>(std::move(shard));
 }
@@ -176,15 +175,17 @@ base::Status ShardImpl::handle(transport::Message message) {
     return protocol("a request from rank " + std::to_string(message.from.value) +
                     ", which is not of the group");
   }
-  const std::string who = "request from rank " + std::to_string(from->second);
+  const auto named = [&](const Error& error) {
+    return Error(error.code,
+                 "request from rank " + std::to_string(from->second) + ": " + error.message,
+                 message.from.value);
+  };
   auto head = decode_head({message.head.data(), message.head.size()});
-  if (!head) return head.error().within(who);
+  if (!head) return named(head.error());
   Request request{from->second, *head, std::move(message.body)};
   base::Status handled = dispatch(request);
-  if (handled || handled.error().code != ErrorCode::kProtocol) return handled;
-  Error named = handled.error().within(who);
-  named.culprit = message.from.value;
-  return named;
+  if (!handled && handled.error().code == ErrorCode::kProtocol) return named(handled.error());
+  return handled;
 }
 
 base::Status ShardImpl::dispatch(Request& request) {
@@ -234,8 +235,7 @@ base::Status ShardImpl::stage(Request& request) {
   const std::uint64_t attempt = request.head.attempt;
   if (request.body.size() != options_.slices[slice].bytes) {
     return protocol("a gradient of " + std::to_string(request.body.size()) + " bytes for slice " +
-                    std::to_string(slice) + " of " +
-                    std::to_string(options_.slices[slice].bytes));
+                    std::to_string(slice) + " of " + std::to_string(options_.slices[slice].bytes));
   }
   Staged& staged = w->staged[slice];
   // Replaced, or of a step that is over: it was overtaken on its way.

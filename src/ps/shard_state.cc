@@ -50,13 +50,13 @@ base::Status ShardImpl::fetch_state(Request& request) {
     const std::size_t size = description.data_bytes(options_.slices, i);
     if (size == 0) continue;
     const bool phantom = base::is_phantom(parameters_.view(i));
-    auto data = std::make_shared<base::Buffer>(phantom ? base::Buffer::phantom(size)
-                                                       : base::Buffer(size));
-    GEARSHIFT_RETURN_IF_ERROR(for_each_tensor(
-        options_.slices[i], description.slices[i], data->view(),
-        [&](std::uint32_t s, const std::string& name, base::Bytes out) {
-          return optimizer_->read_tensor(i, s, name, out);
-        }));
+    auto data =
+        std::make_shared<base::Buffer>(phantom ? base::Buffer::phantom(size) : base::Buffer(size));
+    GEARSHIFT_RETURN_IF_ERROR(
+        for_each_tensor(options_.slices[i], description.slices[i], data->view(),
+                        [&](std::uint32_t s, const std::string& name, base::Bytes out) {
+                          return optimizer_->read_tensor(i, s, name, out);
+                        }));
     outbox_.send(link, tag(i), std::move(data));
   }
   return {};
@@ -72,8 +72,7 @@ base::Status ShardImpl::store_state(Request& request) {
 
 base::Status ShardImpl::store_state_data(Request& request) {
   GEARSHIFT_RETURN_IF_ERROR(check_slice(request));
-  storing_[{request.from, request.head.request}].data[request.head.slice] =
-      std::move(request.body);
+  storing_[{request.from, request.head.request}].data[request.head.slice] = std::move(request.body);
   return finish_storing(request);
 }
 
@@ -104,11 +103,11 @@ base::Status ShardImpl::write_state(const Storing& storing) {
     const auto data = storing.data.find(i);
     const base::ConstBytes bytes =
         data == storing.data.end() ? base::ConstBytes() : data->second.view();
-    GEARSHIFT_RETURN_IF_ERROR(for_each_tensor(
-        options_.slices[i], segments, bytes,
-        [&](std::uint32_t s, const std::string& name, base::ConstBytes in) {
-          return optimizer_->write_tensor(i, s, name, in);
-        }));
+    GEARSHIFT_RETURN_IF_ERROR(
+        for_each_tensor(options_.slices[i], segments, bytes,
+                        [&](std::uint32_t s, const std::string& name, base::ConstBytes in) {
+                          return optimizer_->write_tensor(i, s, name, in);
+                        }));
     for (std::uint32_t s = 0; s < segments.size(); ++s) {
       for (const auto& [name, value] : segments[s].scalars) {
         GEARSHIFT_RETURN_IF_ERROR(optimizer_->write_scalar(i, s, name, value));
@@ -122,9 +121,9 @@ base::Status ShardImpl::store_parameters(Request& request) {
   GEARSHIFT_RETURN_IF_ERROR(check_slice(request));
   const std::size_t slice = request.head.slice;
   if (request.body.size() != options_.slices[slice].bytes) {
-    return Error(ErrorCode::kProtocol,
-                 "parameters of " + std::to_string(request.body.size()) + " bytes for slice " +
-                     std::to_string(slice) + " of " + std::to_string(options_.slices[slice].bytes));
+    return Error(ErrorCode::kProtocol, "parameters of " + std::to_string(request.body.size()) +
+                                           " bytes for slice " + std::to_string(slice) + " of " +
+                                           std::to_string(options_.slices[slice].bytes));
   }
   outbox_.reap();
   const base::Bytes memory = parameters_.overwritable(slice);

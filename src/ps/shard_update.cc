@@ -48,10 +48,10 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
   for (const int r : ranks) {
     const CommitRecord& record = pending(r).record;
     if (record.step != pending(ranks[0]).record.step) {
-      return Error(ErrorCode::kMismatch,
-                   "worker " + std::to_string(r) + " commits step " + std::to_string(record.step) +
-                       ", worker " + std::to_string(ranks[0]) + " step " +
-                       std::to_string(pending(ranks[0]).record.step));
+      return Error(ErrorCode::kMismatch, "worker " + std::to_string(r) + " commits step " +
+                                             std::to_string(record.step) + ", worker " +
+                                             std::to_string(ranks[0]) + " step " +
+                                             std::to_string(pending(ranks[0]).record.step));
     }
     samples += record.samples;
     skip = skip || record.skip;
@@ -179,9 +179,8 @@ void ShardImpl::announce(int rank) {
   if (options_.index != 0 || !options_.on_commit) return;
   const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
   const CommitRecord& r = pending.record;
-  const auto leave_after =
-      options_.on_commit({rank, r.step, r.loss, r.samples, r.epoch, pending.staleness,
-                          highest_step_});
+  const auto leave_after = options_.on_commit(
+      {rank, r.step, r.loss, r.samples, r.epoch, pending.staleness, highest_step_});
   // The first word counts: workers may have acted on it.
   if (leave_after && leave_after_ == 0) leave_after_ = *leave_after;
 }

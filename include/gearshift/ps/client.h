@@ -24,8 +24,8 @@ struct ClientOptions {
 struct Commit {
   std::int64_t step = 0;  ///< counts from 1
   std::int64_t epoch = 0;
-  double samples = 1;     ///< weight of this gradient in an average
-  double loss = 0;        ///< NaN: none
+  double samples = 1;          ///< weight of this gradient in an average
+  double loss = 0;             ///< NaN: none
   double gradient_factor = 1;  ///< the server multiplies the gradient by it (clipping, unscaling)
   /// This worker's gradient is unusable (overflow under a gradient scaler): a synchronous server
   /// then applies nothing in this step for anybody, an asynchronous one ignores this push.

@@ -52,8 +52,10 @@ class Optimizer {
 
   /// Names of element-wise state ("exp_avg") and of scalar state per parameter ("step") that a
   /// segment has now; empty before its first update.
-  virtual std::vector<std::string> tensor_names(std::uint32_t slice, std::uint32_t segment) const = 0;
-  virtual std::map<std::string, double> scalars(std::uint32_t slice, std::uint32_t segment) const = 0;
+  virtual std::vector<std::string> tensor_names(std::uint32_t slice,
+                                                std::uint32_t segment) const = 0;
+  virtual std::map<std::string, double> scalars(std::uint32_t slice,
+                                                std::uint32_t segment) const = 0;
   /// Copies state out of, or into, a segment. The views have the segment's size and dtype.
   virtual base::Status read_tensor(std::uint32_t slice, std::uint32_t segment,
                                    const std::string& name, base::Bytes out) const = 0;

@@ -50,8 +50,8 @@ struct ShardOptions {
 };
 
 struct ShardStats {
-  std::int64_t commits = 0;   ///< gradients received
-  std::int64_t applies = 0;   ///< updates made = the shard's version
+  std::int64_t commits = 0;  ///< gradients received
+  std::int64_t applies = 0;  ///< updates made = the shard's version
   double mean_staleness = 0;
   std::int64_t max_staleness = 0;
   std::int64_t max_lead = 0;  ///< most steps by which an answered worker led the slowest active one
@@ -66,7 +66,8 @@ struct ShardStats {
 /// Wire cost per worker and step, for slices of S bytes in total: S up and S down plus one commit
 /// and one reply head per shard (protocol.h); messages: one per slice up, one commit, one per slice
 /// down, one reply. Source: Li et al., "Scaling Distributed Machine Learning with the Parameter
-/// Server", OSDI 2014; SSP: Ho et al., NeurIPS 2013; Buffered: Nguyen et al., FedBuff, AISTATS 2022.
+/// Server", OSDI 2014; SSP: Ho et al., NeurIPS 2013; Buffered: Nguyen et al., FedBuff, AISTATS
+/// 2022.
 class Shard {
  public:
   /// Starts serving `group` (workers first, then dedicated servers, this process's rank included).

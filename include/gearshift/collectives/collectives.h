@@ -33,6 +33,16 @@ struct Options {
 /// are unspecified, no buffer is touched afterwards, and the group should be aborted.
 /// Errors: kInvalidArgument (sizes), kTimeout / kPeerLost / kAborted / kClosed.
 /// The result is bit-identical on all ranks, for every algorithm.
+/// An empty array sends nothing, and still counts as an operation on every rank.
+///
+/// Accuracy: floats are combined in their own type, one rounding per combination (float16 and
+/// bfloat16 in float32, then rounded), N-1 combinations per element: a sum is within
+/// (N-1)·u·Σ|x| of the exact one, u half a unit in the last place. A mean is the sum, divided once
+/// at the end: a float16 sum beyond 65504 is infinite, and so is its mean. Integers wrap around in
+/// sum and product; means of int8, uint8 and int32 are computed, and travel, as int64 and are
+/// exact.
+///
+/// The cost of each algorithm stands in the header beside it in src/collectives/<operation>/.
 
 /// data = op over all ranks of data, in place.
 base::Status all_reduce(group::Group& group, base::Bytes data, base::DType dtype, base::ReduceOp op,
@@ -62,7 +72,9 @@ base::Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes ou
 
 base::Status barrier(group::Group& group, const Options& options = {});
 
-/// Point to point, in order per pair. Sizes must agree.
+/// Point to point, in order per pair. Sizes must agree (kProtocol otherwise). `send` may wait until
+/// the peer receives. Not collective: these count messages per pair, and may run beside a
+/// collective of the same group, one `send` and one `recv` per peer at a time.
 base::Status send(group::Group& group, base::ConstBytes data, base::Rank to,
                   const Options& options = {});
 base::Status recv(group::Group& group, base::Bytes data, base::Rank from,

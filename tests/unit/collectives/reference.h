@@ -25,6 +25,10 @@ class Array {
       : dtype_(dtype), offset_(offset), memory_(count * base::size_of(dtype) + offset + 1) {
     std::memset(memory_.data(), 0, memory_.size());
   }
+  Array(const Array& other) : Array(other.dtype_, other.count(), other.offset_) {
+    if (!view().empty()) std::memcpy(view().data(), other.view().data(), view().size());
+  }
+  Array(Array&&) = default;
   /// Values that depend on the rank and the index: floats in [-2, 2], integers of the whole range.
   static Array of_rank(base::DType dtype, std::size_t count, int rank, std::size_t offset = 0);
 

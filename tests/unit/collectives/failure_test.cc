@@ -1,0 +1,171 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gearshift/collectives/collectives.h"
+#include "reference.h"
+#include "world.h"
+
+namespace gearshift::collectives::testing {
+namespace {
+
+using base::DType;
+using base::ErrorCode;
+using base::ReduceOp;
+
+constexpr base::Duration kLong = std::chrono::seconds(60);
+
+void expect_invalid(const base::Status& status, const std::string& text) {
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(status.error().message.find(text), std::string::npos) << status.error().message;
+}
+
+class Failure : public OverWires {};
+
+TEST_P(Failure, WrongArgumentsAreRefusedBeforeAnythingIsSent) {
+  World world = make_world();
+  std::byte bytes[64] = {};
+  const base::Bytes data(bytes);
+  group::Group& group = world.at(0);
+  expect_invalid(all_reduce(group, data.first(7), DType::kF32, ReduceOp::kSum),
+                 "7 bytes are no whole number of float32 elements");
+  expect_invalid(reduce_scatter(group, data, data.first(3), DType::kU8, ReduceOp::kSum), "`out`");
+  expect_invalid(all_gather(group, data.first(9), DType::kI64), "all_gather");
+  expect_invalid(all_gather_v(group, data, {1}), "1 sizes for a group of 3");
+  expect_invalid(all_gather_v(group, data, {1, 2, 3}), "add up to 6 bytes");
+  expect_invalid(broadcast(group, data, base::Rank(3)), "rank 3 does not exist");
+  expect_invalid(broadcast(group, data, base::Rank(-1)), "rank -1 does not exist");
+  expect_invalid(all_to_all(group, data, data.first(63)), "`in` has 64 bytes, `out` has 63");
+  expect_invalid(all_to_all(group, data.first(31), data.last(31)), "3 equal blocks");
+  expect_invalid(all_to_all(group, data.first(33), data.last(33)), "overlap");
+  expect_invalid(send(group, data, base::Rank(0)), "own peer");
+  expect_invalid(recv(group, data, base::Rank(7)), "rank 7 does not exist");
+  EXPECT_EQ(group.next_sequence(), 0u);
+  EXPECT_EQ(group.traffic().messages_sent, 0u);
+}
+
+TEST_P(Failure, DifferentSizesAreAnErrorThatSaysBoth) {
+  World world = make_world(std::chrono::milliseconds(500));
+  std::atomic<int> explained{0};
+  world.run([&](group::Group& group) {
+    const std::size_t count = group.rank().value == 1 ? 120 : 90;
+    Array data(DType::kF32, count);
+    const auto status = all_reduce(group, data.view(), DType::kF32, ReduceOp::kSum,
+                                   {.algorithm = Algorithm::kRing});
+    ASSERT_FALSE(status.ok());
+    group.abort(status.error());
+    if (status.error().code != ErrorCode::kProtocol) return;
+    const std::string& text = status.error().message;
+    EXPECT_NE(text.find("all_reduce (ring, step"), std::string::npos) << text;
+    if (text.find("120") != std::string::npos && text.find("160") != std::string::npos) {
+      ++explained;
+    }
+  });
+  EXPECT_GE(explained, 1);
+}
+
+TEST_P(Failure, AMissingRankIsNamedWithOperationAndStep) {
+  World world = make_world(kLong);
+  const auto begin = world.scheduler().now();
+  world.run([&](group::Group& group) {
+    if (group.rank().value == 1) return;  // frozen
+    Array data(DType::kF32, 100);
+    const auto status = all_reduce(group, data.view(), DType::kF32, ReduceOp::kSum,
+                                   {.algorithm = Algorithm::kRing,
+                                    .label = "all_reduce bucket 3",
+                                    .timeout = std::chrono::milliseconds(100)});
+    ASSERT_FALSE(status.ok());
+    if (group.rank().value != 2) return;  // rank 2 is the one that hears from rank 1
+    EXPECT_EQ(status.error().code, ErrorCode::kTimeout);
+    EXPECT_EQ(status.error().culprit, 1);
+    EXPECT_EQ(
+        status.error().message.find("all_reduce bucket 3 (ring, step 1 of 4): waiting for rank 1"),
+        0u)
+        << status.error().message;
+  });
+  EXPECT_LT(base::to_seconds(world.scheduler().now() - begin), 10);
+}
+
+TEST_P(Failure, TheTimeoutCountsFromTheLastProgress) {
+  World world = make_world(std::chrono::milliseconds(400));
+  world.run([&](group::Group& group) {
+    // Ten messages 100 ms apart: longer in all than the timeout, which none of them exceeds.
+    std::byte one{};
+    const base::Bytes data(&one, 1);
+    for (int i = 0; i < 10; ++i) {
+      if (group.rank().value == 0) group.scheduler().sleep_for(std::chrono::milliseconds(100));
+      const auto status = broadcast(group, data, base::Rank(0));
+      EXPECT_TRUE(status.ok()) << status.error().to_string();
+    }
+  });
+}
+
+/// Rank 1 gives up in the middle of a stream of operations; all the others learn of it long before
+/// their timeout, whichever rank they are waiting for, since each passes it on.
+TEST_P(Failure, AnAbortReachesEveryone) {
+  World world = make_world(kLong);
+  const auto begin = world.scheduler().now();
+  std::atomic<int> failed{0};
+  world.run([&](group::Group& group) {
+    Array data(DType::kF32, 100'000);
+    Array out(DType::kF32, 100'000);
+    for (int round = 0; round < 1000; ++round) {
+      if (group.rank().value == 1 && round == 20) {
+        group.abort({ErrorCode::kAborted, "the user pressed ctrl-C", 1});
+      }
+      base::Status status = all_reduce(
+          group, data.view(), DType::kF32, ReduceOp::kSum,
+          {.algorithm = round % 2 == 0 ? Algorithm::kRing : Algorithm::kRecursiveDoubling});
+      if (status) status = broadcast(group, data.view(), base::Rank(0));
+      if (status) {
+        status =
+            all_to_all(group, base::slice(data.view(), 0, 1200), base::slice(out.view(), 0, 1200));
+      }
+      if (status) continue;
+      group.abort(status.error());
+      ++failed;
+      return;
+    }
+  });
+  EXPECT_EQ(failed, size());
+  EXPECT_LT(base::to_seconds(world.scheduler().now() - begin), 20);
+}
+
+/// After an error the memory may go away: what a late peer still sends must land nowhere.
+TEST_P(Failure, NoMemoryIsTouchedAfterAnError) {
+  World world = make_world(kLong);
+  world.run([&](group::Group& group) {
+    if (group.rank().value == 0) group.scheduler().sleep_for(std::chrono::milliseconds(300));
+    auto data = std::make_unique<Array>(Array::of_rank(DType::kF32, 500'000, 1));
+    const auto status =
+        all_reduce(group, data->view(), DType::kF32, ReduceOp::kSum,
+                   {.algorithm = Algorithm::kRing,
+                    .timeout = std::chrono::milliseconds(group.rank().value == 0 ? 1000 : 100)});
+    EXPECT_TRUE(group.rank().value == 0 || !status.ok());
+    const Array before(*data);
+    group.scheduler().sleep_for(std::chrono::milliseconds(400));
+    EXPECT_TRUE(equal(before.view(), data->view()));
+  });
+}
+
+TEST_P(Failure, ProgressNamesTheOperation) {
+  World world = make_world();
+  world.run([&](group::Group& group) {
+    if (group.rank().value == 0) {
+      group.scheduler().sleep_for(std::chrono::milliseconds(100));
+      EXPECT_EQ(world.at(1).progress().snapshot().operation,
+                "barrier after epoch 2 (dissemination)");
+    }
+    EXPECT_TRUE(barrier(group, {.label = "barrier after epoch 2"}).ok());
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Wires, Failure, ::testing::ValuesIn(settings({3})), name_of);
+
+}  // namespace
+}  // namespace gearshift::collectives::testing

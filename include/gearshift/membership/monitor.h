@@ -25,7 +25,8 @@ struct PeerReport {
 /// A peer is lost when its connection breaks without a good-bye, or when it has been silent for the
 /// group's timeout. The first rank to see it tells all others (abort service), then every link of
 /// this rank is broken with that error, so that everything pending fails with it: no cascade of
-/// wrong suspects. A peer that said good-bye is gone, not lost. Thread-safety: all methods.
+/// wrong suspects. A peer that said good-bye is gone, not lost. One Monitor per group that `connect`
+/// made; its subgroups are watched with it. Thread-safety: all methods.
 class Monitor {
  public:
   /// Starts at once. Heartbeats are sent every min(timeout / 6, 1 s).
@@ -36,7 +37,9 @@ class Monitor {
   /// culprit rank, and a message that names rank, what it last did, and this rank's operation.
   virtual std::optional<base::Error> failure() const = 0;
   /// Reports an error of this rank to all others and ends the group: they fail with kAborted (or
-  /// the code itself for kDiverged and kMismatch), naming this rank and the message.
+  /// the code itself for kDiverged and kMismatch), naming this rank and the message. A kPeerLost
+  /// with a culprit blames the culprit instead. Returns when the others know, or when it has tried
+  /// for min(timeout / 8, 1 s).
   virtual void fail(const base::Error& error) = 0;
   /// What is known of every rank, own rank included. For error messages and the hang report.
   virtual std::vector<PeerReport> report() const = 0;
@@ -45,7 +48,8 @@ class Monitor {
   /// Turns a failed operation's error into the account above when the group has failed: waits a
   /// moment (bounded by timeout / 4) for the news to arrive when `error` smells of a lost peer.
   virtual base::Error explain(const base::Error& error) const = 0;
-  /// Stops watching, e.g. before an orderly close. Idempotent.
+  /// Stops watching before an orderly close, and tells the others that this rank leaves: from then
+  /// on its silence and the end of its connections are no loss. Idempotent.
   virtual void stop() = 0;
 };
 

@@ -25,8 +25,8 @@ struct PeerReport {
 /// A peer is lost when its connection breaks without a good-bye, or when it has been silent for the
 /// group's timeout. The first rank to see it tells all others (abort service), then every link of
 /// this rank is broken with that error, so that everything pending fails with it: no cascade of
-/// wrong suspects. A peer that said good-bye is gone, not lost. One Monitor per group that `connect`
-/// made; its subgroups are watched with it. Thread-safety: all methods.
+/// wrong suspects. A peer that said good-bye is gone, not lost. One Monitor per group that
+/// `connect` made; its subgroups are watched with it. Thread-safety: all methods.
 class Monitor {
  public:
   /// Starts at once. Heartbeats are sent every min(timeout / 6, 1 s).

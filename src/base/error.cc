@@ -30,8 +30,6 @@ const char* to_string(ErrorCode code) {
   return "unknown";
 }
 
-std::string Error::to_string() const {
-  return std::string(base::to_string(code)) + ": " + message;
-}
+std::string Error::to_string() const { return std::string(base::to_string(code)) + ": " + message; }
 
 }  // namespace gearshift::base

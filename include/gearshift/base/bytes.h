@@ -29,13 +29,11 @@ inline ConstBytes slice(ConstBytes b, std::size_t offset, std::size_t size) {
 
 /// The bytes of one trivially copyable object.
 template <typename T>
-  requires std::is_trivially_copyable_v<T>
-ConstBytes bytes_of(const T& object) {
+requires std::is_trivially_copyable_v<T> ConstBytes bytes_of(const T& object) {
   return {reinterpret_cast<const std::byte*>(&object), sizeof(T)};
 }
 template <typename T>
-  requires std::is_trivially_copyable_v<T>
-Bytes writable_bytes_of(T& object) {
+requires std::is_trivially_copyable_v<T> Bytes writable_bytes_of(T& object) {
   return {reinterpret_cast<std::byte*>(&object), sizeof(T)};
 }
 /// The bytes of a contiguous array.

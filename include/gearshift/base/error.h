@@ -29,8 +29,7 @@ struct [[nodiscard]] Error {
   std::string message;
   int culprit = -1;
 
-  Error(ErrorCode c, std::string m, int who = -1)
-      : code(c), message(std::move(m)), culprit(who) {}
+  Error(ErrorCode c, std::string m, int who = -1) : code(c), message(std::move(m)), culprit(who) {}
 
   /// The same error with `what` put before its message: "what: message".
   Error within(const std::string& what) const { return {code, what + ": " + message, culprit}; }

@@ -24,12 +24,11 @@ void log(LogLevel level, std::string_view module, std::string_view text);
 }  // namespace gearshift::base
 
 /// GEARSHIFT_LOG_AT(kWarn, "transport", "refused " << address);  formats only when enabled.
-#define GEARSHIFT_LOG_AT(level, module, stream)                                           \
-  do {                                                                                    \
-    if (::gearshift::base::log_enabled(::gearshift::base::LogLevel::level)) {             \
-      std::ostringstream gearshift_log_;                                                  \
-      gearshift_log_ << stream;                                                           \
-      ::gearshift::base::log(::gearshift::base::LogLevel::level, module,                  \
-                             gearshift_log_.str());                                       \
-    }                                                                                     \
+#define GEARSHIFT_LOG_AT(level, module, stream)                                                 \
+  do {                                                                                          \
+    if (::gearshift::base::log_enabled(::gearshift::base::LogLevel::level)) {                   \
+      std::ostringstream gearshift_log_;                                                        \
+      gearshift_log_ << stream;                                                                 \
+      ::gearshift::base::log(::gearshift::base::LogLevel::level, module, gearshift_log_.str()); \
+    }                                                                                           \
   } while (false)

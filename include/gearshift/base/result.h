@@ -68,12 +68,12 @@ class [[nodiscard]] Status {
 }  // namespace gearshift::base
 
 /// Returns from the enclosing function with the error when `expr` (Status or Result) failed.
-#define GEARSHIFT_RETURN_IF_ERROR(expr)                    \
-  do {                                                     \
-    auto&& gearshift_status_ = (expr);                     \
-    if (!gearshift_status_.ok()) {                         \
+#define GEARSHIFT_RETURN_IF_ERROR(expr)                           \
+  do {                                                            \
+    auto&& gearshift_status_ = (expr);                            \
+    if (!gearshift_status_.ok()) {                                \
       return ::gearshift::base::Error(gearshift_status_.error()); \
-    }                                                      \
+    }                                                             \
   } while (false)
 
 #define GEARSHIFT_CONCAT_INNER_(a, b) a##b

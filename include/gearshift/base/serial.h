@@ -16,8 +16,7 @@ namespace gearshift::base {
 class Writer {
  public:
   template <typename T>
-    requires std::is_arithmetic_v<T> || std::is_enum_v<T>
-  Writer& put(T value) {
+  requires std::is_arithmetic_v<T> || std::is_enum_v<T> Writer& put(T value) {
     const auto* p = reinterpret_cast<const std::byte*>(&value);
     out_.insert(out_.end(), p, p + sizeof(T));
     return *this;

@@ -28,7 +28,9 @@ TEST(BucketPlan, FillsFromTheBackAndSeparatesDtypes) {
           entry.offset + plan->parameters[entry.parameter].elements() * base::size_of(bucket.dtype);
     }
     EXPECT_LE(end, bucket.bytes);
-    if (bucket.entries.size() > 1) EXPECT_LE(bucket.bytes, 8192U);
+    if (bucket.entries.size() > 1) {
+      EXPECT_LE(bucket.bytes, 8192U);
+    }
   }
 }
 

@@ -13,7 +13,8 @@ readonly STAMP=$VENV/.gearshift-setup
 readonly TORCH_INDEX=${GEARSHIFT_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
 readonly PACKAGES=(
   build-essential cmake ninja-build pkg-config ccache mold # build
-  libssl-dev libhwy-dev libgtest-dev libgmock-dev          # libraries
+  libssl-dev libhwy-dev zlib1g-dev                         # libraries
+  libgtest-dev libgmock-dev                                # tests
   python3 python3-venv python3-dev                         # python
   clang-format clang-tidy iproute2 openmpi-bin             # checks and tests
   dataset-fashion-mnist                                    # the demo's data

@@ -1,0 +1,96 @@
+"""gearshift: train one model on many machines, and choose how they share what they learn.
+
+::
+
+    import gearshift as gs, gearshift.torch as gst
+
+    gs.init()
+    model, optimizer = gst.distribute(model, optimizer, strategy=gs.StrategySwitch())
+
+Start such a script with ``gearshift run -n 4 train.py``; it also runs under torchrun, mpirun and
+srun, and alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    Diverged,
+    Error,
+    InvalidArgument,
+    MismatchError,
+    PeerLost,
+    TimeoutError,
+    Unsupported,
+)
+from .strategy import (
+    ASP,
+    BSP,
+    SSP,
+    AllReduce,
+    At,
+    Buffered,
+    LossPlateau,
+    ParameterServer,
+    StrategySwitch,
+)
+
+if TYPE_CHECKING:
+    from ._collectives import (
+        all_gather,
+        all_reduce,
+        all_to_all,
+        barrier,
+        broadcast,
+        recv,
+        reduce_scatter,
+        send,
+    )
+    from ._session import init, is_initialized, local_rank, rank, shutdown, world_size
+
+__all__ = [
+    "ASP",
+    "BSP",
+    "SSP",
+    "AllReduce",
+    "At",
+    "Buffered",
+    "Diverged",
+    "Error",
+    "InvalidArgument",
+    "LossPlateau",
+    "MismatchError",
+    "ParameterServer",
+    "PeerLost",
+    "StrategySwitch",
+    "TimeoutError",
+    "Unsupported",
+    "all_gather",
+    "all_reduce",
+    "all_to_all",
+    "barrier",
+    "broadcast",
+    "init",
+    "is_initialized",
+    "local_rank",
+    "rank",
+    "recv",
+    "reduce_scatter",
+    "send",
+    "shutdown",
+    "world_size",
+]
+
+_SESSION = {"init", "is_initialized", "local_rank", "rank", "shutdown", "world_size"}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs the compiled core is loaded at its first use: ``gearshift run`` does without."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _SESSION:
+        from . import _session as module
+    else:
+        from . import _collectives as module  # type: ignore[no-redef]
+    return getattr(module, name)

@@ -1,0 +1,171 @@
+"""Collectives on the user's own arrays.
+
+Every worker calls the same function with arrays of equal shape and dtype, in the same order. Arrays
+are NumPy arrays or CPU tensors of torch, of any layout, of dtype float64, float32, float16,
+bfloat16, int8, uint8, int32 or int64. Calls block, without the GIL, until the result is there;
+Ctrl-C interrupts them. Threads may call at the same time, when all ranks do so in the same order.
+
+All of them raise:
+    TypeError: for something that is no such array.
+    InvalidArgument: for sizes or ranks that do not fit.
+    PeerLost, TimeoutError: when another rank is gone, or does not take part. The session is
+        unusable afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from . import _session
+from ._arrays import Array, view
+from .errors import InvalidArgument
+
+Op = Literal["sum", "mean", "min", "max", "product"]
+T = TypeVar("T")
+
+
+def all_reduce(x: T, op: Op = "sum") -> T:
+    """Combine `x` over all workers, in place; every worker gets the same bits.
+
+    Args:
+        x: array of any shape.
+        op: "sum", "mean" (of integers: truncated towards zero), "min", "max" or "product".
+
+    Returns:
+        `x` itself.
+    """
+    array = view(x)
+    _session.current().all_reduce(array.address, array.nbytes, array.dtype, op)
+    array.finish()
+    return x
+
+
+def broadcast(x: T, root: int = 0) -> T:
+    """Give every worker the contents that `x` has on `root`, in place. Returns `x`."""
+    session = _session.current()
+    _check_rank("root", root)
+    array = view(x)
+    session.broadcast(array.address, array.nbytes, root)
+    array.finish()
+    return x
+
+
+def all_gather(x: Any, out: Any = None) -> Any:
+    """Collect every worker's `x`.
+
+    Args:
+        x: array of any shape, the same on all workers.
+        out: array of shape ``(world_size, *x.shape)`` and `x`'s dtype to write to; new when None.
+
+    Returns:
+        `out`; ``out[r]`` is the `x` of worker r.
+    """
+    session = _session.current()
+    source = view(x, writable=False)
+    shape = (session.world_size, *source.shape)
+    if out is None:
+        out, target = source.empty(shape)
+    else:
+        target = view(out)
+        if target.shape != shape or target.dtype != source.dtype:
+            raise InvalidArgument(
+                f"all_gather: out is {target.dtype}{target.shape}, needed is {source.dtype}{shape}"
+            )
+    _copy(source, target.address + session.rank * source.nbytes)
+    session.all_gather(target.address, target.nbytes)
+    target.finish()
+    return out
+
+
+def reduce_scatter(x: Any, op: Op = "sum") -> Any:
+    """Combine `x` over all workers and give each a part of the result.
+
+    Args:
+        x: array; left as it is.
+        op: as for :func:`all_reduce`.
+
+    Returns:
+        A new array, part r of the result on worker r. When the leading dimension d divides by the
+        number of workers N: of shape ``(d / N, *x.shape[1:])``. Otherwise the elements in
+        row-major order are cut into N parts, of which the first ``x.size % N`` have one element
+        more, and the part is one-dimensional.
+    """
+    session = _session.current()
+    source = view(x, writable=False)
+    scratch = source.copy()
+    out, target = source.empty(_part_shape(source.shape, session.rank, session.world_size))
+    session.reduce_scatter(
+        scratch.address, scratch.nbytes, target.address, target.nbytes, source.dtype, op
+    )
+    return out
+
+
+def all_to_all(x: Any) -> Any:
+    """Exchange blocks: block j of worker i becomes block i of worker j.
+
+    Args:
+        x: array whose leading dimension divides by the number of workers; left as it is.
+
+    Returns:
+        A new array of the same shape.
+    """
+    session = _session.current()
+    source = view(x, writable=False)
+    if not source.shape or source.shape[0] % session.world_size != 0:
+        raise InvalidArgument(
+            f"all_to_all: the leading dimension of shape {source.shape} does not divide by "
+            f"{session.world_size} workers"
+        )
+    out, target = source.empty(source.shape)
+    session.all_to_all(source.address, target.address, source.nbytes)
+    return out
+
+
+def barrier() -> None:
+    """Wait until all workers are here."""
+    _session.current().barrier()
+
+
+def send(x: Any, to: int) -> None:
+    """Send `x` to worker `to`, which calls :func:`recv`; messages keep their order."""
+    session = _session.current()
+    _check_peer("to", to)
+    array = view(x, writable=False)
+    session.send(array.address, array.nbytes, to)
+
+
+def recv(x: T, source: int) -> T:
+    """Receive into `x` what worker `source` sends: as many bytes. Returns `x`."""
+    session = _session.current()
+    _check_peer("source", source)
+    array = view(x)
+    session.recv(array.address, array.nbytes, source)
+    array.finish()
+    return x
+
+
+def _part_shape(shape: tuple[int, ...], rank: int, size: int) -> tuple[int, ...]:
+    if shape and shape[0] % size == 0:
+        return (shape[0] // size, *shape[1:])
+    count = 1
+    for extent in shape:
+        count *= extent
+    return (count // size + (1 if rank < count % size else 0),)
+
+
+def _copy(source: Array, address: int) -> None:
+    import ctypes
+
+    ctypes.memmove(address, source.address, source.nbytes)
+
+
+def _check_rank(name: str, value: int) -> None:
+    size = _session.world_size()
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
+        raise InvalidArgument(f"{name}={value!r} is no rank of {size} workers")
+
+
+def _check_peer(name: str, value: int) -> None:
+    _check_rank(name, value)
+    if value == _session.rank():
+        raise InvalidArgument(f"{name}={value} is this rank itself")

@@ -1,0 +1,237 @@
+"""This process's part in the job: one session, from init to shutdown."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from types import TracebackType
+from typing import Any
+
+from . import _core
+from .errors import Error, InvalidArgument, PeerLost
+from .launch import EXIT_PEER_LOST, LaunchError
+from .launch.environment import ProcessEnvironment, detect
+
+
+@dataclass
+class _Process:
+    """What this process knows of the job. Changed only by init, shutdown and fork."""
+
+    session: _core.Session | None = None
+    environment: ProcessEnvironment = field(default_factory=ProcessEnvironment)
+    rank: int = 0
+    world_size: int = 1
+    failed: bool = False
+    closing: list[Callable[[bool], None]] = field(default_factory=list)
+    """Called before the session closes: models leave their servers."""
+    hooks_installed: bool = False
+
+
+_process = _Process()
+_lock = threading.RLock()
+
+
+def init(timeout: float | None = None, **overrides: Any) -> None:
+    """Join the job that this process was started for, and wait until all others have.
+
+    The environment says which job that is (see :mod:`gearshift.launch.environment`); a script that
+    runs alone becomes a world of one. Further calls do nothing. A dedicated server process serves
+    here until the job is over, and then exits: nothing after this call runs in it.
+
+    Args:
+        timeout: seconds without progress after which a peer counts as lost (30 unless
+            GEARSHIFT_TIMEOUT says otherwise).
+        overrides: `rank`, `world_size`, `servers`, `nnodes`, `rdzv`, `token`, `interface` (see
+            :class:`gearshift.launch.environment.ProcessEnvironment`) instead of what the
+            environment says, and `transports`, a list of "tcp" and "shm" to choose from.
+
+    Raises:
+        InvalidArgument: when the environment contradicts itself or lacks something.
+        TimeoutError: when not all processes came.
+    """
+    with _lock:
+        if _process.session is not None:
+            return
+        transports = overrides.pop("transports", None)
+        environment = _environment(timeout, overrides)
+        session = _open(environment, _transports(transports))
+        _process.session = session
+        _process.environment = environment
+        _process.rank = session.rank
+        _process.world_size = session.world_size
+        _process.failed = False
+        _install_hooks()
+        if threading.current_thread() is threading.main_thread():
+            session.watch_signals()
+        _core.set_optimizer_factory(_make_external_optimizer)
+        if not session.is_server:
+            return
+    session.serve()
+    shutdown()
+    sys.exit(0)
+
+
+def shutdown() -> None:
+    """Leave the job in an orderly way; called by itself when the process ends.
+
+    Models that were distributed stay usable, on this process alone. Does nothing without a session.
+    """
+    _shutdown(exiting=False)
+
+
+def _shutdown(exiting: bool) -> None:
+    with _lock:
+        session = _process.session
+        if session is None:
+            return
+        try:
+            if not _process.failed:
+                while _process.closing:
+                    _process.closing.pop(0)(exiting)
+                session.close()
+        finally:
+            _process.closing.clear()
+            _process.session = None
+            _core.unwatch_signals()
+
+
+def is_initialized() -> bool:
+    """Whether :func:`init` was called, and :func:`shutdown` was not."""
+    return _process.session is not None
+
+
+def rank() -> int:
+    """This worker's rank, 0 … world_size() - 1."""
+    current()
+    return _process.rank
+
+
+def world_size() -> int:
+    """Number of workers."""
+    current()
+    return _process.world_size
+
+
+def local_rank() -> int:
+    """This process's number among those on its host: which accelerator to use."""
+    current()
+    return _process.environment.local_rank
+
+
+def current() -> _core.Session:
+    """The session.
+
+    Raises:
+        Error: when there is none.
+    """
+    if _process.session is None:
+        raise Error("gearshift is not initialised in this process: call gs.init() first")
+    return _process.session
+
+
+def before_close(action: Callable[[bool], None]) -> None:
+    """Have `action` called at an orderly shutdown, before the session closes.
+
+    Its argument says whether the process is about to end. Earlier actions are called first, so that
+    all ranks do the same in the same order.
+    """
+    _process.closing.append(action)
+
+
+def fail(message: str) -> None:
+    """Leave the job at once, and tell the others why. Does nothing without a session."""
+    if _process.session is not None and not _process.failed:
+        _process.failed = True
+        _process.session.fail(message)
+
+
+def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnvironment:
+    known = {f.name for f in fields(ProcessEnvironment)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise InvalidArgument(
+            f"init() does not know {', '.join(unknown)}; it knows timeout, transports, "
+            + ", ".join(sorted(known - {"timeout"}))
+        )
+    try:
+        environment = replace(detect(), **overrides)
+    except LaunchError as error:
+        raise InvalidArgument(str(error)) from error
+    if timeout is not None:
+        if not timeout > 0:
+            raise InvalidArgument(f"timeout must be a positive number of seconds, got {timeout!r}")
+        environment = replace(environment, timeout=timeout)
+    if environment.needs_torch_store and environment.rdzv is None:
+        torchrun = importlib.import_module("gearshift.torch._torchrun")
+        environment = replace(environment, rdzv=torchrun.exchange_address(environment))
+    return environment
+
+
+def _transports(given: list[str] | None) -> list[str]:
+    if given is not None:
+        return list(given)
+    text = os.environ.get("GEARSHIFT_TRANSPORTS", "")
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _open(environment: ProcessEnvironment, transports: list[str]) -> _core.Session:
+    return _core.Session(
+        rank=environment.rank,
+        world_size=environment.world_size,
+        servers=environment.servers,
+        nnodes=environment.nnodes,
+        rdzv=environment.rdzv or "",
+        token=environment.token or "",
+        timeout=environment.timeout,
+        interface=environment.interface or "",
+        transports=transports,
+    )
+
+
+def _make_external_optimizer(*arguments: Any) -> Any:
+    """Called by the core, on a server: an update rule that it has no kernel for."""
+    return importlib.import_module("gearshift.torch._shard_optimizer").make(*arguments)
+
+
+def _install_hooks() -> None:
+    if _process.hooks_installed:
+        return
+    _process.hooks_installed = True
+    atexit.register(_at_exit)
+    os.register_at_fork(after_in_child=_after_fork)
+    previous = sys.excepthook
+
+    def hook(
+        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    ) -> None:
+        previous(kind, value, traceback)
+        fail(f"{kind.__name__}: {value}")
+        if isinstance(value, PeerLost):
+            raise SystemExit(EXIT_PEER_LOST)
+
+    sys.excepthook = hook
+
+
+def _at_exit() -> None:
+    try:
+        _shutdown(exiting=True)
+    except Error as error:
+        # The exit code is decided already; the others learn from the broken connection.
+        print(f"gearshift: leaving the job failed: {error}", file=sys.stderr)
+        fail(str(error))
+    finally:
+        _core.leave_everything()
+
+
+def _after_fork() -> None:
+    """A forked child keeps the numbers, but has no threads: the session is its parent's."""
+    with contextlib.suppress(RuntimeError):
+        _process.closing.clear()
+    _process.session = None
+    _core.leave_everything()

@@ -1,0 +1,330 @@
+"""Strategies as values: how the workers share what they learn.
+
+A strategy is passed to :func:`gearshift.torch.distribute`, as one of the values below or as text:
+
+=================================  ===========================================================
+``"all_reduce"``                   ``AllReduce()``
+``"parameter_server"``             ``ParameterServer()``, synchronous (BSP)
+``"ps:bsp"``, ``"ps:asp"``,        ``ParameterServer(consistency=...)``; ``parameter_server:...``
+``"ps:ssp(3)"``,                   means the same
+``"ps:buffered(4)"``,
+``"ps:buffered(4, bound=8)"``
+``"switch"``                       ``StrategySwitch()``
+=================================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from . import _core
+
+Algorithm = Literal["auto", "ring", "recursive_doubling"]
+LrScaling = Literal["auto", "keep", "divide", "sqrt"]
+
+
+@dataclass(frozen=True)
+class BSP:
+    """Bulk synchronous: the gradients of all workers are averaged and applied once per step."""
+
+    def __str__(self) -> str:
+        return "bsp"
+
+
+@dataclass(frozen=True)
+class SSP:
+    """Stale synchronous: applied at once; nobody leads the slowest by more than `s` steps."""
+
+    s: int
+
+    def __post_init__(self) -> None:
+        _at_least("SSP: s", self.s, 0)
+
+    def __str__(self) -> str:
+        return f"ssp({self.s})"
+
+
+@dataclass(frozen=True)
+class ASP:
+    """Asynchronous: gradients are applied at once, and nobody waits."""
+
+    def __str__(self) -> str:
+        return "asp"
+
+
+@dataclass(frozen=True)
+class Buffered:
+    """One update, of their average, for `m` gradients from anyone; at most `bound` steps' lead."""
+
+    m: int
+    bound: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("Buffered: m", self.m, 1)
+        if self.bound is not None:
+            _at_least("Buffered: bound", self.bound, 0)
+
+    def __str__(self) -> str:
+        return f"buffered({self.m}" + (")" if self.bound is None else f", bound={self.bound})")
+
+
+Consistency = BSP | SSP | ASP | Buffered
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """Every worker holds a replica and applies its own optimizer to the averaged gradients."""
+
+    algorithm: Algorithm = "auto"
+    bucket_mb: float = 4
+    """Gradients travel in buckets of about this many MiB."""
+
+    def __post_init__(self) -> None:
+        _one_of("AllReduce: algorithm", self.algorithm, ("auto", "ring", "recursive_doubling"))
+        _positive("AllReduce: bucket_mb", self.bucket_mb)
+
+    def _to_core(self) -> _core.AllReduce:
+        from . import _core
+
+        return _core.AllReduce(self.algorithm)
+
+
+@dataclass(frozen=True)
+class ParameterServer:
+    """Shards own parameters and optimizer state; workers push gradients and get parameters."""
+
+    consistency: Consistency = field(default_factory=BSP)
+    shards: int | None = None
+    """Shards, in workers 0 … shards-1; None: one in each worker. Not with dedicated servers."""
+    servers: int | None = None
+    """Dedicated server processes that the job must have; None: whatever it has."""
+    clip_norm: float | None = None
+    """BSP: global norm that the averaged gradient is clipped to; otherwise each worker's own is."""
+    lr_scaling: LrScaling = "auto"
+    """Learning rate of a push relative to the one set: "keep", "divide" by N, or by "sqrt"(N);
+    "auto" divides for SSP and ASP, where one push is 1/N of a step."""
+    divergence_factor: float = 10.0
+    """Not BSP: a loss of more than so many times the early one is an error; 0: never."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.consistency, str):
+            object.__setattr__(self, "consistency", parse_consistency(self.consistency))
+        if not isinstance(self.consistency, BSP | SSP | ASP | Buffered):
+            raise InvalidArgument(
+                f"ParameterServer: consistency {self.consistency!r} is none of BSP(), SSP(s), "
+                "ASP(), Buffered(m)"
+            )
+        if self.shards is not None:
+            _at_least("ParameterServer: shards", self.shards, 1)
+        if self.servers is not None:
+            _at_least("ParameterServer: servers", self.servers, 0)
+        if self.clip_norm is not None:
+            _positive("ParameterServer: clip_norm", self.clip_norm)
+        _one_of("ParameterServer: lr_scaling", self.lr_scaling, ("auto", "keep", "divide", "sqrt"))
+        if not self.divergence_factor >= 0:
+            raise InvalidArgument("ParameterServer: divergence_factor must not be negative")
+
+    def _to_core(self) -> _core.ParameterServer:
+        from . import _core
+
+        return _core.ParameterServer(
+            consistency=str(self.consistency),
+            shards=self.shards or 0,
+            servers=-1 if self.servers is None else self.servers,
+            clip_norm=self.clip_norm or 0.0,
+            lr_scaling=self.lr_scaling,
+            divergence_factor=self.divergence_factor,
+        )
+
+
+@dataclass(frozen=True)
+class LossPlateau:
+    """Switch when the epoch loss hardly changes: the published rule.
+
+    It fires when the mean relative change of the loss between consecutive epochs, over the last
+    `window` changes, is below `threshold`.
+
+    The loss is the one given to ``optimizer.step(loss=...)``, averaged over all workers.
+    """
+
+    window: int = 6
+    threshold: float = 0.01
+
+    def __post_init__(self) -> None:
+        _at_least("LossPlateau: window", self.window, 1)
+        _positive("LossPlateau: threshold", self.threshold)
+
+    def _to_core(self) -> _core.Policy:
+        from . import _core
+
+        return _core.loss_plateau(self.window, self.threshold)
+
+
+@dataclass(frozen=True)
+class At:
+    """Switch after a step, or after a fraction of distribute()'s ``total_steps``."""
+
+    step: int | None = None
+    fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.step is None) == (self.fraction is None):
+            raise InvalidArgument("At: give either step= or fraction=")
+        if self.step is not None:
+            _at_least("At: step", self.step, 1)
+        if self.fraction is not None and not 0 < self.fraction < 1:
+            raise InvalidArgument(f"At: fraction must lie between 0 and 1, got {self.fraction!r}")
+
+    def _to_core(self) -> _core.Policy:
+        from . import _core
+
+        if self.step is not None:
+            return _core.at_step(self.step)
+        assert self.fraction is not None
+        return _core.at_fraction(self.fraction)
+
+
+Policy = LossPlateau | At | Callable[["_core.Metrics"], bool]
+"""When to switch: one of the values above, or a function of the shared metrics.
+
+A function is called with an object that has ``step``, ``total_steps``, ``epoch``, ``loss``,
+``epoch_losses``, ``strategy`` and ``staleness``, all equal on all ranks, and says whether to switch
+after this step. It must depend on nothing else.
+"""
+
+Phase = AllReduce | ParameterServer
+
+
+@dataclass(frozen=True)
+class StrategySwitch:
+    """Starts with one strategy and goes over to another, in memory, when `policy` says so.
+
+    With `back` it returns when that fires, and so on, any number of times.
+    """
+
+    start: Phase = field(default_factory=AllReduce)
+    then: Phase = field(default_factory=lambda: ParameterServer(ASP()))
+    policy: Policy = field(default_factory=LossPlateau)
+    back: Policy | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("start", "then"):
+            phase = parse(getattr(self, name))
+            if isinstance(phase, StrategySwitch):
+                raise InvalidArgument(f"StrategySwitch: {name} cannot be a switch itself")
+            object.__setattr__(self, name, phase)
+        if type(self.start) is type(self.then):
+            raise InvalidArgument(
+                "StrategySwitch: goes from AllReduce to ParameterServer or the other way round, "
+                f"not from {self.start!r} to {self.then!r}"
+            )
+        for name in ("policy", "back"):
+            policy = getattr(self, name)
+            if not callable(getattr(policy, "_to_core", policy)) and policy is not None:
+                raise InvalidArgument(f"StrategySwitch: {name} {policy!r} cannot be called")
+        if self.policy is None:
+            raise InvalidArgument("StrategySwitch: needs a policy")
+
+    def _to_core(self) -> _core.StrategySwitch:
+        from . import _core
+
+        return _core.StrategySwitch(
+            start=self.start._to_core(),
+            then=self.then._to_core(),
+            policy=_policy_to_core(self.policy),
+            back=None if self.back is None else _policy_to_core(self.back),
+        )
+
+
+Strategy = AllReduce | ParameterServer | StrategySwitch
+
+
+def parse(strategy: Strategy | str) -> Strategy:
+    """A strategy from its text (see the module's table); values pass through.
+
+    Raises:
+        InvalidArgument: for anything else; the message lists what there is.
+    """
+    if isinstance(strategy, AllReduce | ParameterServer | StrategySwitch):
+        return strategy
+    text = strategy.strip().lower().replace("-", "_") if isinstance(strategy, str) else ""
+    name, colon, consistency = text.partition(":")
+    if text == "all_reduce":
+        return AllReduce()
+    if text in ("switch", "strategy_switch"):
+        return StrategySwitch()
+    if name in ("ps", "parameter_server"):
+        return ParameterServer(parse_consistency(consistency) if colon else BSP())
+    raise InvalidArgument(
+        f"strategy {strategy!r} is none of 'all_reduce', 'parameter_server', 'ps:bsp', 'ps:asp', "
+        "'ps:ssp(3)', 'ps:buffered(4)', 'switch', and no AllReduce, ParameterServer or "
+        "StrategySwitch value"
+    )
+
+
+def parse_consistency(text: str) -> Consistency:
+    """A consistency from its text: bsp, asp, ssp(s), buffered(m), buffered(m, bound=b)."""
+    pattern = r"(bsp)|(asp)|ssp\((\d+)\)|buffered\((\d+)(?:,\s*(?:bound=)?(\d+))?\)"
+    match = re.fullmatch(pattern, text.strip().lower())
+    if match is None:
+        raise InvalidArgument(
+            f"consistency {text!r} is none of bsp, asp, ssp(s), buffered(m), buffered(m, bound=b)"
+        )
+    bsp, asp, s, m, bound = match.groups()
+    if bsp:
+        return BSP()
+    if asp:
+        return ASP()
+    if s is not None:
+        return SSP(int(s))
+    return Buffered(int(m), None if bound is None else int(bound))
+
+
+def uses_server(strategy: Strategy) -> bool:
+    """Whether a parameter server is part of it."""
+    return not isinstance(strategy, AllReduce)
+
+
+def bucket_bytes(strategy: Strategy) -> int:
+    """Size of a bucket under this strategy."""
+    phases = [strategy.start, strategy.then] if isinstance(strategy, StrategySwitch) else [strategy]
+    sizes = [phase.bucket_mb for phase in phases if isinstance(phase, AllReduce)]
+    return int((sizes[0] if sizes else AllReduce().bucket_mb) * (1 << 20))
+
+
+def to_core(strategy: Strategy, total_steps: int | None) -> _core.Strategy:
+    """The core's form of a strategy."""
+    from . import _core
+
+    return _core.Strategy(strategy._to_core(), bucket_bytes(strategy), total_steps or 0)
+
+
+def _policy_to_core(policy: Policy) -> _core.Policy:
+    from . import _core
+
+    if isinstance(policy, LossPlateau | At):
+        return policy._to_core()
+    name = getattr(policy, "__qualname__", None) or type(policy).__qualname__
+    return _core.custom_policy(name, policy)
+
+
+def _at_least(what: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgument(f"{what} must be a whole number from {least} on, got {value!r}")
+
+
+def _positive(what: str, value: float) -> None:
+    if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
+        raise InvalidArgument(f"{what} must be a positive number, got {value!r}")
+
+
+def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidArgument(f"{what} {value!r} is none of {', '.join(allowed)}")

@@ -1,0 +1,276 @@
+"""One distributed model on one worker: what happens around backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._core import Replica
+from ..errors import Error
+from ._memory import Buffers, Trainable, readopt
+from ._samples import ForwardHook, SampleCounter, outputs_requiring_grad, override
+
+_queue_callback = torch.autograd.Variable._execution_engine.queue_callback
+_current_task: Callable[[], int] = torch._C._current_graph_task_id
+
+
+class Adapter:
+    """Exchanges the gradients of a model's parameters while its backward runs.
+
+    A *backward* begins with the first gradient hook and ends in a callback of the autograd engine.
+    A *round* is a backward whose gradients are exchanged (one under no_sync is none).
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        model: nn.Module,
+        trainables: Sequence[Trainable],
+        buffers: Buffers,
+        *,
+        holds_server: bool,
+        on_training_forward: Callable[[int], None],
+    ) -> None:
+        self.replica = replica
+        self.trainables = list(trainables)
+        self.buffers = buffers
+        self.holds_server = holds_server
+        """Whether the strategy has a server in some phase."""
+        self.samples = SampleCounter()
+        self.no_sync_depth = 0
+        self.rounds = 0
+        """Rounds since the last step."""
+        self.unsynced = False
+        """Some gradient was accumulated under no_sync, and not exchanged since."""
+        self.closed = False
+        self._on_training_forward = on_training_forward
+        self._bucket_of = replica.bucket_of
+        self._present = bytearray(len(self.trainables))
+        self._taken = bytearray(len(self.trainables))
+        self._seen: list[tuple[int, int]] = []
+        self._sparse_dims = [0] * len(self.trainables)
+        self._in_backward = False
+        self._exchanges = False
+        self._empty = False
+        self._armed_task: int | None = None
+        self._handles: list[Any] = []
+        self._install_hooks(model)
+
+    @property
+    def uses_server(self) -> bool:
+        """Whether a parameter server is in force."""
+        return self.replica.uses_server
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """In the replica's order."""
+        return [t.parameter for t in self.trainables]
+
+    # Hooks.
+
+    def _install_hooks(self, model: nn.Module) -> None:
+        for index, trainable in enumerate(self.trainables):
+            if trainable.group < 0 and self.holds_server:
+                continue  # no server may update it; its gradient stays the worker's own
+            hook = self._gradient_hook(index, trainable)
+            self._handles.append(trainable.parameter.register_post_accumulate_grad_hook(hook))
+        before, after = ForwardHook(self._before_forward), ForwardHook(self._after_forward)
+        self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
+        self._handles.append(model.register_forward_hook(after))
+
+    def _gradient_hook(self, index: int, trainable: Trainable) -> Callable[[Tensor], None]:
+        memory = trainable.gradient
+        ready = self.replica.ready
+
+        def hook(parameter: Tensor) -> None:
+            if not self._in_backward:
+                self._begin_backward()
+            if not self._exchanges or self._empty:
+                return
+            gradient = parameter.grad
+            if gradient is not memory:
+                if gradient is None:
+                    return
+                self._take_in(index, gradient)
+            ready(index)
+
+        return hook
+
+    def _before_forward(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        if not torch.is_grad_enabled() or self.closed:
+            return
+        if _current_task() < 0:
+            self._armed_task = None
+            if self._in_backward:
+                raise Error(
+                    "the previous backward() of this model raised half-way, when parts of its "
+                    "gradients may already have been exchanged: this job cannot go on"
+                )
+        fresh = self.samples.note((args, kwargs))
+        if model.training:
+            self._on_training_forward(fresh)
+
+    def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
+        if torch.is_grad_enabled() and not self.closed:
+            for output in outputs_requiring_grad(outputs):
+                output.register_hook(self._arm)
+
+    def _arm(self, gradient: Tensor) -> None:
+        """Gradients enter the model: have the *outermost* backward tell when it is done.
+
+        Activation checkpointing runs a backward inside the backward, in which the first gradient
+        hook may fire; a callback queued there would run too early.
+        """
+        task = _current_task()
+        if task != self._armed_task:
+            self._armed_task = task
+            _queue_callback(self._end_backward)
+
+    def _begin_backward(self) -> None:
+        self._in_backward = True
+        if self._armed_task is None:
+            _queue_callback(self._end_backward)
+        self.samples.begin_backward()
+        self._exchanges = self.no_sync_depth == 0
+        self.unsynced = True
+        if self._exchanges:
+            self._begin_round()
+
+    def _end_backward(self) -> None:
+        self._armed_task = None
+        if not self._in_backward:
+            return  # nothing of this model had a gradient in it: torch.autograd.grad, for example
+        self._in_backward = False
+        override.value = None
+        if self._exchanges:
+            self._end_round()
+
+    # Rounds.
+
+    def _begin_round(self) -> None:
+        self._empty = self.samples.pending == 0
+        self.replica.backward_begin(self.samples.pending)
+
+    def exchange(self) -> None:
+        """A round without a backward: for gradients that were made in another way."""
+        self._begin_round()
+        self._end_round()
+
+    def _end_round(self) -> None:
+        present = self._collect()
+        self.buffers.gather()
+        result = self.replica.backward_end(bytes(present))
+        if self.uses_server:
+            self._seen = [_fingerprint(t.parameter.grad) for t in self.trainables]
+        else:
+            self._hand_out(result)
+            self.buffers.scatter()
+            self.samples.exchanged()
+        self.rounds += 1
+        self.unsynced = False
+
+    def _collect(self) -> bytearray:
+        """Bring the gradients of parameters whose hook did not fire; say who has one."""
+        present, taken = self._present, self._taken
+        for index, t in enumerate(self.trainables):
+            gradient = t.parameter.grad
+            present[index] = 0
+            if gradient is not None and not self._empty and self._travels(t):
+                present[index] = 1
+                if gradient is not t.gradient and not taken[index]:
+                    self._take_in(index, gradient)
+            taken[index] = 0
+        return present
+
+    def _travels(self, t: Trainable) -> bool:
+        return t.group >= 0 or not self.holds_server
+
+    def _take_in(self, index: int, gradient: Tensor) -> None:
+        """Copy a gradient into the core's memory, and let p.grad be there, if it can."""
+        t = self.trainables[index]
+        gradient = gradient.detach()
+        if gradient.is_sparse:
+            self._sparse_dims[index] = gradient.sparse_dim()
+            t.gradient.copy_(gradient.to_dense())
+        else:
+            t.gradient.copy_(gradient)
+            if not t.staged:
+                t.parameter.grad = t.gradient
+        self._taken[index] = 1
+
+    def refresh_gradients(self) -> list[int]:
+        """Under a server: take in what became of the gradients since backward (unscaling …).
+
+        Returns:
+            The buckets that changed.
+        """
+        now = [t.parameter.grad for t in self.trainables]
+        travelling = [self._travels(t) for t in self.trainables]
+        if not self._empty and any(
+            (gradient is not None) != bool(was) and travels
+            for gradient, was, travels in zip(now, self._present, travelling, strict=True)
+        ):
+            self.exchange()  # another set of parameters has gradients now
+            return []
+        changed = []
+        for index, gradient in enumerate(now):
+            if not self._present[index] or _fingerprint(gradient) == self._seen[index]:
+                continue
+            if gradient is not None and gradient is not self.trainables[index].gradient:
+                self._take_in(index, gradient)
+                self._taken[index] = 0
+            changed.append(self._bucket_of[index])
+        return sorted(set(changed))
+
+    def _hand_out(self, result: bytes) -> None:
+        """Make every p.grad the mean over all ranks, or None where no rank has one."""
+        for index, t in enumerate(self.trainables):
+            parameter = t.parameter
+            if not result[index]:
+                if self._travels(t):
+                    parameter.grad = None
+            elif t.staged:
+                if parameter.grad is None:
+                    parameter.grad = t.gradient.to(parameter.device, copy=True)
+                else:
+                    parameter.grad.copy_(t.gradient)
+            elif self._sparse_dims[index]:
+                parameter.grad = t.gradient.to_sparse(self._sparse_dims[index])
+            elif parameter.grad is not t.gradient:
+                parameter.grad = t.gradient
+
+    # Parameters.
+
+    def bring_parameters(self) -> bool:
+        """Make the core's memory show the parameters; returns whether the user replaced any."""
+        replaced = False
+        for t in self.trainables:
+            if t.staged:
+                t.value.copy_(t.parameter.detach())
+            elif t.parameter.data_ptr() != t.value.data_ptr():
+                readopt(t)
+                replaced = True
+        return replaced
+
+    def fetch_parameters(self) -> None:
+        """Make the parameters show the core's memory, which the core has written."""
+        for t in self.trainables:
+            if t.staged:
+                t.parameter.data.copy_(t.value)
+        # Autograd must notice that saved values have changed.
+        torch.autograd.graph.increment_version(self.parameters)
+
+    def close(self) -> None:
+        """Take the hooks off. The model stays usable by itself."""
+        self.closed = True
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+def _fingerprint(gradient: Tensor | None) -> tuple[int, int]:
+    """Changes when the gradient is replaced or modified in place."""
+    return (0, 0) if gradient is None else (id(gradient), gradient._version)

@@ -1,0 +1,123 @@
+"""What a training loop may say about a distributed model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Unsupported
+from . import _samples
+from ._distributed import Distributed, everything, find, get
+
+
+@contextlib.contextmanager
+def no_sync(model: nn.Module) -> Iterator[None]:
+    """Accumulate gradients on this rank: backward inside does not exchange them.
+
+    The first backward outside, or ``optimizer.step()``, exchanges the sum. All ranks must do alike.
+    """
+    adapter = get(model).adapter
+    adapter.no_sync_depth += 1
+    try:
+        yield
+    finally:
+        adapter.no_sync_depth -= 1
+
+
+def samples(n: float) -> None:
+    """Say how much the gradient of the next backward weighs in the average over the ranks.
+
+    Without it, that is the leading dimension of the first tensor given to the model's forward.
+    Use it to weight by tokens, for example.
+
+    Raises:
+        InvalidArgument: when `n` is negative or not finite.
+    """
+    _samples.say(n)
+
+
+def join(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Around the loop over an epoch's batches, when ranks may have different numbers of them.
+
+    A rank that comes to the end takes part in the others' steps without a gradient, until all have;
+    then parameters, buffers and optimizer state are equal on all ranks. The averages stay exact:
+    gradients are weighted by samples. Not needed with :class:`gearshift.torch.DistributedSampler`.
+
+    Inside, call no collectives of your own: ranks that are through do not take part in them.
+    """
+    return get(model).epoch.explicit()
+
+
+def clip_grad_norm_(
+    target: nn.Module | Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """Clip the gradients by their global norm, under any strategy, as one process would.
+
+    Under All-Reduce, and for a model that is not distributed, this is
+    :func:`torch.nn.utils.clip_grad_norm_`. Under a parameter server the gradient that the servers
+    apply is clipped, in the step that follows: the average under BSP, else this worker's own.
+
+    Args:
+        target: a model, or all of its parameters.
+        max_norm: the norm.
+        norm_type: under a server only 2.
+        error_if_nonfinite: raise when the norm is not finite.
+
+    Returns:
+        The norm before; under a server that of this worker's own gradient.
+
+    Raises:
+        Unsupported: under a server for another norm, or for some of the parameters only.
+    """
+    parameters = _parameters_of(target)
+    served = [d for d in everything() if d.uses_server and _touches(d, parameters)]
+    if not served:
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite)
+    given = {id(p) for p in parameters}
+    for distributed in served:
+        needed = {id(t.parameter) for t in distributed.adapter.trainables if t.group >= 0}
+        if norm_type != 2 or needed - given or len(served) > 1:
+            raise Unsupported(
+                "under a parameter server clip_grad_norm_ takes all parameters of one model, and "
+                "the 2-norm"
+            )
+        distributed.clip_norm = float(max_norm)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients, norm_type, error_if_nonfinite)
+
+
+def stats(model: nn.Module) -> dict[str, Any]:
+    """What happened so far, on this worker.
+
+    Returns:
+        A dict with
+
+        * ``strategy``: in force; ``step``: steps done; ``loss``: latest loss, mean over all ranks
+          (NaN when ``optimizer.step(loss=...)`` was never told);
+        * ``bytes_sent``, ``bytes_received``: by this process; ``exposed_seconds``: time that
+          backward and step waited for communication;
+        * ``pushes``, ``mean_staleness``, ``max_staleness``: of this worker, under servers;
+          ``max_lead``, ``shard_applies``: of the shard in this process;
+        * ``switches``: the decision log, a list of dicts with ``step``, ``from``, ``to``,
+          ``policy``, ``inputs``, ``seconds``, ``bytes_moved`` and ``parameter_hash``.
+    """
+    return get(model).stats()
+
+
+def _parameters_of(target: nn.Module | Tensor | Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(target, nn.Module):
+        found = find(target)
+        return list(target.parameters()) if found is None else list(found.adapter.parameters)
+    return [target] if isinstance(target, Tensor) else list(target)
+
+
+def _touches(distributed: Distributed, parameters: list[Tensor]) -> bool:
+    given = {id(p) for p in parameters}
+    return any(id(p) in given for p in distributed.adapter.parameters)

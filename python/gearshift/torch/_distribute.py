@@ -1,0 +1,220 @@
+"""distribute(): from a model and an optimizer of one process to one of many."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar, cast, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .. import _session
+from .. import strategy as strategies
+from .._collectives import all_reduce, broadcast
+from .._core import Replica
+from ..errors import InvalidArgument, Unsupported
+from ._distributed import Distributed, find, register, unwrapped
+from ._memory import Buffers, adopt_parameters
+from ._objects import broadcast_object
+from ._optimizer import adopt, check_free
+from ._rules import Rule, rule_of
+from ._state import StateBridge
+
+Model = TypeVar("Model", bound=nn.Module)
+Opt = TypeVar("Opt", bound=Optimizer)
+Found = list[tuple[str, nn.Parameter, int]]
+
+
+@overload
+def distribute(
+    model: Model,
+    optimizer: Opt,
+    strategy: strategies.Strategy | str = ...,
+    total_steps: int | None = ...,
+    stage: Literal["auto", "force"] = ...,
+    *,
+    elementwise: bool = ...,
+    broadcast_buffers: bool = ...,
+) -> tuple[Model, Opt]: ...
+@overload
+def distribute(
+    model: Model,
+    optimizer: None = ...,
+    strategy: strategies.Strategy | str = ...,
+    total_steps: int | None = ...,
+    stage: Literal["auto", "force"] = ...,
+    *,
+    elementwise: bool = ...,
+    broadcast_buffers: bool = ...,
+) -> tuple[Model, None]: ...
+def distribute(
+    model: Any,
+    optimizer: Any = None,
+    strategy: strategies.Strategy | str = "all_reduce",
+    total_steps: int | None = None,
+    stage: Literal["auto", "force"] = "auto",
+    *,
+    elementwise: bool = False,
+    broadcast_buffers: bool = True,
+) -> tuple[Any, Any]:
+    """Make a model and its optimizer train together with those of all other workers. Collective.
+
+    All workers start from rank 0's parameters, buffers and optimizer state. From here on, backward
+    and ``optimizer.step`` are collective. Move and cast the model before. Parameters become
+    contiguous; those in host memory become views of memory that processes share.
+
+    Args:
+        model: any module. Every parameter that requires a gradient takes part.
+        optimizer: over the model's parameters; None (All-Reduce only) to update them by hand.
+        strategy: a value or its text, see :mod:`gearshift.strategy`.
+        total_steps: optimizer steps that the job will make; ``At(fraction=...)`` needs it.
+        stage: "auto" copies gradients through host memory for parameters on an accelerator;
+            "force" does so for all.
+        elementwise: under a parameter server, vouch that an optimizer class of your own treats each
+            element of a parameter by itself.
+        broadcast_buffers: keep buffers (BatchNorm statistics) equal on all workers.
+
+    Returns:
+        The same two objects.
+
+    Raises:
+        InvalidArgument: for a model or an optimizer that cannot be distributed, or a bad strategy.
+        Unsupported: for an optimizer that the strategy cannot run; the text says why.
+        MismatchError: when the workers' models or settings differ; the text shows the first one.
+    """
+    session = _session.current()
+    chosen = strategies.parse(strategy)
+    if find(model) is not None:
+        raise InvalidArgument("this model was distributed already")
+    if stage not in ("auto", "force"):
+        raise InvalidArgument(f"stage {stage!r} is neither 'auto' nor 'force'")
+    core = strategies.to_core(chosen, total_steps)
+    core.validate(session.world_size, session.servers)
+    found = _trainable(unwrapped(model), optimizer)
+    rule = _rule(chosen, optimizer, elementwise)
+    bridge = StateBridge(optimizer, [p for _, p, _ in found]) if optimizer is not None else None
+    buffers = Buffers(unwrapped(model) if broadcast_buffers else nn.Module())
+    made = session.distribute(
+        parameters=[(name, list(p.shape), _name(p.dtype), max(g, 0)) for name, p, g in found],
+        strategy=core,
+        optimizer=None if rule is None else rule.spec(),
+        export_state=None if bridge is None else bridge.export_state,
+        import_state=None if bridge is None else bridge.import_state,
+        buffer_bytes=buffers.nbytes,
+        fingerprint=_fingerprint(unwrapped(model), optimizer),
+    )
+    replica = cast(Replica, made)
+    _share_frozen(unwrapped(model))
+    if optimizer is not None:
+        _share_state(optimizer)
+    trainables = adopt_parameters(replica, found, stage == "force")
+    buffers.adopt(replica.buffers(), stage == "force")
+    distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
+    distributed.start()
+    if optimizer is not None:
+        adopt(optimizer, distributed)
+    register(model, distributed)
+    _session.before_close(distributed.close)
+    return model, optimizer
+
+
+def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
+    groups: dict[int, int] = {}
+    if optimizer is not None:
+        check_free(optimizer)
+        for index, group in enumerate(optimizer.param_groups):
+            groups.update((id(p), index) for p in group["params"])
+    found = [
+        (name, p, groups.get(id(p), -1)) for name, p in model.named_parameters() if p.requires_grad
+    ]
+    if not found:
+        raise InvalidArgument("the model has no parameter that requires a gradient")
+    for name, p, _ in found:
+        _check_parameter(name, p)
+    if optimizer is not None:
+        _check_owned(model, optimizer)
+    return found
+
+
+def _check_parameter(name: str, p: nn.Parameter) -> None:
+    if nn.parameter.is_lazy(p):
+        raise InvalidArgument(f"parameter '{name}' is lazy: run a forward before distribute()")
+    if p.layout is not torch.strided or p.dtype.is_complex:
+        raise Unsupported(f"parameter '{name}' is {p.layout} {p.dtype}: only dense real ones do")
+
+
+def _check_owned(model: nn.Module, optimizer: Optimizer) -> None:
+    own = {id(p) for p in model.parameters()}
+    for index, group in enumerate(optimizer.param_groups):
+        if any(p.requires_grad and id(p) not in own for p in group["params"]):
+            raise InvalidArgument(
+                f"param group {index} of the optimizer has parameters that are not the model's and "
+                "would drift apart on the workers: put all modules that it trains into one "
+                "nn.ModuleList (or nn.Module) and distribute that"
+            )
+
+
+def _rule(
+    strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool
+) -> Rule | None:
+    if not strategies.uses_server(strategy):
+        return None
+    if optimizer is None:
+        raise InvalidArgument(
+            "a parameter server applies the optimizer itself, so distribute() needs it; "
+            "without one use the all_reduce strategy"
+        )
+    return rule_of(optimizer, elementwise)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _fingerprint(model: nn.Module, optimizer: Optimizer | None) -> str:
+    """What must be equal on all ranks besides the trainable parameters."""
+    version = ".".join(torch.__version__.split(".")[:2])
+    others = hashlib.sha256()
+    for name, tensor in _others(model):
+        others.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+    text = f"torch {version}, frozen parameters and buffers {others.hexdigest()[:16]}"
+    if optimizer is None:
+        return text
+    for group in optimizer.param_groups:
+        settings = {k: _plain(v) for k, v in group.items() if k not in ("params", "param_names")}
+        text += f", {type(optimizer).__name__} group of {len(group['params'])} {settings}"
+    return text
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def _others(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from ((name, p) for name, p in model.named_parameters() if not p.requires_grad)
+    yield from model.named_buffers()
+
+
+def _share_frozen(model: nn.Module) -> None:
+    """Rank 0's frozen parameters for all."""
+    if _session.world_size() == 1:
+        return
+    for p in model.parameters():
+        if not p.requires_grad and p.numel():
+            data = p.detach().to("cpu", copy=True).contiguous()
+            broadcast(data.view(-1).view(torch.uint8))
+            p.data.copy_(data)
+
+
+def _share_state(optimizer: Optimizer) -> None:
+    """Rank 0's optimizer state for all, when anybody has some (from a checkpoint)."""
+    if _session.world_size() == 1:
+        return
+    if all_reduce(np.array([len(optimizer.state)], dtype=np.int64), "max")[0] > 0:
+        mine = optimizer.state_dict() if _session.rank() == 0 else None
+        shared = broadcast_object(mine)
+        if _session.rank() != 0:
+            optimizer.load_state_dict(shared)

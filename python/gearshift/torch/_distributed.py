@@ -1,0 +1,321 @@
+"""A distributed model with its optimizer: steps, joins, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .. import _session
+from .._core import Replica, StepReport, SwitchRecord
+from ..errors import InvalidArgument
+from ._adapter import Adapter
+from ._epoch import Epoch
+from ._memory import Buffers, Trainable
+from ._objects import broadcast_object
+from ._rules import Rule
+from ._state import StateBridge
+
+_log = logging.getLogger("gearshift")
+
+
+class Distributed:
+    """What distribute() made of a model and an optimizer."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None,
+        replica: Replica,
+        trainables: list[Trainable],
+        buffers: Buffers,
+        rule: Rule | None,
+        bridge: StateBridge | None,
+    ) -> None:
+        self.replica = replica
+        self.optimizer = optimizer
+        self.epoch = Epoch(model, self.join, _session.world_size())
+        self.adapter = Adapter(
+            replica,
+            model,
+            trainables,
+            buffers,
+            holds_server=rule is not None,
+            on_training_forward=self._on_training_forward,
+        )
+        self.clip_norm = 0.0
+        """Under a server: what gst.clip_grad_norm_ asked for in this step."""
+        self._rule = rule
+        self._bridge = bridge
+        self._versions: list[int] = []
+
+    @property
+    def uses_server(self) -> bool:
+        """Whether a parameter server is in force."""
+        return self.replica.uses_server
+
+    @property
+    def closed(self) -> bool:
+        """Whether the model is on its own again."""
+        return self.adapter.closed
+
+    def start(self) -> None:
+        """Collective: rank 0's parameters and buffers for all; servers start if need be."""
+        self.replica.start()
+        self.adapter.fetch_parameters()
+        self.adapter.buffers.scatter()
+        self._settle()
+
+    # Steps.
+
+    def step_all_reduce(
+        self, update: Callable[..., Any], closure: Any, loss: Any, epoch: int | None
+    ) -> Any:
+        """The optimizer's own step on the averaged gradients, then the end of the step."""
+        if closure is not None:
+            seen: list[Any] = []
+            result = update(self._counting(closure, seen))
+            loss = seen[0] if loss is None and seen else loss
+        else:
+            if self.adapter.unsynced or self.adapter.rounds == 0:
+                self.adapter.exchange()
+            result = update()
+        if self._rule is not None:
+            self.adapter.bring_parameters()
+        report = self.replica.step(_number(loss), self._epoch(epoch))
+        self._after_step(report)
+        return result
+
+    def step_server(self, closure: Any, loss: Any, epoch: int | None) -> Any:
+        """Push the gradients, and take the fresh parameters."""
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+            loss = result if loss is None else loss
+        modified = []
+        if self.adapter.unsynced or self.adapter.rounds == 0:
+            self.adapter.exchange()
+        else:
+            modified = self.adapter.refresh_gradients()
+        if self._parameters_changed():
+            self.replica.store_parameters()
+        assert self._rule is not None and self.optimizer is not None
+        factor, skip = _scaling(self.optimizer)
+        report = self.replica.step(
+            _number(loss),
+            self._epoch(epoch),
+            self._rule.values(self.optimizer.param_groups),
+            factor,
+            skip,
+            self.clip_norm,
+            modified,
+        )
+        self.adapter.fetch_parameters()
+        self.adapter.samples.exchanged()
+        self._after_step(report)
+        return result
+
+    def _after_step(self, report: StepReport) -> None:
+        self.adapter.rounds = 0
+        self.clip_norm = 0.0
+        if report.switched is not None:
+            _log_switch(report.switched)
+        self._settle()
+        self.epoch.after_step()
+
+    def _settle(self) -> None:
+        """After anything that may have moved parameters or optimizer state."""
+        if self.uses_server:
+            assert self._bridge is not None
+            self._bridge.drop_state()
+            self._versions = [p._version for p in self.adapter.parameters]
+
+    def _parameters_changed(self) -> bool:
+        """Under a server: has the user written to the parameters since the last step?"""
+        versions = [p._version for p in self.adapter.parameters]
+        changed = versions != self._versions
+        if changed or any(t.staged for t in self.adapter.trainables):
+            return self.adapter.bring_parameters() or changed
+        return self.adapter.bring_parameters()
+
+    def _counting(self, closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
+        """The closure, with the loss of all ranks for optimizers that decide by it."""
+        optimizer = self.optimizer
+        decides = not type(optimizer).__mro__[2].__module__.startswith("torch.optim") or isinstance(
+            optimizer, torch.optim.LBFGS
+        )
+
+        def counted() -> Any:
+            loss = closure()
+            seen.append(loss)
+            if not decides or _session.world_size() == 1:
+                return loss
+            return self._mean_over_ranks(loss)
+
+        return counted
+
+    def _mean_over_ranks(self, loss: Any) -> Any:
+        from .._collectives import all_reduce
+
+        weight = self.adapter.samples.latest
+        sums = torch.tensor([_number(loss) * weight, weight], dtype=torch.float64)
+        total, weights = all_reduce(sums).tolist()
+        mean = total / weights if weights else math.nan
+        return torch.full_like(loss.detach(), mean) if isinstance(loss, Tensor) else mean
+
+    def _epoch(self, given: int | None) -> int:
+        return self.epoch.number if given is None else int(given)
+
+    def _on_training_forward(self, samples: int) -> None:
+        self.epoch.note_forward(samples)
+        if self.optimizer is None and self.adapter.rounds > 0:
+            # The user updates the parameters by hand: each exchange was a step.
+            self._after_step(self.replica.step(math.nan, self.epoch.number))
+
+    # Joins and checkpoints.
+
+    def join(self) -> None:
+        """Collective: this rank has no more batches in this epoch."""
+        self.adapter.bring_parameters()
+        self.adapter.buffers.gather()
+        root, differs = self.replica.join()
+        self.adapter.fetch_parameters()
+        self.adapter.buffers.scatter()
+        self.adapter.rounds = 0
+        optimizer = self.optimizer
+        if differs and optimizer is not None:
+            mine = optimizer.state_dict() if _session.rank() == root else None
+            optimizer.load_state_dict(broadcast_object(mine, root))
+        self._settle()
+
+    def fetch_state(self) -> None:
+        """Under a server: fill the optimizer's state from the shards."""
+        if self.uses_server:
+            assert self._bridge is not None
+            self._bridge.import_state(self.replica.fetch_state())
+
+    def store_state(self) -> None:
+        """Under a server: give the shards the optimizer's state."""
+        if self.uses_server:
+            assert self._bridge is not None
+            self.replica.store_state(self._bridge.export_state())
+            self._bridge.drop_state()
+
+    def drop_state(self) -> None:
+        """Under a server: forget what fetch_state filled in."""
+        if self.uses_server and self._bridge is not None:
+            self._bridge.drop_state()
+
+    def stats(self) -> dict[str, Any]:
+        """See gst.stats."""
+        stats = self.replica.stats()
+        names = (
+            "strategy",
+            "step",
+            "loss",
+            "bytes_sent",
+            "bytes_received",
+            "mean_staleness",
+            "max_staleness",
+            "pushes",
+            "max_lead",
+            "shard_applies",
+            "exposed_seconds",
+        )
+        result = {name: getattr(stats, name) for name in names}
+        result["switches"] = [_describe(record) for record in stats.switches]
+        return result
+
+    def close(self, exiting: bool) -> None:
+        """Collective: leave the servers; the model and the optimizer are on their own again."""
+        self.epoch.finish()
+        if not exiting:
+            self.fetch_state()
+        self.replica.stop()
+        self.adapter.close()
+        self.replica.forget_bridge()
+
+
+def _number(loss: Any) -> float:
+    if isinstance(loss, Tensor):
+        loss = loss.detach()
+    return math.nan if loss is None else float(loss)
+
+
+def _scaling(optimizer: Optimizer) -> tuple[float, bool]:
+    """What a GradScaler says about the gradients: the factor that unscales them, and overflow."""
+    scale = getattr(optimizer, "grad_scale", None)
+    found = getattr(optimizer, "found_inf", None)
+    factor = 1.0 if scale is None else 1.0 / float(scale)
+    return factor, found is not None and float(found) != 0
+
+
+def _describe(record: SwitchRecord) -> dict[str, Any]:
+    return {
+        "step": record.step,
+        "from": record.before,
+        "to": record.after,
+        "policy": record.policy,
+        "inputs": record.inputs,
+        "seconds": record.seconds,
+        "bytes_moved": record.bytes_moved,
+        "parameter_hash": f"{record.parameter_hash:016x}",
+    }
+
+
+def _log_switch(record: SwitchRecord) -> None:
+    _log.info(
+        "switched from %s to %s after step %d in %.3f s (%s: %s)",
+        record.before,
+        record.after,
+        record.step,
+        record.seconds,
+        record.policy,
+        record.inputs,
+    )
+
+
+_models: weakref.WeakKeyDictionary[nn.Module, Distributed] = weakref.WeakKeyDictionary()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module that torch.compile wrapped, if it did."""
+    return getattr(model, "_orig_mod", model)
+
+
+def register(model: nn.Module, distributed: Distributed) -> None:
+    """Remember what became of a model."""
+    _models[unwrapped(model)] = distributed
+
+
+def find(model: nn.Module) -> Distributed | None:
+    """What became of a model, unless nothing did, or it is over."""
+    found = _models.get(unwrapped(model))
+    return None if found is None or found.closed else found
+
+
+def get(model: nn.Module) -> Distributed:
+    """What became of a model.
+
+    Raises:
+        InvalidArgument: when it was not distributed.
+    """
+    found = _models.get(unwrapped(model))
+    if found is None:
+        raise InvalidArgument(
+            f"this {type(model).__name__} was not distributed: pass the model that you gave to "
+            "gst.distribute()"
+        )
+    return found
+
+
+def everything() -> list[Distributed]:
+    """All models that are distributed, in the order in which they became so."""
+    return [d for d in _models.values() if not d.closed]

@@ -1,0 +1,121 @@
+"""The optimizer after distribute(): the same object, whose class has become a subclass."""
+
+from __future__ import annotations
+
+import copyreg
+from collections import defaultdict
+from typing import Any
+
+from torch.optim import Optimizer
+
+from ..errors import Unsupported
+from ._distributed import Distributed
+
+
+class DistributedOptimizer(Optimizer):
+    """Mixed in before the optimizer's own class, so that `super()` is the original.
+
+    ``step`` takes two more arguments: `loss`, this rank's mean loss (a number or a scalar tensor),
+    which switch policies and reports see averaged over all ranks, and `epoch`, unless a
+    :class:`gearshift.torch.DistributedSampler` tells.
+    """
+
+    _gearshift: Distributed
+
+    def step(self, closure: Any = None, *, loss: Any = None, epoch: int | None = None) -> Any:
+        """Make one optimizer step, as the strategy in force has it. Collective."""
+        self._opt_called = True  # for LR schedulers, which would wrap `step` otherwise
+        distributed = self._gearshift
+        if distributed.closed:
+            return super().step() if closure is None else super().step(closure)
+        if distributed.uses_server:
+            return self._step_server(closure, loss=loss, epoch=epoch)
+        return distributed.step_all_reduce(super().step, closure, loss, epoch)
+
+    step.hooked = True  # type: ignore[attr-defined]  # the original runs the user's hooks
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+
+    @Optimizer.profile_hook_step
+    def _step_server(self, closure: Any, *, loss: Any, epoch: int | None) -> Any:
+        return self._gearshift.step_server(closure, loss, epoch)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Under a server a GradScaler leaves unscaling, and what to do on overflow, to us."""
+        if not self._gearshift.closed and self._gearshift.uses_server:
+            return True
+        return bool(self.__dict__.get("_step_supports_amp_scaling", False))
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        self.__dict__["_step_supports_amp_scaling"] = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """As ever; under a server its part comes from the shards (not collective)."""
+        if self._gearshift.closed:
+            return super().state_dict()
+        self._gearshift.fetch_state()
+        result = super().state_dict()
+        self._gearshift.drop_state()
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As ever; under a server the shards get their part. Call on all ranks, with the same."""
+        super().load_state_dict(state_dict)
+        if not self._gearshift.closed:
+            self._gearshift.store_state()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused once the model is distributed."""
+        if self._gearshift.closed:
+            super().add_param_group(param_group)
+            return
+        raise Unsupported(
+            "param groups cannot be added after distribute(): add them before, with lr=0 or "
+            "parameters frozen until they are needed"
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy or pickle is an optimizer of the original class."""
+        state = self.__getstate__()
+        state["state"] = defaultdict(dict, self.state)
+        return copyreg.__newobj__, (_original(type(self)),), state  # type: ignore[attr-defined]
+
+
+def adopt(optimizer: Optimizer, distributed: Distributed) -> None:
+    """Make the optimizer take part in the job."""
+    own_step = optimizer.__dict__.get("step")
+    if own_step is not None:
+        if not hasattr(own_step, "_wrapped_by_lr_sched"):
+            raise Unsupported(
+                "optimizer.step was replaced on the optimizer itself: call distribute() before"
+            )
+        del optimizer.__dict__["step"]  # an LR scheduler's; the subclass does the same
+    optimizer._gearshift = distributed  # type: ignore[attr-defined]
+    optimizer.__class__ = _subclass(_original(type(optimizer)))
+
+
+def check_free(optimizer: Optimizer) -> None:
+    """Refuse an optimizer that takes part already."""
+    distributed = getattr(optimizer, "_gearshift", None)
+    if distributed is not None and not distributed.closed:
+        raise Unsupported("this optimizer was distributed already, with another model")
+
+
+def _original(cls: type[Optimizer]) -> type[Optimizer]:
+    return cls.__mro__[2] if issubclass(cls, DistributedOptimizer) else cls
+
+
+def _subclass(base: type[Optimizer]) -> type[Optimizer]:
+    made = _subclasses.get(base)
+    if made is None:
+        made = _subclasses[base] = _make_subclass(base)
+    return made
+
+
+_subclasses: dict[type[Optimizer], type[Optimizer]] = {}
+
+
+def _make_subclass(base: type[Optimizer]) -> type[Optimizer]:
+    members = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (DistributedOptimizer, base), members)

@@ -1,0 +1,82 @@
+"""Which samples of a dataset this worker trains on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sized
+from types import FrameType
+
+import torch
+from torch.utils.data import BatchSampler, Sampler
+
+from .. import _session
+from ._distributed import everything
+
+
+class DistributedSampler(Sampler[int]):
+    """Deals the samples of a dataset out to the workers, each sample to exactly one of them.
+
+    Worker r of N gets the samples r, r + N, r + 2N … of the order, so that N workers with batches
+    of b see together what one process with batches of N·b would see. Sizes may differ by one:
+    nothing is repeated to make them equal, and the epoch's end is handled by itself (see
+    :func:`gearshift.torch.join`). The order with `shuffle` is
+    ``torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed + epoch))``.
+
+    Args:
+        dataset: anything with a length.
+        shuffle: a new order in each epoch; otherwise the dataset's own.
+        seed: of the order; equal on all ranks.
+        drop_last: leave out the last ``len(dataset) % N`` samples, so that all get equally many.
+    """
+
+    def __init__(
+        self, dataset: Sized, shuffle: bool = True, seed: int = 0, drop_last: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0
+        self._epoch_set = False
+        self._iterations = 0
+        self._rank = _session.rank()
+        self._size = _session.world_size()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes: it decides the order, and is what metrics count in."""
+        self.epoch = epoch
+        self._epoch_set = True
+
+    def __len__(self) -> int:
+        """Samples of this worker in an epoch."""
+        total = len(self.dataset)
+        if self.drop_last:
+            return total // self._size
+        return (total - self._rank + self._size - 1) // self._size
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices into the dataset. Marks the beginning of an epoch for models that train."""
+        number = self.epoch if self._epoch_set else self._iterations
+        self._iterations += 1
+        target = _deliverable(len(self), sys._getframe(1))
+        for distributed in everything():
+            distributed.epoch.sampler_starts(self, target, number)
+        return iter(self._order()[self._rank :: self._size][: len(self)])
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(len(self.dataset)))
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order: list[int] = torch.randperm(len(self.dataset), generator=generator).tolist()
+        return order
+
+
+def _deliverable(samples: int, caller: FrameType) -> int:
+    """How many of the samples the loader will deliver: one with drop_last leaves a rest.
+
+    The sampler is not told who iterates over it; a DataLoader does so from its BatchSampler.
+    """
+    batches = caller.f_locals.get("self")
+    if isinstance(batches, BatchSampler) and batches.drop_last:
+        return samples // batches.batch_size * batches.batch_size
+    return samples

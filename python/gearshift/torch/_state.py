@@ -1,0 +1,105 @@
+"""Optimizer state on its way between torch's optimizer and the shards of a parameter server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ._memory import bytes_of, tensor_on
+from ._rules import SCALAR_STATE
+
+Entry = tuple[dict[str, np.ndarray[Any, Any]], dict[str, float]]
+"""Of one parameter: element-wise state as bytes, and numbers; both by torch's names."""
+
+
+def export_state(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> list[Entry]:
+    """The state of these parameters, in their order."""
+    return [_export(optimizer.state.get(p, {}), p) for p in parameters]
+
+
+def import_state(
+    optimizer: Optimizer, parameters: Sequence[nn.Parameter], entries: Sequence[Entry]
+) -> None:
+    """Give these parameters the state, in the form in which torch would have made it."""
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for parameter, (tensors, scalars) in zip(parameters, entries, strict=True):
+        group = groups.get(id(parameter))
+        if group is None:
+            continue
+        optimizer.state.pop(parameter, None)
+        if tensors or scalars:
+            optimizer.state[parameter] = _import(tensors, scalars, parameter, group)
+
+
+class StateBridge:
+    """What the core calls at a switch, on the training thread."""
+
+    def __init__(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+        self._optimizer = optimizer
+        self._parameters = list(parameters)
+
+    def export_state(self) -> list[Entry]:
+        """The optimizer's state, for the shards."""
+        return export_state(self._optimizer, self._parameters)
+
+    def import_state(self, entries: Sequence[Entry]) -> None:
+        """The shards' state, for the optimizer."""
+        import_state(self._optimizer, self._parameters, entries)
+
+    def drop_state(self) -> None:
+        """The shards have the state now."""
+        for parameter in self._parameters:
+            self._optimizer.state.pop(parameter, None)
+
+
+def _export(state: dict[str, Any], parameter: nn.Parameter) -> Entry:
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    scalars: dict[str, float] = {}
+    for name, value in state.items():
+        if value is None:
+            continue
+        if name in SCALAR_STATE or not isinstance(value, Tensor):
+            scalars[name] = float(value)
+        elif value.shape == parameter.shape:
+            tensors[name] = bytes_of(value.to(device="cpu", dtype=parameter.dtype))
+        elif value.numel() == 1:
+            scalars[name] = float(value)
+        else:
+            raise ValueError(
+                f"state '{name}' has shape {tuple(value.shape)}, its parameter has "
+                f"{tuple(parameter.shape)}"
+            )
+    return tensors, scalars
+
+
+def _import(
+    tensors: dict[str, np.ndarray[Any, Any]],
+    scalars: dict[str, float],
+    parameter: nn.Parameter,
+    group: dict[str, Any],
+) -> dict[str, Tensor]:
+    on_device = bool(group.get("fused") or group.get("capturable"))
+    state = {
+        name: torch.tensor(
+            value,
+            dtype=_scalar_dtype(group),
+            device=parameter.device if on_device else "cpu",
+        )
+        for name, value in scalars.items()
+    }
+    for name, memory in tensors.items():
+        tensor = tensor_on(memory, parameter.dtype, parameter.shape)
+        state[name] = tensor.to(parameter.device)
+    return state
+
+
+def _scalar_dtype(group: dict[str, Any]) -> torch.dtype:
+    """As torch.optim chooses it."""
+    if group.get("fused"):
+        return torch.float32
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32

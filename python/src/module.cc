@@ -1,0 +1,12 @@
+#include "bindings.h"
+
+NB_MODULE(_core, m) {
+  m.doc() = "The compiled core of gearshift; use the package gearshift instead.";
+  // The session and its replicas live as long as the process does.
+  gearshift::python::nb::set_leak_warnings(false);
+  gearshift::python::bind_errors(m);
+  gearshift::python::bind_strategy(m);
+  gearshift::python::bind_optimizer(m);
+  gearshift::python::bind_replica(m);
+  gearshift::python::bind_session(m);
+}

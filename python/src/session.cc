@@ -1,0 +1,213 @@
+#include "gearshift/runtime/session.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <mutex>
+
+#include "calls.h"
+#include "replica.h"
+#include "signals.h"
+
+namespace gearshift::python {
+namespace {
+
+using base::Error;
+using base::ErrorCode;
+
+base::DType dtype_of(const std::string& name) {
+  const auto dtype = base::dtype_from_string(name);
+  if (!dtype) raise(Error(ErrorCode::kUnsupported, "no collective on elements of type " + name));
+  return *dtype;
+}
+
+base::ReduceOp op_of(const std::string& name) {
+  const auto op = base::reduce_op_from_string(name);
+  if (!op) {
+    raise(Error(ErrorCode::kInvalidArgument,
+                "op '" + name + "' is none of sum, mean, min, max, product"));
+  }
+  return *op;
+}
+
+base::Bytes memory(std::uintptr_t address, std::size_t size) {
+  return {reinterpret_cast<std::byte*>(address), size};  // NOLINT(performance-no-int-to-ptr)
+}
+
+/// The session, and the user's own collectives on it; arrays come as address and size in bytes.
+/// Python threads may call at the same time: one collective runs after another.
+class PythonSession {
+ public:
+  explicit PythonSession(std::shared_ptr<runtime::Session> session)
+      : session_(std::move(session)) {}
+
+  runtime::Session& core() const { return *session_; }
+  const std::shared_ptr<runtime::Session>& shared() const { return session_; }
+
+  template <typename F>
+  void collective(std::mutex& mutex, F&& f) {
+    call([&]() -> base::Status {
+      const std::lock_guard<std::mutex> lock(mutex);
+      const base::Status status = f(session_->workers());
+      if (!status) return session_->explain(status.error());
+      return status;
+    });
+  }
+
+  void all_reduce(std::uintptr_t data, std::size_t size, const std::string& dtype,
+                  const std::string& op) {
+    const auto type = dtype_of(dtype);
+    const auto how = op_of(op);
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::all_reduce(group, memory(data, size), type, how, label("all_reduce"));
+    });
+  }
+  void broadcast(std::uintptr_t data, std::size_t size, int root) {
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::broadcast(group, memory(data, size), base::Rank(root),
+                                    label("broadcast"));
+    });
+  }
+  void all_gather(std::uintptr_t data, std::size_t size) {
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::all_gather(group, memory(data, size), base::DType::kU8,
+                                     label("all_gather"));
+    });
+  }
+  void reduce_scatter(std::uintptr_t data, std::size_t size, std::uintptr_t out,
+                      std::size_t out_size, const std::string& dtype, const std::string& op) {
+    const auto type = dtype_of(dtype);
+    const auto how = op_of(op);
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::reduce_scatter(group, memory(data, size), memory(out, out_size), type,
+                                         how, label("reduce_scatter"));
+    });
+  }
+  void all_to_all(std::uintptr_t in, std::uintptr_t out, std::size_t size) {
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::all_to_all(group, memory(in, size), memory(out, size),
+                                     label("all_to_all"));
+    });
+  }
+  void barrier() {
+    collective(collectives_,
+               [&](group::Group& group) { return collectives::barrier(group, label("barrier")); });
+  }
+  void send(std::uintptr_t data, std::size_t size, int to) {
+    collective(sending_, [&](group::Group& group) {
+      return collectives::send(group, memory(data, size), base::Rank(to), label("send"));
+    });
+  }
+  void recv(std::uintptr_t data, std::size_t size, int from) {
+    collective(receiving_, [&](group::Group& group) {
+      return collectives::recv(group, memory(data, size), base::Rank(from), label("recv"));
+    });
+  }
+
+ private:
+  static collectives::Options label(const char* name) {
+    collectives::Options options;
+    options.label = name;
+    return options;
+  }
+
+  std::shared_ptr<runtime::Session> session_;
+  std::mutex collectives_, sending_, receiving_;
+};
+
+std::unique_ptr<PythonSession> open_session(int rank, int world_size, int servers, int nnodes,
+                                            std::string rdzv, std::string token,
+                                            std::optional<double> timeout, std::string interface,
+                                            std::vector<std::string> transports) {
+  runtime::SessionOptions options;
+  options.rank = rank;
+  options.world_size = world_size;
+  options.servers = servers;
+  options.nnodes = nnodes;
+  options.rdzv = std::move(rdzv);
+  options.token = std::move(token);
+  if (timeout) options.timeout = base::from_seconds(*timeout);
+  options.interface = std::move(interface);
+  options.transports = std::move(transports);
+  std::unique_ptr<runtime::Session> session =
+      call([&] { return runtime::Session::create(options); });
+  return std::make_unique<PythonSession>(std::move(session));
+}
+
+nb::object distribute_on(
+    const PythonSession& s, std::vector<DistributeRequest::Parameter> parameters,
+    const strategy::Strategy& strategy,
+    std::optional<std::tuple<std::string, std::vector<std::string>, std::uint32_t>> optimizer,
+    nb::object export_state, nb::object import_state, std::size_t buffer_bytes,
+    std::string fingerprint) {
+  DistributeRequest request;
+  request.parameters = std::move(parameters);
+  request.strategy = strategy;
+  request.optimizer = std::move(optimizer);
+  request.export_state = std::move(export_state);
+  request.import_state = std::move(import_state);
+  request.buffer_bytes = buffer_bytes;
+  request.fingerprint = std::move(fingerprint);
+  return distribute(s.shared(), std::move(request));
+}
+
+void bind_life(nb::class_<PythonSession>& c) {
+  using S = PythonSession;
+  c.def(nb::new_(&open_session), nb::kw_only(), nb::arg("rank"), nb::arg("world_size"),
+        nb::arg("servers"), nb::arg("nnodes"), nb::arg("rdzv"), nb::arg("token"),
+        nb::arg("timeout").none(), nb::arg("interface"), nb::arg("transports"))
+      .def_prop_ro("rank", [](const S& s) { return s.core().rank().value; })
+      .def_prop_ro("world_size", [](const S& s) { return s.core().world_size(); })
+      .def_prop_ro("servers", [](const S& s) { return s.core().servers(); })
+      .def_prop_ro("is_server", [](const S& s) { return s.core().is_server(); })
+      .def_prop_ro("timeout", [](const S& s) { return base::to_seconds(s.core().timeout()); })
+      .def("serve", [](const S& s) { call([&] { return s.core().serve(); }); })
+      .def("close", [](const S& s) { call([&] { return s.core().close(); }); })
+      .def(
+          "fail",
+          [](const S& s, const std::string& message) {
+            nb::gil_scoped_release release;
+            s.core().fail(Error(ErrorCode::kAborted, message));
+          },
+          nb::arg("message"))
+      .def("hang_report",
+           [](const S& s) {
+             nb::gil_scoped_release release;
+             return s.core().hang_report();
+           })
+      .def("watch_signals", [](const S& s) { watch_signals(s.shared()); })
+      .def("traffic", [](const S& s) {
+        const transport::Traffic traffic = s.core().traffic();
+        return nb::make_tuple(traffic.bytes_sent, traffic.bytes_received);
+      });
+}
+
+}  // namespace
+
+void bind_session(nb::module_& m) {
+  using S = PythonSession;
+  m.def("unwatch_signals", &unwatch_signals);
+  m.def("leave_everything", &leave_everything);
+  nb::class_<S> session(m, "Session");
+  bind_life(session);
+  session
+      .def("distribute", &distribute_on, nb::kw_only(), nb::arg("parameters"), nb::arg("strategy"),
+           nb::arg("optimizer").none(), nb::arg("export_state").none(),
+           nb::arg("import_state").none(), nb::arg("buffer_bytes"), nb::arg("fingerprint"))
+      .def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
+           nb::arg("op"))
+      .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"))
+      .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"))
+      .def("reduce_scatter", &S::reduce_scatter, nb::arg("data"), nb::arg("size"), nb::arg("out"),
+           nb::arg("out_size"), nb::arg("dtype"), nb::arg("op"))
+      .def("all_to_all", &S::all_to_all, nb::arg("data"), nb::arg("out"), nb::arg("size"))
+      .def("barrier", &S::barrier)
+      .def("send", &S::send, nb::arg("data"), nb::arg("size"), nb::arg("to"))
+      .def("recv", &S::recv, nb::arg("data"), nb::arg("size"), nb::arg("source"));
+}
+
+}  // namespace gearshift::python

@@ -1,0 +1,162 @@
+#include "signals.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "calls.h"
+
+namespace gearshift::python {
+namespace {
+
+constexpr char kStop = 0;
+
+std::atomic<int> calls_in_progress{0};
+/// Written by signal handlers, which may touch nothing but these.
+std::atomic<int> wake_fd{-1};
+std::atomic<pid_t> owner{0};
+struct sigaction old_interrupt;
+
+void wake(char what) {
+  const int fd = wake_fd.load();
+  // A forked child has the handlers and the pipe, but not the thread behind it.
+  if (fd >= 0 && getpid() == owner.load()) static_cast<void>(!write(fd, &what, 1));
+}
+
+void on_report_signal(int) {
+  const int saved = errno;
+  wake(SIGUSR1);
+  errno = saved;
+}
+
+void on_interrupt(int number, siginfo_t* info, void* context) {
+  const int saved = errno;
+  wake(SIGINT);
+  errno = saved;
+  if ((old_interrupt.sa_flags & SA_SIGINFO) != 0) {
+    old_interrupt.sa_sigaction(number, info, context);
+  } else {
+    old_interrupt.sa_handler(number);
+  }
+}
+
+bool python_interrupts() {
+  nb::gil_scoped_acquire acquire;
+  try {
+    nb::module_ signal = nb::module_::import_("signal");
+    return signal.attr("getsignal")(SIGINT).is(signal.attr("default_int_handler"));
+  } catch (nb::python_error&) {
+    return false;
+  }
+}
+
+/// The thread behind the handlers.
+class Watcher {
+ public:
+  explicit Watcher(std::shared_ptr<runtime::Session> session) : session_(std::move(session)) {
+    if (pipe2(pipe_, O_CLOEXEC) != 0) return;
+    fcntl(pipe_[1], F_SETFL, O_NONBLOCK);
+    owner.store(getpid());
+    wake_fd.store(pipe_[1]);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread([this] { run(); });
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    install();
+  }
+
+  /// Without the GIL.
+  ~Watcher() {
+    if (!thread_.joinable()) return;
+    restore();
+    wake_fd.store(-1);
+    static_cast<void>(!write(pipe_[1], &kStop, 1));
+    thread_.join();
+    close(pipe_[0]);
+    close(pipe_[1]);
+  }
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+
+ private:
+  void install() {
+    struct sigaction now {};
+    sigaction(SIGUSR1, nullptr, &now);
+    reports_ = (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL;
+    if (reports_) {
+      struct sigaction ours {};
+      ours.sa_handler = on_report_signal;
+      ours.sa_flags = SA_RESTART;
+      sigaction(SIGUSR1, &ours, nullptr);
+    }
+    sigaction(SIGINT, nullptr, &old_interrupt);
+    const bool handled =
+        (old_interrupt.sa_flags & SA_SIGINFO) != 0 ||
+        (old_interrupt.sa_handler != SIG_DFL && old_interrupt.sa_handler != SIG_IGN);
+    interrupts_ = handled;
+    if (interrupts_) {
+      struct sigaction ours = old_interrupt;
+      ours.sa_flags |= SA_SIGINFO;
+      ours.sa_sigaction = on_interrupt;
+      sigaction(SIGINT, &ours, nullptr);
+    }
+  }
+
+  void restore() {
+    struct sigaction now {};
+    sigaction(SIGUSR1, nullptr, &now);
+    if (reports_ && now.sa_handler == on_report_signal) {
+      struct sigaction standard {};
+      standard.sa_handler = SIG_DFL;
+      sigaction(SIGUSR1, &standard, nullptr);
+    }
+    sigaction(SIGINT, nullptr, &now);
+    if (interrupts_ && (now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == on_interrupt) {
+      sigaction(SIGINT, &old_interrupt, nullptr);
+    }
+  }
+
+  void run() {
+    char what = kStop;
+    while (read(pipe_[0], &what, 1) == 1 && what != kStop) {
+      if (what == SIGUSR1) {
+        const std::string report = session_->hang_report() + "\n";
+        static_cast<void>(!write(STDERR_FILENO, report.data(), report.size()));
+      } else if (calls_in_progress.load() > 0 && python_interrupts()) {
+        session_->fail(base::Error(base::ErrorCode::kAborted, "interrupted (SIGINT)"));
+      }
+    }
+  }
+
+  std::shared_ptr<runtime::Session> session_;
+  int pipe_[2] = {-1, -1};
+  bool reports_ = false, interrupts_ = false;
+  std::thread thread_;
+};
+
+Watcher* watcher = nullptr;
+
+}  // namespace
+
+BlockingScope::BlockingScope() { calls_in_progress.fetch_add(1); }
+BlockingScope::~BlockingScope() { calls_in_progress.fetch_sub(1); }
+
+void watch_signals(std::shared_ptr<runtime::Session> session) {
+  unwatch_signals();
+  watcher = new Watcher(std::move(session));
+}
+
+void unwatch_signals() {
+  nb::gil_scoped_release release;
+  delete std::exchange(watcher, nullptr);
+}
+
+}  // namespace gearshift::python

@@ -90,6 +90,7 @@ CommitRecord Client::Impl::record_for(std::size_t shard, const Commit& commit) c
   record.samples = commit.samples;
   record.loss = commit.loss;
   record.gradient_factor = commit.gradient_factor;
+  record.clip_norm = commit.clip_norm;
   record.skip = commit.skip;
   record.last_attempt = last_attempt;
   record.attempts = attempts[shard];

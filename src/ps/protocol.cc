@@ -72,7 +72,7 @@ base::Result<Head> decode_head(base::ConstBytes bytes) {
 std::vector<std::byte> encode(const CommitRecord& r) {
   base::Writer out;
   out.put(r.step).put(r.epoch).put(r.base_version).put(r.samples).put(r.loss);
-  out.put(r.gradient_factor).put(static_cast<std::uint8_t>(r.skip)).put(r.last_attempt);
+  out.put(r.gradient_factor).put(r.clip_norm).put(static_cast<std::uint8_t>(r.skip)).put(r.last_attempt);
   put_all(out, r.attempts);
   put_bits(out, r.present.bits());
   put_all(out, r.hypers);
@@ -88,6 +88,7 @@ base::Result<CommitRecord> decode_commit(base::ConstBytes bytes) {
   r.samples = in.get<double>();
   r.loss = in.get<double>();
   r.gradient_factor = in.get<double>();
+  r.clip_norm = in.get<double>();
   r.skip = in.get<std::uint8_t>() != 0;
   r.last_attempt = in.get<std::uint64_t>();
   r.attempts = get_all<std::uint64_t>(in);

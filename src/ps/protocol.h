@@ -90,6 +90,7 @@ struct CommitRecord {
   double samples = 0;
   double loss = 0;
   double gradient_factor = 1;
+  double clip_norm = 0;  ///< see Commit
   bool skip = false;
   /// Attempts up to this one are over with this commit, used or not.
   std::uint64_t last_attempt = 0;

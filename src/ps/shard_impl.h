@@ -73,8 +73,8 @@ class ShardImpl final : public Shard {
   base::Status take_in(int rank);
   base::Status check_finite(int rank, const std::vector<base::Buffer>& gradient) const;
   base::Status apply_gathered();
-  base::Status update(const HyperValues& hypers);
-  base::Result<double> clip_factor();
+  base::Status update(const HyperValues& hypers, double clip_norm);
+  base::Result<double> clip_factor(double clip_norm);
   void count(int rank);
   void announce(int rank);
   void answer_due();

@@ -56,18 +56,21 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
     samples += record.samples;
     skip = skip || record.skip;
   }
-  const HyperValues* hypers = nullptr;
+  const CommitRecord* first = nullptr;
   for (const int r : ranks) {
     const CommitRecord& record = pending(r).record;
     pending(r).staleness = version_ - record.base_version;
     if (skip || !record.usable()) continue;
     sum_.add(workers_[static_cast<std::size_t>(r)].take_gradient(), record.present,
              record.gradient_factor * (record.samples / samples));
-    if (hypers == nullptr) hypers = &record.hypers;
+    if (first == nullptr) first = &record;
   }
-  if (hypers != nullptr) GEARSHIFT_RETURN_IF_ERROR(update(*hypers));
+  if (first != nullptr) {
+    const double clip = first->clip_norm > 0 ? first->clip_norm : options_.clip_norm;
+    GEARSHIFT_RETURN_IF_ERROR(update(first->hypers, clip));
+  }
   for (const int r : ranks) {
-    pending(r).skipped = hypers == nullptr;
+    pending(r).skipped = first == nullptr;
     count(r);
   }
   for (const int r : ranks) announce(r);
@@ -118,12 +121,12 @@ base::Status ShardImpl::apply_gathered() {
   sum_.scale(first_samples_ / gathered_samples_);
   gathered_ = 0;
   gathered_samples_ = 0;
-  return update(gathered_hypers_);
+  return update(gathered_hypers_, 0);
 }
 
-base::Status ShardImpl::update(const HyperValues& hypers) {
-  if (options_.clip_norm > 0) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const double factor, clip_factor());
+base::Status ShardImpl::update(const HyperValues& hypers, double clip_norm) {
+  if (clip_norm > 0) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const double factor, clip_factor(clip_norm));
     sum_.scale(factor);
   }
   outbox_.reap();
@@ -146,7 +149,7 @@ base::Status ShardImpl::update(const HyperValues& hypers) {
 }
 
 /// As torch.nn.utils.clip_grad_norm_ over the parameters of all shards.
-base::Result<double> ShardImpl::clip_factor() {
+base::Result<double> ShardImpl::clip_factor(double clip_norm) {
   double squares = sum_.norm().sum_of_squares;
   if (shards_.size() > 1) {
     collectives::Options options;
@@ -155,7 +158,7 @@ base::Result<double> ShardImpl::clip_factor() {
                                                       base::DType::kF64, base::ReduceOp::kSum,
                                                       options));
   }
-  const double factor = options_.clip_norm / (std::sqrt(squares) + 1e-6);
+  const double factor = clip_norm / (std::sqrt(squares) + 1e-6);
   return factor > 1 ? 1 : factor;  // a NaN passes, as in torch
 }
 

@@ -166,6 +166,14 @@ TEST(Bsp, EqualsOneProcessForEveryShape) {
   }
 }
 
+TEST(Bsp, EqualsOneProcessOverEveryTransport) {
+  for (const char* transport : {"tcp", "shm"}) {
+    SCOPED_TRACE(transport);
+    compare({.workers = 3, .servers = {0, 1, 3}, .clip_norm = 1, .transport = transport},
+            rules()[3], 60, 1e-12);
+  }
+}
+
 TEST(Bsp, ClipsTheNormAcrossShards) {
   for (const double clip : {0.5, 5.0, 1e6}) {
     SCOPED_TRACE(clip);

@@ -8,6 +8,10 @@
 #include <utility>
 
 #include "gearshift/kernels/half.h"
+#include "gearshift/rendezvous/memory/factory.h"
+#include "gearshift/transport/shm/factory.h"
+#include "gearshift/transport/tcp/factory.h"
+#include "support/ranks.h"
 
 namespace gearshift::ps {
 
@@ -40,6 +44,40 @@ std::vector<Segment> segments_between(const Model& model, std::uint32_t bucket, 
     segments.push_back({p, t.group, from - first, from - t.offset, to - from});
   }
   return segments;
+}
+
+/// Small stripes and rings, so that large bodies are cut and overtaken even in a small model.
+base::Result<std::unique_ptr<transport::Transport>> make_transport(
+    const std::string& name, base::Scheduler& scheduler, std::shared_ptr<transport::Router> router,
+    const transport::Identity& identity) {
+  if (name == "tcp") {
+    return transport::tcp::create(scheduler, std::move(router), identity,
+                                  {.host = "127.0.0.1", .streams = 3, .stripe_bytes = 256});
+  }
+  return transport::shm::create(scheduler, std::move(router), identity, {.ring_bytes = 4096});
+}
+
+std::vector<std::unique_ptr<group::Group>> make_groups(const std::string& transport,
+                                                       base::Scheduler& scheduler, int size,
+                                                       base::Duration timeout) {
+  if (transport == "inproc") {
+    auto groups = group::make_local_groups(scheduler, size, timeout);
+    EXPECT_TRUE(groups.ok());
+    return std::move(*groups);
+  }
+  auto store = rendezvous::memory::make(scheduler);
+  std::vector<std::unique_ptr<group::Group>> groups(static_cast<std::size_t>(size));
+  testing::run_ranks(scheduler, size, [&](int rank) {
+    auto router = std::make_shared<transport::Router>(scheduler);
+    auto made = make_transport(transport, scheduler, router,
+                               {base::Rank(rank), base::Generation(1), "token"});
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    auto group = group::connect(scheduler, router, *store, {std::move(*made)},
+                                {.rank = base::Rank(rank), .size = size, .timeout = timeout});
+    ASSERT_TRUE(group.ok()) << group.error().message;
+    groups[static_cast<std::size_t>(rank)] = std::move(*group);
+  });
+  return groups;
 }
 
 }  // namespace
@@ -135,9 +173,7 @@ Cluster::Cluster(ClusterOptions options)
       monitor_(scheduler_->make_monitor()),
       layout_(model.cut(static_cast<int>(options_.servers.size()))) {
   const int ranks = std::max({options_.workers, options_.servers.back() + 1, options_.ranks});
-  auto groups = group::make_local_groups(*scheduler_, ranks, options_.timeout);
-  EXPECT_TRUE(groups.ok());
-  groups_ = std::move(*groups);
+  groups_ = make_groups(options_.transport, *scheduler_, ranks, options_.timeout);
   start_shards();
   ClientOptions client{.model = 3, .layout = layout_, .servers = {}};
   for (const int rank : options_.servers) client.servers.emplace_back(rank);
@@ -195,7 +231,8 @@ void Cluster::start_shards() {
 Cluster::~Cluster() {
   clients_.clear();
   shards_.clear();
-  for (auto& g : groups_) g->close(g->deadline());
+  testing::run_ranks(*scheduler_, static_cast<int>(groups_.size()),
+                     [this](int rank) { group(rank).close(group(rank).deadline()); });
 }
 
 base::Status Cluster::stage_all(int worker) {

@@ -58,6 +58,7 @@ struct ClusterOptions {
   std::function<std::optional<std::int64_t>(const CommitInfo&)> on_commit = {};
   base::Duration timeout = std::chrono::seconds(20);
   bool phantom = false;
+  std::string transport = "inproc";  ///< or "tcp", "shm"
 };
 
 /// Workers and shards as tasks of this process.

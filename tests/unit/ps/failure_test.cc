@@ -162,8 +162,8 @@ TEST_F(Failure, OnlyWorkersCommit) {
   EXPECT_THAT(cluster.wait_for_failure().message, HasSubstr("no worker"));
 }
 
-TEST_F(Failure, AServerThatDies) {
-  Cluster cluster({.workers = 2, .servers = {0, 2}});
+void lose_a_server(const std::string& transport) {
+  Cluster cluster({.workers = 2, .servers = {0, 2}, .transport = transport});
   const base::TimePoint start = cluster.scheduler().now();
   auto task = cluster.scheduler().spawn("worker", [&] {
     auto reply = cluster.push(0, step_of(12));
@@ -180,6 +180,13 @@ TEST_F(Failure, AServerThatDies) {
   EXPECT_FALSE(cluster.push(1, step_of(12)).ok());
   task->join();
   EXPECT_LT(cluster.scheduler().now() - start, std::chrono::seconds(5));
+}
+
+TEST_F(Failure, AServerThatDies) {
+  for (const char* transport : {"inproc", "tcp", "shm"}) {
+    SCOPED_TRACE(transport);
+    lose_a_server(transport);
+  }
 }
 
 TEST_F(Failure, TimeIsBounded) {

@@ -49,7 +49,7 @@ TEST(State, MovesToServersCutOtherwise) {
   EXPECT_EQ((*state)[5].tensors.at("exp_avg").size(), 256 * sizeof(double));
 
   for (const std::vector<int>& servers : {std::vector<int>{0, 1, 2}, std::vector<int>{1}}) {
-    Cluster cut({.servers = servers, .optimizer = kAdam});
+    Cluster cut({.servers = servers, .optimizer = kAdam, .transport = "tcp"});
     ASSERT_TRUE(cut.client(0).store_state(*state).ok());
     ASSERT_TRUE(cut.client(0).store_parameters(const_views(whole.parameters(0))).ok());
     ASSERT_TRUE(cut.client(0).pull(views(cut.parameters(0))).ok());

@@ -16,7 +16,7 @@ using base::ErrorCode;
 constexpr base::Duration kHandshakeLimit = std::chrono::seconds(10);
 constexpr std::size_t kMaxGuests = 256;
 
-/// Whether the process at the other end has gone, as one does that gave up and tries again.
+/// Whether the process at the other end has gone: one that gave up may try again.
 bool has_ended(int socket) {
   char byte = 0;
   return ::recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
@@ -106,10 +106,9 @@ base::Result<LinkParts> Acceptor::take(base::Rank peer, base::TimePoint deadline
     if (const auto found = admitted_.find(peer); found != admitted_.end()) {
       LinkParts parts = std::move(found->second);
       admitted_.erase(found);
-      if (!has_ended(parts.socket.get())) {
-        taken_[peer] = parts.alive;
-        return parts;
-      }
+      // Even if the peer has gone since: what it sent is still there, and its loss is news.
+      taken_[peer] = parts.alive;
+      return parts;
     }
     if (!monitor_->wait_until(deadline) && !admitted_.contains(peer)) {
       return Error(ErrorCode::kTimeout,

@@ -23,6 +23,8 @@ using base::ErrorCode;
 
 constexpr std::size_t kAddressBytes = 512;
 constexpr std::size_t kLarge = 64 << 20;
+/// Much more than a ring, for a peer that sends without end.
+constexpr std::size_t kEndless = 8 << 20;
 
 base::TimePoint after(const base::Scheduler& scheduler, int seconds) {
   return scheduler.after(std::chrono::seconds(seconds));
@@ -175,7 +177,7 @@ TEST_F(ShmProcessTest, PingPongAndARegion) {
 
 TEST_F(ShmProcessTest, APeerKilledInTheMiddleOfATransferIsALoss) {
   start([](Side& side) {
-    const auto sent = pattern(kLarge, 1);
+    const auto sent = pattern(kEndless, 1);
     for (std::uint32_t i = 0;; ++i) {
       if (!side.link->send(Tag(1, i, 0), sent).wait(side.soon())) return 1;
     }
@@ -187,9 +189,9 @@ TEST_F(ShmProcessTest, APeerKilledInTheMiddleOfATransferIsALoss) {
     EXPECT_EQ(error.code, ErrorCode::kPeerLost);
     ++losses;
   });
-  std::vector<std::byte> got(kLarge);
+  std::vector<std::byte> got(kEndless);
   Request recv = here->link->recv(Tag(2, 0, 0), got);
-  const auto waiting = pattern(kLarge, 0);
+  const auto waiting = pattern(kEndless, 0);
   Request send = here->link->send(Tag(2, 0, 0), waiting);
   Request first = here->link->recv(Tag(1, 0, 0), got);
   wait_for_traffic();
@@ -210,18 +212,18 @@ TEST_F(ShmProcessTest, APeerKilledInTheMiddleOfATransferIsALoss) {
 
 TEST_F(ShmProcessTest, AbortNeedsNothingFromAFrozenPeer) {
   start([](Side& side) {
-    const auto sent = pattern(kLarge, 1);
+    const auto sent = pattern(kEndless, 1);
     for (std::uint32_t i = 0;; ++i) {
       if (!side.link->send(Tag(1, i, 0), sent).wait(side.soon())) return 1;
     }
     return 0;
   });
-  std::vector<std::byte> got(kLarge);
+  std::vector<std::byte> got(kEndless);
   Request recv = here->link->recv(Tag(2, 0, 0), got);
   Request first = here->link->recv(Tag(1, 0, 0), got);
   wait_for_traffic();
   ::kill(child, SIGSTOP);
-  const auto waiting = pattern(kLarge, 0);
+  const auto waiting = pattern(kEndless, 0);
   Request send = here->link->send(Tag(2, 0, 0), waiting);
   const auto late = here->scheduler->after(std::chrono::milliseconds(50));
   EXPECT_EQ(recv.wait(late).error().code, ErrorCode::kTimeout) << "deadlines hold all the same";

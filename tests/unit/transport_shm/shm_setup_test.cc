@@ -94,6 +94,25 @@ TEST_F(ShmSetupTest, ABrokenConnectionMayBeMadeAnew) {
   }
 }
 
+TEST_F(ShmSetupTest, WhatWasSentBeforeTheAcceptArrivesEvenIfTheSenderHasGone) {
+  auto server = make(0);
+  auto client = make(1);
+  const int sent = 42;
+  auto there = client->connect(base::Rank(0), server->address(), soon());
+  ASSERT_TRUE(there.ok());
+  ASSERT_TRUE((*there)->send(Tag(1, 1, 0), base::bytes_of(sent)).wait(soon()).ok());
+  (*there)->close(soon());
+  there->reset();
+  auto here = server->accept(base::Rank(1), soon());
+  ASSERT_TRUE(here.ok()) << here.error().to_string();
+  int got = 0;
+  EXPECT_TRUE((*here)->recv(Tag(1, 1, 0), base::writable_bytes_of(got)).wait(soon()).ok());
+  EXPECT_EQ(got, sent);
+  const auto status = (*here)->recv(Tag(1, 2, 0), base::writable_bytes_of(got)).wait(soon());
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kClosed);
+}
+
 TEST_F(ShmSetupTest, RegionsPassInAnyOrderAndOutliveTheOffer) {
   auto server = make(0);
   auto client = make(1);

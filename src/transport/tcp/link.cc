@@ -72,6 +72,9 @@ void Link::start() {
                       std::shared_ptr<Reactor::Handler>(shared_from_this(), stream.get()));
     if (!added) finish(added.error(), News::kReport);
   }
+  // A peer that breaks off at once may have ended the link while streams were still being added.
+  if (!ended()) return;
+  for (const auto& stream : streams_) reactor_->remove(stream->id, stream->fd);
 }
 
 Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {

@@ -88,7 +88,8 @@ class Connection {
   /// `reason` here. Idempotent.
   virtual void abort(base::Error reason) = 0;
   /// Says good-bye: what was sent still arrives, then the peer sees an orderly end (kClosed) and
-  /// does not report a loss. Waits until the last byte has left or `deadline`.
+  /// does not report a loss. Waits until the last byte has left (tcp: until the peer has read it,
+  /// which a frozen one does not) or `deadline`.
   virtual void close(base::TimePoint deadline) = 0;
 };
 

@@ -158,6 +158,22 @@ def report(
     raise typer.Exit(show(folder))
 
 
+@app.command()
+def store(
+    bind: Annotated[str, typer.Argument(help="HOST:PORT to serve on; port 0: the system picks.")],
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the job token, instead of GEARSHIFT_TOKEN.")
+    ] = None,
+) -> None:
+    """Serve a rendezvous store of its own, on which jobs with --rdzv HOST:PORT meet.
+
+    Not needed usually: rank 0 serves one itself. Runs until it is interrupted.
+    """
+    from .launch.store import serve
+
+    raise typer.Exit(serve(bind, token_file))
+
+
 def _kind(context: typer.Context, target: Sequence[str], module: bool) -> TargetKind:
     raw: Sequence[str] = context.find_root().obj or ()
     after_dashes = len(raw) > len(target) and raw[len(raw) - len(target) - 1] == "--"

@@ -13,5 +13,6 @@ void bind_strategy(nb::module_& m);
 void bind_optimizer(nb::module_& m);
 void bind_replica(nb::module_& m);
 void bind_session(nb::module_& m);
+void bind_store(nb::module_& m);
 
 }  // namespace gearshift::python

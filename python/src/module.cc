@@ -9,4 +9,5 @@ NB_MODULE(_core, m) {
   gearshift::python::bind_optimizer(m);
   gearshift::python::bind_replica(m);
   gearshift::python::bind_session(m);
+  gearshift::python::bind_store(m);
 }

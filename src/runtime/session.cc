@@ -184,12 +184,25 @@ base::Status SessionImpl::open_store() {
                        "(see /etc/hosts)");
     }
   }
-  if (options_.rank == 0 && options_.serve_store) {
-    GEARSHIFT_ASSIGN_OR_RETURN(
-        store_server_, rendezvous::tcp::serve(*scheduler_, at.host, at.port, options_.token));
+  // An address that cannot be served may be that of a store of its own (`gearshift store`).
+  std::string not_served;
+  base::TimePoint patience = start_deadline();
+  if (options_.rank == 0) {
+    auto server = rendezvous::tcp::serve(*scheduler_, at.host, at.port, options_.token);
+    if (server) {
+      store_server_ = std::move(*server);
+    } else {
+      not_served = " (rank 0 could not serve a store there itself: " + server.error().message + ")";
+      patience = scheduler_->after(options_.timeout);
+    }
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::tcp::connect(*scheduler_, at.host, at.port,
-                                                              options_.token, start_deadline()));
+  auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, patience);
+  if (!store) {
+    Error error = store.error();
+    error.message += not_served;
+    return error;
+  }
+  store_ = std::move(*store);
   if (!options_.interface.empty()) {
     listen_host_ = options_.interface;
     return {};

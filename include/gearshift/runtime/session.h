@@ -21,8 +21,9 @@ struct SessionOptions {
   int world_size = 1;  ///< processes: workers and dedicated servers
   int servers = 0;     ///< the last `servers` ranks
   int nnodes = 1;
-  std::string rdzv;  ///< "tcp://host:port" (rank 0 serves it), "file:///dir"; empty: world of one
-  bool serve_store = true;  ///< rank 0 serves the tcp store; false: somebody else does
+  /// "tcp://host:port" (rank 0 serves it, unless a store runs there already), "file:///dir"; empty:
+  /// world of one.
+  std::string rdzv;
   std::string token;
   base::Duration timeout = std::chrono::seconds(30);
   std::string interface;  ///< address to listen on; empty: by the route to the rendezvous

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iomanip>
 #include <sstream>
+#include <type_traits>
 
 #include "gearshift/kernels/half.h"
 
@@ -21,16 +23,57 @@ std::uint64_t mixed(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
+struct F16 {
+  using Stored = std::uint16_t;
+  static double widen(Stored x) { return kernels::f16_to_float(x); }
+  static Stored narrow(double x) { return kernels::f16_from_float(static_cast<float>(x)); }
+};
+struct BF16 {
+  using Stored = std::uint16_t;
+  static double widen(Stored x) { return kernels::bf16_to_float(x); }
+  static Stored narrow(double x) { return kernels::bf16_from_float(static_cast<float>(x)); }
+};
 template <typename T>
-T load(const std::byte* p) {
-  T value;
-  std::memcpy(&value, p, sizeof(T));
-  return value;
+struct Plain {
+  using Stored = T;
+  using Wide = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
+  static Wide widen(T x) { return x; }
+  static T narrow(Wide x) { return static_cast<T>(x); }
+};
+
+/// Calls `body` with the type's conversions.
+template <typename Body>
+void with_real(DType dtype, const Body& body) {
+  if (dtype == DType::kF64) return body(Plain<double>());
+  if (dtype == DType::kF32) return body(Plain<float>());
+  if (dtype == DType::kF16) return body(F16());
+  body(BF16());
 }
-template <typename T, typename V>
-void store(std::byte* p, V value) {
-  const auto converted = static_cast<T>(value);
-  std::memcpy(p, &converted, sizeof(T));
+template <typename Body>
+void with_integer(DType dtype, const Body& body) {
+  if (dtype == DType::kI8) return body(Plain<std::int8_t>());
+  if (dtype == DType::kU8) return body(Plain<std::uint8_t>());
+  if (dtype == DType::kI32) return body(Plain<std::int32_t>());
+  body(Plain<std::int64_t>());
+}
+
+template <typename Type, typename Wide>
+void unpack(Type, const std::byte* from, std::vector<Wide>& into) {
+  for (Wide& value : into) {
+    typename Type::Stored stored;
+    std::memcpy(&stored, from, sizeof stored);
+    value = Type::widen(stored);
+    from += sizeof stored;
+  }
+}
+
+template <typename Type, typename Value>
+void fill(Type, base::Bytes into, const Value& value) {
+  constexpr std::size_t kSize = sizeof(typename Type::Stored);
+  for (std::size_t i = 0; i < into.size() / kSize; ++i) {
+    const typename Type::Stored stored = Type::narrow(value(i));
+    std::memcpy(into.data() + i * kSize, &stored, kSize);
+  }
 }
 
 /// Half a unit in the last place, relative.
@@ -48,140 +91,127 @@ double unit_roundoff(DType dtype) {
 }
 double smallest(DType dtype) { return dtype == DType::kF16 ? 0x1p-24 : 1e-38; }
 
-struct Expected {
-  double value = 0;
-  double tolerance = 0;
-};
-
-Expected expected_real(const std::vector<Array>& inputs, ReduceOp op, std::size_t i) {
-  const auto n = static_cast<double>(inputs.size());
-  long double value = inputs[0].real(i);
-  double magnitude = std::abs(inputs[0].real(i));
-  for (std::size_t r = 1; r < inputs.size(); ++r) {
-    const double x = inputs[r].real(i);
-    switch (op) {
-      case ReduceOp::kMin:
-        value = std::min<long double>(value, x);
-        break;
-      case ReduceOp::kMax:
-        value = std::max<long double>(value, x);
-        break;
-      case ReduceOp::kProduct:
-        value *= x;
-        magnitude *= std::abs(x);
-        break;
-      default:
-        value += x;
-        magnitude += std::abs(x);
-    }
-  }
-  if (op == ReduceOp::kMin || op == ReduceOp::kMax) return {static_cast<double>(value), 0};
-  if (op == ReduceOp::kMean) {
-    value /= n;
-    magnitude /= n;
-  }
-  const DType dtype = inputs[0].dtype();
-  const double tolerance = (n + 1) * (unit_roundoff(dtype) * magnitude + smallest(dtype));
-  return {static_cast<double>(value), inputs.size() == 1 ? 0 : tolerance};
+template <typename Value, typename Combine>
+void accumulate(std::vector<Value>& total, const std::vector<Value>& more, Combine combine) {
+  for (std::size_t i = 0; i < total.size(); ++i) total[i] = combine(total[i], more[i]);
 }
 
-/// Wraps around in 64 bits; the caller cuts it down to the type.
-std::int64_t expected_integer(const std::vector<Array>& inputs, ReduceOp op, std::size_t i) {
-  std::int64_t value = inputs[0].integer(i);
-  for (std::size_t r = 1; r < inputs.size(); ++r) {
-    const std::int64_t x = inputs[r].integer(i);
-    const auto a = static_cast<std::uint64_t>(value);
-    const auto b = static_cast<std::uint64_t>(x);
-    switch (op) {
-      case ReduceOp::kMin:
-        value = std::min(value, x);
-        break;
-      case ReduceOp::kMax:
-        value = std::max(value, x);
-        break;
-      case ReduceOp::kProduct:
-        value = static_cast<std::int64_t>(a * b);
-        break;
-      default:
-        value = static_cast<std::int64_t>(a + b);
-    }
-  }
-  return op == ReduceOp::kMean ? value / static_cast<std::int64_t>(inputs.size()) : value;
+std::vector<Real> magnitudes(std::vector<Real> values) {
+  for (Real& value : values) value = std::abs(value);
+  return values;
 }
 
-std::int64_t wrapped(DType dtype, std::int64_t value) {
-  switch (dtype) {
-    case DType::kI8:
-      return static_cast<std::int8_t>(value);
-    case DType::kU8:
-      return static_cast<std::uint8_t>(value);
-    case DType::kI32:
-      return static_cast<std::int32_t>(value);
+void combine_reals(ReduceOp op, std::vector<Real>& total, const std::vector<Real>& more) {
+  switch (op) {
+    case ReduceOp::kMin:
+      return accumulate(total, more, [](Real a, Real b) { return std::min(a, b); });
+    case ReduceOp::kMax:
+      return accumulate(total, more, [](Real a, Real b) { return std::max(a, b); });
+    case ReduceOp::kProduct:
+      return accumulate(total, more, [](Real a, Real b) { return a * b; });
     default:
-      return value;
+      return accumulate(total, more, [](Real a, Real b) { return a + b; });
   }
+}
+
+/// In 64 bits, wrapping around; the caller cuts the result down to its type.
+void combine_integers(ReduceOp op, std::vector<std::int64_t>& total,
+                      const std::vector<std::int64_t>& more) {
+  using Int = std::int64_t;
+  using Word = std::uint64_t;
+  switch (op) {
+    case ReduceOp::kMin:
+      return accumulate(total, more, [](Int a, Int b) { return std::min(a, b); });
+    case ReduceOp::kMax:
+      return accumulate(total, more, [](Int a, Int b) { return std::max(a, b); });
+    case ReduceOp::kProduct:
+      return accumulate(total, more, [](Int a, Int b) { return Int(Word(a) * Word(b)); });
+    default:
+      return accumulate(total, more, [](Int a, Int b) { return Int(Word(a) + Word(b)); });
+  }
+}
+
+template <typename Value>
+std::string difference(std::size_t i, Value got, Value expected, Real tolerance) {
+  std::ostringstream out;
+  out << std::setprecision(20) << "element " << i << ": " << got << " instead of " << expected
+      << " +- " << tolerance;
+  return out.str();
+}
+
+std::string compare_reals(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
+                          std::size_t begin) {
+  const auto n = static_cast<Real>(inputs.size());
+  std::vector<Real> expected = inputs[0].reals();
+  std::vector<Real> magnitude = magnitudes(expected);
+  for (std::size_t r = 1; r < inputs.size(); ++r) {
+    const std::vector<Real> more = inputs[r].reals();
+    combine_reals(op, expected, more);
+    combine_reals(op, magnitude, magnitudes(more));
+  }
+  const bool exact = op == ReduceOp::kMin || op == ReduceOp::kMax || inputs.size() == 1;
+  const Real divisor = op == ReduceOp::kMean ? n : 1;
+  const DType dtype = result.dtype();
+  const std::vector<Real> got = result.reals();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const Real value = expected[begin + i] / divisor;
+    const Real bound = magnitude[begin + i] / divisor;
+    const Real tolerance = exact ? 0 : (n + 1) * (unit_roundoff(dtype) * bound + smallest(dtype));
+    if (std::abs(got[i] - value) <= tolerance) continue;
+    return difference(begin + i, got[i], value, tolerance);
+  }
+  return {};
+}
+
+std::string compare_integers(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
+                             std::size_t begin) {
+  std::vector<std::int64_t> expected = inputs[0].integers();
+  for (std::size_t r = 1; r < inputs.size(); ++r) {
+    combine_integers(op, expected, inputs[r].integers());
+  }
+  const auto n = static_cast<std::int64_t>(inputs.size());
+  const std::vector<std::int64_t> got = result.integers();
+  std::string found;
+  with_integer(result.dtype(), [&](auto type) {
+    for (std::size_t i = 0; i < got.size() && found.empty(); ++i) {
+      const std::int64_t value = expected[begin + i] / (op == ReduceOp::kMean ? n : 1);
+      const std::int64_t wrapped = type.widen(type.narrow(value));
+      if (got[i] != wrapped) found = difference(begin + i, got[i], wrapped, 0);
+    }
+  });
+  return found;
 }
 
 }  // namespace
 
 Array Array::of_rank(DType dtype, std::size_t count, int rank, std::size_t offset) {
   Array array(dtype, count, offset);
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uint64_t random = mixed(i * 1000 + static_cast<std::uint64_t>(rank));
-    if (base::is_floating(dtype)) {
-      array.set_real(i, static_cast<double>(random % 40001) / 10000.0 - 2);
-    } else {
-      array.set_integer(i, static_cast<std::int64_t>(random));
-    }
+  const auto random = [rank](std::size_t i) {
+    return mixed(i * 1000 + static_cast<std::uint64_t>(rank));
+  };
+  if (base::is_floating(dtype)) {
+    with_real(dtype, [&](auto type) {
+      fill(type, array.view(),
+           [&](std::size_t i) { return static_cast<double>(random(i) % 40001) / 10000.0 - 2; });
+    });
+  } else {
+    with_integer(dtype, [&](auto type) {
+      fill(type, array.view(), [&](std::size_t i) { return static_cast<std::int64_t>(random(i)); });
+    });
   }
   return array;
 }
 
-double Array::real(std::size_t i) const {
-  const std::byte* p = view().data() + i * base::size_of(dtype_);
-  switch (dtype_) {
-    case DType::kF64:
-      return load<double>(p);
-    case DType::kF32:
-      return load<float>(p);
-    case DType::kF16:
-      return kernels::f16_to_float(load<std::uint16_t>(p));
-    default:
-      return kernels::bf16_to_float(load<std::uint16_t>(p));
-  }
+std::vector<Real> Array::reals() const {
+  std::vector<Real> values(count());
+  with_real(dtype_, [&](auto type) { unpack(type, view().data(), values); });
+  return values;
 }
 
-void Array::set_real(std::size_t i, double value) {
-  std::byte* p = view().data() + i * base::size_of(dtype_);
-  switch (dtype_) {
-    case DType::kF64:
-      return store<double>(p, value);
-    case DType::kF32:
-      return store<float>(p, value);
-    case DType::kF16:
-      return store<std::uint16_t>(p, kernels::f16_from_float(static_cast<float>(value)));
-    default:
-      return store<std::uint16_t>(p, kernels::bf16_from_float(static_cast<float>(value)));
-  }
-}
-
-std::int64_t Array::integer(std::size_t i) const {
-  const std::byte* p = view().data() + i * base::size_of(dtype_);
-  switch (dtype_) {
-    case DType::kI8:
-      return load<std::int8_t>(p);
-    case DType::kU8:
-      return load<std::uint8_t>(p);
-    case DType::kI32:
-      return load<std::int32_t>(p);
-    default:
-      return load<std::int64_t>(p);
-  }
-}
-
-void Array::set_integer(std::size_t i, std::int64_t value) {
-  // The lowest bytes of a little-endian integer are its value in the narrower type.
-  std::memcpy(view().data() + i * base::size_of(dtype_), &value, base::size_of(dtype_));
+std::vector<std::int64_t> Array::integers() const {
+  std::vector<std::int64_t> values(count());
+  with_integer(dtype_, [&](auto type) { unpack(type, view().data(), values); });
+  return values;
 }
 
 bool equal(base::ConstBytes a, base::ConstBytes b) {
@@ -189,24 +219,9 @@ bool equal(base::ConstBytes a, base::ConstBytes b) {
 }
 
 std::string compare(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
-                    std::size_t begin, std::size_t count) {
-  const DType dtype = inputs[0].dtype();
-  std::ostringstream out;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (base::is_floating(dtype)) {
-      const Expected expected = expected_real(inputs, op, begin + i);
-      const double got = result.real(i);
-      if (std::abs(got - expected.value) <= expected.tolerance) continue;
-      out << "element " << begin + i << ": " << got << " instead of " << expected.value << " +- "
-          << expected.tolerance;
-      return out.str();
-    }
-    const std::int64_t expected = wrapped(dtype, expected_integer(inputs, op, begin + i));
-    if (result.integer(i) == expected) continue;
-    out << "element " << begin + i << ": " << result.integer(i) << " instead of " << expected;
-    return out.str();
-  }
-  return {};
+                    std::size_t begin) {
+  return base::is_floating(result.dtype()) ? compare_reals(inputs, op, result, begin)
+                                           : compare_integers(inputs, op, result, begin);
 }
 
 }  // namespace gearshift::collectives::testing

@@ -18,6 +18,9 @@ inline constexpr base::ReduceOp kAllOps[] = {base::ReduceOp::kSum, base::ReduceO
                                              base::ReduceOp::kMin, base::ReduceOp::kMax,
                                              base::ReduceOp::kProduct};
 
+/// What references of float results are computed in: float64 must not be compared with itself.
+using Real = long double;
+
 /// Elements at an address that is a multiple of 64, plus `offset` bytes.
 class Array {
  public:
@@ -38,13 +41,11 @@ class Array {
   }
   base::DType dtype() const { return dtype_; }
   std::size_t count() const { return view().size() / base::size_of(dtype_); }
-  double real(std::size_t i) const;
-  std::int64_t integer(std::size_t i) const;
+  /// All values; floats only, or integers only.
+  std::vector<Real> reals() const;
+  std::vector<std::int64_t> integers() const;
 
  private:
-  void set_real(std::size_t i, double value);
-  void set_integer(std::size_t i, std::int64_t value);
-
   base::DType dtype_;
   std::size_t offset_;
   base::Buffer memory_;
@@ -52,10 +53,10 @@ class Array {
 
 bool equal(base::ConstBytes a, base::ConstBytes b);
 
-/// Compares `count` elements of `result`, from its `at`, with the reduction of the elements from
-/// `begin` of all inputs, done one by one in float64 or int64. Returns what differs, or "".
-/// Floats may differ by the rounding of as many operations in their type as there are ranks.
+/// Compares `result` with the reduction of as many elements, from `begin`, of all inputs, done one
+/// by one in float64 or int64. Returns what differs, or "". Floats may differ by the rounding of as
+/// many operations in their type as there are ranks.
 std::string compare(const std::vector<Array>& inputs, base::ReduceOp op, const Array& result,
-                    std::size_t begin, std::size_t count);
+                    std::size_t begin = 0);
 
 }  // namespace gearshift::collectives::testing

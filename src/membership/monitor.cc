@@ -283,10 +283,13 @@ void GroupMonitor::take_own(const Notice& notice) {
     std::lock_guard<base::Monitor> lock(*monitor_);
     // Who has announced to leave may end its connections in any way.
     if (!peers_.awaited(notice.culprit)) return;
-    if (ending_) {
+    if (!ending_) {
+      const bool told = notice.what.rfind(who + " died", 0) == 0;
+      ending_ = {ErrorCode::kPeerLost, notice.culprit,
+                 told ? notice.what : who + " died (" + notice.what + ")"};
+    } else if (!informed_[static_cast<std::size_t>(notice.culprit)]) {
+      // Whoever has sent its own account breaks its links because of it, and is no victim.
       peers_.lost(notice.culprit);
-    } else {
-      ending_ = {ErrorCode::kPeerLost, notice.culprit, who + " died (" + notice.what + ")"};
     }
   } else if (notice.kind == NoticeKind::kFail && !ending_) {
     own_error_ = Error(notice.code, notice.what, notice.culprit < 0 ? own_ : notice.culprit);

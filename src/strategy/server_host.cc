@@ -21,6 +21,7 @@ class ServerHost {
 
   base::Status run() {
     const auto mailbox = world_.router().mailbox(kServerHostService);
+    const group::ProgressScope scope(world_.progress(), "serving");
     while (true) {
       base::Result<transport::Message> message =
           mailbox->pop(world_.scheduler().after(std::chrono::milliseconds(100)));
@@ -74,7 +75,7 @@ class ServerHost {
     ps::ShardOptions& o = order.options;
     const std::uint16_t wire = o.model;
     auto leave_after = std::make_shared<std::atomic<std::int64_t>>(0);
-    if (order.report_commits) o.on_commit = reporter(order.model, leave_after);
+    o.on_commit = reporter(order, leave_after);
     o.on_failure = [monitor = environment_.monitor](const base::Error& e) { monitor->fail(e); };
     GEARSHIFT_ASSIGN_OR_RETURN(auto optimizer, ps::make_optimizer(o.optimizer, o.slices));
     // Worker 0 stores the real values before any worker may push.
@@ -95,10 +96,14 @@ class ServerHost {
     return {};
   }
 
-  /// Tells worker 0 about each commit, and the shard what worker 0 has decided since.
+  /// Notes each commit as this server's progress. If asked to, tells worker 0 about it, and the
+  /// shard what worker 0 has decided since.
   std::function<std::optional<std::int64_t>(const ps::CommitInfo&)> reporter(
-      std::uint16_t model, std::shared_ptr<std::atomic<std::int64_t>> leave_after) {
-    return [this, model, leave_after](const ps::CommitInfo& info) -> std::optional<std::int64_t> {
+      const OpenOrder& order, std::shared_ptr<std::atomic<std::int64_t>> leave_after) {
+    return [this, report = order.report_commits, model = order.model,
+            leave_after](const ps::CommitInfo& info) -> std::optional<std::int64_t> {
+      world_.progress().set_step(base::Step(info.highest_step));
+      if (!report) return std::nullopt;
       const std::vector<std::byte> news = pack_news(info);
       // The head is copied at once; a broken link is the monitor's business.
       static_cast<void>(world_.link(base::Rank(0))

@@ -55,7 +55,7 @@ class Job:
         self._sink = sink
         self._notify = notify
         self._grace = grace
-        self._logs = LogFiles(log_dir) if log_dir is not None else None
+        self._logs = LogFiles(log_dir, notify) if log_dir is not None else None
         self._directory = directory
         self._ranks: list[RankProcess] = []
         self._selector = selectors.DefaultSelector()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
+
+from . import LaunchError
 
 Stream = Literal["out", "err"]
 
@@ -120,20 +123,45 @@ class ConsoleSink:
 
 
 class LogFiles:
-    """One file per rank with both of its streams, without prefixes."""
+    """One file per rank with both of its streams, without prefixes.
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+    Raises:
+        LaunchError: when the folder or the files cannot be made. What cannot be written later is
+            left out: a full disk must not end a job.
+    """
+
+    def __init__(self, directory: Path, notify: Callable[[str], None]) -> None:
         self._directory = directory
+        self._notify = notify
+        self._writing = True
+        with self._refusal():
+            directory.mkdir(parents=True, exist_ok=True)
 
     def append(self, rank: int, lines: list[bytes]) -> None:
         """Append lines to rank-N.log."""
-        with open(self.path(rank), "ab") as file:
-            file.write(b"".join(line + b"\n" for line in lines))
+        if not self._writing:
+            return
+        try:
+            with open(self.path(rank), "ab") as file:
+                file.write(b"".join(line + b"\n" for line in lines))
+        except OSError as error:
+            self._writing = False
+            self._notify(
+                f"cannot write {self.path(rank)}: {error.strerror}; "
+                "the job goes on without log files"
+            )
 
     def start(self, rank: int) -> None:
         """Begin an empty log, in place of one of an earlier run."""
-        self.path(rank).write_bytes(b"")
+        with self._refusal():
+            self.path(rank).write_bytes(b"")
+
+    @contextlib.contextmanager
+    def _refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LaunchError(f"--log-dir {self._directory}: {error.strerror}") from error
 
     def path(self, rank: int) -> Path:
         """The log of a rank."""

@@ -8,7 +8,7 @@
 #include <list>
 #include <system_error>
 
-#include "gearshift/base/log.h"
+#include "gearshift/base/log_throttle.h"
 #include "gearshift/rendezvous/memory/factory.h"
 #include "gearshift/rendezvous/tcp/factory.h"
 #include "rendezvous/tcp/wire.h"
@@ -27,13 +27,14 @@ constexpr base::Duration kWaitSlice = std::chrono::milliseconds(250);
 class Session {
  public:
   Session(base::Scheduler& scheduler, Fd fd, std::string peer, std::shared_ptr<Store> store,
-          const std::string& token, const std::atomic<bool>& stopping)
+          const std::string& token, const std::atomic<bool>& stopping, base::LogThrottle& refusals)
       : scheduler_(scheduler),
         socket_(scheduler, std::move(fd)),
         peer_(std::move(peer)),
         store_(std::move(store)),
         token_(token),
-        stopping_(stopping) {}
+        stopping_(stopping),
+        refusals_(refusals) {}
 
   void start() {
     task_ = scheduler_.spawn("store-client", [this] {
@@ -62,7 +63,8 @@ class Session {
   }
 
   void refuse(const base::Error& why) {
-    GEARSHIFT_LOG_AT(kWarn, "rendezvous", "store refused " << peer_ << ": " << why.message);
+    refusals_.log(base::LogLevel::kWarn, "rendezvous",
+                  "store refused " + peer_ + ": " + why.message);
     socket_.shutdown();
   }
 
@@ -128,6 +130,7 @@ class Session {
   std::shared_ptr<Store> store_;
   const std::string& token_;
   const std::atomic<bool>& stopping_;
+  base::LogThrottle& refusals_;
   std::atomic<bool> proved_{false};
   std::atomic<bool> done_{false};
   std::unique_ptr<base::Task> task_;  // last: joined before the rest goes
@@ -142,6 +145,7 @@ class TcpServer final : public Server {
         wake_(std::move(wake)),
         address_(std::move(address)),
         token_(std::move(token)),
+        refusals_(scheduler),
         store_(memory::make(scheduler)),
         acceptor_(scheduler.spawn("store-accept", [this] { accept_all(); })) {}
 
@@ -181,17 +185,17 @@ class TcpServer final : public Server {
     const auto unproved = std::count_if(sessions_.begin(), sessions_.end(),
                                         [](const auto& session) { return !session->proved(); });
     if (sessions_.size() >= kMaxSessions || unproved >= kMaxUnproved) {
-      GEARSHIFT_LOG_AT(kWarn, "rendezvous",
-                       "store refused " << text_of(peer) << ": too many connections");
+      refusals_.log(base::LogLevel::kWarn, "rendezvous",
+                    "store refused " + text_of(peer) + ": too many connections");
       return;
     }
     auto session = std::make_unique<Session>(scheduler_, std::move(fd), text_of(peer), store_,
-                                             token_, stopping_);
+                                             token_, stopping_, refusals_);
     try {
       session->start();
     } catch (const std::system_error& error) {
-      GEARSHIFT_LOG_AT(kWarn, "rendezvous",
-                       "store has no thread for " << text_of(peer) << ": " << error.what());
+      refusals_.log(base::LogLevel::kWarn, "rendezvous",
+                    "store has no thread for " + text_of(peer) + ": " + error.what());
       return;
     }
     sessions_.push_back(std::move(session));
@@ -202,6 +206,7 @@ class TcpServer final : public Server {
   const Fd wake_;
   const std::string address_;
   const std::string token_;
+  base::LogThrottle refusals_;
   std::shared_ptr<Store> store_;
   std::atomic<bool> stopping_{false};
   std::list<std::unique_ptr<Session>> sessions_;  // the acceptor's own

@@ -6,8 +6,6 @@
 
 #include <mutex>
 
-#include "gearshift/base/log.h"
-
 namespace gearshift::transport::tcp {
 
 using base::Error;
@@ -30,6 +28,7 @@ Acceptor::Acceptor(base::Scheduler& scheduler, Identity identity, Fd listener,
       id_(reactor_->reserve()),
       keeper_(keeper),
       spare_(open_spare()),
+      refusals_(scheduler),
       monitor_(scheduler.make_monitor()) {}
 
 Status Acceptor::start() { return reactor_->add(id_, listener_, EPOLLIN, shared_from_this()); }
@@ -63,7 +62,8 @@ void Acceptor::on_events(std::uint32_t) {
     }
     auto fd = accept_from(listener_);
     if (!fd) {
-      GEARSHIFT_LOG_AT(kWarn, "transport", "tcp: turned a caller away: " << fd.error().message);
+      refusals_.log(base::LogLevel::kWarn, "transport",
+                    "tcp: turned a caller away: " + fd.error().message);
       spare_ = Fd();
       (void)accept_from(listener_);
       spare_ = open_spare();
@@ -100,8 +100,8 @@ void Acceptor::run(Visit& visit) {
   const Status examined = examine(visit);
   std::lock_guard<base::Monitor> lock(*monitor_);
   if (!examined && !stopping_) {
-    GEARSHIFT_LOG_AT(kWarn, "transport",
-                     "tcp: refused " << visit.from << ": " << examined.error().message);
+    refusals_.log(base::LogLevel::kWarn, "transport",
+                  "tcp: refused " + visit.from + ": " + examined.error().message);
   }
   visit.fd = Fd();
   no_longer_strange(visit);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "gearshift/base/log_throttle.h"
 #include "transport/tcp/reactor.h"
 #include "transport/tcp/setup.h"
 
@@ -72,6 +73,7 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
   LinkKeeper& keeper_;
   /// Given up for a moment when the process has no descriptors left, to turn a caller away.
   Fd spare_;
+  base::LogThrottle refusals_;
 
   const std::unique_ptr<base::Monitor> monitor_;
   std::list<std::unique_ptr<Visit>> visits_;

@@ -24,7 +24,7 @@ sanitize: ## Run the C++ tests under AddressSanitizer, UBSan and ThreadSanitizer
 	@tools/setup.sh packages
 	@JOBS=$(JOBS) tools/sanitize.sh
 
-chaos: setup ## Kill and stop processes, ten rounds
+chaos: build ## Kill and stop processes at random moments, ten rounds
 	@GEARSHIFT_CHAOS_ROUNDS=$${GEARSHIFT_CHAOS_ROUNDS:-10} $(BIN)/python -m pytest -m chaos --timeout=3600
 
 lint: setup ## Check format, layers, registration of tests, sizes and types

@@ -1,0 +1,145 @@
+"""How jobs start: under other launchers, with a rank missing, side by side, without disk space."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STEPS = 30
+ARGUMENTS = ("--strategy", "switch_bsp", "--steps", str(STEPS))
+TORCHRUN = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])\n"
+
+
+def result_of(text: str) -> list[float]:
+    line = next(line for line in text.splitlines() if "result " in line)
+    return [float(number) for number in line.partition("result ")[2].split()]
+
+
+@pytest.fixture
+def run(clean_env, tmp_path):
+    """Runs a command to its end in a folder of its own, as a user without GEARSHIFT_ variables."""
+
+    def start(*command, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=tmp_path,
+            env=clean_env(variables),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return start
+
+
+def test_alone(run, toy_trainer, expected_result):
+    ended = run(toy_trainer, *ARGUMENTS)
+    assert ended.returncode == 0, ended.stderr
+    assert result_of(ended.stdout) == pytest.approx(expected_result(1, STEPS), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["all_reduce", "bsp", "switch_bsp"])
+def test_gearshift_run(jobs, clean, expected_result, strategy):
+    job = jobs.start("job", "--strategy", strategy, "--steps", str(STEPS), workers=3)
+    assert job.finish() == 0, job.err
+    assert job.result() == pytest.approx(expected_result(3, STEPS), rel=1e-9, abs=1e-12)
+    clean(job)
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
+def test_mpirun(run, toy_trainer, expected_result):
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    ended = run("mpirun", *root, "--oversubscribe", "-n", 3, toy_trainer, *ARGUMENTS)
+    assert ended.returncode == 0, ended.stderr
+    assert result_of(ended.stdout) == pytest.approx(expected_result(3, STEPS), rel=1e-9, abs=1e-12)
+
+
+def test_torchrun(run, toy_trainer, expected_result, tmp_path):
+    pytest.importorskip("torch", reason="torchrun comes with torch")
+    (tmp_path / "start.py").write_text(TORCHRUN)
+    torchrun = (sys.executable, "-m", "torch.distributed.run")
+    ended = run(*torchrun, "--nproc-per-node", 3, "start.py", toy_trainer, *ARGUMENTS)
+    assert ended.returncode == 0, ended.stderr
+    assert result_of(ended.stdout) == pytest.approx(expected_result(3, STEPS), rel=1e-9, abs=1e-12)
+
+
+def test_missing_rank(run, toy_trainer, tmp_path):
+    """Rank 1 of 2 never comes: after ten timeouts rank 0 says so."""
+    ended = run(
+        *(toy_trainer, "--steps", 3),
+        GEARSHIFT_RANK="0",
+        GEARSHIFT_WORLD_SIZE="2",
+        GEARSHIFT_RDZV=f"file://{tmp_path}/store",
+        GEARSHIFT_TOKEN="c" * 64,
+        GEARSHIFT_TIMEOUT="0.3",
+    )
+    assert ended.returncode == 75
+    assert "after 3 s these of 2 processes have not come to the rendezvous" in ended.stderr
+    assert ended.stderr.rstrip().endswith("rank 1")
+
+
+def test_two_jobs_side_by_side(jobs, clean, expected_result):
+    both = [jobs.start(name, "--steps", "100", "--step-ms", "5", workers=2) for name in ("a", "b")]
+    for job in both:
+        assert job.finish() == 0, job.err
+        assert job.result() == pytest.approx(expected_result(2, 100), rel=1e-9, abs=1e-12)
+        clean(job)
+
+
+def test_hang_report(jobs, until):
+    """SIGUSR1 to the launcher: every rank says where everybody is; the job goes on."""
+    job = jobs.start("job", "--step-ms", "20", workers=3)
+    job.await_phase("all_reduce", step=3)
+    os.kill(job.pids[1], signal.SIGSTOP)
+    job.process.send_signal(signal.SIGUSR1)
+    lines = ("rank 0 (this rank): step", "rank 1: step", "rank 2: step", "all_reduce bucket")
+    until(lambda: all(line in job.words_of(0) for line in lines), "the report of rank 0")
+    os.kill(job.pids[1], signal.SIGCONT)
+    until(lambda: "rank 1 (this rank): step" in job.words_of(1), "the report of rank 1")
+    step = job.place(1).step
+    until(lambda: job.place(1).step > step + 2, "the job goes on")
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system without room for anything; needs root."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k,mode=700", "tmpfs", str(folder)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {made.stderr.strip()}")
+    with contextlib.suppress(OSError), (folder / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(b"\0" * 4096)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_no_room_for_the_rendezvous(run, toy_trainer, full_disk: Path):
+    ended = run(
+        *(toy_trainer, "--steps", 3),
+        GEARSHIFT_RANK="0",
+        GEARSHIFT_WORLD_SIZE="2",
+        GEARSHIFT_RDZV=f"file://{full_disk}/store",
+        GEARSHIFT_TOKEN="c" * 64,
+    )
+    assert ended.returncode == 1
+    assert f"write in {full_disk}/store: No space left on device" in ended.stderr
+
+
+def test_no_room_for_the_logs(run, toy_trainer, full_disk: Path):
+    """The job is worth more than its log files: it goes on, and says what it could not write."""
+    command = (sys.executable, "-m", "gearshift.cli", "run", "-n", 2)
+    ended = run(*command, "--log-dir", full_disk / "logs", "--", toy_trainer, "--steps", 3)
+    assert ended.returncode == 0, ended.stderr
+    assert "rank-0.log: No space left on device; the job goes on" in ended.stderr
+    assert result_of(ended.stdout)

@@ -1,0 +1,211 @@
+"""Jobs on two hosts: network namespaces in different networks, with a router between them.
+
+Each host also has an interface that leads nowhere, with the same address on both: a process that
+listened there, and not where the route to the rendezvous begins, would not be found.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+STEPS = 30
+TIMEOUT = 3.0
+SLACK = 20.0
+PORT = 29400
+TOKEN = "d" * 64
+NOWHERE = "192.0.2.1"
+
+
+@dataclass
+class Network:
+    """Two hosts and a router. Names hold the process id, so that test runs do not meet."""
+
+    prefix: str
+
+    @property
+    def hosts(self) -> tuple[str, str]:
+        return f"{self.prefix}-a", f"{self.prefix}-b"
+
+    @property
+    def router(self) -> str:
+        return f"{self.prefix}-r"
+
+    @staticmethod
+    def address(host: int) -> str:
+        return f"10.77.{host}.2"
+
+    def enter(self, host: int) -> list[str]:
+        """What to put before a command to run it on a host."""
+        return ["ip", "netns", "exec", self.hosts[host]]
+
+    def make(self) -> None:
+        for name in (*self.hosts, self.router):
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+        ip("netns", "exec", self.router, "sh", "-c", forward)
+        for host, name in enumerate(self.hosts):
+            add_pair(name, "eth0", f"port{host}")
+            ip("-n", name, "link", "set", f"port{host}", "netns", self.router)
+            ip("-n", self.router, "addr", "add", f"10.77.{host}.1/24", "dev", f"port{host}")
+            ip("-n", self.router, "link", "set", f"port{host}", "up")
+            ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+            ip("-n", name, "route", "add", "default", "via", f"10.77.{host}.1")
+            add_pair(name, "nowhere", "nowhere-too")
+            ip("-n", name, "addr", "add", f"{NOWHERE}/24", "dev", "nowhere")
+            ip("-n", name, "link", "set", "nowhere", "up")
+
+    def pull_cable(self) -> None:
+        ip("-n", self.router, "link", "set", "port1", "down")
+
+    def remove(self) -> None:
+        for name in (*self.hosts, self.router):
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
+
+
+def add_pair(namespace: str, one: str, other: str) -> None:
+    ip("-n", namespace, "link", "add", one, "type", "veth", "peer", "name", other)
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    made = Network(f"gs{os.getpid()}")
+    try:
+        made.make()
+    except (OSError, subprocess.CalledProcessError) as error:
+        made.remove()
+        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def both_hosts(jobs, network):
+    """Starts the launchers of a job with two ranks on each of the two hosts."""
+
+    def start(*arguments: str, timeout: float = 30.0):
+        return [
+            jobs.start(
+                f"host-{host}",
+                *arguments,
+                workers=2,
+                first_rank=2 * host,
+                timeout=timeout,
+                within=network.enter(host),
+                launcher=(
+                    *("--nnodes", "2", "--node-rank", str(host)),
+                    *("--rdzv", f"{network.address(0)}:{PORT}"),
+                ),
+                env={"GEARSHIFT_TOKEN": TOKEN},
+            )
+            for host in (0, 1)
+        ]
+
+    return start
+
+
+def listening_addresses(pid: int) -> set[str]:
+    """IPv4 addresses on which anything listens in the namespace of a process."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    addresses = {row[1].partition(":")[0] for row in rows if row[3] == "0A"}
+    return {".".join(str(byte) for byte in bytes.fromhex(hexed)[::-1]) for hexed in addresses}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("strategy", ["all_reduce", "switch_bsp"])
+def test_two_hosts(both_hosts, network, clean, expected_result, strategy):
+    first, second = both_hosts("--strategy", strategy, "--steps", str(STEPS), "--step-ms", "50")
+    for host, job in enumerate((first, second)):
+        job.await_phase("all_reduce", "switch", "server", step=2)
+        assert listening_addresses(job.pids[2 * host]) == {network.address(host)}
+    for job in (first, second):
+        assert job.finish() == 0, job.err
+        clean(job)
+    assert first.result() == pytest.approx(expected_result(4, STEPS), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("strategy", ["all_reduce", "asp"])
+def test_pulled_cable(both_hosts, network, jobs, clean, strategy):
+    """Either side loses the other: all end by themselves and name a rank of the other side."""
+    both = both_hosts("--strategy", strategy, "--step-ms", "20", timeout=TIMEOUT)
+    for job in both:
+        job.await_phase("all_reduce", "server", step=5)
+    network.pull_cable()
+    for job in both:
+        job.hit_at = time.monotonic()
+    jobs.observe(both)
+    for host, job in enumerate(both):
+        assert job.process.returncode == 75, job.err
+        assert "ended by the launcher" not in job.err, job.err
+        assert max(job.ends.values()) < 2 * TIMEOUT + SLACK, job.err
+        far = "[01]" if host == 1 else "[23]"
+        for rank in job.ranks:
+            said = job.words_of(rank)
+            assert job.lost_in(said, far), said
+        clean(job)
+
+
+@pytest.mark.netns
+def test_killed_rank_on_the_other_host(both_hosts, jobs, clean):
+    """Every rank on both hosts names it, and both launchers fail."""
+    both = both_hosts("--step-ms", "20")
+    for job in both:
+        job.await_phase("all_reduce", step=5)
+    first, second = both
+    second.hit(3, 9)
+    first.hit_at = second.hit_at
+    jobs.observe(both)
+    assert first.process.returncode == 75, first.err
+    assert second.process.returncode == 128 + 9, second.err
+    assert "rank 3 failed first: killed by SIGKILL" in second.err
+    for job in both:
+        for rank in job.ranks:
+            assert rank == 3 or job.lost_in(job.words_of(rank), "3"), job.err
+        clean(job)
+
+
+def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=90, check=False)
+
+
+LAUNCH = (sys.executable, "-m", "gearshift.cli", "run", "-n", "1", "--nnodes", "2")
+
+
+def test_no_token(toy_trainer, clean_env):
+    rdzv = ("--rdzv", f"10.77.0.2:{PORT}")
+    ended = run(*LAUNCH, *rdzv, "--", str(toy_trainer), env=clean_env())
+    assert ended.returncode == 2
+    assert "GEARSHIFT_TOKEN=$(openssl rand -hex 32)" in ended.stderr
+
+
+def test_loopback_rendezvous(toy_trainer, clean_env):
+    """Neither the launcher nor a process that another launcher started takes it."""
+    rdzv = ("--rdzv", f"localhost:{PORT}")
+    env = clean_env({"GEARSHIFT_TOKEN": TOKEN})
+    ended = run(*LAUNCH, *rdzv, "--", str(toy_trainer), env=env)
+    assert ended.returncode == 2
+    assert "'localhost' resolves to" in ended.stderr
+    assert "which other nodes cannot reach" in ended.stderr
+    env |= {
+        "GEARSHIFT_RANK": "1",
+        "GEARSHIFT_WORLD_SIZE": "2",
+        "GEARSHIFT_NNODES": "2",
+        "GEARSHIFT_RDZV": f"tcp://localhost:{PORT}",
+    }
+    ended = run(str(toy_trainer), env=env)
+    assert ended.returncode == 1
+    assert "'localhost' resolves to this machine's loopback address" in ended.stderr

@@ -277,6 +277,7 @@ def check_contract(job: Job) -> None:
     assert job.process.returncode == 128 + signal.SIGKILL, job.err
     assert re.search(rf"{re.escape(name)} failed first: (killed by SIGKILL|frozen)", job.err)
     assert "ended by the launcher" not in job.err, job.err
+    assert not re.search(r"then (killed by|exited with (?!75\b))", job.err), job.err
     survivors = [rank for rank in job.ranks if rank != job.victim]
     assert sorted(job.ends) == survivors, job.err
     for rank in survivors:

@@ -164,6 +164,7 @@ def check(case: Case, contract, clean) -> None:
         contract(job)
         return
     clean(job)
+    assert "then killed by" not in job.err, job.err
     if case.moment == "end" and job.process.returncode == 0:
         return  # the victim was done already
     assert job.process.returncode == 128 + signal.SIGKILL, job.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,15 @@ def test_missing_rank(run, toy_trainer, tmp_path):
     assert ended.returncode == 75
     assert "after 3 s these of 2 processes have not come to the rendezvous" in ended.stderr
     assert ended.stderr.rstrip().endswith("rank 1")
+
+
+def test_hang_report_of_a_server(jobs, until):
+    """A dedicated server reports itself, and stands in the workers' reports with its progress."""
+    job = jobs.start("job", "--strategy", "bsp", "--step-ms", "20", workers=2, servers=1, timeout=3)
+    job.await_phase("server", step=60)
+    job.process.send_signal(signal.SIGUSR1)
+    until(lambda: re.search(r"rank 2: step [1-9]\d*, serving", job.words_of(0)), "worker's report")
+    until(lambda: "rank 2 (this rank): step" in job.words_of(2), "the server's own report")
 
 
 def test_two_jobs_side_by_side(jobs, clean, expected_result):

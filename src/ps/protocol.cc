@@ -72,7 +72,10 @@ base::Result<Head> decode_head(base::ConstBytes bytes) {
 std::vector<std::byte> encode(const CommitRecord& r) {
   base::Writer out;
   out.put(r.step).put(r.epoch).put(r.base_version).put(r.samples).put(r.loss);
-  out.put(r.gradient_factor).put(r.clip_norm).put(static_cast<std::uint8_t>(r.skip)).put(r.last_attempt);
+  out.put(r.gradient_factor)
+      .put(r.clip_norm)
+      .put(static_cast<std::uint8_t>(r.skip))
+      .put(r.last_attempt);
   put_all(out, r.attempts);
   put_bits(out, r.present.bits());
   put_all(out, r.hypers);

@@ -102,7 +102,7 @@ Commit commit_of(const Model& model, const Rule& rule, int worker, int step) {
   return commit;
 }
 
-void train(Cluster& cluster, const Rule& rule, int worker, int steps) {
+void train(Cluster& cluster, const Rule& rule, int worker, int steps, double clip_norm) {
   auto pulled = cluster.client(worker).pull(views(cluster.parameters(worker)));
   ASSERT_TRUE(pulled.ok()) << pulled.error().message;
   for (int step = 1; step <= steps; ++step) {
@@ -115,7 +115,9 @@ void train(Cluster& cluster, const Rule& rule, int worker, int steps) {
         set_value(cluster.model, cluster.gradients(worker), p, i, gradient);
       }
     }
-    auto reply = cluster.push(worker, commit_of(cluster.model, rule, worker, step));
+    Commit commit = commit_of(cluster.model, rule, worker, step);
+    commit.clip_norm = clip_norm;
+    auto reply = cluster.push(worker, commit);
     ASSERT_TRUE(reply.ok()) << reply.error().message;
     EXPECT_EQ(reply->staleness, 0);
   }
@@ -132,14 +134,16 @@ void expect_equal(Cluster& cluster, int worker, const Sequential& expected, doub
   }
 }
 
-void compare(ClusterOptions options, const Rule& rule, int steps, double tolerance) {
+void compare(ClusterOptions options, const Rule& rule, int steps, double tolerance,
+             double clip_per_step = 0) {
   options.optimizer = {.kind = rule.kind, .hyper_names = {}, .param_groups = 2};
   for (const auto& [name, value] : rule.hyper) options.optimizer.hyper_names.push_back(name);
   Cluster cluster(options);
   Sequential expected(cluster.model, rule);
   testing::run_ranks(cluster.scheduler(), options.workers,
-                     [&](int worker) { train(cluster, rule, worker, steps); });
-  for (int step = 1; step <= steps; ++step) expected.step(options.workers, step, options.clip_norm);
+                     [&](int worker) { train(cluster, rule, worker, steps, clip_per_step); });
+  const double clip = clip_per_step > 0 ? clip_per_step : options.clip_norm;
+  for (int step = 1; step <= steps; ++step) expected.step(options.workers, step, clip);
   for (int w = 0; w < options.workers; ++w) expect_equal(cluster, w, expected, tolerance);
   EXPECT_FALSE(cluster.failed());
 }
@@ -179,6 +183,7 @@ TEST(Bsp, ClipsTheNormAcrossShards) {
     SCOPED_TRACE(clip);
     compare({.workers = 2, .servers = {0, 1, 2}, .clip_norm = clip}, rules()[1], 50, 1e-12);
     compare({.workers = 2, .servers = {1}, .clip_norm = clip}, rules()[1], 50, 1e-12);
+    compare({.workers = 3, .servers = {0, 2}, .clip_norm = 2}, rules()[1], 50, 1e-12, clip);
   }
 }
 

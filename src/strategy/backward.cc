@@ -101,6 +101,9 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   round_open_ = false;
   if (server_) {
     staged_ = true;
+    for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+      staged_hashes_[b] = kernels::hash64(memory_->gradients(b));
+    }
     return present_;
   }
   Stopwatch watch(scheduler_, exposed_seconds_);
@@ -118,6 +121,10 @@ void ReplicaImpl::absorb(const RoundResult& result) {
 
 base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!input.modified.empty() && input.modified.size() != plan_.buckets.size()) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "step needs one flag per bucket, or none");
+  }
   const bool by_server = server_ != nullptr;
   base::Result<StepReport> report = by_server ? step_server(input) : step_all_reduce(input);
   if (!report) return told(report.error());
@@ -152,8 +159,11 @@ base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
 base::Status ReplicaImpl::stage_modified(const std::vector<bool>& modified) {
   GEARSHIFT_RETURN_IF_ERROR(comm_->drain());
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
-    if (staged_ && (b >= modified.size() || !modified[b])) continue;
-    GEARSHIFT_RETURN_IF_ERROR(server_->client().stage(b, memory_->gradients(b)));
+    const base::Bytes gradient = memory_->gradients(b);
+    const bool changed =
+        modified.empty() ? kernels::hash64(gradient) != staged_hashes_[b] : modified[b];
+    if (staged_ && !changed) continue;
+    GEARSHIFT_RETURN_IF_ERROR(server_->client().stage(b, gradient));
   }
   return {};
 }

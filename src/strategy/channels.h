@@ -7,8 +7,8 @@
 namespace gearshift::strategy {
 
 /// Models of one job, and servers of one model before their channels are used again.
-inline constexpr std::uint16_t kMaxModels = 16;
-inline constexpr std::uint16_t kMaxIncarnations = 128;
+inline constexpr std::uint16_t kMaxModels = 128;
+inline constexpr std::uint16_t kMaxIncarnations = 16;
 
 /// Channels of model m's groups. The user's own collectives run on channel 0.
 constexpr std::uint16_t reducer_channel(std::uint16_t m) {

@@ -50,7 +50,8 @@ ReplicaImpl::ReplicaImpl(Environment environment, ReplicaOptions options, Bucket
       missing_(plan_.buckets.size()),
       ready_(plan_.buckets.size()),
       is_ready_(plan_.parameters.size(), false),
-      present_(plan_.parameters.size(), false) {}
+      present_(plan_.parameters.size(), false),
+      staged_hashes_(plan_.buckets.size()) {}
 
 ReplicaImpl::~ReplicaImpl() = default;
 

@@ -97,6 +97,8 @@ class ReplicaImpl final : public Replica {
   std::vector<bool> is_ready_;            ///< per parameter
   std::vector<bool> present_;             ///< per parameter, of the latest round
   bool staged_ = false;                   ///< server: a backward has ended since the last step
+  std::vector<std::uint64_t>
+      staged_hashes_;  ///< per bucket: of the gradients at that backward's end
 
   std::int64_t step_ = 0;
   std::int64_t epoch_ = 0;

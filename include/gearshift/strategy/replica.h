@@ -56,7 +56,8 @@ struct StepInput {
   double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
   bool skip = false;           ///< under a server: this gradient is unusable
   double clip_norm = 0;        ///< under a server: for this step, instead of the strategy's; 0: its
-  std::vector<bool> modified;  ///< under a server: buckets changed since backward; empty: none
+  /// Under a server: which buckets' gradients were changed since backward; empty: find out.
+  std::vector<bool> modified;
 };
 
 /// One entry of the decision log.

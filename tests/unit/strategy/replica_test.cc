@@ -120,6 +120,31 @@ TEST(Replica, GradientsThatNobodyHasStayAbsent) {
   });
 }
 
+TEST(Replica, GradientsChangedAfterBackwardAreWhatTheServerApplies) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  toy::run_ranks(2, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    const double before = worker.bias();
+    worker.ok(worker.replica->backward_begin(1));
+    auto* bias = reinterpret_cast<double*>(worker.replica->gradient(1).data());
+    auto* weights = worker.replica->gradient(0).data();
+    std::fill_n(weights, worker.replica->gradient(0).size(), std::byte{0});
+    *bias = 5;
+    worker.ok(worker.replica->ready(1));
+    ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+    *bias = 2;  // clipped, unscaled ...
+    StepInput input;
+    input.hypers = Worker::hypers();
+    input.modified = {true};
+    EXPECT_FALSE(worker.replica->step(input).ok()) << "one flag for several buckets";
+    input.modified.clear();
+    ASSERT_TRUE(worker.replica->step(input).ok());
+    EXPECT_NEAR(worker.bias(), before - toy::kLr * 2, 1e-15);
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Replica, RanksMustAgree) {
   toy::run_ranks(3, 0, [&](int rank, Environment environment) {
     ReplicaOptions options;

@@ -35,14 +35,14 @@ def all_reduce(x: T, op: Op = "sum") -> T:
         `x` itself.
     """
     array = view(x)
-    _session.current().all_reduce(array.address, array.nbytes, array.dtype, op)
+    _session.settled().all_reduce(array.address, array.nbytes, array.dtype, op)
     array.finish()
     return x
 
 
 def broadcast(x: T, root: int = 0) -> T:
     """Give every worker the contents that `x` has on `root`, in place. Returns `x`."""
-    session = _session.current()
+    session = _session.settled()
     _check_rank("root", root)
     array = view(x)
     session.broadcast(array.address, array.nbytes, root)
@@ -60,7 +60,7 @@ def all_gather(x: Any, out: Any = None) -> Any:
     Returns:
         `out`; ``out[r]`` is the `x` of worker r.
     """
-    session = _session.current()
+    session = _session.settled()
     source = view(x, writable=False)
     shape = (session.world_size, *source.shape)
     if out is None:
@@ -90,7 +90,7 @@ def reduce_scatter(x: Any, op: Op = "sum") -> Any:
         row-major order are cut into N parts, of which the first ``x.size % N`` have one element
         more, and the part is one-dimensional.
     """
-    session = _session.current()
+    session = _session.settled()
     source = view(x, writable=False)
     scratch = source.copy()
     out, target = source.empty(_part_shape(source.shape, session.rank, session.world_size))
@@ -109,7 +109,7 @@ def all_to_all(x: Any) -> Any:
     Returns:
         A new array of the same shape.
     """
-    session = _session.current()
+    session = _session.settled()
     source = view(x, writable=False)
     if not source.shape or source.shape[0] % session.world_size != 0:
         raise InvalidArgument(
@@ -123,12 +123,12 @@ def all_to_all(x: Any) -> Any:
 
 def barrier() -> None:
     """Wait until all workers are here."""
-    _session.current().barrier()
+    _session.settled().barrier()
 
 
 def send(x: Any, to: int) -> None:
     """Send `x` to worker `to`, which calls :func:`recv`; messages keep their order."""
-    session = _session.current()
+    session = _session.settled()
     _check_peer("to", to)
     array = view(x, writable=False)
     session.send(array.address, array.nbytes, to)
@@ -136,7 +136,7 @@ def send(x: Any, to: int) -> None:
 
 def recv(x: T, source: int) -> T:
     """Receive into `x` what worker `source` sends: as many bytes. Returns `x`."""
-    session = _session.current()
+    session = _session.settled()
     _check_peer("source", source)
     array = view(x)
     session.recv(array.address, array.nbytes, source)

@@ -30,6 +30,8 @@ class _Process:
     failed: bool = False
     closing: list[Callable[[bool], None]] = field(default_factory=list)
     """Called before the session closes: models leave their servers."""
+    settle: Callable[[], None] | None = None
+    """Called before the user's collectives."""
     hooks_installed: bool = False
 
 
@@ -142,6 +144,25 @@ def before_close(action: Callable[[bool], None]) -> None:
     all ranks do the same in the same order.
     """
     _process.closing.append(action)
+
+
+def not_before_close(action: Callable[[bool], None]) -> None:
+    """Undo before_close()."""
+    if action in _process.closing:
+        _process.closing.remove(action)
+
+
+def before_collectives(action: Callable[[], None]) -> None:
+    """Have `action` called before each of the user's collectives, on every rank."""
+    _process.settle = action
+
+
+def settled() -> _core.Session:
+    """The session, for a collective of the user's."""
+    session = current()
+    if _process.settle is not None:
+        _process.settle()
+    return session
 
 
 def fail(message: str) -> None:

@@ -112,6 +112,8 @@ class ParameterServer:
     "auto" divides for SSP and ASP, where one push is 1/N of a step."""
     divergence_factor: float = 10.0
     """Not BSP: a loss of more than so many times the early one is an error; 0: never."""
+    bucket_mb: float = 4
+    """Gradients travel in buckets of about this many MiB."""
 
     def __post_init__(self) -> None:
         if isinstance(self.consistency, str):
@@ -128,6 +130,7 @@ class ParameterServer:
         if self.clip_norm is not None:
             _positive("ParameterServer: clip_norm", self.clip_norm)
         _one_of("ParameterServer: lr_scaling", self.lr_scaling, ("auto", "keep", "divide", "sqrt"))
+        _positive("ParameterServer: bucket_mb", self.bucket_mb)
         if not self.divergence_factor >= 0:
             raise InvalidArgument("ParameterServer: divergence_factor must not be negative")
 
@@ -293,10 +296,9 @@ def uses_server(strategy: Strategy) -> bool:
 
 
 def bucket_bytes(strategy: Strategy) -> int:
-    """Size of a bucket under this strategy."""
-    phases = [strategy.start, strategy.then] if isinstance(strategy, StrategySwitch) else [strategy]
-    sizes = [phase.bucket_mb for phase in phases if isinstance(phase, AllReduce)]
-    return int((sizes[0] if sizes else AllReduce().bucket_mb) * (1 << 20))
+    """Size of a bucket under this strategy; a switch keeps the buckets of its start."""
+    first = strategy.start if isinstance(strategy, StrategySwitch) else strategy
+    return int(first.bucket_mb * (1 << 20))
 
 
 def to_core(strategy: Strategy, total_steps: int | None) -> _core.Strategy:

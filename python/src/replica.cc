@@ -46,8 +46,7 @@ class PythonReplica {
   }
 
   strategy::StepReport step(double loss, std::int64_t epoch, std::vector<double> hypers,
-                            double gradient_factor, bool skip, double clip_norm,
-                            std::vector<std::uint32_t> modified) const {
+                            double gradient_factor, bool skip, double clip_norm) const {
     strategy::StepInput input;
     input.loss = loss;
     input.epoch = epoch;
@@ -55,8 +54,6 @@ class PythonReplica {
     input.gradient_factor = gradient_factor;
     input.skip = skip;
     input.clip_norm = clip_norm;
-    if (!modified.empty()) input.modified.resize(core().plan().buckets.size());
-    for (const std::uint32_t bucket : modified) input.modified.at(bucket) = true;
     auto report = call([&] { return core().step(input); });
     for (const auto& policy : state_->policies) {
       if (policy->error()) raise(*policy->error());
@@ -192,8 +189,6 @@ void bind_replica(nb::module_& m) {
   using R = PythonReplica;
   nb::class_<R>(m, "Replica")
       .def_prop_ro("uses_server", [](const R& r) { return r.core().uses_server(); })
-      .def_prop_ro("bucket_of", [](const R& r) { return r.core().plan().bucket_of; })
-      .def_prop_ro("buckets", [](const R& r) { return r.core().plan().buckets.size(); })
       .def("parameter", [](const R& r, std::uint32_t i) { return r.memory(r.core().parameter(i)); })
       .def("gradient", [](const R& r, std::uint32_t i) { return r.memory(r.core().gradient(i)); })
       .def("buffers", [](const R& r) { return r.memory(r.core().buffers()); })
@@ -206,8 +201,7 @@ void bind_replica(nb::module_& m) {
       .def("backward_end", &R::backward_end, nb::arg("present"))
       .def("step", &R::step, nb::arg("loss"), nb::arg("epoch"),
            nb::arg("hypers") = std::vector<double>(), nb::arg("gradient_factor") = 1.0,
-           nb::arg("skip") = false, nb::arg("clip_norm") = 0.0,
-           nb::arg("modified") = std::vector<std::uint32_t>())
+           nb::arg("skip") = false, nb::arg("clip_norm") = 0.0)
       .def("join",
            [](const R& r) {
              const auto report = call([&] { return r.core().join(); });

@@ -24,7 +24,7 @@ Nothing here is thread-safe: use a model from one thread at a time.
 
 from __future__ import annotations
 
-from ._control import clip_grad_norm_, join, no_sync, samples, stats
+from ._control import clip_grad_norm_, join, no_sync, release, samples, stats
 from ._distribute import distribute
 from ._objects import broadcast_object
 from ._sampler import DistributedSampler
@@ -36,6 +36,7 @@ __all__ = [
     "distribute",
     "join",
     "no_sync",
+    "release",
     "samples",
     "stats",
 ]

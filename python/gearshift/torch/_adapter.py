@@ -47,10 +47,8 @@ class Adapter:
         """Some gradient was accumulated under no_sync, and not exchanged since."""
         self.closed = False
         self._on_training_forward = on_training_forward
-        self._bucket_of = replica.bucket_of
         self._present = bytearray(len(self.trainables))
         self._taken = bytearray(len(self.trainables))
-        self._seen: list[tuple[int, int]] = []
         self._sparse_dims = [0] * len(self.trainables)
         self._in_backward = False
         self._exchanges = False
@@ -156,6 +154,8 @@ class Adapter:
 
     def exchange(self) -> None:
         """A round without a backward: for gradients that were made in another way."""
+        if self.samples.pending == 0:
+            self.samples.begin_backward()
         self._begin_round()
         self._end_round()
 
@@ -163,9 +163,7 @@ class Adapter:
         present = self._collect()
         self.buffers.gather()
         result = self.replica.backward_end(bytes(present))
-        if self.uses_server:
-            self._seen = [_fingerprint(t.parameter.grad) for t in self.trainables]
-        else:
+        if not self.uses_server:
             self._hand_out(result)
             self.buffers.scatter()
             self.samples.exchanged()
@@ -201,29 +199,21 @@ class Adapter:
                 t.parameter.grad = t.gradient
         self._taken[index] = 1
 
-    def refresh_gradients(self) -> list[int]:
-        """Under a server: take in what became of the gradients since backward (unscaling …).
+    def refresh_gradients(self) -> None:
+        """Under a server: take in gradients that were replaced, made or removed since backward.
 
-        Returns:
-            The buckets that changed.
+        What was changed in place (clipping, unscaling) the core finds by itself.
         """
-        now = [t.parameter.grad for t in self.trainables]
-        travelling = [self._travels(t) for t in self.trainables]
-        if not self._empty and any(
-            (gradient is not None) != bool(was) and travels
-            for gradient, was, travels in zip(now, self._present, travelling, strict=True)
-        ):
-            self.exchange()  # another set of parameters has gradients now
-            return []
-        changed = []
-        for index, gradient in enumerate(now):
-            if not self._present[index] or _fingerprint(gradient) == self._seen[index]:
-                continue
-            if gradient is not None and gradient is not self.trainables[index].gradient:
+        if self._empty:
+            return
+        for index, t in enumerate(self.trainables):
+            gradient = t.parameter.grad
+            if (gradient is not None) != bool(self._present[index]) and self._travels(t):
+                self.exchange()  # another set of parameters has gradients now
+                return
+            if gradient is not None and gradient is not t.gradient and self._travels(t):
                 self._take_in(index, gradient)
                 self._taken[index] = 0
-            changed.append(self._bucket_of[index])
-        return sorted(set(changed))
 
     def _hand_out(self, result: bytes) -> None:
         """Make every p.grad the mean over all ranks, or None where no rank has one."""
@@ -269,8 +259,3 @@ class Adapter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-
-
-def _fingerprint(gradient: Tensor | None) -> tuple[int, int]:
-    """Changes when the gradient is replaced or modified in place."""
-    return (0, 0) if gradient is None else (id(gradient), gradient._version)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import _session
 from ..errors import Unsupported
 from . import _samples
 from ._distributed import Distributed, everything, find, get
@@ -91,6 +92,18 @@ def clip_grad_norm_(
         distributed.clip_norm = float(max_norm)
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients, norm_type, error_if_nonfinite)
+
+
+def release(model: nn.Module) -> None:
+    """Undo distribute(): model and optimizer are on their own again, on every worker. Collective.
+
+    Parameters, buffers and optimizer state stay as they are. Without it that happens at
+    :func:`gearshift.shutdown`; use it in jobs that train many models one after another.
+    """
+    distributed = get(model)
+    if not distributed.closed:
+        _session.not_before_close(distributed.close)
+        distributed.close(exiting=False)
 
 
 def stats(model: nn.Module) -> dict[str, Any]:

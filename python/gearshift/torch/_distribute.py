@@ -16,7 +16,7 @@ from .. import strategy as strategies
 from .._collectives import all_reduce, broadcast
 from .._core import Replica
 from ..errors import InvalidArgument, Unsupported
-from ._distributed import Distributed, find, register, unwrapped
+from ._distributed import Distributed, find, register, settle_epochs, unwrapped
 from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
@@ -118,6 +118,7 @@ def distribute(
         adopt(optimizer, distributed)
     register(model, distributed)
     _session.before_close(distributed.close)
+    _session.before_collectives(settle_epochs)
     return model, optimizer
 
 

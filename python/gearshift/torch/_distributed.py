@@ -99,11 +99,10 @@ class Distributed:
             with torch.enable_grad():
                 result = closure()
             loss = result if loss is None else loss
-        modified = []
         if self.adapter.unsynced or self.adapter.rounds == 0:
             self.adapter.exchange()
         else:
-            modified = self.adapter.refresh_gradients()
+            self.adapter.refresh_gradients()
         if self._parameters_changed():
             self.replica.store_parameters()
         assert self._rule is not None and self.optimizer is not None
@@ -115,7 +114,6 @@ class Distributed:
             factor,
             skip,
             self.clip_norm,
-            modified,
         )
         self.adapter.fetch_parameters()
         self.adapter.samples.exchanged()
@@ -128,7 +126,7 @@ class Distributed:
         if report.switched is not None:
             _log_switch(report.switched)
         self._settle()
-        self.epoch.after_step()
+        self.epoch.settle()
 
     def _settle(self) -> None:
         """After anything that may have moved parameters or optimizer state."""
@@ -314,6 +312,12 @@ def get(model: nn.Module) -> Distributed:
             "gst.distribute()"
         )
     return found
+
+
+def settle_epochs() -> None:
+    """Join the epochs of which this rank has seen all samples."""
+    for distributed in everything():
+        distributed.epoch.settle()
 
 
 def everything() -> list[Distributed]:

@@ -39,6 +39,7 @@ class Epoch:
         if same or (model is not None and model.training):
             self.finish()
             self._begin(sampler, target, number)
+            self.settle()  # a rank that gets no samples at all
         else:  # an evaluation, unless the model is going to train on it
             self._candidate = (weakref.ref(sampler), target, number)
 
@@ -51,10 +52,9 @@ class Epoch:
             self._open, self._target = True, None  # more than was expected; ends with the next
         self._consumed += samples
 
-    def after_step(self) -> None:
-        """An optimizer step is done."""
-        done = self._target is not None and self._consumed >= self._target
-        if self._open and done and not self._explicit:
+    def settle(self) -> None:
+        """Join if all samples have been seen: after a step, and before the user's collectives."""
+        if self._target is not None and self._consumed >= self._target:
             self.finish()
 
     def finish(self) -> None:

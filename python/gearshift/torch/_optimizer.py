@@ -79,7 +79,8 @@ class DistributedOptimizer(Optimizer):
         """A copy or pickle is an optimizer of the original class."""
         state = self.__getstate__()
         state["state"] = defaultdict(dict, self.state)
-        return copyreg.__newobj__, (_original(type(self)),), state  # type: ignore[attr-defined]
+        rebuild = copyreg._reconstructor  # type: ignore[attr-defined]
+        return rebuild, (_original(type(self)), object, None), state
 
 
 def adopt(optimizer: Optimizer, distributed: Distributed) -> None:

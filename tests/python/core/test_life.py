@@ -1,0 +1,218 @@
+"""A process's way into a job and out of it: orderly, by an exception, by a signal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from gearshift_testing import run_script
+from gearshift_testing.jobs import Job
+
+from gearshift.launch import EXIT_PEER_LOST
+
+PATIENCE = 90.0
+"""On a busy machine; what is asserted about time is asserted tighter."""
+
+WAIT = """
+import numpy as np, gearshift as gs
+gs.init()
+print("here", flush=True)
+gs.recv(np.zeros(3), 1 - gs.rank())
+"""
+
+
+def eventually(condition: Callable[[], bool]) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + PATIENCE, "waited in vain"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def alone(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def waiting(job: Job) -> None:
+    eventually(lambda: all("here" in job.output(r, "out") for r in range(2)))
+    time.sleep(0.3)  # into the core
+
+
+def test_an_interrupt_ends_a_blocking_call() -> None:
+    with Job(["-c", WAIT], 2) as job:
+        waiting(job)
+        job.processes[0].send_signal(signal.SIGINT)
+        seconds = eventually(lambda: all(p.poll() is not None for p in job.processes))
+        first, second = job.wait(PATIENCE)
+    assert first.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in first.stderr
+    assert second.returncode == EXIT_PEER_LOST
+    assert "gearshift.errors.PeerLost" in second.stderr
+    assert "interrupted" in second.stderr
+    assert seconds < 10
+
+
+def test_a_hang_report_on_sigusr1() -> None:
+    with Job(["-c", WAIT], 2) as job:
+        waiting(job)
+        job.processes[0].send_signal(signal.SIGUSR1)
+        eventually(lambda: "recv" in job.output(0))
+        report = job.output(0)
+        assert "rank 1" in report
+        assert all(p.poll() is None for p in job.processes)
+
+
+def test_signal_handlers_of_the_program_are_kept() -> None:
+    script = """
+import os, signal
+signal.signal(signal.SIGUSR1, lambda *_: print("mine", flush=True))
+import gearshift as gs
+gs.init()
+os.kill(os.getpid(), signal.SIGUSR1)
+gs.barrier()
+signal.signal(signal.SIGINT, lambda *_: print("graceful", flush=True))
+os.kill(os.getpid(), signal.SIGINT)
+gs.barrier()
+gs.shutdown()
+assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.split() == ["mine", "graceful"]
+        assert process.stderr == ""
+
+
+def test_an_exception_tells_the_others_at_once() -> None:
+    script = """
+import time, numpy as np, gearshift as gs
+gs.init()
+gs.barrier()
+if gs.rank() == 1:
+    raise ValueError("boom")
+began = time.monotonic()
+try:
+    gs.all_reduce(np.ones(3))
+except gs.PeerLost as error:
+    assert error.rank == 1, error.rank
+    assert time.monotonic() - began < 10
+    raise
+"""
+    first, culprit, third = run_script(script, 3)
+    assert culprit.returncode == 1
+    assert "ValueError: boom" in culprit.stderr
+    for process in (first, third):
+        assert process.returncode == EXIT_PEER_LOST, process.stderr
+        assert "rank 1" in process.stderr
+        assert "ValueError: boom" in process.stderr
+
+
+def test_ranks_may_end_at_different_times() -> None:
+    script = """
+import time, numpy as np, gearshift as gs
+gs.init()
+assert gs.all_reduce(np.ones(1))[0] == 3
+time.sleep(0.5 * gs.rank())
+"""
+    for process in run_script(script, 3):
+        assert process.returncode == 0, process.stderr
+        assert process.stderr == ""
+
+
+def test_a_dedicated_server_serves_in_init() -> None:
+    script = """
+import gearshift as gs
+gs.init()
+print(f"worker {gs.rank()} of {gs.world_size()}", flush=True)
+"""
+    *workers, server = run_script(script, 2, servers=1)
+    assert [w.stdout.strip() for w in workers] == ["worker 0 of 2", "worker 1 of 2"]
+    assert server.stdout == ""
+    assert [p.returncode for p in (*workers, server)] == [0, 0, 0], server.stderr
+
+
+def test_a_forked_child_leaves_the_job_alone() -> None:
+    script = """
+import os, sys, numpy as np, gearshift as gs
+gs.init()
+child = os.fork()
+if child == 0:
+    assert not gs.is_initialized()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert gs.all_reduce(np.ones(1))[0] == 2
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+
+
+def test_alone_a_script_is_a_world_of_one() -> None:
+    script = """
+import numpy as np, gearshift as gs
+assert not gs.is_initialized()
+try:
+    gs.rank()
+except gs.Error as error:
+    assert "gs.init()" in str(error)
+else:
+    raise AssertionError
+gs.init()
+gs.init()
+assert (gs.rank(), gs.world_size(), gs.local_rank()) == (0, 1, 0)
+x = np.arange(4)
+assert gs.all_reduce(x, "mean").tolist() == [0, 1, 2, 3]
+assert gs.reduce_scatter(x).tolist() == gs.all_to_all(x).tolist() == [0, 1, 2, 3]
+gs.barrier()
+gs.shutdown()
+gs.shutdown()
+assert not gs.is_initialized()
+gs.init()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("gs.init(colour=3)", "colour"),
+        ("gs.init(timeout=0)", "timeout"),
+        ("gs.init(rank=2, world_size=2)", "rank 2"),
+        ("gs.init(world_size=2, rank=0, token='')", "rendezvous"),
+        ("gs.init(world_size=2, rank=0, token='', rdzv='file:///tmp')", "token"),
+    ],
+)
+def test_bad_options_are_refused(call: str, words: str) -> None:
+    script = (
+        f"import gearshift as gs\ntry:\n    {call}\nexcept gs.InvalidArgument as e:\n    print(e)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert words in done.stdout, done.stderr
+
+
+def test_the_launcher_needs_no_core() -> None:
+    """`import gearshift` alone loads neither the compiled core nor NumPy nor torch."""
+    script = "import sys, gearshift; print([m for m in sys.modules if m in " + (
+        "('gearshift._core', 'numpy', 'torch')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,99 @@
+"""Strategies as values and as text."""
+
+from __future__ import annotations
+
+import pytest
+
+import gearshift as gs
+from gearshift.strategy import parse, to_core
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("all_reduce", gs.AllReduce()),
+        ("All-Reduce", gs.AllReduce()),
+        ("parameter_server", gs.ParameterServer()),
+        ("ps", gs.ParameterServer(gs.BSP())),
+        ("ps:bsp", gs.ParameterServer(gs.BSP())),
+        ("ps:asp", gs.ParameterServer(gs.ASP())),
+        ("ps:ssp(3)", gs.ParameterServer(gs.SSP(3))),
+        ("parameter_server:buffered(4)", gs.ParameterServer(gs.Buffered(4))),
+        ("ps:buffered(4, bound=8)", gs.ParameterServer(gs.Buffered(4, bound=8))),
+        ("switch", gs.StrategySwitch()),
+    ],
+)
+def test_text_and_value_are_the_same(text: str, value: object) -> None:
+    assert parse(text) == value
+    assert parse(parse(text)) == value
+    to_core(parse(text), 100).validate(4, 0)
+
+
+def test_values_show_what_they_are() -> None:
+    assert repr(gs.SSP(3)) == "SSP(s=3)"
+    assert "ASP()" in repr(gs.StrategySwitch())
+    core = str(to_core(gs.ParameterServer(gs.Buffered(4, bound=8), clip_norm=1.5), None))
+    assert "buffered(4, bound=8)" in core
+    assert "clip_norm=1.5" in core
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gs.SSP(-1),
+        lambda: gs.SSP(1.5),
+        lambda: gs.Buffered(0),
+        lambda: gs.Buffered(2, bound=-1),
+        lambda: gs.AllReduce("carrier pigeon"),
+        lambda: gs.AllReduce(bucket_mb=0),
+        lambda: gs.ParameterServer("soon"),
+        lambda: gs.ParameterServer(3),
+        lambda: gs.ParameterServer(shards=0),
+        lambda: gs.ParameterServer(servers=-1),
+        lambda: gs.ParameterServer(clip_norm=-1.0),
+        lambda: gs.ParameterServer(lr_scaling="up"),
+        lambda: gs.ParameterServer(divergence_factor=-1),
+        lambda: gs.LossPlateau(window=0),
+        lambda: gs.LossPlateau(threshold=0),
+        lambda: gs.At(),
+        lambda: gs.At(step=3, fraction=0.5),
+        lambda: gs.At(step=0),
+        lambda: gs.At(fraction=1.0),
+        lambda: gs.StrategySwitch(start=gs.AllReduce(), then=gs.AllReduce()),
+        lambda: gs.StrategySwitch(then=gs.StrategySwitch()),
+        lambda: gs.StrategySwitch(policy="soon"),
+        lambda: gs.StrategySwitch(policy=None),
+        lambda: parse("ring"),
+        lambda: parse("ps:"),
+    ],
+)
+def test_nonsense_is_refused_where_it_is_written(make: object) -> None:
+    with pytest.raises(gs.InvalidArgument):
+        make()  # type: ignore[operator]
+
+
+def test_text_stands_for_phases_and_consistencies() -> None:
+    switch = gs.StrategySwitch(start="ps:bsp", then="all_reduce", policy=gs.At(fraction=0.5))
+    assert switch.start == gs.ParameterServer()
+    assert gs.ParameterServer("ssp(2)").consistency == gs.SSP(2)
+    with pytest.raises(gs.InvalidArgument, match="total_steps"):
+        to_core(switch, None).validate(2, 0)
+    to_core(switch, 10).validate(2, 0)
+
+
+def test_errors_are_what_they_were_and_more() -> None:
+    assert issubclass(gs.PeerLost, gs.Error)
+    assert issubclass(gs.Error, RuntimeError)
+    assert issubclass(gs.InvalidArgument, ValueError)
+    assert issubclass(gs.TimeoutError, TimeoutError)
+    error = gs.errors.from_core("aborted", "rank 2 gave up", 2)
+    assert isinstance(error, gs.PeerLost)
+    assert (error.rank, error.code, str(error)) == (2, "aborted", "rank 2 gave up")
+    assert gs.errors.from_core("io", "disk full", -1).rank is None
+
+
+def test_every_error_of_the_core_has_a_class() -> None:
+    from gearshift import _core
+    from gearshift.errors import _CLASSES
+
+    assert set(_core.error_codes) == set(_CLASSES)

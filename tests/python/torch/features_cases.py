@@ -1,0 +1,538 @@
+"""Features of PyTorch that a distributed model keeps."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.utils.checkpoint
+from gearshift_testing import case
+from gearshift_testing.training import (
+    MLP,
+    assert_equal_everywhere,
+    batches,
+    cross_entropy,
+    difference,
+    make,
+    reference,
+    share,
+    train,
+)
+from torch import Tensor, nn
+
+import gearshift as gs
+import gearshift.torch as gst
+
+STEPS = 20
+WORLDS = (1, 2)
+
+
+def adam(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-2)
+
+
+def both() -> list[gs.strategy.Strategy]:
+    return [gs.AllReduce(bucket_mb=2**-10), gs.ParameterServer(bucket_mb=2**-10)]
+
+
+def equal_to_alone(
+    start: nn.Module,
+    bound: float = 1e-12,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
+    **options: object,
+) -> None:
+    alone = reference(start, adam, lambda m, o: train(m, o, batches(STEPS), alone=True))
+    for strategy in both():
+        model = copy.deepcopy(start)
+        outer = model if wrap is None else wrap(model)
+        outer, its = gst.distribute(outer, adam(model.parameters()), strategy, **options)
+        train(outer, its, batches(STEPS))
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(outer)
+        assert found <= bound, f"{strategy}: relative difference {found:.2e}"
+
+
+@case(WORLDS)
+def staging_as_on_an_accelerator() -> None:
+    equal_to_alone(make("mlp"), stage="force")
+    model = make("mlp")
+    before = [p.data_ptr() for p in model.parameters()]
+    strategy = gs.StrategySwitch(
+        then=gs.ParameterServer(), policy=gs.At(step=7), back=gs.At(step=14)
+    )
+    model, its = gst.distribute(model, adam(model.parameters()), strategy, stage="force")
+    train(model, its, batches(STEPS))
+    assert [p.data_ptr() for p in model.parameters()] == before
+    alone = reference(make("mlp"), adam, lambda m, o: train(m, o, batches(STEPS), alone=True))
+    found = difference(model, alone)
+    assert len(gst.stats(model)["switches"]) == 2
+    gst.release(model)
+    assert found <= 1e-12
+
+
+class Checkpointed(MLP):
+    reentrant = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self[1](self[0](x))
+        x = torch.utils.checkpoint.checkpoint(
+            lambda x: self[3](self[2](x)), x, use_reentrant=self.reentrant
+        )
+        return self[4](x)
+
+
+class AllCheckpointed(MLP):
+    reentrant = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.requires_grad_()
+        for layer in self:
+            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=self.reentrant)
+        return x
+
+
+@case(WORLDS)
+def activation_checkpointing() -> None:
+    for kind in (Checkpointed, AllCheckpointed):
+        for reentrant in (True, False):
+            torch.manual_seed(1)
+            model = kind().double()
+            model.reentrant = reentrant
+            equal_to_alone(model)
+
+
+@case(WORLDS)
+def compiled_models() -> None:
+    def compiled(model: nn.Module) -> nn.Module:
+        return torch.compile(model, backend="aot_eager", fullgraph=True)
+
+    equal_to_alone(make("mlp"), wrap=compiled)  # compiled, then distributed
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()))
+    train(torch.compile(model, backend="aot_eager"), its, batches(STEPS))  # the other way round
+    alone = reference(make("mlp"), adam, lambda m, o: train(m, o, batches(STEPS), alone=True))
+    found = difference(model, alone)
+    gst.release(model)
+    assert found <= 1e-12
+
+
+@case(WORLDS)
+def autocast() -> None:
+    start = make("mlp", torch.float32)
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for x, y in batches(STEPS, dtype=torch.float32):
+            with torch.autocast("cpu", torch.bfloat16):
+                a, b = (x, y) if alone else (share(x), share(y))
+                loss = cross_entropy(model, a, b)
+            its.zero_grad()
+            loss.backward()
+            its.step()
+
+    alone = reference(start, lambda p: torch.optim.SGD(p, lr=0.05), lambda m, o: loop(m, o, True))
+    for strategy in both():
+        model = copy.deepcopy(start)
+        model, its = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.05), strategy)
+        loop(model, its, False)
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 5e-3, f"{strategy}: {found:.2e}"  # bfloat16 has 8 bits
+
+
+def scaled_loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> list[float]:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
+    scales = []
+    for k, (x, y) in enumerate(batches(STEPS)):
+        a, b = (x, y) if alone else (share(x), share(y))
+        loss = cross_entropy(model, a, b)
+        if k % 7 == 3:
+            loss = loss * float("inf")  # all ranks overflow
+        its.zero_grad()
+        scaler.scale(loss).backward()
+        if k % 2:
+            scaler.unscale_(its)
+        scaler.step(its)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    return scales
+
+
+@case(WORLDS)
+def gradient_scaling() -> None:
+    scales: list[list[float]] = []
+    alone = reference(make("mlp"), adam, lambda m, o: scales.append(scaled_loop(m, o, True)))
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        scales.append(scaled_loop(model, its, False))
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+    assert scales[0] == scales[1] == scales[2]
+
+
+@case([2])
+def overflow_on_one_rank_skips_the_step_everywhere() -> None:
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        before = copy.deepcopy(model.state_dict())
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+        for x, y in batches(1):
+            loss = cross_entropy(model, share(x), share(y))
+            loss = loss * float("nan") if gs.rank() == 1 else loss
+            its.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(its)
+            scaler.update()
+        same = all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+        gst.release(model)
+        assert same, str(strategy)
+
+
+@case(WORLDS)
+def batch_norm_statistics_are_equal_everywhere() -> None:
+    for strategy in both():
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, batches(5))
+        if isinstance(strategy, gs.AllReduce):
+            assert_equal_everywhere(model)
+        assert int(model[1].num_batches_tracked) == 5
+        model[1].reset_running_stats()
+        model[1]._buffers["running_mean"] = torch.full((8,), gs.rank() + 1.0).double()
+        train(model, its, batches(1))
+        mean = model[1].running_mean.clone()
+        gst.release(model)
+        assert torch.equal(model[1].running_mean, mean)
+
+
+@case(WORLDS)
+def checkpoints_are_those_of_one_process() -> None:
+    """state_dict of model and optimizer, in the middle, under every strategy; and resuming."""
+    alone = make("mlp")
+    other = adam(alone.parameters())
+    train(alone, other, batches(10), alone=True)
+    plain = {"model": alone.state_dict(), "optimizer": other.state_dict()}
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, batches(10))
+        file = io.BytesIO()
+        torch.save({"model": model.state_dict(), "optimizer": its.state_dict()}, file)
+        saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+        assert saved["model"].keys() == plain["model"].keys()
+        assert saved["optimizer"]["param_groups"] == plain["optimizer"]["param_groups"]
+        states = saved["optimizer"]["state"]
+        assert states.keys() == plain["optimizer"]["state"].keys()
+        for index, state in plain["optimizer"]["state"].items():
+            for name, value in state.items():
+                got = states[index][name]
+                assert got.dtype == value.dtype
+                torch.testing.assert_close(got, value, rtol=1e-10, atol=1e-14)
+        train(model, its, batches(5))  # goes astray, and comes back:
+        model.load_state_dict(saved["model"])
+        its.load_state_dict(saved["optimizer"])
+        gs.barrier()
+        train(model, its, batches(10))
+        again = copy.deepcopy(alone)
+        its_again = adam(again.parameters())
+        its_again.load_state_dict(copy.deepcopy(plain["optimizer"]))
+        train(again, its_again, batches(10), alone=True)
+        found = difference(model, again)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+
+
+@case([2])
+def optimizer_state_from_before_counts() -> None:
+    alone = make("mlp")
+    other = adam(alone.parameters())
+    train(alone, other, batches(5), alone=True)
+    for strategy in both():
+        model = copy.deepcopy(alone)
+        its = adam(model.parameters())
+        if gs.rank() == 0:  # the others get it
+            its.load_state_dict(copy.deepcopy(other.state_dict()))
+        model, its = gst.distribute(model, its, strategy)
+        train(model, its, batches(5))
+        again = copy.deepcopy(alone)
+        its_again = adam(again.parameters())
+        its_again.load_state_dict(copy.deepcopy(other.state_dict()))
+        train(again, its_again, batches(5), alone=True)
+        found = difference(model, again)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+
+
+@case(WORLDS)
+def copies_are_models_of_their_own() -> None:
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()))
+    keys = list(make("mlp").state_dict())
+    train(model, its, batches(2))
+    assert list(model.state_dict()) == keys
+    copied = copy.deepcopy(model)
+    pickled = pickle.loads(pickle.dumps(model))
+    file = io.BytesIO()
+    torch.save(model, file)
+    assert b"gearshift.torch" not in file.getvalue()
+    stored = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+    for other in (copied, pickled, stored):
+        assert difference(other, model) == 0
+        if gs.rank() == 0:  # no collective in it
+            cross_entropy(other, torch.zeros(2, 6).double(), torch.tensor([0, 1])).backward()
+    plain = pickle.loads(pickle.dumps(its))
+    assert type(plain) is torch.optim.Adam
+    assert type(copy.deepcopy(its)) is torch.optim.Adam
+    assert isinstance(its, torch.optim.Adam)
+    assert type(its).__name__ == "Adam"
+    train(model, its, batches(2))
+    gst.release(model)
+    assert type(its).__name__ == "Adam"
+
+
+@case(WORLDS)
+def released_models_go_on_alone() -> None:
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, batches(5))
+        gst.release(model)
+        if gs.rank() == 0:
+            train(model, its, batches(5), alone=True)
+            again = reference(
+                make("mlp"),
+                adam,
+                lambda m, o: [train(m, o, batches(5), alone=True) for _ in range(2)],
+            )
+            assert difference(model, again) <= 1e-12
+        gs.barrier()
+
+
+@case([2])
+def parameters_that_the_user_overwrites() -> None:
+    """Weight clipping after each step, in place and by .data."""
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        def clip(step: int) -> None:
+            with torch.no_grad():
+                for p in model.parameters():
+                    if step % 2:
+                        p.clamp_(-0.3, 0.3)
+                    else:
+                        p.data = p.data.clamp(-0.25, 0.25)
+
+        train(model, its, batches(STEPS), alone=alone, after_step=clip)
+
+    alone = reference(make("mlp"), adam, lambda m, o: loop(m, o, True))
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        loop(model, its, False)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+
+
+@case(WORLDS)
+def gradients_that_the_user_changes() -> None:
+    """Between backward and step, in place, replaced, removed, or made by torch.autograd.grad."""
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for k, (x, y) in enumerate(batches(STEPS)):
+            its.zero_grad()
+            a, b = (x, y) if alone else (share(x), share(y))
+            loss = cross_entropy(model, a, b)
+            parameters = list(model.parameters())
+            if k % 4 == 3:
+                for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                    p.grad = g
+            else:
+                loss.backward()
+            if k % 4 == 0:
+                parameters[0].grad.mul_(0.5)
+            elif k % 4 == 1:
+                parameters[1].grad = parameters[1].grad * 2
+            elif k % 4 == 2:
+                parameters[2].grad = None
+            its.step()
+
+    alone = reference(make("mlp"), adam, lambda m, o: loop(m, o, True))
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        loop(model, its, False)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+
+
+class Embedded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 6, sparse=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embedding((x.abs() * 3).long().clamp(max=9)[:, 0]))
+
+
+@case(WORLDS)
+def sparse_gradients() -> None:
+    torch.manual_seed(0)
+    start = Embedded().double()
+
+    def sgd(parameters: object) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    alone = reference(start, sgd, lambda m, o: train(m, o, batches(STEPS), alone=True))
+    for strategy in both():
+        model = copy.deepcopy(start)
+        model, its = gst.distribute(model, sgd(model.parameters()), strategy)
+        train(model, its, batches(STEPS))
+        assert_equal_everywhere(model)
+        assert model.embedding.weight.grad.is_sparse
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+
+
+@case(WORLDS)
+def bfloat16_and_float16_train() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        for strategy in both():
+            model = make("mlp", dtype)
+            model, its = gst.distribute(
+                model, torch.optim.SGD(model.parameters(), lr=0.01), strategy
+            )
+            train(model, its, batches(5, dtype=dtype))
+            assert_equal_everywhere(model)
+            gst.release(model)
+
+
+@case([1, 2, 3])
+def collectives_on_tensors() -> None:
+    n, rank = gs.world_size(), gs.rank()
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int8,
+        torch.uint8,
+        torch.int32,
+        torch.int64,
+    ):
+        x = torch.full((5, 3), rank + 1).to(dtype)
+        assert gs.all_reduce(x) is x
+        assert x.tolist() == [[n * (n + 1) / 2] * 3] * 5
+        turned = torch.arange(6).reshape(2, 3).to(dtype).t()
+        gs.all_reduce(turned, "max")
+        assert turned.tolist() == [[0, 3], [1, 4], [2, 5]]
+        gathered = gs.all_gather(torch.tensor([rank, 7]).to(dtype))
+        assert gathered.dtype == dtype
+        assert gathered.tolist() == [[r, 7] for r in range(n)]
+        part = gs.reduce_scatter(torch.arange(2 * n).to(dtype))
+        assert part.tolist() == [2 * rank * n, (2 * rank + 1) * n]
+        assert gs.broadcast(torch.tensor([rank]).to(dtype), n - 1).item() == n - 1
+    leaf = torch.ones(3, requires_grad=True)
+    assert gs.all_reduce(leaf, "mean").tolist() == [1.0] * 3
+    assert gs.all_reduce(torch.ones(()), "product").item() == 1
+    for bad in (torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")):
+        try:
+            gs.all_reduce(bad)
+        except TypeError:
+            continue
+        raise AssertionError("accepted")
+
+
+@case([1, 3])
+def objects_are_broadcast() -> None:
+    thing = {"rank": gs.rank(), "tensor": torch.full((3,), gs.rank())}
+    root = gs.world_size() - 1
+    got = gst.broadcast_object(thing, root)
+    assert got["rank"] == root
+    assert got["tensor"].tolist() == [root] * 3
+
+
+@case([2])
+def asynchronous_servers_learn() -> None:
+    for strategy in ("ps:asp", "ps:ssp(2)", "ps:buffered(2)", "ps:buffered(3, bound=2)"):
+        model = make("mlp")
+        model, its = gst.distribute(
+            model, torch.optim.SGD(model.parameters(), lr=0.4, momentum=0.5), strategy
+        )
+        x, y = next(batches(1, batch=32))
+        losses = []
+        for _ in range(60):
+            loss = cross_entropy(model, share(x), share(y))
+            its.zero_grad()
+            loss.backward()
+            gst.clip_grad_norm_(model.parameters(), 5.0)
+            its.step(loss=loss)
+            losses.append(float(loss.detach()))
+        stats = gst.stats(model)
+        gs.barrier()
+        gst.release(model)
+        assert losses[-1] < 0.8 * losses[0], f"{strategy}: {losses[0]} {losses[-1]}"
+        assert stats["pushes"] == 60
+        if "ssp" in strategy:
+            assert stats["max_lead"] <= 2
+
+
+@case([2])
+def policies_see_equal_metrics() -> None:
+    seen = []
+
+    def policy(metrics: object) -> bool:
+        seen.append((metrics.step, metrics.epoch, metrics.loss, metrics.strategy))
+        return metrics.epoch == 1
+
+    model = make("mlp")
+    model, its = gst.distribute(
+        model, adam(model.parameters()), gs.StrategySwitch(policy=policy, then="ps:bsp")
+    )
+    for epoch in range(3):
+        for x, y in batches(4):
+            loss = cross_entropy(model, share(x), share(y))
+            its.zero_grad()
+            loss.backward()
+            its.step(loss=loss, epoch=epoch)
+    stats = gst.stats(model)
+    gst.release(model)
+    assert stats["strategy"] == "parameter_server(bsp)"
+    assert len(stats["switches"]) == 1
+    assert stats["switches"][0]["policy"].endswith("policy")
+    text = repr(seen)
+    assert gst.broadcast_object(text) == text
+    assert np.isfinite(seen[-1][2])
+
+
+@case([2])
+def a_loss_plateau_switches() -> None:
+    model = make("mlp")
+    model, its = gst.distribute(
+        model, adam(model.parameters()), gs.StrategySwitch(policy=gs.LossPlateau(2, 0.5))
+    )
+    dataset = list(zip(*next(batches(1, batch=8)), strict=True))
+    sampler = gst.DistributedSampler(dataset)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4, sampler=sampler)
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        for x, y in loader:
+            loss = cross_entropy(model, x, y)
+            its.zero_grad()
+            loss.backward()
+            its.step(loss=loss)
+    stats = gst.stats(model)
+    gst.release(model)
+    assert [s["to"] for s in stats["switches"]] == ["parameter_server(asp)"]
+    assert "loss_plateau" in stats["switches"][0]["policy"]

@@ -1,0 +1,131 @@
+"""What cannot be distributed is refused, with the reason, before anything happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from gearshift_testing import case
+from gearshift_testing.training import batches, cross_entropy, make, share, train
+from torch import nn
+
+import gearshift as gs
+import gearshift.torch as gst
+
+
+def refused(kind: type[Exception], call: Callable[[], object], *words: str) -> None:
+    with pytest.raises(kind) as raised:
+        call()
+    for word in words:
+        assert word in str(raised.value)
+
+
+@case([1, 2])
+def optimizers_that_are_not_elementwise() -> None:
+    for cls, word in ((torch.optim.LBFGS, "whole vectors"), (torch.optim.SparseAdam, "sparse")):
+        for strategy in ("parameter_server", "switch"):
+            model = make("mlp")
+            optimizer = cls(model.parameters())
+            refused(
+                gs.Unsupported,
+                lambda m=model, o=optimizer, s=strategy: gst.distribute(m, o, s),
+                cls.__name__,
+                word,
+                "all_reduce",
+            )
+
+    class Mine(torch.optim.SGD):
+        pass
+
+    model = make("mlp")
+    optimizer = Mine(model.parameters(), lr=0.1)
+    refused(gs.Unsupported, lambda: gst.distribute(model, optimizer, "ps:asp"), "elementwise=True")
+    model, optimizer = gst.distribute(model, optimizer)  # under All-Reduce any will do
+    train(model, optimizer, batches(2))
+    gst.release(model)
+
+
+@case([1])
+def strategies_and_arguments() -> None:
+    model = make("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for bad in ("gossip", 3, None):
+        refused(gs.InvalidArgument, lambda b=bad: gst.distribute(model, optimizer, b), "all_reduce")
+    for bad in ("ps:ssp", "ps:ssp(-1)", "ps:buffered(0)"):
+        refused(gs.InvalidArgument, lambda b=bad: gst.distribute(model, optimizer, b), "uffered")
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, None, "ps:asp"), "optimizer")
+    switch = gs.StrategySwitch(policy=gs.At(fraction=0.5))
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer, switch), "total_steps")
+    server = gs.ParameterServer(shards=5)
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer, server), "shards")
+    server = gs.ParameterServer(servers=1)
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer, server), "--servers 1")
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer, stage="gpu"), "stage")
+    refused(gs.InvalidArgument, lambda: gst.distribute(nn.ReLU()), "no parameter")
+    lazy = nn.LazyLinear(3)
+    refused(gs.InvalidArgument, lambda: gst.distribute(lazy), "lazy")
+    other = nn.Linear(2, 2).double()
+    both = torch.optim.SGD([*model.parameters(), *other.parameters()], lr=0.1)
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, both), "ModuleList")
+    complex_ = nn.Linear(2, 2, dtype=torch.complex64)
+    refused(gs.Unsupported, lambda: gst.distribute(complex_), "complex64")
+    refused(gs.InvalidArgument, lambda: gst.stats(model), "distribute")
+    refused(gs.InvalidArgument, lambda: gst.samples(-1))
+
+
+@case([1])
+def what_changes_after_distribute() -> None:
+    model = make("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model, optimizer = gst.distribute(model, optimizer)
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer), "already")
+    refused(gs.Unsupported, lambda: optimizer.add_param_group({"params": []}), "before")
+    other = make("mlp")
+    refused(gs.Unsupported, lambda: gst.distribute(other, optimizer), "already")
+    gst.release(model)
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1), "switch")
+    model.float()
+    x, y = next(batches(1, dtype=torch.float32))
+
+    def step() -> None:
+        cross_entropy(model, share(x), share(y)).backward()
+        optimizer.step()
+
+    refused(RuntimeError, step)
+
+
+@case([1])
+def a_parameter_server_that_owns_less_than_the_model() -> None:
+    """Parameters that are not the optimizer's get a gradient, and stay as they are."""
+    for strategy in ("all_reduce", "ps:bsp"):
+        model = make("mlp")
+        last = [p.clone() for p in model[4].parameters()]
+        its = torch.optim.Adam([*model[0].parameters(), *model[2].parameters()], lr=0.1)
+        model, its = gst.distribute(model, its, strategy)
+        train(model, its, batches(3))
+        same = all(torch.equal(p, q) for p, q in zip(model[4].parameters(), last, strict=True))
+        gradient = model[4].weight.grad
+        gst.release(model)
+        assert same
+        assert gradient is not None
+
+
+@case([2])
+def models_that_differ() -> None:
+    first = gs.rank() == 0
+    for model, words in (
+        (nn.Linear(3, 4 if first else 5), ("weight", "(4, 3)", "(5, 3)")),
+        (nn.Linear(3, 4).to(torch.float64 if first else torch.float32), ("float",)),
+        (nn.Linear(3, 4, bias=first), ()),
+    ):
+        refused(gs.MismatchError, lambda m=model: gst.distribute(m), *words)
+    model = nn.Linear(3, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1 if first else 0.2)
+    refused(gs.MismatchError, lambda: gst.distribute(model, optimizer), "0.2")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    strategy = "all_reduce" if first else "ps:asp"
+    refused(gs.MismatchError, lambda: gst.distribute(model, optimizer, strategy), "strategy")
+    model, optimizer = gst.distribute(model, optimizer)  # the job is well
+    gst.release(model)

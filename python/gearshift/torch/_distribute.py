@@ -62,9 +62,11 @@ def distribute(
 ) -> tuple[Any, Any]:
     """Make a model and its optimizer train together with those of all other workers. Collective.
 
-    All workers start from rank 0's parameters, buffers and optimizer state. From here on, backward
-    and ``optimizer.step`` are collective. Move and cast the model before. Parameters become
-    contiguous; those in host memory become views of memory that processes share.
+    All start from rank 0's parameters, buffers and optimizer state; backward and ``optimizer.step``
+    are collective from here on. Move and cast the model before. Parameters become
+    contiguous; those in host memory become views of memory that processes share. You may write to
+    them between steps, on all workers alike; under a parameter server do so in place and under
+    ``torch.no_grad()``, or by assigning ``p.data``: writing *into* ``p.data`` goes unnoticed there.
 
     Args:
         model: any module. Every parameter that requires a gradient takes part.
@@ -73,15 +75,14 @@ def distribute(
         total_steps: optimizer steps that the job will make; ``At(fraction=...)`` needs it.
         stage: "auto" copies gradients through host memory for parameters on an accelerator;
             "force" does so for all.
-        elementwise: under a parameter server, vouch that an optimizer class of your own treats each
-            element of a parameter by itself.
+        elementwise: vouch that an optimizer class of your own treats each element by itself.
         broadcast_buffers: keep buffers (BatchNorm statistics) equal on all workers.
 
     Returns:
         The same two objects.
 
     Raises:
-        InvalidArgument: for a model or an optimizer that cannot be distributed, or a bad strategy.
+        InvalidArgument: for a model, optimizer or strategy that cannot be.
         Unsupported: for an optimizer that the strategy cannot run; the text says why.
         MismatchError: when the workers' models or settings differ; the text shows the first one.
     """

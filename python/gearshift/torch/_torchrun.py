@@ -13,6 +13,10 @@ from ..launch import DEFAULT_TIMEOUT
 from ..launch.environment import ProcessEnvironment
 
 
+_kept: list[TCPStore] = []
+"""Rank 0 may serve the store itself, and the others come when they come."""
+
+
 def exchange_address(environment: ProcessEnvironment) -> str:
     """Agree on where rank 0 serves gearshift's rendezvous: "tcp://host:port". Collective.
 
@@ -36,6 +40,7 @@ def exchange_address(environment: ProcessEnvironment) -> str:
             wait_for_workers=False,
             timeout=timedelta(seconds=seconds),
         )
+        _kept.append(store)
         key = f"gearshift/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/rdzv"
         if environment.rank == 0:
             store.set(key, _free_address(host, port))

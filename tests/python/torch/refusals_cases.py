@@ -129,3 +129,20 @@ def models_that_differ() -> None:
     refused(gs.MismatchError, lambda: gst.distribute(model, optimizer, strategy), "strategy")
     model, optimizer = gst.distribute(model, optimizer)  # the job is well
     gst.release(model)
+
+
+@case([1])
+def a_step_after_a_backward_that_failed() -> None:
+    model = make("mlp")
+    model, _ = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+    def fail(gradient: torch.Tensor) -> None:
+        raise RuntimeError("a hook of the user's")
+
+    handle = model[0].weight.register_hook(fail)
+    x, y = next(batches(1))
+    refused(RuntimeError, cross_entropy(model, x, y).backward, "a hook of the user's")
+    handle.remove()
+    refused(gs.Error, lambda: model(x), "half-way")
+    with torch.no_grad():
+        model(x)

@@ -276,3 +276,25 @@ def momentum_is_that_of_the_rank_that_went_furthest() -> None:
     gst.release(model)
     assert found <= 1e-12
     torch.testing.assert_close(state[0]["exp_avg"], reference[0]["exp_avg"], rtol=1e-10, atol=1e-14)
+
+
+@case([2])
+def loaders_with_worker_processes() -> None:
+    """They draw from the sampler long before the model has seen the samples."""
+    dataset = data(21)
+    alone = make("mlp")
+    its = sgd(alone.parameters())
+    x, y = dataset.tensors
+    n = gs.world_size()
+    per_rank = [list(zip(x[r::n].split(2), y[r::n].split(2), strict=True)) for r in range(n)]
+    for _ in range(2):
+        train_alone(alone, its, per_rank)
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        sampler = gst.DistributedSampler(dataset, shuffle=False)
+        loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=1)
+        for _ in range(2):
+            for a, b in loader:
+                step(model, optimizer, a, b)
+
+    compare(train, alone)

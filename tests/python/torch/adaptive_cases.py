@@ -1,0 +1,103 @@
+"""Servers that do not wait, and policies that switch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.utils.checkpoint
+from gearshift_testing import case
+from gearshift_testing.training import (
+    batches,
+    cross_entropy,
+    make,
+    share,
+)
+
+import gearshift as gs
+import gearshift.torch as gst
+
+STEPS = 20
+WORLDS = (1, 2)
+
+
+def adam(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-2)
+
+
+def both() -> list[gs.strategy.Strategy]:
+    return [gs.AllReduce(bucket_mb=2**-10), gs.ParameterServer(bucket_mb=2**-10)]
+
+
+@case([2])
+def asynchronous_servers_learn() -> None:
+    for strategy in ("ps:asp", "ps:ssp(2)", "ps:buffered(2)", "ps:buffered(3, bound=2)"):
+        model = make("mlp")
+        model, its = gst.distribute(
+            model, torch.optim.SGD(model.parameters(), lr=0.4, momentum=0.5), strategy
+        )
+        x, y = next(batches(1, batch=32))
+        losses = []
+        for _ in range(60):
+            loss = cross_entropy(model, share(x), share(y))
+            its.zero_grad()
+            loss.backward()
+            gst.clip_grad_norm_(model.parameters(), 5.0)
+            its.step(loss=loss)
+            losses.append(float(loss.detach()))
+        stats = gst.stats(model)
+        gs.barrier()
+        gst.release(model)
+        assert losses[-1] < 0.8 * losses[0], f"{strategy}: {losses[0]} {losses[-1]}"
+        assert stats["pushes"] == 60
+        if "ssp" in strategy:
+            assert stats["max_lead"] <= 2
+
+
+@case([2])
+def policies_see_equal_metrics() -> None:
+    seen = []
+
+    def policy(metrics: object) -> bool:
+        seen.append((metrics.step, metrics.epoch, metrics.loss, metrics.strategy))
+        return metrics.epoch == 1
+
+    model = make("mlp")
+    model, its = gst.distribute(
+        model, adam(model.parameters()), gs.StrategySwitch(policy=policy, then="ps:bsp")
+    )
+    for epoch in range(3):
+        for x, y in batches(4):
+            loss = cross_entropy(model, share(x), share(y))
+            its.zero_grad()
+            loss.backward()
+            its.step(loss=loss, epoch=epoch)
+    stats = gst.stats(model)
+    gst.release(model)
+    assert stats["strategy"] == "parameter_server(bsp)"
+    assert len(stats["switches"]) == 1
+    assert stats["switches"][0]["policy"].endswith("policy")
+    text = repr(seen)
+    assert gst.broadcast_object(text) == text
+    assert np.isfinite(seen[-1][2])
+
+
+@case([2])
+def a_loss_plateau_switches() -> None:
+    model = make("mlp")
+    model, its = gst.distribute(
+        model, adam(model.parameters()), gs.StrategySwitch(policy=gs.LossPlateau(2, 0.5))
+    )
+    dataset = list(zip(*next(batches(1, batch=8)), strict=True))
+    sampler = gst.DistributedSampler(dataset)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4, sampler=sampler)
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        for x, y in loader:
+            loss = cross_entropy(model, x, y)
+            its.zero_grad()
+            loss.backward()
+            its.step(loss=loss)
+    stats = gst.stats(model)
+    gst.release(model)
+    assert [s["to"] for s in stats["switches"]] == ["parameter_server(asp)"]
+    assert "loss_plateau" in stats["switches"][0]["policy"]

@@ -1,0 +1,16 @@
+"""Servers that do not wait, and policies that switch (see adaptive_cases.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gearshift_testing import check, grid
+
+CASES = Path(__file__).with_name("adaptive_cases.py")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("world", "name"), grid(CASES))
+def test_adaptive(world: int, name: str) -> None:
+    check(CASES, name, world)

@@ -1,0 +1,103 @@
+"""How training ends when something goes wrong, and rendezvous under torchrun."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+from gearshift_testing import run_script
+
+from gearshift.launch import EXIT_PEER_LOST
+from gearshift.launch.environment import ProcessEnvironment
+
+DIVERGING = """
+import torch, gearshift as gs, gearshift.torch as gst
+gs.init()
+model = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+model, optimizer = gst.distribute(model, optimizer, "ps:asp")
+for step in range(10000):
+    loss = model(torch.ones(2, 3)).square().mean()
+    if step == 5 and gs.rank() == 1:
+        loss = loss * float("nan")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step(loss=loss)
+"""
+
+
+def test_a_loss_that_is_not_finite_ends_an_asynchronous_job() -> None:
+    for process in run_script(DIVERGING, 2):
+        assert process.returncode in (1, EXIT_PEER_LOST)
+        assert "gearshift.errors.Diverged" in process.stderr, process.stderr
+        assert "not finite" in process.stderr
+
+
+DYING = """
+import os, torch, gearshift as gs, gearshift.torch as gst
+gs.init()
+model = torch.nn.Linear(3, 1)
+model, optimizer = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1), STRATEGY)
+for step in range(10000):
+    if step == 5 and gs.rank() == 1:
+        raise ValueError("boom")
+    optimizer.zero_grad()
+    model(torch.ones(2, 3)).mean().backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("strategy", ["all_reduce", "ps:bsp", "ps:asp"])
+def test_an_exception_in_the_loop_reaches_the_others_as_peer_lost(strategy: str) -> None:
+    first, culprit = run_script(DYING.replace("STRATEGY", repr(strategy)), 2)
+    assert culprit.returncode == 1
+    assert first.returncode == EXIT_PEER_LOST, first.stderr
+    assert "gearshift.errors.PeerLost" in first.stderr
+    assert "ValueError: boom" in first.stderr
+
+
+def test_a_policy_that_raises_ends_the_job_with_its_error() -> None:
+    script = """
+import torch, gearshift as gs, gearshift.torch as gst
+gs.init()
+def policy(metrics):
+    return metrics.nonsense
+model = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+model, optimizer = gst.distribute(model, optimizer, gs.StrategySwitch(policy=policy))
+for step in range(10):
+    optimizer.zero_grad()
+    model(torch.ones(2, 3)).mean().backward()
+    optimizer.step()
+"""
+    for process in run_script(script, 2):
+        assert process.returncode != 0
+        assert "policy" in process.stderr
+        assert "nonsense" in process.stderr
+
+
+def test_torchrun_on_several_hosts_meets_through_its_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gearshift.torch._torchrun import exchange_address
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    found: dict[int, str] = {}
+
+    def exchange(rank: int) -> None:
+        place = ProcessEnvironment(rank=rank, world_size=3, launcher="torchrun", timeout=30)
+        found[rank] = exchange_address(place)
+
+    threads = [threading.Thread(target=exchange, args=(rank,)) for rank in (2, 1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found[0].startswith("tcp://127.0.0.1:")
+    assert found == dict.fromkeys(range(3), found[0])

@@ -88,15 +88,12 @@ def distribute(
     """
     session = _session.current()
     chosen = strategies.parse(strategy)
-    if find(model) is not None:
-        raise InvalidArgument("this model was distributed already")
-    if stage not in ("auto", "force"):
-        raise InvalidArgument(f"stage {stage!r} is neither 'auto' nor 'force'")
+    _check_arguments(model, stage)
     core = strategies.to_core(chosen, total_steps)
     core.validate(session.world_size, session.servers)
     found = _trainable(unwrapped(model), optimizer)
     rule = _rule(chosen, optimizer, elementwise)
-    bridge = StateBridge(optimizer, [p for _, p, _ in found]) if optimizer is not None else None
+    bridge = None if optimizer is None else StateBridge(optimizer, [p for _, p, _ in found])
     buffers = Buffers(unwrapped(model) if broadcast_buffers else nn.Module())
     made = session.distribute(
         parameters=[(name, list(p.shape), _name(p.dtype), max(g, 0)) for name, p, g in found],
@@ -121,6 +118,13 @@ def distribute(
     _session.before_close(distributed.close)
     _session.before_collectives(settle_epochs)
     return model, optimizer
+
+
+def _check_arguments(model: nn.Module, stage: str) -> None:
+    if find(model) is not None:
+        raise InvalidArgument("this model was distributed already")
+    if stage not in ("auto", "force"):
+        raise InvalidArgument(f"stage {stage!r} is neither 'auto' nor 'force'")
 
 
 def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:

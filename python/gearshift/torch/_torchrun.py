@@ -12,7 +12,6 @@ from ..errors import InvalidArgument
 from ..launch import DEFAULT_TIMEOUT
 from ..launch.environment import ProcessEnvironment
 
-
 _kept: list[TCPStore] = []
 """Rank 0 may serve the store itself, and the others come when they come."""
 

@@ -15,7 +15,10 @@
 #include "collectives/ring.h"
 #include "collectives/segments.h"
 #include "collectives/widen.h"
+#include "collectives/window/all_reduce.h"
+#include "collectives/window/operation.h"
 #include "gearshift/collectives/cost.h"
+#include "gearshift/kernels/reduce.h"
 
 namespace gearshift::collectives {
 namespace {
@@ -46,19 +49,46 @@ Status run_all_reduce(Operation& operation, base::Bytes data, DType dtype, Reduc
   return ring_all_reduce(operation, data, dtype, op);
 }
 
+/// Through messages: over any transport, and phantoms, too.
+Status message_all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
+                          const Options& options) {
+  const Algorithm algorithm = options.algorithm == Algorithm::kAuto
+                                  ? fastest(data.size(), group.size(), LinkModel{})
+                                  : options.algorithm;
+  Operation operation(group, "all_reduce", to_string(algorithm), options);
+  if (options.factor != 1 && base::is_floating(dtype)) kernels::scale(dtype, data, options.factor);
+  if (trivial(operation, data)) return {};
+  return run_all_reduce(operation, data, dtype, op, algorithm);
+}
+
+/// The window that an operation on `data` is to use; null: it goes by messages.
+base::Result<group::Window*> window_for(group::Group& group, base::ConstBytes data,
+                                        const Options& options) {
+  const bool wanted =
+      options.algorithm == Algorithm::kAuto || options.algorithm == Algorithm::kWindow;
+  if (!wanted || group.size() == 1 || data.empty() || base::is_phantom(data)) return nullptr;
+  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
+  if (window != nullptr || options.algorithm == Algorithm::kAuto) return window;
+  return base::Error(base::ErrorCode::kUnsupported,
+                     "all_reduce (window): the ranks of this group cannot map each other's memory; "
+                     "leave the choice of the algorithm to \"auto\"");
+}
+
+Status any_all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
+                      const Options& options) {
+  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_for(group, data, options));
+  if (window != nullptr) return window_all_reduce(group, *window, data, dtype, op, options);
+  return message_all_reduce(group, data, dtype, op, options);
+}
+
 }  // namespace
 
 Status all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
                   const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_reduce", data, dtype));
-  const Algorithm algorithm = options.algorithm == Algorithm::kAuto
-                                  ? fastest(data.size(), group.size(), LinkModel{})
-                                  : options.algorithm;
-  Operation operation(group, "all_reduce", to_string(algorithm), options);
-  if (trivial(operation, data)) return {};
-  if (!widens(dtype, op)) return run_all_reduce(operation, data, dtype, op, algorithm);
+  if (!widens(dtype, op)) return any_all_reduce(group, data, dtype, op, options);
   base::Buffer wide = widen(dtype, data);
-  GEARSHIFT_RETURN_IF_ERROR(run_all_reduce(operation, wide.view(), DType::kI64, op, algorithm));
+  GEARSHIFT_RETURN_IF_ERROR(any_all_reduce(group, wide.view(), DType::kI64, op, options));
   narrow(dtype, wide.view(), data);
   return {};
 }
@@ -124,6 +154,10 @@ Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
 }
 
 Status barrier(group::Group& group, const Options& options) {
+  if (group.size() > 1) {
+    GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
+    if (window != nullptr) return window_barrier(group, *window, options);
+  }
   Operation operation(group, "barrier", "dissemination", options);
   return dissemination_barrier(operation);
 }

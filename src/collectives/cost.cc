@@ -44,6 +44,8 @@ std::string_view to_string(Algorithm algorithm) {
       return "ring";
     case Algorithm::kRecursiveDoubling:
       return "recursive_doubling";
+    case Algorithm::kWindow:
+      return "window";
   }
   return "unknown";
 }
@@ -52,6 +54,7 @@ std::optional<Algorithm> algorithm_from_string(std::string_view name) {
   if (name == "auto") return Algorithm::kAuto;
   if (name == "ring") return Algorithm::kRing;
   if (name == "recursive_doubling") return Algorithm::kRecursiveDoubling;
+  if (name == "window") return Algorithm::kWindow;
   return std::nullopt;
 }
 
@@ -63,6 +66,7 @@ double predict(Algorithm algorithm, std::size_t bytes, int ranks, const LinkMode
       return predict_ring(b, ranks, link);
     case Algorithm::kRecursiveDoubling:
       return predict_recursive_doubling(b, ranks, link);
+    case Algorithm::kWindow:  // not a matter of messages
     case Algorithm::kAuto:
       break;
   }

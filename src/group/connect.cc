@@ -257,6 +257,37 @@ class Mesh {
   std::optional<base::Error> fatal_;
 };
 
+/// What each rank says about its links once they stand: which of them lead to memory that it can
+/// map. So all ranks have the same table, and agree on who shares a window without asking again.
+base::Result<std::vector<std::vector<bool>>> exchange_shares(
+    const std::vector<std::shared_ptr<transport::Connection>>& links, base::TimePoint deadline) {
+  constexpr transport::Tag kTag{transport::kFirstService - 1, 0, 0};
+  const std::size_t size = links.size();
+  std::vector<std::byte> mine(size);
+  std::vector<std::vector<std::byte>> theirs(size, std::vector<std::byte>(size));
+  std::vector<transport::Request> requests;
+  for (std::size_t r = 0; r < size; ++r) {
+    if (links[r]) mine[r] = std::byte{links[r]->capabilities().shared_regions};
+  }
+  for (std::size_t r = 0; r < size; ++r) {
+    if (!links[r]) continue;
+    requests.push_back(links[r]->recv(kTag, theirs[r]));
+    requests.push_back(links[r]->send(kTag, mine));
+  }
+  base::Status status;
+  for (const transport::Request& request : requests) {
+    const base::Status done = request.wait(deadline);
+    if (status && !done) status = done;
+  }
+  GEARSHIFT_RETURN_IF_ERROR(status);
+  std::vector<std::vector<bool>> shares(size, std::vector<bool>(size));
+  for (std::size_t a = 0; a < size; ++a) {
+    const std::vector<std::byte>& row = links[a] ? theirs[a] : mine;
+    for (std::size_t b = 0; b < size; ++b) shares[a][b] = row[b] != std::byte{0};
+  }
+  return shares;
+}
+
 }  // namespace
 
 base::Result<std::unique_ptr<Group>> connect(
@@ -268,12 +299,14 @@ base::Result<std::unique_ptr<Group>> connect(
                            " does not exist in a group of " + std::to_string(options.size));
   }
   std::vector<std::shared_ptr<transport::Connection>> links(1);
+  std::vector<std::vector<bool>> shares;
   if (options.size > 1) {
     Mesh mesh(scheduler, store, transports, options);
     GEARSHIFT_RETURN_IF_ERROR(mesh.publish());
     GEARSHIFT_RETURN_IF_ERROR(mesh.meet());
     GEARSHIFT_RETURN_IF_ERROR(mesh.link_up());
     links = mesh.take_links();
+    GEARSHIFT_ASSIGN_OR_RETURN(shares, exchange_shares(links, scheduler.after(options.timeout)));
   }
   auto context = std::make_shared<Context>();
   context->scheduler = &scheduler;
@@ -283,6 +316,7 @@ base::Result<std::unique_ptr<Group>> connect(
   context->timeout = options.timeout;
   context->progress = std::make_unique<Progress>(scheduler);
   context->transports = std::move(transports);
+  context->shares = std::move(shares);
   return std::make_unique<Group>(std::move(context), options.rank, std::move(links),
                                  std::uint16_t{0});
 }

@@ -27,6 +27,21 @@ Group Group::subgroup(const std::vector<base::Rank>& ranks, std::uint16_t channe
   return {context_, base::Rank(static_cast<int>(own - ranks.begin())), std::move(links), channel};
 }
 
+bool Group::shares_memory() const {
+  const auto& shares = context_->shares;
+  if (size() < 2 || shares.empty()) return false;
+  const auto world_rank = [&](int r) {
+    const auto& link = links_[static_cast<std::size_t>(r)];
+    return static_cast<std::size_t>((link ? link : context_->loopback)->peer().value);
+  };
+  for (int a = 0; a < size(); ++a) {
+    for (int b = 0; b < a; ++b) {
+      if (!shares[world_rank(a)][world_rank(b)]) return false;
+    }
+  }
+  return true;
+}
+
 transport::Traffic Group::traffic() const {
   transport::Traffic sum;
   for (const auto& link : links_) {

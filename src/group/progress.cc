@@ -27,14 +27,17 @@ void Progress::end(std::uint64_t ticket) {
                                   [ticket](const Running& r) { return r.ticket == ticket; });
   if (ended == running_.end()) return;
   previous_ = std::move(ended->operation);
+  quick_.store(nullptr, std::memory_order_relaxed);
   running_.erase(ended);
   if (running_.empty()) idle_since_ = now;
 }
 
 Progress::Snapshot Progress::snapshot() const {
   std::lock_guard<base::Monitor> lock(*monitor_);
-  if (running_.empty()) return {step_, "idle", idle_since_, previous_};
-  return {step_, running_.back().operation, running_.back().since, previous_};
+  const char* quick = quick_.load(std::memory_order_relaxed);
+  const std::string previous = quick != nullptr ? quick : previous_;
+  if (running_.empty()) return {step_, "idle", idle_since_, previous};
+  return {step_, running_.back().operation, running_.back().since, previous};
 }
 
 }  // namespace gearshift::group

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,8 +15,10 @@
 
 namespace gearshift::collectives {
 
-/// Algorithms of all-reduce. `kAuto` asks the cost model (see cost.h).
-enum class Algorithm : unsigned char { kAuto, kRing, kRecursiveDoubling };
+/// Algorithms of all-reduce. `kAuto` takes the window where all ranks run on one host, and asks the
+/// cost model elsewhere (see cost.h). `kWindow` reduces through shared memory, without messages:
+/// kUnsupported where ranks cannot map each other's memory.
+enum class Algorithm : unsigned char { kAuto, kRing, kRecursiveDoubling, kWindow };
 std::string_view to_string(Algorithm algorithm);
 std::optional<Algorithm> algorithm_from_string(std::string_view name);
 
@@ -25,6 +28,9 @@ struct Options {
   std::string label{};
   /// The group's timeout when absent. Counted from the last progress of the operation.
   std::optional<base::Duration> timeout{};
+  /// all_reduce of float types: this rank's data is multiplied by it before it is combined, in the
+  /// same pass over memory where that is possible. Ranks may give different factors.
+  double factor = 1;
 };
 
 /// All functions: every rank of the group calls the same function with equal sizes, in the same
@@ -38,9 +44,10 @@ struct Options {
 /// Accuracy: floats are combined in their own type, one rounding per combination (float16 and
 /// bfloat16 in float32, then rounded), N-1 combinations per element: a sum is within
 /// (N-1)·u·Σ|x| of the exact one, u half a unit in the last place. A mean is the sum, divided once
-/// at the end: a float16 sum beyond 65504 is infinite, and so is its mean. Integers wrap around in
-/// sum and product; means of int8, uint8 and int32 are computed, and travel, as int64 and are
-/// exact.
+/// at the end: a float16 sum beyond 65504 is infinite, and so is its mean. (Through a window,
+/// float16 and bfloat16 are combined in float32 and rounded once, after the division.) Integers
+/// wrap around in sum and product; means of int8, uint8 and int32 are computed, and travel, as
+/// int64 and are exact.
 ///
 /// The cost of each algorithm stands in the header beside it in src/collectives/<operation>/.
 
@@ -79,6 +86,17 @@ base::Status send(group::Group& group, base::ConstBytes data, base::Rank to,
                   const Options& options = {});
 base::Status recv(group::Group& group, base::Bytes data, base::Rank from,
                   const Options& options = {});
+
+/// Memory for data that is reduced often: where the ranks of the group share a host, it is mapped
+/// by all of them, and `all_reduce` works in it without a copy; elsewhere it is ordinary memory.
+class SharedBuffer {
+ public:
+  virtual ~SharedBuffer() = default;
+  virtual base::Bytes view() = 0;
+};
+/// Collective: `bytes` of new zeroed memory on each rank. Any task may drop it, between collectives
+/// of the group, which must not have ended. Errors: kIo when there is no memory, and as above.
+base::Result<std::unique_ptr<SharedBuffer>> allocate(group::Group& group, std::size_t bytes);
 
 /// First element of part r when n elements are cut into `parts` parts: the first n % parts parts
 /// have one element more.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,6 +32,9 @@ class Progress {
   /// ticket for `end`.
   std::uint64_t begin(std::string operation);
   void end(std::uint64_t ticket);
+  /// An operation that was over before it was worth the above. `name` must live for ever.
+  /// Costs one store; the snapshot shows it as the previous one until another has ended.
+  void quick(const char* name) { quick_.store(name, std::memory_order_relaxed); }
   Snapshot snapshot() const;
 
  private:
@@ -46,6 +50,7 @@ class Progress {
   base::TimePoint idle_since_;
   std::string previous_;
   std::vector<Running> running_;
+  std::atomic<const char*> quick_{nullptr};  ///< ended after `previous_`, if set
 };
 
 /// Marks an operation for as long as it lives.
@@ -75,7 +80,12 @@ struct Context {
   /// From this process to itself (see loopback.h): the link of a worker to a server in its own
   /// process. Breaks and closes with the group's links. Its peer is this process's world rank.
   std::shared_ptr<transport::Connection> loopback;
+  /// shares[a][b], by world rank: a and b can map each other's memory. Equal on all ranks; empty
+  /// when nobody can.
+  std::vector<std::vector<bool>> shares;
 };
+
+class Window;
 
 /// Ranks that can talk to each other: a rank, a size, connections, and a channel on which this
 /// group numbers its operations.
@@ -115,6 +125,16 @@ class Group {
     return received_[static_cast<std::size_t>(from.value)]++;
   }
 
+  /// Whether all ranks of this group can map each other's memory: the same answer on all of them.
+  /// Then they may have a window (see window.h), which whoever opens it keeps here.
+  bool shares_memory() const;
+  Window* window() const { return window_.get(); }
+  bool window_opened() const { return window_opened_; }
+  void set_window(std::shared_ptr<Window> window) {
+    window_ = std::move(window);
+    window_opened_ = true;
+  }
+
   /// The same ranks on a channel of its own, for operations that interleave with this group's.
   /// Channels below kFirstService; each may be handed out once per member set.
   Group with_channel(std::uint16_t channel) const;
@@ -134,6 +154,8 @@ class Group {
   std::vector<std::shared_ptr<transport::Connection>> links_;
   std::uint16_t channel_;
   std::uint32_t sequence_ = 0;
+  std::shared_ptr<Window> window_;
+  bool window_opened_ = false;  ///< or found impossible
   std::vector<std::uint32_t> sent_ = std::vector<std::uint32_t>(links_.size());
   std::vector<std::uint32_t> received_ = std::vector<std::uint32_t>(links_.size());
 };

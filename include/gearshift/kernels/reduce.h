@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "gearshift/base/bytes.h"
 #include "gearshift/base/dtype.h"
@@ -18,6 +19,23 @@ void reduce(base::DType dtype, base::ReduceOp op, base::Bytes dst, base::ConstBy
 /// dst[i] = op(a[i], b[i]).
 void reduce_into(base::DType dtype, base::ReduceOp op, base::Bytes dst, base::ConstBytes a,
                  base::ConstBytes b);
+
+/// Arrays of equal size that are combined at once, `bytes` bytes each. Sources and destinations may
+/// be the same memory, at the same place; views may be unaligned.
+struct ManyArrays {
+  std::span<const std::byte* const> sources{};  ///< at least one
+  std::span<std::byte* const> destinations{};
+  std::size_t bytes = 0;
+  /// Float types only, one per source: each source is multiplied by its factor first. Empty: by 1.
+  std::span<const double> factors{};
+  /// Float types only: the result is multiplied by this last.
+  double scale = 1;
+};
+
+/// destination[i] = scale · op over k of (factor_k · source_k[i]), the same in each destination, in
+/// one pass over memory and in the order of the sources. float16 and bfloat16 are combined in
+/// float32 and rounded once. kMean combines like kSum.
+void reduce_many(base::DType dtype, base::ReduceOp op, const ManyArrays& arrays);
 
 /// data[i] *= factor; float types only (f16/bf16 through float32).
 void scale(base::DType dtype, base::Bytes data, double factor);

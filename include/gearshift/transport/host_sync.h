@@ -50,6 +50,10 @@ class HostSync {
   base::Status wait_for(int participant, std::uint64_t value, base::TimePoint deadline);
   base::Status wait_for_all(std::uint64_t value, base::TimePoint deadline);
 
+  /// A quick look: spins for a moment, gives the core away a few times, and never sleeps, reads the
+  /// clock or fails. Whether all have reached `value`.
+  bool poll_all(std::uint64_t value) const;
+
   /// The two together, with this participant's next value. All must use it alike.
   base::Status barrier(base::TimePoint deadline);
 

@@ -24,6 +24,9 @@ constexpr base::Duration kYieldFor = std::chrono::milliseconds(2);
 constexpr base::Duration kSlice = std::chrono::milliseconds(1);
 
 constexpr std::size_t kLineBytes = 64;
+/// Turns of a quick look.
+constexpr int kPollSpins = 128;
+constexpr int kPollYields = 64;
 
 void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, base::Duration limit) {
   const auto ns = limit.count();
@@ -140,6 +143,23 @@ base::Status HostSync::wait_for_all(std::uint64_t value, base::TimePoint deadlin
     if (i != self_) GEARSHIFT_RETURN_IF_ERROR(wait_for(i, value, deadline));
   }
   return aborted() ? abort_status() : base::Status();
+}
+
+bool HostSync::poll_all(std::uint64_t value) const {
+  int turns = 0;
+  for (int i = 0; i < participants_; ++i) {
+    const std::atomic<std::uint64_t>& theirs = line(i).reached;
+    while (theirs.load(std::memory_order_acquire) < value) {
+      if (++turns < kPollSpins) {
+        shm::cpu_relax();
+      } else if (turns < kPollSpins + kPollYields) {
+        ::sched_yield();
+      } else {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 base::Status HostSync::barrier(base::TimePoint deadline) {

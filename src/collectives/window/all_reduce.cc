@@ -1,0 +1,216 @@
+#include "collectives/window/all_reduce.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "collectives/window/operation.h"
+#include "gearshift/kernels/reduce.h"
+
+namespace gearshift::collectives {
+namespace {
+
+using base::Bytes;
+using base::Status;
+using group::Window;
+
+constexpr std::size_t kLine = 64;
+constexpr std::size_t kFlatBytes = 8 * 1024;
+constexpr std::size_t kChunkBytes = 256 * 1024;
+
+/// What a rank says at the first round, at the begin of its stage; the payload follows.
+struct alignas(kLine) Header {
+  std::uint64_t bytes = 0;
+  double factor = 1;
+  Window::Place place{};
+};
+static_assert(sizeof(Header) == kLine && kChunkBytes + kLine <= Window::kStageBytes);
+
+/// Slice r of n of `bytes` bytes, cut at cache lines.
+struct Slice {
+  std::size_t begin = 0, size = 0;
+};
+Slice slice_of(std::size_t bytes, int n, int r) {
+  const std::size_t lines = (bytes + kLine - 1) / kLine;
+  const auto parts = static_cast<std::size_t>(n), part = static_cast<std::size_t>(r);
+  const std::size_t begin = std::min(bytes, part_begin(lines, parts, part) * kLine);
+  const std::size_t end = std::min(bytes, part_begin(lines, parts, part + 1) * kLine);
+  return {begin, end - begin};
+}
+
+/// One all-reduce of this rank.
+class AllReduce {
+ public:
+  AllReduce(WindowOperation& operation, Bytes data, base::DType dtype, base::ReduceOp op,
+            double factor)
+      : operation_(operation),
+        window_(operation.window()),
+        data_(data),
+        dtype_(dtype),
+        op_(op),
+        factor_(factor),
+        pointers_(static_cast<std::size_t>(operation.size())) {}
+
+  Status run() { return data_.size() <= kFlatBytes ? flat() : large(); }
+
+ private:
+  std::byte* payload(int rank) const { return window_.stage(rank, part_) + kLine; }
+  Header header(int rank) const {
+    Header said;
+    std::memcpy(&said, window_.stage(rank, part_), sizeof said);
+    return said;
+  }
+  void announce(Window::Place place) {
+    const Header mine{data_.size(), factor_, place};
+    std::memcpy(window_.stage(operation_.rank(), part_), &mine, sizeof mine);
+  }
+
+  /// Reads what the others announced: do they mean the same operation, and with which factors?
+  Status compare() {
+    bool plain = true;
+    for (int r = 0; r < operation_.size(); ++r) {
+      const Header said = header(r);
+      if (said.bytes != data_.size()) {
+        return operation_.mismatch(r, "reduces " + std::to_string(said.bytes) +
+                                          " bytes, this one " + std::to_string(data_.size()));
+      }
+      plain = plain && said.factor == 1;
+    }
+    if (plain || !base::is_floating(dtype_)) return {};
+    for (int r = 0; r < operation_.size(); ++r) factors_.push_back(header(r).factor);
+    return {};
+  }
+
+  /// Combines `bytes` bytes at the pointers into the destinations; divides when a mean is wanted.
+  void combine(std::span<std::byte* const> to, std::size_t bytes) const {
+    if (bytes == 0) return;
+    const bool mean = op_ == base::ReduceOp::kMean;
+    const std::span<const std::byte* const> from(pointers_.data(), pointers_.size());
+    if (!mean || base::is_floating(dtype_)) {
+      const double scale = mean ? 1.0 / operation_.size() : 1.0;
+      kernels::reduce_many(dtype_, op_, {from, to, bytes, factors_, scale});
+      return;
+    }
+    kernels::reduce_many(dtype_, op_, {from, to.first(1), bytes});
+    kernels::divide(dtype_, Bytes(to[0], bytes), operation_.size());
+    for (std::byte* other : to.subspan(1)) std::memcpy(other, to[0], bytes);
+  }
+
+  Status flat() {
+    part_ = window_.next_part();
+    announce({});
+    std::memcpy(payload(operation_.rank()), data_.data(), data_.size());
+    GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
+    GEARSHIFT_RETURN_IF_ERROR(compare());
+    for (int r = 0; r < operation_.size(); ++r) {
+      pointers_[static_cast<std::size_t>(r)] = r == operation_.rank() ? data_.data() : payload(r);
+    }
+    std::byte* const own = data_.data();
+    combine({&own, 1}, data_.size());
+    return {};
+  }
+
+  Status large() {
+    part_ = window_.next_part();
+    const Window::Place place = window_.find(data_);
+    announce(place);
+    if (place.id == 0) copy_in(0);
+    GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
+    GEARSHIFT_RETURN_IF_ERROR(compare());
+    std::size_t attached = 0;
+    bool together = place.id != 0;
+    for (int r = 0; r < operation_.size(); ++r) {
+      const std::uint64_t id = header(r).place.id;
+      attached += id != 0 ? 1 : 0;
+      together = together && id == place.id;
+    }
+    if (together) return direct(place.id);
+    if (attached > 0) {  // they did not know that they would have to
+      if (place.id != 0) copy_in(0);
+      GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
+    }
+    return staged();
+  }
+
+  Status direct(std::uint64_t id) {
+    const std::shared_ptr<group::Attachment> attachment = window_.hold(id);
+    const Slice mine = slice_of(data_.size(), operation_.size(), operation_.rank());
+    for (int r = 0; r < operation_.size(); ++r) {
+      std::byte* const theirs =
+          attachment ? window_.at(*attachment, r, header(r).place, data_.size()) : nullptr;
+      if (theirs == nullptr) return operation_.mismatch(r, "names memory that it does not have");
+      pointers_[static_cast<std::size_t>(r)] = theirs + mine.begin;
+    }
+    combine(pointers_, mine.size);
+    return operation_.meet();
+  }
+
+  std::size_t chunks() const { return (data_.size() + kChunkBytes - 1) / kChunkBytes; }
+  Bytes chunk(std::size_t k) const {
+    return data_.subspan(k * kChunkBytes, std::min(kChunkBytes, data_.size() - k * kChunkBytes));
+  }
+  void copy_in(std::size_t k) const {
+    std::memcpy(payload(operation_.rank()), chunk(k).data(), chunk(k).size());
+  }
+  /// Chunk k is in all stages: combines this rank's slice of it, in its own.
+  void combine_slice(std::size_t k) {
+    const Slice mine = slice_of(chunk(k).size(), operation_.size(), operation_.rank());
+    for (int r = 0; r < operation_.size(); ++r) {
+      pointers_[static_cast<std::size_t>(r)] = payload(r) + mine.begin;
+    }
+    std::byte* const own = payload(operation_.rank()) + mine.begin;
+    combine({&own, 1}, mine.size);
+  }
+  void copy_out(std::size_t k) const {
+    for (int r = 0; r < operation_.size(); ++r) {
+      const Slice theirs = slice_of(chunk(k).size(), operation_.size(), r);
+      std::memcpy(chunk(k).data() + theirs.begin, payload(r) + theirs.begin, theirs.size);
+    }
+  }
+
+  /// Chunk 0 is in all stages. Between two rounds a rank copies chunk k-1 out, combines its slice
+  /// of chunk k and copies chunk k+1 in: each in a part of its own.
+  Status staged() {
+    for (std::size_t k = 0; k < chunks(); ++k) {
+      const int current = part_;
+      combine_slice(k);
+      if (k + 1 < chunks()) {
+        part_ = window_.next_part();
+        copy_in(k + 1);
+      }
+      GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
+      const int next = std::exchange(part_, current);
+      copy_out(k);
+      part_ = next;
+    }
+    return {};
+  }
+
+  WindowOperation& operation_;
+  Window& window_;
+  const Bytes data_;
+  const base::DType dtype_;
+  const base::ReduceOp op_;
+  const double factor_;
+  int part_ = 0;
+  std::vector<std::byte*> pointers_;
+  std::vector<double> factors_;
+};
+
+}  // namespace
+
+Status window_all_reduce(group::Group& group, Window& window, Bytes data, base::DType dtype,
+                         base::ReduceOp op, const Options& options) {
+  WindowOperation operation(group, window, "all_reduce (window)", options);
+  return AllReduce(operation, data, dtype, op, options.factor).run();
+}
+
+Status window_barrier(group::Group& group, Window& window, const Options& options) {
+  WindowOperation operation(group, window, "barrier (window)", options);
+  return operation.meet();
+}
+
+}  // namespace gearshift::collectives

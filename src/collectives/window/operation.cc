@@ -1,0 +1,59 @@
+#include "collectives/window/operation.h"
+
+namespace gearshift::collectives {
+
+base::Result<group::Window*> window_of(group::Group& group) {
+  if (group.window_opened()) return group.window();
+  std::shared_ptr<group::Window> window;
+  if (group.shares_memory()) {
+    GEARSHIFT_ASSIGN_OR_RETURN(window, group::Window::open(group, group.deadline()));
+  }
+  group.set_window(std::move(window));
+  return group.window();
+}
+
+WindowOperation::WindowOperation(group::Group& group, group::Window& window, const char* name,
+                                 const Options& options)
+    : group_(group), window_(window), name_(name), options_(options) {
+  if (!options_.label.empty()) report();
+}
+
+WindowOperation::~WindowOperation() {
+  if (!progress_) group_.progress().quick(name_);
+}
+
+std::uint64_t WindowOperation::arrive() {
+  const std::uint64_t round = window_.next_round();
+  window_.arrive(round);
+  return round;
+}
+
+base::Status WindowOperation::await(std::uint64_t round) {
+  if (window_.quick(round)) return {};
+  report();
+  const base::Status status = window_.await(round, options_.timeout.value_or(group_.timeout()));
+  if (status) return status;
+  base::Error error = status.error().within(title());
+  // The window numbers the members of the group; people know the ranks of the whole job.
+  if (error.code == base::ErrorCode::kTimeout && error.culprit >= 0) {
+    error.culprit = group_.link(base::Rank(error.culprit)).peer().value;
+    error.message = title() + ": waiting for rank " + std::to_string(error.culprit);
+  }
+  return error;
+}
+
+base::Error WindowOperation::mismatch(int rank, const std::string& what) const {
+  const int known_as = group_.link(base::Rank(rank)).peer().value;
+  return {base::ErrorCode::kProtocol, title() + ": rank " + std::to_string(known_as) + " " + what,
+          known_as};
+}
+
+std::string WindowOperation::title() const {
+  return options_.label.empty() ? name_ : options_.label + " (window)";
+}
+
+void WindowOperation::report() {
+  if (!progress_) progress_.emplace(group_.progress(), title());
+}
+
+}  // namespace gearshift::collectives

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         recv,
         reduce_scatter,
         send,
+        zeros,
     )
     from ._session import init, is_initialized, local_rank, rank, shutdown, world_size
 
@@ -80,6 +81,7 @@ __all__ = [
     "send",
     "shutdown",
     "world_size",
+    "zeros",
 ]
 
 _SESSION = {"init", "is_initialized", "local_rank", "rank", "shutdown", "world_size"}
@@ -93,4 +95,6 @@ def __getattr__(name: str) -> Any:
         from . import _session as module
     else:
         from . import _collectives as module  # type: ignore[no-redef]
-    return getattr(module, name)
+    value = getattr(module, name)
+    globals()[name] = value  # the next time it is found without this function
+    return value

@@ -14,10 +14,14 @@ All of them raise:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from . import _session
-from ._arrays import Array, view
+from ._arrays import DTYPES, Array, view
 from .errors import InvalidArgument
 
 Op = Literal["sum", "mean", "min", "max", "product"]
@@ -33,11 +37,48 @@ def all_reduce(x: T, op: Op = "sum") -> T:
 
     Returns:
         `x` itself.
+
+    Workers of one host reduce through shared memory, without a copy if `x` comes from
+    :func:`zeros`.
     """
+    session = _session.settled()
+    if session.all_reduce_buffer(x, op):
+        return x
     array = view(x)
-    _session.settled().all_reduce(array.address, array.nbytes, array.dtype, op)
+    session.all_reduce(array.address, array.nbytes, array.dtype, op)
     array.finish()
     return x
+
+
+def zeros(shape: int | Sequence[int], dtype: Any = "float32") -> np.ndarray[Any, Any]:
+    """A new array of zeros in memory that the workers of one host share.
+
+    All workers call it alike. :func:`all_reduce` works in such arrays, and in contiguous parts of
+    them, without a copy when every worker passes one from the same call; other arrays of more than
+    a few kilobytes pass through a buffer. The array is an ordinary NumPy array otherwise, and is
+    ordinary memory where workers run on several hosts. For tensors: :func:`gearshift.torch.zeros`.
+
+    Args:
+        shape: of the array.
+        dtype: one of NumPy's that travel: float64, float32, float16, int8, uint8, int32, int64.
+
+    Raises:
+        TypeError: for a dtype that does not travel.
+        Error: when there is not enough memory.
+    """
+    kind = np.dtype(dtype)
+    if kind.name not in DTYPES:
+        raise TypeError(f"elements of type {kind} do not travel; {', '.join(DTYPES)} do")
+    extents = (shape,) if isinstance(shape, int) else tuple(shape)
+    memory = allocate(math.prod(extents) * kind.itemsize)
+    return memory.view(kind).reshape(extents)
+
+
+def allocate(nbytes: int) -> np.ndarray[Any, Any]:
+    """Bytes of the kind that :func:`zeros` describes."""
+    if nbytes < 0:
+        raise InvalidArgument(f"an array of {nbytes} bytes is impossible")
+    return np.asarray(_session.settled().allocate(nbytes))
 
 
 def broadcast(x: T, root: int = 0) -> T:

@@ -1,5 +1,6 @@
 #include "gearshift/runtime/session.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -38,6 +39,55 @@ base::Bytes memory(std::uintptr_t address, std::size_t size) {
   return {reinterpret_cast<std::byte*>(address), size};  // NOLINT(performance-no-int-to-ptr)
 }
 
+/// Contiguous, writable memory of an object, for as long as this lives. Needs the GIL.
+class BufferView {
+ public:
+  explicit BufferView(PyObject* object) {
+    if (PyObject_CheckBuffer(object) == 0) return;
+    constexpr int kFlags = PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT;
+    held_ = PyObject_GetBuffer(object, &buffer_, kFlags) == 0;
+    if (!held_) PyErr_Clear();
+  }
+  ~BufferView() {
+    if (held_) PyBuffer_Release(&buffer_);
+  }
+  BufferView(const BufferView&) = delete;
+  BufferView& operator=(const BufferView&) = delete;
+
+  base::Bytes bytes() const {
+    return {static_cast<std::byte*>(buffer_.buf), static_cast<std::size_t>(buffer_.len)};
+  }
+  /// Of native elements that travel; none for anything else.
+  std::optional<base::DType> dtype() const {
+    if (!held_ || buffer_.format == nullptr || buffer_.format[0] == 0 || buffer_.format[1] != 0) {
+      return std::nullopt;
+    }
+    switch (buffer_.format[0]) {
+      case 'd':
+        return base::DType::kF64;
+      case 'f':
+        return base::DType::kF32;
+      case 'e':
+        return base::DType::kF16;
+      case 'b':
+        return base::DType::kI8;
+      case 'B':
+        return base::DType::kU8;
+      case 'i':
+        return base::DType::kI32;
+      case 'l':
+      case 'q':
+        return buffer_.itemsize == 8 ? std::optional(base::DType::kI64) : std::nullopt;
+      default:
+        return std::nullopt;
+    }
+  }
+
+ private:
+  Py_buffer buffer_{};
+  bool held_ = false;
+};
+
 /// The session, and the user's own collectives on it; arrays come as address and size in bytes.
 /// Python threads may call at the same time: one collective runs after another.
 class PythonSession {
@@ -58,12 +108,38 @@ class PythonSession {
     });
   }
 
+  /// all_reduce on an object with a buffer, as NumPy's arrays are: all that the general way does in
+  /// Python is done here. False, with nothing done, when that way must decide.
+  bool all_reduce_buffer(nb::handle x, const std::string& op) {
+    const BufferView buffer(x.ptr());
+    const std::optional<base::DType> type = buffer.dtype();
+    if (!type) return false;
+    const auto how = op_of(op);
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::all_reduce(group, buffer.bytes(), *type, how);
+    });
+    return true;
+  }
+  nb::object allocate(std::size_t size) {
+    auto memory = call([&]() -> base::Result<std::unique_ptr<collectives::SharedBuffer>> {
+      const std::lock_guard<std::mutex> lock(collectives_);
+      auto made = collectives::allocate(session_->workers(), size);
+      if (!made) return session_->explain(made.error());
+      return made;
+    });
+    collectives::SharedBuffer* const raw = memory.get();
+    const nb::capsule owner(memory.release(), [](void* p) noexcept {
+      delete static_cast<collectives::SharedBuffer*>(p);
+    });
+    return nb::cast(
+        nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(raw->view().data(), {size}, owner));
+  }
   void all_reduce(std::uintptr_t data, std::size_t size, const std::string& dtype,
                   const std::string& op) {
     const auto type = dtype_of(dtype);
     const auto how = op_of(op);
     collective(collectives_, [&](group::Group& group) {
-      return collectives::all_reduce(group, memory(data, size), type, how, label("all_reduce"));
+      return collectives::all_reduce(group, memory(data, size), type, how);
     });
   }
   void broadcast(std::uintptr_t data, std::size_t size, int root) {
@@ -94,8 +170,7 @@ class PythonSession {
     });
   }
   void barrier() {
-    collective(collectives_,
-               [&](group::Group& group) { return collectives::barrier(group, label("barrier")); });
+    collective(collectives_, [&](group::Group& group) { return collectives::barrier(group); });
   }
   void send(std::uintptr_t data, std::size_t size, int to) {
     collective(sending_, [&](group::Group& group) {
@@ -198,6 +273,8 @@ void bind_session(nb::module_& m) {
       .def("distribute", &distribute_on, nb::kw_only(), nb::arg("parameters"), nb::arg("strategy"),
            nb::arg("optimizer").none(), nb::arg("export_state").none(),
            nb::arg("import_state").none(), nb::arg("buffer_bytes"), nb::arg("fingerprint"))
+      .def("all_reduce_buffer", &S::all_reduce_buffer, nb::arg("x"), nb::arg("op"))
+      .def("allocate", &S::allocate, nb::arg("size"))
       .def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
            nb::arg("op"))
       .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"))

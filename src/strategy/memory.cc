@@ -1,25 +1,50 @@
 #include "strategy/memory.h"
 
 namespace gearshift::strategy {
+namespace {
+
+/// Buckets begin at cache lines.
+std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+}  // namespace
 
 base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPlan& plan,
-                                                                 std::size_t buffer_bytes) {
+                                                                 std::size_t buffer_bytes,
+                                                                 group::Group* reducers) {
   std::unique_ptr<BucketMemory> memory(new BucketMemory(plan));
-  const auto region = [&](std::size_t bytes) -> base::Result<base::Bytes> {
-    if (bytes == 0) return base::Bytes();
-    GEARSHIFT_ASSIGN_OR_RETURN(auto made, transport::SharedRegion::create(bytes));
-    const base::Bytes view = made->view().first(bytes);
-    memory->regions_.push_back(std::move(made));
-    return view;
-  };
   for (const Bucket& bucket : plan.buckets) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, region(bucket.bytes));
-    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes gradients, region(bucket.gradient_bytes));
+    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->region(bucket.bytes));
     memory->parameters_.push_back(parameters);
-    memory->gradients_.push_back(gradients);
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, region(buffer_bytes));
+  GEARSHIFT_RETURN_IF_ERROR(memory->make_gradients(reducers));
+  GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, memory->region(buffer_bytes));
   return memory;
+}
+
+base::Result<base::Bytes> BucketMemory::region(std::size_t bytes) {
+  if (bytes == 0) return base::Bytes();
+  GEARSHIFT_ASSIGN_OR_RETURN(auto made, transport::SharedRegion::create(bytes));
+  const base::Bytes view = made->view().first(bytes);
+  regions_.push_back(std::move(made));
+  return view;
+}
+
+base::Status BucketMemory::make_gradients(group::Group* reducers) {
+  std::size_t total = 0;
+  for (const Bucket& bucket : plan_.buckets) total += padded(bucket.gradient_bytes);
+  base::Bytes all;
+  if (reducers != nullptr && total > 0) {
+    GEARSHIFT_ASSIGN_OR_RETURN(shared_, collectives::allocate(*reducers, total));
+    all = shared_->view();
+  } else {
+    GEARSHIFT_ASSIGN_OR_RETURN(all, region(total));
+  }
+  std::size_t offset = 0;
+  for (const Bucket& bucket : plan_.buckets) {
+    gradients_.push_back(all.subspan(offset, bucket.gradient_bytes));
+    offset += padded(bucket.gradient_bytes);
+  }
+  return {};
 }
 
 base::Bytes BucketMemory::gradients(std::uint32_t bucket) const {

@@ -5,17 +5,21 @@
 
 #include "gearshift/base/bytes.h"
 #include "gearshift/base/result.h"
+#include "gearshift/collectives/collectives.h"
+#include "gearshift/group/group.h"
 #include "gearshift/strategy/plan.h"
 #include "gearshift/transport/shared_region.h"
 
 namespace gearshift::strategy {
 
-/// The memory of all buckets: parameters, gradients, and the non-trainable state. Zeroed, and of a
-/// kind that processes of one host can map.
+/// The memory of all buckets: parameters, gradients, and the non-trainable state. Zeroed. Ranks of
+/// one host map each other's gradients.
 class BucketMemory {
  public:
+  /// Collective over the group that will reduce the gradients; null when none will.
   static base::Result<std::unique_ptr<BucketMemory>> create(const BucketPlan& plan,
-                                                            std::size_t buffer_bytes);
+                                                            std::size_t buffer_bytes,
+                                                            group::Group* reducers);
 
   base::Bytes parameters(std::uint32_t bucket) const { return parameters_[bucket]; }
   const std::vector<base::Bytes>& all_parameters() const { return parameters_; }
@@ -26,8 +30,12 @@ class BucketMemory {
 
  private:
   explicit BucketMemory(const BucketPlan& plan) : plan_(plan) {}
+  base::Result<base::Bytes> region(std::size_t bytes);
+  base::Status make_gradients(group::Group* reducers);
+
   const BucketPlan& plan_;
   std::vector<std::unique_ptr<transport::SharedRegion>> regions_;
+  std::unique_ptr<collectives::SharedBuffer> shared_;  ///< of all gradients, when they are reduced
   std::vector<base::Bytes> parameters_, gradients_;
   base::Bytes buffers_;
 };

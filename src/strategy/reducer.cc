@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
-#include "gearshift/kernels/reduce.h"
+#include "gearshift/kernels/half.h"
 
 namespace gearshift::strategy {
 namespace {
@@ -100,14 +101,21 @@ base::Status Reducer::exchange_control(const RoundInput& input) {
 }
 
 base::Status Reducer::reduce_bucket(std::uint32_t bucket) {
-  write_counts(bucket);
+  double factor = result_.samples > 0 ? samples_ / result_.samples : 0;
+  if (group_.size() == 1) factor = 1;
+  if (factor == 0) {
+    // A gradient of no samples has no weight, whatever it is (NaN, often), but is still present.
+    const base::Bytes gradients = memory_.gradients(bucket);
+    std::fill(gradients.begin(), gradients.end(), std::byte{0});
+    factor = 1;
+  }
+  write_counts(bucket, 1 / factor);
   if (group_.size() > 1) {
     const Bucket& spec = plan_.buckets[bucket];
-    const double factor = result_.samples > 0 ? samples_ / result_.samples : 0;
-    kernels::scale(spec.dtype, memory_.gradients(bucket), factor);
     collectives::Options options;
     options.algorithm = algorithm_;
     options.label = "all_reduce bucket " + std::to_string(bucket);
+    options.factor = factor;
     GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group_, memory_.gradients_and_counts(bucket),
                                                       spec.dtype, base::ReduceOp::kSum, options));
   }
@@ -129,31 +137,38 @@ base::Bytes count_of(base::Bytes gradients_and_counts, const Bucket& bucket, std
   return gradients_and_counts.subspan(bucket.bytes + entry * width, width);
 }
 
+/// A positive number in a float type; only whether it is zero matters.
+void write_real(base::DType dtype, double value, std::byte* into) {
+  constexpr double kLargestF16 = 65504;
+  const auto single = static_cast<float>(value);
+  switch (dtype) {
+    case base::DType::kF64:
+      std::memcpy(into, &value, sizeof value);
+      return;
+    case base::DType::kF32:
+      std::memcpy(into, &single, sizeof single);
+      return;
+    default: {
+      const std::uint16_t half =
+          dtype == base::DType::kF16
+              ? kernels::f16_from_float(static_cast<float>(std::min(value, kLargestF16)))
+              : kernels::bf16_from_float(single);
+      std::memcpy(into, &half, sizeof half);
+    }
+  }
+}
+
 }  // namespace
 
-void Reducer::write_counts(std::uint32_t bucket) {
+void Reducer::write_counts(std::uint32_t bucket, double value) {
   const Bucket& spec = plan_.buckets[bucket];
+  const std::size_t width = base::size_of(spec.dtype);
+  std::byte present[sizeof(double)] = {};
+  write_real(spec.dtype, value, present);
   for (std::size_t i = 0; i < spec.entries.size(); ++i) {
     const base::Bytes count = count_of(memory_.gradients_and_counts(bucket), spec, i);
     std::fill(count.begin(), count.end(), std::byte{0});
-    if (!closed_[bucket][i]) continue;
-    // One in any of the float types: only zero or not zero is read back.
-    switch (spec.dtype) {
-      case base::DType::kF64: {
-        const double one = 1;
-        std::memcpy(count.data(), &one, sizeof one);
-        break;
-      }
-      case base::DType::kF32: {
-        const float one = 1;
-        std::memcpy(count.data(), &one, sizeof one);
-        break;
-      }
-      default: {
-        const std::uint16_t one = spec.dtype == base::DType::kF16 ? 0x3C00 : 0x3F80;
-        std::memcpy(count.data(), &one, sizeof one);
-      }
-    }
+    if (closed_[bucket][i]) std::memcpy(count.data(), present, width);
   }
 }
 

@@ -34,7 +34,7 @@ struct RoundResult {
 /// The all-reduce strategy's rounds: control values first, then buckets in the plan's order while
 /// backward runs, then the non-trainable state.
 ///
-/// Each gradient is scaled by samples / total samples before it is summed, so that the result is
+/// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
 /// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
 class Reducer {
@@ -59,7 +59,8 @@ class Reducer {
   base::Status exchange_control(const RoundInput& input);
   base::Status reduce_bucket(std::uint32_t bucket);
   base::Status broadcast_buffers();
-  void write_counts(std::uint32_t bucket);
+  /// Behind the gradients, which the all-reduce will multiply: what becomes 1 by that.
+  void write_counts(std::uint32_t bucket, double value);
   void read_counts(std::uint32_t bucket);
 
   group::Group group_;

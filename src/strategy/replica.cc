@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "gearshift/collectives/collectives.h"
 #include "strategy/agreement.h"
@@ -11,6 +12,17 @@ namespace {
 
 bool has_server(const Strategy& strategy) {
   return !std::holds_alternative<AllReduce>(strategy.kind);
+}
+
+/// The all-reduce among the strategy's phases, if there is one.
+std::optional<AllReduce> all_reduce_of(const Strategy& strategy) {
+  if (const auto* all_reduce = std::get_if<AllReduce>(&strategy.kind)) return *all_reduce;
+  const auto* both = std::get_if<StrategySwitch>(&strategy.kind);
+  if (both == nullptr) return std::nullopt;
+  for (const Phase* phase : {&both->then, &both->start}) {
+    if (const auto* all_reduce = std::get_if<AllReduce>(phase)) return *all_reduce;
+  }
+  return std::nullopt;
 }
 
 base::Status check(const Environment& environment, const ReplicaOptions& options) {
@@ -57,20 +69,13 @@ ReplicaImpl::~ReplicaImpl() = default;
 
 base::Status ReplicaImpl::prepare() {
   GEARSHIFT_RETURN_IF_ERROR(checked(check_agreement(control_, description())));
-  GEARSHIFT_ASSIGN_OR_RETURN(memory_, BucketMemory::create(plan_, options_.buffer_bytes));
+  group::Group group = environment_.workers->with_channel(reducer_channel(options_.model));
+  const std::optional<AllReduce> all_reduce = all_reduce_of(options_.strategy);
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      memory_, BucketMemory::create(plan_, options_.buffer_bytes, all_reduce ? &group : nullptr));
   comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm");
-  collectives::Algorithm algorithm = collectives::Algorithm::kAuto;
-  const auto note = [&](const Phase& phase) {
-    if (const auto* all_reduce = std::get_if<AllReduce>(&phase)) algorithm = all_reduce->algorithm;
-  };
-  note(decider_.phase());
-  if (const auto* s = std::get_if<StrategySwitch>(&options_.strategy.kind)) {
-    note(s->start);
-    note(s->then);
-  }
-  reducer_ =
-      std::make_unique<Reducer>(environment_.workers->with_channel(reducer_channel(options_.model)),
-                                plan_, *memory_, *comm_, algorithm);
+  reducer_ = std::make_unique<Reducer>(std::move(group), plan_, *memory_, *comm_,
+                                       all_reduce.value_or(AllReduce{}).algorithm);
   return {};
 }
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from ._control import clip_grad_norm_, join, no_sync, release, samples, stats
 from ._distribute import distribute
-from ._objects import broadcast_object
+from ._objects import broadcast_object, zeros
 from ._sampler import DistributedSampler
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "release",
     "samples",
     "stats",
+    "zeros",
 ]

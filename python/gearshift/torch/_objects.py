@@ -1,4 +1,4 @@
-"""Python objects between workers."""
+"""Objects and memory that workers share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pickle
 from typing import Any
 
 import numpy as np
+import torch
 
 from .. import _session
-from .._collectives import broadcast
+from .._collectives import allocate, broadcast
 
 
 def broadcast_object(obj: Any, root: int = 0) -> Any:
@@ -28,3 +29,15 @@ def broadcast_object(obj: Any, root: int = 0) -> Any:
         data = np.empty(int(size[0]), dtype=np.uint8)
     broadcast(data, root)
     return obj if mine else pickle.loads(data.tobytes())
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A new CPU tensor of zeros in memory that the workers of one host share. Collective.
+
+    :func:`gearshift.all_reduce` works in it, and in contiguous parts of it, without a copy when
+    every worker passes one from the same call. See :func:`gearshift.zeros`.
+    """
+    count = 1
+    for extent in shape:
+        count *= extent
+    return torch.from_numpy(allocate(count * dtype.itemsize)).view(dtype).reshape(shape)

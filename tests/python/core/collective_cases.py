@@ -85,6 +85,32 @@ def all_reduce_large() -> None:
 
 
 @case(WORLDS)
+def all_reduce_in_shared_arrays() -> None:
+    for dtype in DTYPES:
+        for size in (0, 1, 7, 50_003):
+            shared = gs.zeros((size, 2), dtype)
+            assert shared.dtype == dtype
+            assert shared.shape == (size, 2)
+            assert not shared.any()
+            shared[...] = values(gs.rank(), 2 * size, dtype, "sum").reshape(size, 2)
+            wanted = reference(2 * size, dtype, "sum").reshape(size, 2)
+            assert gs.all_reduce(shared) is shared
+            expect(shared, wanted, f"{dtype} {size}")
+            gs.barrier()
+    some = gs.zeros(40_000)
+    some[5:39_000] = gs.rank()  # a part of the array, unaligned to anything
+    gs.all_reduce(some[5:39_000], "max")
+    assert some[5:39_000].tolist() == [gs.world_size() - 1] * 38_995
+    assert not some[:5].any()
+    mixed = gs.zeros(40_000)  # some ranks reduce it, others an array of their own
+    x = np.zeros(40_000, "float32") if gs.rank() % 2 else mixed
+    x[...] = 1
+    expect(gs.all_reduce(x), np.full(40_000, gs.world_size()), "mixed")
+    with pytest.raises(TypeError, match="complex"):
+        gs.zeros(3, complex)
+
+
+@case(WORLDS)
 def all_reduce_of_real_numbers_is_close_and_equal_everywhere() -> None:
     for dtype, tolerance in (("float64", 1e-14), ("float32", 1e-6), ("float16", 8e-3)):
         everyone = [

@@ -355,3 +355,16 @@ def objects_are_broadcast() -> None:
     got = gst.broadcast_object(thing, root)
     assert got["rank"] == root
     assert got["tensor"].tolist() == [root] * 3
+
+
+@case([1, 2, 3])
+def shared_tensors_are_reduced_in_place() -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        x = gst.zeros(300, 70, dtype=dtype)
+        assert x.shape == (300, 70)
+        assert x.dtype == dtype
+        x[3:] = gs.rank() + 1
+        assert gs.all_reduce(x) is x
+        assert x[3:].eq(gs.world_size() * (gs.world_size() + 1) // 2).all()
+        assert not x[:3].any()
+        gs.barrier()

@@ -18,6 +18,7 @@ using base::Status;
 using group::Window;
 
 constexpr std::size_t kLine = 64;
+constexpr std::size_t kTinyBytes = 1024;
 constexpr std::size_t kFlatBytes = 8 * 1024;
 constexpr std::size_t kChunkBytes = 256 * 1024;
 
@@ -41,6 +42,27 @@ Slice slice_of(std::size_t bytes, int n, int r) {
   return {begin, end - begin};
 }
 
+inline void prefetch_to_write(const std::byte* line) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*line));  // what __builtin_prefetch does not emit unasked
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
+/// Copies into memory that another core has read: asks for the lines some way ahead, since a core
+/// gets few of them at a time otherwise.
+void copy_shared(std::byte* to, const std::byte* from, std::size_t bytes) {
+  constexpr std::size_t kStep = 1024;
+  constexpr std::size_t kAhead = 2048;
+  for (std::size_t i = 0; i < bytes; i += kStep) {
+    const std::size_t n = std::min(kStep, bytes - i);
+    const std::size_t end = std::min(bytes, i + kAhead + kStep);
+    for (std::size_t k = i + kAhead; k < end; k += 64) prefetch_to_write(to + k);
+    std::memcpy(to + i, from + i, n);
+  }
+}
+
 /// One all-reduce of this rank.
 class AllReduce {
  public:
@@ -54,7 +76,7 @@ class AllReduce {
         factor_(factor),
         pointers_(static_cast<std::size_t>(operation.size())) {}
 
-  Status run() { return data_.size() <= kFlatBytes ? flat() : large(); }
+  Status run() { return data_.size() <= kTinyBytes ? tiny() : choose(); }
 
  private:
   std::byte* payload(int rank) const { return window_.stage(rank, part_) + kLine; }
@@ -99,40 +121,46 @@ class AllReduce {
     for (std::byte* other : to.subspan(1)) std::memcpy(other, to[0], bytes);
   }
 
-  Status flat() {
+  /// Too small for anything but the shortest way.
+  Status tiny() {
     part_ = window_.next_part();
     announce({});
-    std::memcpy(payload(operation_.rank()), data_.data(), data_.size());
+    copy_in(0);
     GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
     GEARSHIFT_RETURN_IF_ERROR(compare());
-    for (int r = 0; r < operation_.size(); ++r) {
-      pointers_[static_cast<std::size_t>(r)] = r == operation_.rank() ? data_.data() : payload(r);
-    }
-    std::byte* const own = data_.data();
-    combine({&own, 1}, data_.size());
-    return {};
+    return flat();
   }
 
-  Status large() {
+  Status choose() {
     part_ = window_.next_part();
     const Window::Place place = window_.find(data_);
     announce(place);
     if (place.id == 0) copy_in(0);
     GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
     GEARSHIFT_RETURN_IF_ERROR(compare());
-    std::size_t attached = 0;
-    bool together = place.id != 0;
+    int attached = 0;
+    int together = 0;
     for (int r = 0; r < operation_.size(); ++r) {
       const std::uint64_t id = header(r).place.id;
       attached += id != 0 ? 1 : 0;
-      together = together && id == place.id;
+      together += id != 0 && id == place.id ? 1 : 0;
     }
-    if (together) return direct(place.id);
+    if (together == operation_.size()) return direct(place.id);
     if (attached > 0) {  // they did not know that they would have to
       if (place.id != 0) copy_in(0);
       GEARSHIFT_RETURN_IF_ERROR(operation_.meet());
     }
-    return staged();
+    return data_.size() <= kFlatBytes ? flat() : staged();
+  }
+
+  /// All data are in all stages.
+  Status flat() {
+    for (int r = 0; r < operation_.size(); ++r) {
+      pointers_[static_cast<std::size_t>(r)] = r == operation_.rank() ? data_.data() : payload(r);
+    }
+    std::byte* const own = data_.data();
+    combine({&own, 1}, data_.size());
+    return {};
   }
 
   Status direct(std::uint64_t id) {
@@ -152,20 +180,32 @@ class AllReduce {
   Bytes chunk(std::size_t k) const {
     return data_.subspan(k * kChunkBytes, std::min(kChunkBytes, data_.size() - k * kChunkBytes));
   }
+  /// What the others will read of chunk k: all of it but the own slice, or, of little, all of it.
   void copy_in(std::size_t k) const {
-    std::memcpy(payload(operation_.rank()), chunk(k).data(), chunk(k).size());
+    if (data_.size() <= kFlatBytes) {
+      copy_shared(payload(operation_.rank()), data_.data(), data_.size());
+      return;
+    }
+    const Slice mine = slice_of(chunk(k).size(), operation_.size(), operation_.rank());
+    const std::size_t after = mine.begin + mine.size;
+    copy_shared(payload(operation_.rank()), chunk(k).data(), mine.begin);
+    copy_shared(payload(operation_.rank()) + after, chunk(k).data() + after,
+                chunk(k).size() - after);
   }
-  /// Chunk k is in all stages: combines this rank's slice of it, in its own.
+  /// Chunk k is in all stages: combines this rank's slice of it, in place and in its stage.
   void combine_slice(std::size_t k) {
     const Slice mine = slice_of(chunk(k).size(), operation_.size(), operation_.rank());
     for (int r = 0; r < operation_.size(); ++r) {
       pointers_[static_cast<std::size_t>(r)] = payload(r) + mine.begin;
     }
-    std::byte* const own = payload(operation_.rank()) + mine.begin;
-    combine({&own, 1}, mine.size);
+    std::byte* const own = chunk(k).data() + mine.begin;
+    pointers_[static_cast<std::size_t>(operation_.rank())] = own;
+    std::byte* const to[] = {own, payload(operation_.rank()) + mine.begin};
+    combine(to, mine.size);
   }
   void copy_out(std::size_t k) const {
     for (int r = 0; r < operation_.size(); ++r) {
+      if (r == operation_.rank()) continue;
       const Slice theirs = slice_of(chunk(k).size(), operation_.size(), r);
       std::memcpy(chunk(k).data() + theirs.begin, payload(r) + theirs.begin, theirs.size);
     }

@@ -3,8 +3,11 @@
 #include <cstring>
 
 #include "collectives/all_gather/ring.h"
+#include "collectives/all_reduce/hierarchical.h"
+#include "collectives/all_reduce/rabenseifner.h"
 #include "collectives/all_reduce/recursive_doubling.h"
 #include "collectives/all_reduce/ring.h"
+#include "collectives/all_reduce/tree.h"
 #include "collectives/all_to_all/pairwise.h"
 #include "collectives/arguments.h"
 #include "collectives/barrier/dissemination.h"
@@ -14,10 +17,12 @@
 #include "collectives/reduce_scatter/ring.h"
 #include "collectives/ring.h"
 #include "collectives/segments.h"
+#include "collectives/team.h"
 #include "collectives/widen.h"
 #include "collectives/window/all_reduce.h"
 #include "collectives/window/operation.h"
 #include "gearshift/collectives/cost.h"
+#include "gearshift/collectives/survey.h"
 #include "gearshift/kernels/reduce.h"
 
 namespace gearshift::collectives {
@@ -36,29 +41,56 @@ void copy(base::ConstBytes from, base::Bytes into) {
   std::memmove(into.data(), from.data(), from.size());
 }
 
+/// Nothing is asked of the network where nothing is to be sent.
+base::Result<std::shared_ptr<const group::Topology>> topology_of(group::Group& group,
+                                                                 base::ConstBytes data) {
+  if (data.empty() && !group.topology()) {
+    return std::make_shared<const group::Topology>(group::Topology::one_host(group.size()));
+  }
+  return collectives::topology_of(group);
+}
+
 /// With one rank, or no elements, every operation is complete once its sequence number is taken.
 bool trivial(const Operation& operation, base::ConstBytes data) {
   return operation.size() == 1 || data.empty();
 }
 
-Status run_all_reduce(Operation& operation, base::Bytes data, DType dtype, ReduceOp op,
-                      Algorithm algorithm) {
-  if (algorithm == Algorithm::kRecursiveDoubling) {
-    return recursive_doubling_all_reduce(operation, data, dtype, op);
+/// All ranks, in the topology's order.
+Team everybody(const Operation& operation, const group::Topology& topology) {
+  return {topology.order(), topology.position(operation.rank())};
+}
+
+Status run_all_reduce(Operation& operation, const group::Topology& topology, base::Bytes data,
+                      DType dtype, ReduceOp op, Algorithm algorithm) {
+  const Team team = everybody(operation, topology);
+  switch (algorithm) {
+    case Algorithm::kRecursiveDoubling:
+      return recursive_doubling_all_reduce(operation, team, data, dtype, op);
+    case Algorithm::kRabenseifner:
+      return rabenseifner_all_reduce(operation, team, data, dtype, op);
+    case Algorithm::kTree:
+      return tree_all_reduce(operation, team, data, dtype, op);
+    case Algorithm::kHierarchical:
+      return hierarchical_all_reduce(operation, topology, data, dtype, op);
+    case Algorithm::kAuto:
+    case Algorithm::kRing:
+    case Algorithm::kWindow:
+      break;
   }
-  return ring_all_reduce(operation, data, dtype, op);
+  return ring_all_reduce(operation, team, data, dtype, op);
 }
 
 /// Through messages: over any transport, and phantoms, too.
 Status message_all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
                           const Options& options) {
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const Algorithm algorithm = options.algorithm == Algorithm::kAuto
-                                  ? fastest(data.size(), group.size(), LinkModel{})
+                                  ? fastest(data.size(), Network(*topology)).algorithm
                                   : options.algorithm;
   Operation operation(group, "all_reduce", to_string(algorithm), options);
   if (options.factor != 1 && base::is_floating(dtype)) kernels::scale(dtype, data, options.factor);
   if (trivial(operation, data)) return {};
-  return run_all_reduce(operation, data, dtype, op, algorithm);
+  return run_all_reduce(operation, *topology, data, dtype, op, algorithm);
 }
 
 /// The window that an operation on `data` is to use; null: it goes by messages.
@@ -96,31 +128,37 @@ Status all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp o
 Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DType dtype,
                       ReduceOp op, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_part(group, data, out, dtype));
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   Operation operation(group, "reduce_scatter", "ring", options);
   if (trivial(operation, data)) {
     copy(data, out);
     return {};
   }
-  if (!widens(dtype, op)) return ring_reduce_scatter(operation, data, out, dtype, op);
+  const Team team = everybody(operation, *topology);
+  if (!widens(dtype, op)) return ring_reduce_scatter(operation, team, data, out, dtype, op);
   base::Buffer wide = widen(dtype, data);
   const base::Bytes wide_out =
       part(wide.view(), base::size_of(DType::kI64), operation.size(), operation.rank());
-  GEARSHIFT_RETURN_IF_ERROR(ring_reduce_scatter(operation, wide.view(), wide_out, DType::kI64, op));
+  GEARSHIFT_RETURN_IF_ERROR(
+      ring_reduce_scatter(operation, team, wide.view(), wide_out, DType::kI64, op));
   narrow(dtype, wide_out, out);
   return {};
 }
 
 Status all_gather(group::Group& group, base::Bytes data, DType dtype, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_gather", data, dtype));
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   Operation operation(group, "all_gather", "ring", options);
   if (trivial(operation, data)) return {};
   const std::size_t unit = base::size_of(dtype);
-  return ring_all_gather(operation, equal_parts(data, unit, operation.size()), unit);
+  return ring_all_gather(operation, everybody(operation, *topology),
+                         equal_parts(data, unit, operation.size()), unit);
 }
 
 Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std::size_t>& sizes,
                     const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_sizes(group, data, sizes));
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   Operation operation(group, "all_gather_v", "ring", options);
   if (trivial(operation, data)) return {};
   std::vector<base::Bytes> parts;
@@ -130,12 +168,14 @@ Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std
     parts.push_back(base::slice(data, offset, size));
     offset += size;
   }
-  return ring_all_gather(operation, parts, 1);
+  return ring_all_gather(operation, everybody(operation, *topology), parts, 1);
 }
 
 Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_rank(group, "broadcast", root));
-  const bool chain = broadcast_prefers_chain(data.size(), group.size(), LinkModel{});
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
+  const bool chain =
+      broadcast_prefers_chain(data.size(), group.size(), topology->slowest_in_ring());
   Operation operation(group, "broadcast", chain ? "chain" : "tree", options);
   if (trivial(operation, data)) return {};
   return chain ? chain_broadcast(operation, data, root.value)

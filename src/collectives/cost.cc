@@ -1,31 +1,133 @@
 #include "gearshift/collectives/cost.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdio>
 
+#include "collectives/all_reduce/tree.h"
 #include "collectives/segments.h"
 
 namespace gearshift::collectives {
 namespace {
 
-constexpr std::array kCandidates = {Algorithm::kRecursiveDoubling, Algorithm::kRing};
+/// The first of equally fast ones wins: the simpler before the more elaborate.
+constexpr std::array kCandidates = {Algorithm::kRecursiveDoubling, Algorithm::kRing,
+                                    Algorithm::kRabenseifner, Algorithm::kTree,
+                                    Algorithm::kHierarchical};
+
+/// Whether it is an algorithm of its own there: with one rank per host, or one host, the
+/// hierarchical one is another one in disguise.
+bool is_candidate(Algorithm algorithm, const Network& n) {
+  return algorithm != Algorithm::kHierarchical || (n.hosts > 1 && n.largest_host > 1);
+}
+
+/// A message that is combined while it comes, but for its last segment.
+double combined(double bytes, const group::LinkSpeed& link, double gamma) {
+  const double segment = std::min<double>(bytes, kSegmentBytes);
+  return link.latency + bytes * std::max(link.seconds_per_byte, gamma) +
+         segment * std::min(link.seconds_per_byte, gamma);
+}
+
+/// What several ranks of a host send at the same time over its link.
+group::LinkSpeed shared(const group::LinkSpeed& link, int senders) {
+  return {link.latency, link.seconds_per_byte * senders};
+}
+
+/// The link of partners at a distance of `distance` positions, when all exchange at once.
+group::LinkSpeed partners(const Network& n, int distance) {
+  if (n.hosts == 1) return n.local;
+  const int m = n.largest_host;
+  const bool aligned =
+      m == n.smallest_host && std::has_single_bit(static_cast<unsigned>(m)) && distance < m;
+  return aligned ? n.local : shared(n.remote, std::min(distance, m));
+}
+
+struct Exchanges {
+  int power = 1;       ///< ranks that play
+  double folds = 0;    ///< 1 if others fold
+};
+Exchanges exchanges_among(int ranks) {
+  const auto n = static_cast<unsigned>(ranks);
+  return {static_cast<int>(std::bit_floor(n)), std::has_single_bit(n) ? 0.0 : 1.0};
+}
+
+/// Whole arrays come in before an algorithm for a power of two, and the result goes back.
+double folding(double bytes, const Network& n) {
+  const group::LinkSpeed link = partners(n, 1);
+  return combined(bytes, link, n.reduce_seconds_per_byte) + link.seconds(bytes);
+}
 
 /// 2(N-1) messages of B/N; half of them are combined.
-double predict_ring(double bytes, int ranks, const LinkModel& link) {
-  const double steps = ranks - 1;
-  const double part = bytes / ranks;
-  return steps *
-         (2 * (link.latency + part * link.seconds_per_byte) + part * link.reduce_seconds_per_byte);
+double predict_ring(double bytes, const Network& n) {
+  const double part = bytes / n.ranks;
+  const double gamma = n.reduce_seconds_per_byte;
+  const auto step = [&](const group::LinkSpeed& link) {
+    return combined(part, link, gamma) + link.seconds(part);
+  };
+  double slowest = n.hosts > 1 ? step(n.ring) : 0;
+  if (n.largest_host > 1) slowest = std::max(slowest, step(n.local));
+  return (n.ranks - 1) * slowest;
 }
 
 /// log2 P messages of B, all of them combined; folding adds two messages, one of them combined.
-double predict_recursive_doubling(double bytes, int ranks, const LinkModel& link) {
-  const auto n = static_cast<unsigned>(ranks);
-  const double exchanges = std::bit_width(n) - 1;
-  const double folds = std::has_single_bit(n) ? 0 : 1;
-  return (exchanges + 2 * folds) * (link.latency + bytes * link.seconds_per_byte) +
-         (exchanges + folds) * bytes * link.reduce_seconds_per_byte;
+double predict_recursive_doubling(double bytes, const Network& n) {
+  const Exchanges game = exchanges_among(n.ranks);
+  double seconds = game.folds > 0 ? folding(bytes, n) : 0;
+  for (int distance = 1; distance < game.power; distance *= 2) {
+    seconds += combined(bytes, partners(n, distance), n.reduce_seconds_per_byte);
+  }
+  return seconds;
+}
+
+/// B/2, B/4, … there and back; those on the way there are combined.
+double predict_rabenseifner(double bytes, const Network& n) {
+  const Exchanges game = exchanges_among(n.ranks);
+  double seconds = game.folds > 0 ? folding(bytes, n) : 0;
+  double part = bytes;
+  for (int distance = 1; distance < game.power; distance *= 2) {
+    part /= 2;
+    const group::LinkSpeed link = partners(n, distance);
+    seconds += combined(part, link, n.reduce_seconds_per_byte) + link.seconds(part);
+  }
+  return seconds;
+}
+
+/// Two trees, pipelined without overlap: see two_trees.h for the number of steps. Of a host's
+/// ranks, two have neighbours on other hosts.
+double predict_tree(double bytes, const Network& n) {
+  const auto packets = static_cast<double>(tree_packets(static_cast<std::size_t>(bytes)));
+  const double depth = std::bit_width(static_cast<unsigned>(n.ranks - 1));
+  const double steps = 2.5 * packets + 4 * depth;
+  const group::LinkSpeed link =
+      n.hosts > 1 ? shared(n.remote, std::min(2, n.largest_host)) : n.local;
+  const double packet = bytes / packets;
+  return steps * (link.seconds(packet) + packet * n.reduce_seconds_per_byte / 2);
+}
+
+double doubling_between_hosts(double slice, const Network& n) {
+  const group::LinkSpeed link = shared(n.remote, n.smallest_host);
+  const Exchanges game = exchanges_among(n.hosts);
+  const double exchanges = std::bit_width(static_cast<unsigned>(game.power)) - 1;
+  return (exchanges + game.folds) * combined(slice, link, n.reduce_seconds_per_byte) +
+         game.folds * link.seconds(slice);
+}
+
+double ring_between_hosts(double slice, const Network& n) {
+  const group::LinkSpeed link = shared(n.ring, n.smallest_host);
+  const double part = slice / n.hosts;
+  return (n.hosts - 1) * (combined(part, link, n.reduce_seconds_per_byte) + link.seconds(part));
+}
+
+/// Slices within the hosts, there and back, and the faster of two ways between them.
+double predict_hierarchical(double bytes, const Network& n) {
+  const double slice = bytes / n.smallest_host;
+  const double within =
+      combined(slice, n.local, n.reduce_seconds_per_byte) + n.local.seconds(slice);
+  const double between = doubles_between_hosts(static_cast<std::size_t>(slice), n)
+                             ? doubling_between_hosts(slice, n)
+                             : ring_between_hosts(slice, n);
+  return (n.largest_host - 1) * within + (n.hosts > 1 ? between : 0);
 }
 
 std::string microseconds(double seconds) {
@@ -36,68 +138,84 @@ std::string microseconds(double seconds) {
 
 }  // namespace
 
-std::string_view to_string(Algorithm algorithm) {
-  switch (algorithm) {
-    case Algorithm::kAuto:
-      return "auto";
-    case Algorithm::kRing:
-      return "ring";
-    case Algorithm::kRecursiveDoubling:
-      return "recursive_doubling";
-    case Algorithm::kWindow:
-      return "window";
-  }
-  return "unknown";
+Network::Network(const group::Topology& topology)
+    : ranks(topology.size()),
+      hosts(topology.hosts()),
+      largest_host(topology.largest_host()),
+      smallest_host(topology.smallest_host()),
+      local(topology.speeds().local),
+      remote(topology.slowest_remote()),
+      ring(topology.slowest_in_ring()),
+      reduce_seconds_per_byte(topology.speeds().reduce_seconds_per_byte) {}
+
+Network Network::uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte) {
+  Network n;
+  n.ranks = n.hosts = ranks;
+  n.local = n.remote = n.ring = link;
+  n.reduce_seconds_per_byte = reduce_seconds_per_byte;
+  return n;
 }
 
-std::optional<Algorithm> algorithm_from_string(std::string_view name) {
-  if (name == "auto") return Algorithm::kAuto;
-  if (name == "ring") return Algorithm::kRing;
-  if (name == "recursive_doubling") return Algorithm::kRecursiveDoubling;
-  if (name == "window") return Algorithm::kWindow;
-  return std::nullopt;
-}
-
-double predict(Algorithm algorithm, std::size_t bytes, int ranks, const LinkModel& link) {
-  if (ranks < 2 || bytes == 0) return 0;
+double predict(Algorithm algorithm, std::size_t bytes, const Network& network) {
+  if (network.ranks < 2 || bytes == 0) return 0;
   const auto b = static_cast<double>(bytes);
   switch (algorithm) {
     case Algorithm::kRing:
-      return predict_ring(b, ranks, link);
+      return predict_ring(b, network);
     case Algorithm::kRecursiveDoubling:
-      return predict_recursive_doubling(b, ranks, link);
-    case Algorithm::kWindow:  // not a matter of messages
+      return predict_recursive_doubling(b, network);
+    case Algorithm::kRabenseifner:
+      return predict_rabenseifner(b, network);
+    case Algorithm::kTree:
+      return predict_tree(b, network);
+    case Algorithm::kHierarchical:
+      return predict_hierarchical(b, network);
     case Algorithm::kAuto:
+    case Algorithm::kWindow:  // not a matter of messages
       break;
   }
-  return predict(fastest(bytes, ranks, link), bytes, ranks, link);
+  return fastest(bytes, network).seconds;
 }
 
-Algorithm fastest(std::size_t bytes, int ranks, const LinkModel& link) {
-  Algorithm best = kCandidates[0];
-  for (Algorithm candidate : kCandidates) {
-    if (predict(candidate, bytes, ranks, link) < predict(best, bytes, ranks, link)) {
-      best = candidate;
-    }
+Candidate fastest(std::size_t bytes, const Network& network, std::span<const Candidate> others) {
+  Candidate best{kCandidates[0], predict(kCandidates[0], bytes, network)};
+  for (const Algorithm algorithm : kCandidates) {
+    if (!is_candidate(algorithm, network)) continue;
+    const double seconds = predict(algorithm, bytes, network);
+    if (seconds < best.seconds) best = {algorithm, seconds};
+  }
+  for (const Candidate& other : others) {
+    if (other.seconds <= best.seconds) best = other;
   }
   return best;
 }
 
-Choice choose(std::size_t bytes, int ranks, const LinkModel& link) {
-  Choice choice;
-  choice.algorithm = fastest(bytes, ranks, link);
-  choice.predicted_seconds = predict(choice.algorithm, bytes, ranks, link);
-  choice.reason = std::to_string(bytes) + " bytes over " + std::to_string(ranks) + " ranks: ";
-  for (Algorithm candidate : kCandidates) {
-    if (candidate != kCandidates[0]) choice.reason += ", ";
-    choice.reason += std::string(to_string(candidate)) + " " +
-                     microseconds(predict(candidate, bytes, ranks, link));
+Choice choose(std::size_t bytes, const Network& network, std::span<const Candidate> others) {
+  const Candidate best = fastest(bytes, network, others);
+  Choice choice{.algorithm = best.algorithm,
+                .predicted_seconds = best.seconds,
+                .candidates = {others.begin(), others.end()}};
+  for (const Algorithm algorithm : kCandidates) {
+    if (!is_candidate(algorithm, network)) continue;
+    choice.candidates.push_back({algorithm, predict(algorithm, bytes, network)});
+  }
+  choice.reason = std::to_string(bytes) + " bytes over " + std::to_string(network.ranks) +
+                  " ranks on " + std::to_string(network.hosts) +
+                  (network.hosts == 1 ? " host: " : " hosts: ");
+  for (const Candidate& c : choice.candidates) {
+    if (&c != &choice.candidates[0]) choice.reason += ", ";
+    choice.reason += std::string(to_string(c.algorithm)) + " " + microseconds(c.seconds);
   }
   choice.reason += "; chosen: " + std::string(to_string(choice.algorithm));
   return choice;
 }
 
-bool broadcast_prefers_chain(std::size_t bytes, int ranks, const LinkModel& link) {
+bool doubles_between_hosts(std::size_t slice_bytes, const Network& network) {
+  const auto slice = static_cast<double>(slice_bytes);
+  return doubling_between_hosts(slice, network) <= ring_between_hosts(slice, network);
+}
+
+bool broadcast_prefers_chain(std::size_t bytes, int ranks, const group::LinkSpeed& link) {
   if (ranks < 3) return true;
   const auto segments = static_cast<double>(segments_for(bytes));
   const double transfer = static_cast<double>(bytes) * link.seconds_per_byte;

@@ -3,34 +3,38 @@
 #include "collectives/segments.h"
 
 namespace gearshift::collectives {
+namespace {
 
-void append_ring_reduce_scatter(const Operation& operation, base::Bytes data, base::Bytes out,
-                                Schedule& schedule) {
-  const int n = operation.size();
-  const int r = operation.rank();
-  for (int s = 0; s < n - 1; ++s) {
-    const bool last = s == n - 2;
-    const base::Bytes own = part(data, schedule.unit, n, modulo(r - 2 - s, n));
-    schedule.steps.push_back({.to = modulo(r + 1, n),
-                              .send = part(data, schedule.unit, n, modulo(r - 1 - s, n)),
-                              .from = modulo(r - 1, n),
+base::Bytes at(const std::vector<base::Bytes>& parts, int position) {
+  return parts[static_cast<std::size_t>(modulo(position, static_cast<int>(parts.size())))];
+}
+
+}  // namespace
+
+void append_ring_reduce_scatter(const Team& team, const std::vector<base::Bytes>& parts,
+                                base::Bytes out, bool ends_mean, Schedule& schedule) {
+  const int i = team.self;
+  for (int s = 0; s < team.size() - 1; ++s) {
+    const bool last = s == team.size() - 2;
+    const base::Bytes own = at(parts, i - 2 - s);
+    schedule.steps.push_back({.to = team.rank(i + 1),
+                              .send = at(parts, i - 1 - s),
+                              .from = team.rank(i - 1),
                               .into = last ? out : own,
                               .combine = Combine::kReceivedFirst,
                               .own = own,
-                              .ends_mean = last});
+                              .ends_mean = last && ends_mean});
   }
 }
 
-void append_ring_all_gather(const Operation& operation, const std::vector<base::Bytes>& parts,
+void append_ring_all_gather(const Team& team, const std::vector<base::Bytes>& parts,
                             Schedule& schedule) {
-  const int n = operation.size();
-  const int r = operation.rank();
-  const auto at = [&](int p) { return parts[static_cast<std::size_t>(modulo(p, n))]; };
-  for (int s = 0; s < n - 1; ++s) {
-    schedule.steps.push_back({.to = modulo(r + 1, n),
-                              .send = at(r - s),
-                              .from = modulo(r - 1, n),
-                              .into = at(r - 1 - s)});
+  const int i = team.self;
+  for (int s = 0; s < team.size() - 1; ++s) {
+    schedule.steps.push_back({.to = team.rank(i + 1),
+                              .send = at(parts, i - s),
+                              .from = team.rank(i - 1),
+                              .into = at(parts, i - 1 - s)});
   }
 }
 
@@ -39,6 +43,13 @@ std::vector<base::Bytes> equal_parts(base::Bytes data, std::size_t unit, int par
   views.reserve(static_cast<std::size_t>(parts));
   for (int p = 0; p < parts; ++p) views.push_back(part(data, unit, parts, p));
   return views;
+}
+
+std::vector<base::Bytes> by_position(const Team& team, const std::vector<base::Bytes>& parts) {
+  std::vector<base::Bytes> sorted;
+  sorted.reserve(parts.size());
+  for (const int rank : team.ranks) sorted.push_back(parts[static_cast<std::size_t>(rank)]);
+  return sorted;
 }
 
 }  // namespace gearshift::collectives

@@ -39,7 +39,9 @@ struct Step {
 /// combined, but never more than one step ahead, hence the rules:
 ///  - a step may send what any earlier step received or combined;
 ///  - a combining step may write what it, or any earlier step, sends;
-///  - a replacing step may write what any earlier step sends.
+///  - a replacing step may write what any earlier step sends;
+///  - of the step before, this is true segment by segment: where a step cuts the same memory
+///    differently than the one before, `append_fence` comes between them.
 struct Schedule {
   std::vector<Step> steps{};
   std::size_t segments = 1;
@@ -51,6 +53,12 @@ struct Schedule {
 
   std::size_t items() const { return steps.size() * segments; }
 };
+
+/// Everything before a fence is complete, on this rank, before anything behind it starts: an empty
+/// step, since messages are under way at most one step ahead. Without segments every step is one.
+inline void append_fence(Schedule& schedule) {
+  if (schedule.segments > 1) schedule.steps.push_back({});
+}
 
 /// Runs the schedule. Every rank must have the same number of steps and segments. When it returns,
 /// successful or not, nothing touches the schedule's memory any more.

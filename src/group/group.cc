@@ -14,7 +14,9 @@ Group::Group(std::shared_ptr<Context> context, base::Rank rank,
 }
 
 Group Group::with_channel(std::uint16_t channel) const {
-  return {context_, rank_, links_, channel};
+  Group copy(context_, rank_, links_, channel);
+  copy.topology_ = topology_;
+  return copy;
 }
 
 Group Group::subgroup(const std::vector<base::Rank>& ranks, std::uint16_t channel) const {
@@ -24,7 +26,14 @@ Group Group::subgroup(const std::vector<base::Rank>& ranks, std::uint16_t channe
   std::vector<std::shared_ptr<transport::Connection>> links;
   links.reserve(ranks.size());
   for (const base::Rank r : ranks) links.push_back(links_[static_cast<std::size_t>(r.value)]);
-  return {context_, base::Rank(static_cast<int>(own - ranks.begin())), std::move(links), channel};
+  Group part(context_, base::Rank(static_cast<int>(own - ranks.begin())), std::move(links),
+             channel);
+  if (topology_) {
+    std::vector<int> members;
+    for (const base::Rank r : ranks) members.push_back(r.value);
+    part.topology_ = std::make_shared<const Topology>(topology_->subset(members));
+  }
+  return part;
 }
 
 bool Group::shares_memory() const {

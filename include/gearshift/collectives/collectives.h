@@ -18,9 +18,19 @@ namespace gearshift::collectives {
 /// Algorithms of all-reduce. `kAuto` takes the window where all ranks run on one host, and asks the
 /// cost model elsewhere (see cost.h). `kWindow` reduces through shared memory, without messages:
 /// kUnsupported where ranks cannot map each other's memory.
-enum class Algorithm : unsigned char { kAuto, kRing, kRecursiveDoubling, kWindow };
+enum class Algorithm : unsigned char {
+  kAuto,
+  kRing,
+  kRecursiveDoubling,
+  kRabenseifner,
+  kTree,
+  kHierarchical,
+  kWindow
+};
 std::string_view to_string(Algorithm algorithm);
 std::optional<Algorithm> algorithm_from_string(std::string_view name);
+/// All names that `algorithm_from_string` knows, "auto" first.
+std::vector<std::string_view> algorithm_names();
 
 struct Options {
   Algorithm algorithm = Algorithm::kAuto;

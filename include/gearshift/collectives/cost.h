@@ -1,35 +1,68 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
+#include "gearshift/group/topology.h"
 
 namespace gearshift::collectives {
 
-/// The α–β–γ model: a message of n bytes takes latency + n · seconds_per_byte; combining n bytes
-/// takes n · reduce_seconds_per_byte.
-struct LinkModel {
-  double latency = 20e-6;
-  double seconds_per_byte = 1.0 / 1.2e9;
-  double reduce_seconds_per_byte = 1.0 / 8e9;
+/// What predictions need to know of a network: the α–β–γ model with two kinds of links, those
+/// within hosts and those between them. What the ranks of a host send out of it at the same time
+/// shares the host's link.
+struct Network {
+  explicit Network(const group::Topology& topology);
+  /// Ranks on hosts of their own, with equal links.
+  static Network uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte);
+
+  int ranks = 1;
+  int hosts = 1;
+  int largest_host = 1;   ///< ranks on it
+  int smallest_host = 1;  ///< ranks on it
+  group::LinkSpeed local{};
+  group::LinkSpeed remote{};  ///< the slowest between any two hosts
+  group::LinkSpeed ring{};    ///< the slowest between neighbours of the ring of hosts
+  double reduce_seconds_per_byte = 0;
+
+ private:
+  Network() = default;
+};
+
+/// An algorithm and the time that it is predicted to take.
+struct Candidate {
+  Algorithm algorithm = Algorithm::kRing;
+  double seconds = 0;
 };
 
 struct Choice {
   Algorithm algorithm = Algorithm::kRing;
   double predicted_seconds = 0;
-  std::string reason;  ///< one line for `explain`: the candidates with their predicted times
+  std::vector<Candidate> candidates{};  ///< all that were considered
+  std::string reason{};  ///< one line for `explain`: the candidates with their predicted times
 };
 
-/// Predicted time of an all-reduce of `bytes` over `ranks`; kAuto: that of the fastest algorithm.
-double predict(Algorithm algorithm, std::size_t bytes, int ranks, const LinkModel& link);
-/// The fastest algorithm by the model, without an explanation: allocates nothing.
-Algorithm fastest(std::size_t bytes, int ranks, const LinkModel& link);
-/// The fastest algorithm by the model. Deterministic: equal inputs choose equally on all ranks.
-Choice choose(std::size_t bytes, int ranks, const LinkModel& link);
+/// Predicted time of an all-reduce of `bytes`; kAuto (and kWindow,
+/// which sends nothing): that of the fastest algorithm. Each formula
+/// is that of the algorithm's header: steps in sequence, each as long as its slowest message, with
+/// combining overlapped where the algorithm cuts its messages into segments.
+double predict(Algorithm algorithm, std::size_t bytes, const Network& network);
+
+/// The fastest algorithm by the model, without an explanation: allocates nothing. `others` are
+/// candidates whose time the caller knows; the first of the fastest wins, theirs before ours.
+/// Deterministic: equal inputs choose equally on all ranks.
+Candidate fastest(std::size_t bytes, const Network& network,
+                  std::span<const Candidate> others = {});
+/// The same with an explanation.
+Choice choose(std::size_t bytes, const Network& network, std::span<const Candidate> others = {});
+
+/// Whether the hierarchical all-reduce sends slices of `slice_bytes` between hosts by recursive
+/// doubling rather than round the ring of hosts.
+bool doubles_between_hosts(std::size_t slice_bytes, const Network& network);
 
 /// Whether a broadcast is faster along a pipelined chain than down a binomial tree.
-bool broadcast_prefers_chain(std::size_t bytes, int ranks, const LinkModel& link);
+bool broadcast_prefers_chain(std::size_t bytes, int ranks, const group::LinkSpeed& link);
 
 }  // namespace gearshift::collectives

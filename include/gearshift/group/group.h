@@ -10,6 +10,7 @@
 #include "gearshift/base/ids.h"
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
+#include "gearshift/group/topology.h"
 #include "gearshift/transport/connection.h"
 #include "gearshift/transport/router.h"
 #include "gearshift/transport/transport.h"
@@ -135,6 +136,13 @@ class Group {
     window_opened_ = true;
   }
 
+  /// What is known of hosts and links; null before a survey (see collectives/survey.h). Copies on
+  /// other channels and subgroups know what this group knows when they are made. Equal on all
+  /// ranks: it decides what they send to whom.
+  const std::shared_ptr<const Topology>& topology() const { return topology_; }
+  /// Not while a collective runs on this object.
+  void set_topology(std::shared_ptr<const Topology> topology) { topology_ = std::move(topology); }
+
   /// The same ranks on a channel of its own, for operations that interleave with this group's.
   /// Channels below kFirstService; each may be handed out once per member set.
   Group with_channel(std::uint16_t channel) const;
@@ -153,6 +161,7 @@ class Group {
   base::Rank rank_;
   std::vector<std::shared_ptr<transport::Connection>> links_;
   std::uint16_t channel_;
+  std::shared_ptr<const Topology> topology_;
   std::uint32_t sequence_ = 0;
   std::shared_ptr<Window> window_;
   bool window_opened_ = false;  ///< or found impossible

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "collectives/operation.h"
+#include "collectives/team.h"
 #include "gearshift/base/bytes.h"
 
 namespace gearshift::collectives {
@@ -17,8 +18,9 @@ namespace gearshift::collectives {
 ///   memory    none
 /// Source: R. Thakur, R. Rabenseifner, W. Gropp, IJHPCA 19(1), 2005, section 4.1.
 ///
-/// `parts` are the places of the ranks' parts, `unit` the bytes of an element.
-base::Status ring_all_gather(Operation& operation, const std::vector<base::Bytes>& parts,
-                             std::size_t unit);
+/// `parts[r]` is the place of rank r's part, `unit` the bytes of an element. |r+1| is the part of the
+/// next rank in the team.
+base::Status ring_all_gather(Operation& operation, const Team& team,
+                             const std::vector<base::Bytes>& parts, std::size_t unit);
 
 }  // namespace gearshift::collectives

@@ -6,11 +6,12 @@
 
 namespace gearshift::collectives {
 
-base::Status ring_reduce_scatter(Operation& operation, base::Bytes data, base::Bytes out,
-                                 base::DType dtype, base::ReduceOp op) {
+base::Status ring_reduce_scatter(Operation& operation, const Team& team, base::Bytes data,
+                                 base::Bytes out, base::DType dtype, base::ReduceOp op) {
   Schedule schedule{.unit = base::size_of(dtype), .dtype = dtype, .op = op};
-  schedule.segments = segments_for(part(data, schedule.unit, operation.size(), 0).size());
-  append_ring_reduce_scatter(operation, data, out, schedule);
+  const auto parts = equal_parts(data, schedule.unit, team.size());
+  schedule.segments = segments_for(parts[0].size());
+  append_ring_reduce_scatter(team, by_position(team, parts), out, true, schedule);
   return run(operation, schedule);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "collectives/operation.h"
+#include "collectives/team.h"
 #include "gearshift/base/bytes.h"
 #include "gearshift/base/dtype.h"
 
@@ -15,7 +16,9 @@ namespace gearshift::collectives {
 ///   combines  B - |r-1| bytes
 ///   memory    min(kWindow, S) segments
 /// Source: P. Patarasuk, X. Yuan, JPDC 69(2), 2009.
-base::Status ring_reduce_scatter(Operation& operation, base::Bytes data, base::Bytes out,
-                                 base::DType dtype, base::ReduceOp op);
+///
+/// |r-1|, |r| are the parts of this rank and of the one before it in the team; part r is rank r's.
+base::Status ring_reduce_scatter(Operation& operation, const Team& team, base::Bytes data,
+                                 base::Bytes out, base::DType dtype, base::ReduceOp op);
 
 }  // namespace gearshift::collectives

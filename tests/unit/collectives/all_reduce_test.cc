@@ -69,7 +69,7 @@ TEST_P(AllReduce, EqualsTheReferenceForAllTypesOpsAndSizes) {
   for (const DType dtype : kAllTypes) {
     for (const ReduceOp op : kAllOps) {
       for (const std::size_t count : {0, 1, 7, 1000}) {
-        for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
+        for (const Algorithm algorithm : kAllAlgorithms) {
           check_all_reduce(world, {dtype, op, count, algorithm, 0});
           check_all_reduce(world, {dtype, op, count, algorithm, 1});
         }
@@ -81,11 +81,43 @@ TEST_P(AllReduce, EqualsTheReferenceForAllTypesOpsAndSizes) {
 
 TEST_P(AllReduce, EqualsTheReferenceForManySegments) {
   World world = make_world();
-  for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
+  for (const Algorithm algorithm : kAllAlgorithms) {
     check_all_reduce(world, {DType::kF32, ReduceOp::kSum, 1'000'003, algorithm, 1});
     check_all_reduce(world, {DType::kF64, ReduceOp::kMean, 1'000'003, algorithm, 0});
     check_all_reduce(world, {DType::kBF16, ReduceOp::kMean, 1'000'003, algorithm, 1});
     check_all_reduce(world, {DType::kI8, ReduceOp::kMean, 1'000'003, algorithm, 1});
+  }
+}
+
+TEST_P(AllReduce, EqualsTheReferenceHoweverRanksArePlaced) {
+  World world = make_world();
+  for (const auto& placement : placements(size())) {
+    SCOPED_TRACE(::testing::PrintToString(placement));
+    world.place(placement);
+    for (const Algorithm algorithm : kAllAlgorithms) {
+      for (const std::size_t count : {1, 3, 1000}) {
+        check_all_reduce(world, {DType::kF32, ReduceOp::kMean, count, algorithm, 1});
+        check_all_reduce(world, {DType::kI32, ReduceOp::kSum, count, algorithm, 0});
+        check_all_reduce(world, {DType::kU8, ReduceOp::kMean, count, algorithm, 0});
+      }
+      check_all_reduce(world, {DType::kF16, ReduceOp::kMax, 300'007, algorithm, 0});
+      if (HasFailure()) return;
+    }
+  }
+}
+
+/// Links so slow that slices go round the ring of hosts, however small.
+TEST_P(AllReduce, EqualsTheReferenceWhenSlicesGoRound) {
+  World world = make_world();
+  group::LinkSpeeds speeds;
+  speeds.remote = {.latency = 0, .seconds_per_byte = 1};
+  for (const auto& placement : placements(size())) {
+    SCOPED_TRACE(::testing::PrintToString(placement));
+    world.place(placement, speeds);
+    for (const std::size_t count : {1, 3, 1000, 700'001}) {
+      check_all_reduce(world, {DType::kF32, ReduceOp::kMean, count, Algorithm::kHierarchical, 1});
+    }
+    if (HasFailure()) return;
   }
 }
 

@@ -2,52 +2,111 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
-namespace gearshift::collectives {
+#include "gearshift/collectives/survey.h"
+#include "world.h"
+
+namespace gearshift::collectives::testing {
 namespace {
 
-constexpr LinkModel kLink{
-    .latency = 1e-5, .seconds_per_byte = 1e-9, .reduce_seconds_per_byte = 1e-10};
+constexpr group::LinkSpeed kLink{.latency = 1e-5, .seconds_per_byte = 1e-9};
+constexpr double kGamma = 1e-10;
+
+Network uniform(int ranks) { return Network::uniform(ranks, kLink, kGamma); }
+
+/// Hosts with 10 µs and 1 GB/s between their ranks, 50 µs and 100 MB/s to others.
+Network hosts(int count, int ranks_each) {
+  std::vector<int> host_of;
+  for (int r = 0; r < count * ranks_each; ++r) host_of.push_back(r / ranks_each);
+  return Network(group::Topology(host_of, {.local = kLink,
+                                           .remote = {.latency = 5e-5, .seconds_per_byte = 1e-8},
+                                           .reduce_seconds_per_byte = kGamma}));
+}
 
 TEST(Cost, FollowsTheModel) {
-  // Ring over 4: 6 messages of 250 kB, 3 of them combined.
-  EXPECT_NEAR(predict(Algorithm::kRing, 1'000'000, 4, kLink), 6 * (1e-5 + 2.5e-4) + 3 * 2.5e-5,
+  // Small messages: nothing overlaps. Ring over 4: 6 messages of 25 kB, 3 of them combined.
+  EXPECT_NEAR(predict(Algorithm::kRing, 100'000, uniform(4)), 6 * (1e-5 + 2.5e-5) + 3 * 2.5e-6,
               1e-12);
-  // Recursive doubling over 4: 2 messages of 1 MB, both combined.
-  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 1'000'000, 4, kLink),
-              2 * (1e-5 + 1e-3) + 2 * 1e-4, 1e-12);
+  // Recursive doubling over 4: 2 messages of 100 kB, both combined.
+  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 100'000, uniform(4)),
+              2 * (1e-5 + 1e-4) + 2 * 1e-5, 1e-12);
   // Over 5: folding in and out, one more combination.
-  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 1'000'000, 5, kLink),
-              4 * (1e-5 + 1e-3) + 3 * 1e-4, 1e-12);
+  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 100'000, uniform(5)),
+              4 * (1e-5 + 1e-4) + 3 * 1e-5, 1e-12);
+  // Rabenseifner over 4: 50 and 25 kB there and back, combined on the way there.
+  EXPECT_NEAR(predict(Algorithm::kRabenseifner, 100'000, uniform(4)),
+              2 * (2e-5 + 7.5e-5) + 7.5e-6, 1e-12);
+}
+
+TEST(Cost, CombiningLargeMessagesOverlaps) {
+  // 2 MB parts in 8 segments or more: all but the last is combined while the next one comes.
+  const double part = 8 * 262'144;
+  EXPECT_NEAR(predict(Algorithm::kRing, 4 * 8 * 262'144, uniform(4)),
+              3 * (2 * (1e-5 + part * 1e-9) + 262'144 * 1e-10), 1e-9);
+}
+
+TEST(Cost, RanksOfAHostShareItsLink) {
+  // 2 hosts with 2 ranks: doubling exchanges B within, then both ranks send B to the other host.
+  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 100'000, hosts(2, 2)),
+              (1e-5 + 1e-4) + (5e-5 + 2e-3) + 2 * 1e-5, 1e-12);
+  // Hierarchical: halves within, there and back, and halves of both ranks between.
+  EXPECT_NEAR(predict(Algorithm::kHierarchical, 100'000, hosts(2, 2)),
+              2 * (1e-5 + 5e-5) + 5e-6 + (5e-5 + 1e-3) + 5e-6, 1e-12);
 }
 
 TEST(Cost, NothingToDoTakesNoTime) {
-  EXPECT_EQ(predict(Algorithm::kRing, 1000, 1, kLink), 0);
-  EXPECT_EQ(predict(Algorithm::kAuto, 0, 8, kLink), 0);
+  EXPECT_EQ(predict(Algorithm::kRing, 1000, uniform(1)), 0);
+  EXPECT_EQ(predict(Algorithm::kAuto, 0, uniform(8)), 0);
 }
 
-TEST(Cost, SmallArraysAreDoubledAndLargeOnesGoRound) {
+TEST(Cost, SmallArraysAreDoubledAndLargeOnesAreNot) {
   for (const int ranks : {3, 4, 8, 64}) {
-    EXPECT_EQ(choose(64, ranks, kLink).algorithm, Algorithm::kRecursiveDoubling);
-    EXPECT_EQ(choose(100 << 20, ranks, kLink).algorithm, Algorithm::kRing);
+    EXPECT_EQ(choose(64, uniform(ranks)).algorithm, Algorithm::kRecursiveDoubling);
+    EXPECT_NE(choose(100 << 20, uniform(ranks)).algorithm, Algorithm::kRecursiveDoubling);
+  }
+  EXPECT_EQ(choose(100 << 20, uniform(2)).algorithm, Algorithm::kRing);
+  EXPECT_EQ(choose(100 << 20, uniform(7)).algorithm, Algorithm::kRing) << "no power of two";
+}
+
+/// What the hierarchical algorithm exists for.
+TEST(Cost, SeveralRanksPerHostAreServedHostByHost) {
+  for (const int count : {2, 3, 4, 5}) {
+    for (const int each : {3, 5, 6}) {
+      EXPECT_EQ(choose(16 << 20, hosts(count, each)).algorithm, Algorithm::kHierarchical)
+          << choose(16 << 20, hosts(count, each)).reason;
+    }
   }
 }
 
 TEST(Cost, TheChoiceIsTheFastestAndSaysWhy) {
   for (std::size_t bytes = 4; bytes < (1u << 28); bytes *= 7) {
     for (int ranks = 2; ranks < 20; ++ranks) {
-      const Choice choice = choose(bytes, ranks, kLink);
-      EXPECT_EQ(choice.algorithm, fastest(bytes, ranks, kLink));
-      EXPECT_EQ(choice.predicted_seconds, predict(Algorithm::kAuto, bytes, ranks, kLink));
-      for (const Algorithm other : {Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
-        EXPECT_LE(choice.predicted_seconds, predict(other, bytes, ranks, kLink));
+      for (const Network& network : {uniform(ranks), hosts(2, ranks)}) {
+        const Choice choice = choose(bytes, network);
+        EXPECT_EQ(choice.algorithm, fastest(bytes, network).algorithm);
+        EXPECT_EQ(choice.predicted_seconds, predict(Algorithm::kAuto, bytes, network));
+        for (const Algorithm other : kAllAlgorithms) {
+          if (other == Algorithm::kHierarchical && network.largest_host == 1) continue;
+          EXPECT_LE(choice.predicted_seconds, predict(other, bytes, network));
+        }
       }
     }
   }
-  EXPECT_EQ(choose(1'000'000, 4, kLink).reason,
-            "1000000 bytes over 4 ranks: recursive_doubling 2220.0 us, ring 1635.0 us; chosen: "
-            "ring");
+  EXPECT_EQ(choose(100'000, uniform(5)).reason,
+            "100000 bytes over 5 ranks on 5 hosts: recursive_doubling 470.0 us, ring 248.0 us, "
+            "rabenseifner 427.5 us, tree 885.0 us; chosen: ring");
+}
+
+TEST(Cost, OthersMayCompete) {
+  const Candidate fast[] = {{Algorithm::kAuto, 1e-9}};
+  const Candidate slow[] = {{Algorithm::kAuto, 1e9}};
+  EXPECT_EQ(fastest(1000, uniform(4), fast).algorithm, Algorithm::kAuto);
+  EXPECT_EQ(fastest(1000, uniform(4), slow).algorithm, Algorithm::kRecursiveDoubling);
+  EXPECT_EQ(choose(1000, uniform(4), fast).candidates.size(), 5u);
+  EXPECT_EQ(choose(1000, uniform(4), fast).candidates[0].seconds, 1e-9);
 }
 
 TEST(Cost, BroadcastUsesTheTreeForSmallArraysOnly) {
@@ -56,11 +115,14 @@ TEST(Cost, BroadcastUsesTheTreeForSmallArraysOnly) {
 }
 
 TEST(Cost, AlgorithmsHaveNames) {
-  for (const Algorithm a : {Algorithm::kAuto, Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
-    EXPECT_EQ(algorithm_from_string(to_string(a)), a);
+  EXPECT_EQ(algorithm_names().size(), std::size(kAllAlgorithms) + 2);
+  EXPECT_EQ(algorithm_names()[0], "auto");
+  for (const auto name : algorithm_names()) {
+    EXPECT_EQ(to_string(algorithm_from_string(name).value()), name);
   }
+  for (const Algorithm a : kAllAlgorithms) EXPECT_EQ(algorithm_from_string(to_string(a)), a);
   EXPECT_EQ(algorithm_from_string("magic"), std::nullopt);
 }
 
 }  // namespace
-}  // namespace gearshift::collectives
+}  // namespace gearshift::collectives::testing

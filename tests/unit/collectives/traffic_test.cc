@@ -12,6 +12,7 @@
 #include "collectives/broadcast/tree.h"
 #include "gearshift/collectives/collectives.h"
 #include "reference.h"
+#include "traffic.h"
 #include "world.h"
 
 namespace gearshift::collectives::testing {
@@ -22,34 +23,6 @@ using base::ReduceOp;
 
 /// One message, 2 MB in several segments, and a length that no number of ranks divides.
 constexpr std::size_t kCounts[] = {1, 3, 1000, 500'009};
-
-std::uint64_t segments_of(std::uint64_t bytes) {
-  return std::max<std::uint64_t>(1, (bytes + 262'143) / 262'144);
-}
-
-struct Cost {
-  std::uint64_t messages_sent = 0;
-  std::uint64_t messages_received = 0;
-  std::uint64_t bytes_sent = 0;
-  std::uint64_t bytes_received = 0;
-  bool operator==(const Cost&) const = default;
-};
-void PrintTo(const Cost& c, std::ostream* out) {
-  *out << c.messages_sent << " messages, " << c.bytes_sent << " bytes sent, " << c.messages_received
-       << ", " << c.bytes_received << " received";
-}
-
-/// The traffic that `body` causes on each rank.
-std::vector<Cost> measure(int size, const std::function<void(group::Group&)>& body) {
-  World world(inproc_wire(), size);
-  world.run(body);
-  std::vector<Cost> costs;
-  for (int r = 0; r < size; ++r) {
-    const transport::Traffic t = world.at(r).traffic();
-    costs.push_back({t.messages_sent, t.messages_received, t.bytes_sent, t.bytes_received});
-  }
-  return costs;
-}
 
 /// The cut of `count` float32 elements, with ranks taken modulo the size.
 struct Parts {
@@ -211,7 +184,7 @@ TEST_P(TrafficTest, EmptyArraysSendNothing) {
 /// Simulated messages: the same traffic, no memory.
 TEST_P(TrafficTest, PhantomsCauseTheTrafficOfRealArrays) {
   constexpr std::size_t kBytes = 10 << 20;
-  for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kRecursiveDoubling}) {
+  for (const Algorithm algorithm : kAllAlgorithms) {
     const auto run = [&](base::Bytes data, group::Group& group) {
       for (const DType dtype : {DType::kF32, DType::kI8}) {
         const auto status =

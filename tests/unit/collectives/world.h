@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gearshift/base/scheduler.h"
+#include "gearshift/collectives/collectives.h"
 #include "gearshift/group/connect.h"
 #include "gearshift/group/group.h"
 #include "gearshift/rendezvous/memory/factory.h"
@@ -68,6 +69,12 @@ class World {
   group::Group& at(int rank) { return *groups_[static_cast<std::size_t>(rank)]; }
   base::Scheduler& scheduler() { return *scheduler_; }
 
+  /// Lets the ranks believe that they are on these hosts.
+  void place(const std::vector<int>& host_of, const group::LinkSpeeds& speeds = {}) {
+    const auto topology = std::make_shared<const group::Topology>(host_of, speeds);
+    for (const auto& group : groups_) group->set_topology(topology);
+  }
+
   /// Runs `body` once per rank, at the same time, and waits for all.
   void run(const std::function<void(group::Group&)>& body) {
     in_parallel(size(), [&](int r) { body(at(r)); });
@@ -85,6 +92,25 @@ class World {
   std::unique_ptr<base::Scheduler> scheduler_;
   std::vector<std::unique_ptr<group::Group>> groups_;
 };
+
+inline constexpr Algorithm kAllAlgorithms[] = {Algorithm::kRing, Algorithm::kRecursiveDoubling,
+                                               Algorithm::kRabenseifner, Algorithm::kTree,
+                                               Algorithm::kHierarchical};
+
+/// Ways to spread some ranks over hosts: all on one, each on its own, dealt out like cards to two
+/// and to three, uneven blocks, and one that stands alone.
+inline std::vector<std::vector<int>> placements(int size) {
+  std::vector<std::vector<int>> all(6);
+  for (int r = 0; r < size; ++r) {
+    all[0].push_back(0);
+    all[1].push_back(r);
+    all[2].push_back(r % 2);
+    all[3].push_back(r % 3);
+    all[4].push_back(r < size / 2 ? 0 : r < size - 1 ? 1 : 2);
+    all[5].push_back(r == 1 ? 1 : 0);
+  }
+  return all;
+}
 
 /// The suite's parameters: a transport and a number of ranks.
 struct Setting {

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <ostream>
+#include <vector>
+
+#include "world.h"
+
+namespace gearshift::collectives::testing {
+
+inline std::uint64_t segments_of(std::uint64_t bytes) {
+  return std::max<std::uint64_t>(1, (bytes + 262'143) / 262'144);
+}
+
+struct Cost {
+  std::uint64_t messages_sent = 0;
+  std::uint64_t messages_received = 0;
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+  bool operator==(const Cost&) const = default;
+};
+inline void PrintTo(const Cost& c, std::ostream* out) {
+  *out << c.messages_sent << " messages, " << c.bytes_sent << " bytes sent, " << c.messages_received
+       << ", " << c.bytes_received << " received";
+}
+
+inline Cost cost_of(const transport::Traffic& t) {
+  return {t.messages_sent, t.messages_received, t.bytes_sent, t.bytes_received};
+}
+
+/// The traffic that `body` causes on each rank of a world with nothing but these hosts known.
+inline std::vector<Cost> measure(int size, const std::function<void(group::Group&)>& body,
+                                 const std::vector<int>& host_of = {}) {
+  World world(inproc_wire(), size);
+  if (!host_of.empty()) world.place(host_of);
+  world.run(body);
+  std::vector<Cost> costs;
+  for (int r = 0; r < size; ++r) costs.push_back(cost_of(world.at(r).traffic()));
+  return costs;
+}
+
+}  // namespace gearshift::collectives::testing

@@ -1,6 +1,10 @@
 #include "gearshift/strategy/plan.h"
 
 #include <algorithm>
+#include <cassert>
+#include <functional>
+#include <limits>
+#include <numeric>
 
 #include "gearshift/collectives/collectives.h"
 
@@ -85,25 +89,124 @@ std::size_t BucketPlan::total_bytes() const {
   return sum;
 }
 
-ps::Layout make_layout(const BucketPlan& plan, int shards) {
+namespace {
+
+void add_slice(const BucketPlan& plan, std::size_t bucket, std::size_t begin, std::size_t end,
+               std::vector<ps::Slice>& shard) {
+  if (begin == end) return;
+  const Bucket& from = plan.buckets[bucket];
+  ps::Slice slice{static_cast<std::uint32_t>(bucket), from.dtype, begin, end - begin, {}};
+  slice.segments = segments_in(plan, from, begin, end);
+  shard.push_back(std::move(slice));
+}
+
+ps::Layout equal_layout(const BucketPlan& plan, std::size_t count) {
   ps::Layout layout;
-  const auto count = static_cast<std::size_t>(shards);
   layout.shards.resize(count);
   std::size_t next = 0;  // who takes the first of the larger parts: rotates over the buckets
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
-    const Bucket& bucket = plan.buckets[b];
-    const std::size_t lines = bucket.bytes / kAlignment;
+    const std::size_t lines = plan.buckets[b].bytes / kAlignment;
     for (std::size_t part = 0; part < count; ++part) {
-      const std::size_t begin = collectives::part_begin(lines, count, part) * kAlignment;
-      const std::size_t end = collectives::part_begin(lines, count, part + 1) * kAlignment;
-      if (begin == end) continue;
-      ps::Slice slice{static_cast<std::uint32_t>(b), bucket.dtype, begin, end - begin, {}};
-      slice.segments = segments_in(plan, bucket, begin, end);
-      layout.shards[(next + part) % count].push_back(std::move(slice));
+      add_slice(plan, b, collectives::part_begin(lines, count, part) * kAlignment,
+                collectives::part_begin(lines, count, part + 1) * kAlignment,
+                layout.shards[(next + part) % count]);
     }
     next = (next + lines % count) % count;
   }
   return layout;
+}
+
+/// What each shard gets of a bucket: its share of all lines so far, less what it has; lines that
+/// are left over go to whom most is owed.
+class Shares {
+ public:
+  explicit Shares(const std::vector<std::uint32_t>& weights)
+      : weights_(weights), sum_(std::accumulate(weights.begin(), weights.end(), std::int64_t{0})) {
+  }
+
+  std::vector<std::size_t> of_next(std::size_t lines) {
+    std::vector<std::size_t> shares(weights_.size());
+    std::size_t left = lines;
+    for (std::size_t k = 0; k < weights_.size(); ++k) {
+      owed_[k] += static_cast<std::int64_t>(lines) * weights_[k];
+      const std::int64_t whole = std::max<std::int64_t>(0, owed_[k] / sum_);
+      shares[k] = std::min(left, static_cast<std::size_t>(whole));
+      give(k, shares[k], left);
+    }
+    while (left > 0) {
+      const auto neediest = std::max_element(owed_.begin(), owed_.end()) - owed_.begin();
+      ++shares[static_cast<std::size_t>(neediest)];
+      give(static_cast<std::size_t>(neediest), 1, left);
+    }
+    return shares;
+  }
+
+ private:
+  void give(std::size_t shard, std::size_t lines, std::size_t& left) {
+    owed_[shard] -= static_cast<std::int64_t>(lines) * sum_;
+    left -= lines;
+  }
+
+  const std::vector<std::uint32_t>& weights_;
+  const std::int64_t sum_;
+  /// What is still due to each shard, times the sum of the weights; negative: it is ahead.
+  std::vector<std::int64_t> owed_ = std::vector<std::int64_t>(weights_.size());
+};
+
+ps::Layout weighted_layout(const BucketPlan& plan, const std::vector<std::uint32_t>& weights) {
+  ps::Layout layout;
+  layout.shards.resize(weights.size());
+  Shares shares(weights);
+  for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
+    std::size_t begin = 0;
+    const std::vector<std::size_t> lines = shares.of_next(plan.buckets[b].bytes / kAlignment);
+    for (std::size_t k = 0; k < weights.size(); ++k) {
+      const std::size_t end = begin + lines[k] * kAlignment;
+      add_slice(plan, b, begin, end, layout.shards[k]);
+      begin = end;
+    }
+  }
+  return layout;
+}
+
+/// Bandwidths that differ by less are taken for equal.
+constexpr double kClearly = 1.2;
+constexpr double kFullWeight = 1000;
+
+}  // namespace
+
+ps::Layout make_layout(const BucketPlan& plan, int shards,
+                       const std::vector<std::uint32_t>& weights) {
+  const auto count = static_cast<std::size_t>(shards);
+  assert(weights.empty() || weights.size() == count);
+  const bool equal = std::adjacent_find(weights.begin(), weights.end(), std::not_equal_to<>()) ==
+                     weights.end();
+  return equal ? equal_layout(plan, count) : weighted_layout(plan, weights);
+}
+
+std::vector<std::uint32_t> shard_weights(const group::Topology& world,
+                                         const std::vector<base::Rank>& servers) {
+  if (!world.speeds().measured || world.hosts() == 1) return {};
+  std::vector<int> shards_on(static_cast<std::size_t>(world.hosts()));
+  for (const base::Rank r : servers) ++shards_on[static_cast<std::size_t>(world.host_of(r.value))];
+  double least = std::numeric_limits<double>::infinity();
+  double most = 0;
+  std::vector<double> shares;
+  for (const base::Rank r : servers) {
+    const int host = world.host_of(r.value);
+    const double bandwidth = world.bandwidth(host);
+    least = std::min(least, bandwidth);
+    most = std::max(most, bandwidth);
+    shares.push_back(bandwidth / shards_on[static_cast<std::size_t>(host)]);
+  }
+  if (most <= kClearly * least) return {};
+  const double largest = *std::max_element(shares.begin(), shares.end());
+  std::vector<std::uint32_t> weights;
+  for (const double share : shares) {
+    weights.push_back(
+        std::max<std::uint32_t>(1, static_cast<std::uint32_t>(kFullWeight * share / largest)));
+  }
+  return weights;
 }
 
 }  // namespace gearshift::strategy

@@ -70,7 +70,9 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
   const int shards = dedicated_ ? environment.world->size() - workers
                                 : (options_.config.shards > 0 ? options_.config.shards : workers);
   for (int k = 0; k < shards; ++k) servers_.emplace_back(dedicated_ ? workers + k : k);
-  layout_ = make_layout(plan, shards);
+  const auto& topology = environment.world->topology();
+  layout_ = make_layout(plan, shards,
+                        topology ? shard_weights(*topology, servers_) : std::vector<std::uint32_t>{});
   client_ =
       std::make_unique<ps::Client>(environment.world->with_channel(server_channel(options_.model)),
                                    ps::ClientOptions{wire_model_, layout_, servers_});

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "gearshift/base/dtype.h"
+#include "gearshift/base/ids.h"
 #include "gearshift/base/result.h"
+#include "gearshift/group/topology.h"
 #include "gearshift/ps/layout.h"
 
 namespace gearshift::strategy {
@@ -51,6 +53,16 @@ struct BucketPlan {
 /// Cuts every bucket by bytes into `shards` slices at multiples of 64 bytes (a tensor may span
 /// slices; late shards get nothing of a small bucket; the remainders rotate, so that shards are
 /// balanced over the model).
-ps::Layout make_layout(const BucketPlan& plan, int shards);
+///
+/// `weights`, one per shard, are the shares that the shards get of every bucket, and of the model
+/// to within 64 bytes per bucket; a shard of weight 0 owns nothing. Empty, or all equal: as above.
+ps::Layout make_layout(const BucketPlan& plan, int shards,
+                       const std::vector<std::uint32_t>& weights = {});
+
+/// Weights of shards on these ranks of `world`, so that a host with slow links owns less: the
+/// measured bandwidth of the host, divided among its shards. Empty when it was not measured, or
+/// when no two differ by more than a fifth. Integers, so that all ranks cut alike.
+std::vector<std::uint32_t> shard_weights(const group::Topology& world,
+                                         const std::vector<base::Rank>& servers);
 
 }  // namespace gearshift::strategy

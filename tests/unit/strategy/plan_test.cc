@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+
 namespace gearshift::strategy {
 namespace {
 
@@ -76,6 +79,83 @@ TEST_P(Layouts, CoverEveryElementOnceAndBalance) {
   }
   EXPECT_EQ(sum, plan->total_bytes());
   EXPECT_LE(most - least, 64U);
+}
+
+std::vector<std::size_t> bytes_of_shards(const ps::Layout& layout) {
+  std::vector<std::size_t> bytes;
+  for (const auto& slices : layout.shards) {
+    bytes.push_back(0);
+    for (const ps::Slice& slice : slices) bytes.back() += slice.bytes;
+  }
+  return bytes;
+}
+
+bool same(const ps::Layout& a, const ps::Layout& b) {
+  if (a.shards.size() != b.shards.size()) return false;
+  for (std::size_t k = 0; k < a.shards.size(); ++k) {
+    const auto equal = [](const ps::Slice& x, const ps::Slice& y) {
+      return x.bucket == y.bucket && x.bucket_offset == y.bucket_offset && x.bytes == y.bytes &&
+             x.segments.size() == y.segments.size();
+    };
+    if (!std::equal(a.shards[k].begin(), a.shards[k].end(), b.shards[k].begin(),
+                    b.shards[k].end(), equal)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+TEST_P(Layouts, EqualWeightsChangeNothing) {
+  const auto plan = BucketPlan::make(model(), 8192);
+  const std::vector<std::uint32_t> weights(static_cast<std::size_t>(GetParam()), 7);
+  EXPECT_TRUE(same(make_layout(*plan, GetParam(), weights), make_layout(*plan, GetParam())));
+}
+
+TEST(WeightedLayout, GivesEveryoneItsShareOfTheModel) {
+  std::vector<ParameterSpec> many;
+  for (int i = 1; i <= 300; ++i) {
+    many.push_back({"p" + std::to_string(i), {17 * i}, DType::kF32, 0});
+  }
+  const auto plan = BucketPlan::make(many, 16384);
+  const std::vector<std::uint32_t> weights = {1000, 100, 0, 700};
+  const ps::Layout layout = make_layout(*plan, 4, weights);
+  const auto bytes = bytes_of_shards(layout);
+  const auto total = static_cast<double>(plan->total_bytes());
+  for (std::size_t k = 0; k < 4; ++k) {
+    EXPECT_NEAR(static_cast<double>(bytes[k]), total * weights[k] / 1800, 64.0 * 4) << k;
+  }
+  EXPECT_EQ(bytes[2], 0U);
+  // Slices of a bucket follow each other, without a gap.
+  for (std::uint32_t b = 0; b < plan->buckets.size(); ++b) {
+    std::size_t end = 0;
+    for (const auto& slices : layout.shards) {
+      for (const ps::Slice& slice : slices) {
+        if (slice.bucket != b) continue;
+        EXPECT_EQ(slice.bucket_offset, end);
+        end += slice.bytes;
+      }
+    }
+    EXPECT_EQ(end, plan->buckets[b].bytes);
+  }
+}
+
+TEST(ShardWeights, FollowTheBandwidthOfTheHosts) {
+  const group::LinkSpeed fast{.latency = 0, .seconds_per_byte = 1e-9};
+  const group::LinkSpeed slow{.latency = 0, .seconds_per_byte = 4e-9};
+  group::LinkSpeeds speeds;
+  // The links of host 2 are slow, and two shards share host 0.
+  speeds.between = {fast, fast, slow, fast, fast, slow, slow, slow, fast};
+  const std::vector<base::Rank> servers = {base::Rank(0), base::Rank(1), base::Rank(2),
+                                           base::Rank(3)};
+  EXPECT_TRUE(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers).empty())
+      << "assumed, not measured";
+  speeds.measured = true;
+  EXPECT_EQ(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers),
+            (std::vector<std::uint32_t>{500, 500, 1000, 250}));
+  for (group::LinkSpeed& link : speeds.between) link.seconds_per_byte = 1e-9;
+  speeds.between[1].seconds_per_byte = 1.15e-9;
+  EXPECT_TRUE(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers).empty());
+  EXPECT_TRUE(shard_weights(group::Topology::one_host(4, speeds), servers).empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(Shards, Layouts, testing::Values(1, 2, 3, 5, 7, 64));

@@ -179,7 +179,7 @@ void ShardImpl::count(int rank) {
 }
 
 void ShardImpl::announce(int rank) {
-  if (options_.index != 0 || !options_.on_commit) return;
+  if (!options_.on_commit) return;
   const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
   const CommitRecord& r = pending.record;
   const auto leave_after = options_.on_commit(

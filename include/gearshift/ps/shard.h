@@ -14,7 +14,7 @@
 
 namespace gearshift::ps {
 
-/// What a server learns with one commit; shard 0 passes it on, so that switch policies see it.
+/// What a server learns with one commit; that of shard 0 is passed on to the switch policies.
 struct CommitInfo {
   int worker = 0;
   std::int64_t step = 0;          ///< of the worker, counts from 1
@@ -40,8 +40,8 @@ struct ShardOptions {
   /// Not BSP: kDiverged when the smoothed loss exceeds this multiple of the smoothed early loss
   /// (early loss > 0, at least 20 commits each); 0: not. Non-finite gradients and losses always.
   double divergence_factor = 10;
-  /// Shard 0 only: called for each commit, on the shard's task. Returns the step after which every
-  /// worker shall leave the server (announced in all later replies), or nothing.
+  /// Called for each commit, on the shard's task. Returns the step after which every worker shall
+  /// leave the server (announced in all later replies), or nothing; only shard 0 may decide that.
   std::function<std::optional<std::int64_t>(const CommitInfo&)> on_commit;
   /// Called at most once, on the shard's task, when the shard cannot go on (kDiverged, kProtocol,
   /// kMismatch …). It answers nobody from then on: end the job, e.g. by Group::abort. Must not call

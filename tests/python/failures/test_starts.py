@@ -87,13 +87,17 @@ def test_missing_rank(run, toy_trainer, tmp_path):
     assert ended.stderr.rstrip().endswith("rank 1")
 
 
-def test_hang_report_of_a_server(jobs, until):
-    """A dedicated server reports itself, and stands in the workers' reports with its progress."""
-    job = jobs.start("job", "--strategy", "bsp", "--step-ms", "20", workers=2, servers=1, timeout=3)
+def test_hang_report_of_servers(jobs, until):
+    """Each dedicated server reports itself, and stands in others' reports with its progress."""
+    job = jobs.start("job", "--strategy", "bsp", "--step-ms", "20", workers=2, servers=2, timeout=3)
     job.await_phase("server", step=60)
     job.process.send_signal(signal.SIGUSR1)
-    until(lambda: re.search(r"rank 2: step [1-9]\d*, serving", job.words_of(0)), "worker's report")
-    until(lambda: "rank 2 (this rank): step" in job.words_of(2), "the server's own report")
+    for server, other in ((2, 3), (3, 2)):
+        serving = rf"rank {server}: step [1-9]\d*, serving"
+        itself = rf"rank {server} \(this rank\): step [1-9]\d*, serving"
+        for rank in (0, other):
+            until(lambda r=rank, s=serving: re.search(s, job.words_of(r)), f"report of rank {rank}")
+        until(lambda r=server, s=itself: re.search(s, job.words_of(r)), "the server's own report")
 
 
 def test_two_jobs_side_by_side(jobs, clean, expected_result):

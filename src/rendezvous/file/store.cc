@@ -9,9 +9,12 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <mutex>
 #include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "gearshift/rendezvous/file/factory.h"
 #include "rendezvous/limits.h"
@@ -24,6 +27,8 @@ constexpr base::Duration kLastPoll = std::chrono::milliseconds(50);
 /// The lock is held for two small file operations; whoever holds it longer is stuck.
 constexpr base::Duration kLockTime = std::chrono::seconds(30);
 constexpr std::size_t kLongestName = 200;
+/// What files are called that a present process keeps locked; they hold its name.
+constexpr std::string_view kPresence = ".here.";
 
 class Fd {
  public:
@@ -72,7 +77,10 @@ std::string name_of(const std::string& key) {
 class FileStore final : public Store {
  public:
   FileStore(base::Scheduler& scheduler, Fd directory, std::string path)
-      : scheduler_(scheduler), directory_(std::move(directory)), path_(std::move(path)) {}
+      : scheduler_(scheduler),
+        directory_(std::move(directory)),
+        path_(std::move(path)),
+        monitor_(scheduler.make_monitor()) {}
 
   base::Status set(const std::string& key, const std::string& value) override {
     GEARSHIFT_RETURN_IF_ERROR(check_key(key));
@@ -104,6 +112,26 @@ class FileStore final : public Store {
     return sum;
   }
 
+  base::Status attend(const std::string& name) override {
+    GEARSHIFT_RETURN_IF_ERROR(check_key(name));
+    GEARSHIFT_ASSIGN_OR_RETURN(Fd file, put(std::string(kPresence) + name_of(name), name, true));
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    presence_.push_back(std::move(file));
+    return {};
+  }
+
+  base::Result<std::string> absentee() override {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+      const std::string file = entry.path().filename().string();
+      if (!file.starts_with(kPresence) || is_locked(file)) continue;
+      GEARSHIFT_ASSIGN_OR_RETURN(auto name, read(file));
+      if (name) return std::move(*name);
+    }
+    if (error) return io_error("list " + path_, error.value());
+    return std::string();
+  }
+
   std::string address() const override { return "file://" + path_; }
 
  private:
@@ -125,21 +153,38 @@ class FileStore final : public Store {
     return lock;
   }
 
-  /// Readers see the old value or the new one, never a part: the file is renamed into place.
   base::Status replace(const std::string& name, const std::string& value) {
+    const base::Result<Fd> file = put(name, value, false);
+    return file ? base::Status() : base::Status(file.error());
+  }
+
+  /// Readers see the old value or the new one, never a part: the file is renamed into place; if
+  /// `locked`, nobody sees it without its lock. No file and no descriptor when there are no locks.
+  base::Result<Fd> put(const std::string& name, const std::string& value, bool locked) {
     static std::atomic<std::uint64_t> counter{0};
     const std::string temporary = ".new." + host_and_process() + "." + std::to_string(counter++);
     Fd file(::openat(directory_.get(), temporary.c_str(),
                      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file.valid()) return io_error("create a file in " + path_, errno);
+    if (locked && ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+      ::unlinkat(directory_.get(), temporary.c_str(), 0);
+      return Fd(-1);
+    }
     const base::Status written = write_all(file, value);
     if (written &&
         ::renameat(directory_.get(), temporary.c_str(), directory_.get(), name.c_str()) == 0) {
-      return {};
+      return file;
     }
     const int error = errno;
     ::unlinkat(directory_.get(), temporary.c_str(), 0);
-    return written ? base::Status(io_error("rename in " + path_, error)) : written;
+    if (!written) return written.error();
+    return io_error("rename in " + path_, error);
+  }
+
+  /// Whether another descriptor holds the lock of a file that is there.
+  bool is_locked(const std::string& name) const {
+    const Fd file(::openat(directory_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    return !file.valid() || ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
   }
 
   base::Status write_all(const Fd& file, const std::string& value) const {
@@ -186,6 +231,8 @@ class FileStore final : public Store {
   base::Scheduler& scheduler_;
   const Fd directory_;
   const std::string path_;
+  std::unique_ptr<base::Monitor> monitor_;
+  std::vector<Fd> presence_;  ///< locked as long as this process is there
 };
 
 base::Status check_private(const Fd& directory, const std::string& path) {

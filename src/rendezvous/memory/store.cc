@@ -39,6 +39,10 @@ class MemoryStore final : public Store {
     return sum;
   }
 
+  /// All who use the store are in this process, and go with it.
+  base::Status attend(const std::string& name) override { return check_key(name); }
+  base::Result<std::string> absentee() override { return std::string(); }
+
   std::string address() const override { return "memory"; }
 
  private:

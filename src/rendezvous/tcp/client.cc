@@ -74,11 +74,19 @@ class TcpStore final : public Store {
 
   base::Result<std::int64_t> add(const std::string& key, std::int64_t amount) override {
     GEARSHIFT_RETURN_IF_ERROR(check_key(key));
-    base::Writer request;
-    request.put(Operation::kAdd).put(key).put(amount);
-    GEARSHIFT_ASSIGN_OR_RETURN(const std::string sum, ask(request.view(), base::Duration::zero()));
+    GEARSHIFT_ASSIGN_OR_RETURN(const std::string sum, ask_simply(Operation::kAdd, key, amount));
     return add_to_counter(key, sum, 0);
   }
+
+  /// The server notices when the connection that said so ends; it is kept, like all, until an
+  /// error on it, which is the end of the whole store for its user.
+  base::Status attend(const std::string& name) override {
+    GEARSHIFT_RETURN_IF_ERROR(check_key(name));
+    const auto reply = ask_simply(Operation::kAttend, name, 0);
+    return reply ? base::Status() : base::Status(reply.error());
+  }
+
+  base::Result<std::string> absentee() override { return ask_simply(Operation::kAbsentee, "", 0); }
 
   std::string address() const override { return "tcp://" + join_host_port(host_, port_); }
 
@@ -90,6 +98,12 @@ class TcpStore final : public Store {
     GEARSHIFT_RETURN_IF_ERROR(
         transport::handshake_as_client(socket, store_hello(), token_, deadline));
     return socket;
+  }
+
+  Reply ask_simply(Operation operation, const std::string& key, std::int64_t number) {
+    base::Writer request;
+    request.put(operation).put(key).put(number);
+    return ask(request.view(), base::Duration::zero());
   }
 
   Reply ask(base::ConstBytes request, base::Duration wait) {

@@ -23,15 +23,35 @@ constexpr std::ptrdiff_t kMaxUnproved = 256;
 /// How soon a session that waits for a key notices that its client is gone or the server stops.
 constexpr base::Duration kWaitSlice = std::chrono::milliseconds(250);
 
+/// The first of those who attended and are gone.
+class Absence {
+ public:
+  explicit Absence(base::Scheduler& scheduler) : monitor_(scheduler.make_monitor()) {}
+  void note(const std::string& name) {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    if (name_.empty()) name_ = name;
+  }
+  std::string name() const {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    return name_;
+  }
+
+ private:
+  std::unique_ptr<base::Monitor> monitor_;
+  std::string name_;
+};
+
 /// One connection, served by a task of its own.
 class Session {
  public:
   Session(base::Scheduler& scheduler, Fd fd, std::string peer, std::shared_ptr<Store> store,
-          const std::string& token, const std::atomic<bool>& stopping, base::LogThrottle& refusals)
+          Absence& absence, const std::string& token, const std::atomic<bool>& stopping,
+          base::LogThrottle& refusals)
       : scheduler_(scheduler),
         socket_(scheduler, std::move(fd)),
         peer_(std::move(peer)),
         store_(std::move(store)),
+        absence_(absence),
         token_(token),
         stopping_(stopping),
         refusals_(refusals) {}
@@ -57,6 +77,7 @@ class Session {
     proved_ = true;
     const base::Status end = serve_requests();
     if (end || stopping_) return;
+    if (!attendee_.empty()) absence_.note(attendee_);
     GEARSHIFT_LOG_AT(kDebug, "rendezvous",
                      "store client " << peer_ << " left: " << end.error().message);
     if (end.error().code == base::ErrorCode::kProtocol) refuse(end.error());
@@ -100,6 +121,11 @@ class Session {
     }
     const auto number = in.get<std::int64_t>();
     GEARSHIFT_RETURN_IF_ERROR(in.status("request"));
+    if (operation == Operation::kAbsentee) return Reply(absence_.name());
+    if (operation == Operation::kAttend) {
+      attendee_ = key;
+      return Reply(std::string());
+    }
     if (operation == Operation::kGet) return wait_for(key, number);
     if (operation == Operation::kAdd) {
       const auto sum = store_->add(key, number);
@@ -128,9 +154,11 @@ class Session {
   Socket socket_;
   const std::string peer_;
   std::shared_ptr<Store> store_;
+  Absence& absence_;
   const std::string& token_;
   const std::atomic<bool>& stopping_;
   base::LogThrottle& refusals_;
+  std::string attendee_;  ///< who is at the other end, if it said so
   std::atomic<bool> proved_{false};
   std::atomic<bool> done_{false};
   std::unique_ptr<base::Task> task_;  // last: joined before the rest goes
@@ -147,6 +175,7 @@ class TcpServer final : public Server {
         token_(std::move(token)),
         refusals_(scheduler),
         store_(memory::make(scheduler)),
+        absence_(scheduler),
         acceptor_(scheduler.spawn("store-accept", [this] { accept_all(); })) {}
 
   ~TcpServer() override {
@@ -190,7 +219,7 @@ class TcpServer final : public Server {
       return;
     }
     auto session = std::make_unique<Session>(scheduler_, std::move(fd), text_of(peer), store_,
-                                             token_, stopping_, refusals_);
+                                             absence_, token_, stopping_, refusals_);
     try {
       session->start();
     } catch (const std::system_error& error) {
@@ -208,6 +237,7 @@ class TcpServer final : public Server {
   const std::string token_;
   base::LogThrottle refusals_;
   std::shared_ptr<Store> store_;
+  Absence absence_;
   std::atomic<bool> stopping_{false};
   std::list<std::unique_ptr<Session>> sessions_;  // the acceptor's own
   std::unique_ptr<base::Task> acceptor_;

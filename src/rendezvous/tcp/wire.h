@@ -10,10 +10,10 @@
 
 namespace gearshift::rendezvous::tcp {
 
-/// A frame is its length (32 bits) and so many bytes. Requests: operation (8) · key · value (set),
-/// amount (add, 64) or milliseconds to wait (get, 64). Replies: 0 · text, or error code + 1 (8) ·
-/// message. Integers are little-endian.
-enum class Operation : std::uint8_t { kSet = 1, kGet = 2, kAdd = 3 };
+/// A frame is its length (32 bits) and so many bytes. Requests: operation (8) · key, or name
+/// (attend), or "" (absentee) · value (set), amount (add, 64), milliseconds to wait (get, 64), or 0
+/// (64). Replies: 0 · text, or error code + 1 (8) · message. Integers are little-endian.
+enum class Operation : std::uint8_t { kSet = 1, kGet = 2, kAdd = 3, kAttend = 4, kAbsentee = 5 };
 
 inline constexpr std::uint32_t kMaxFrame = kMaxKeyBytes + kMaxValueBytes + 64;
 /// How long the rest of a frame may take once it has begun, or a handshake.

@@ -177,6 +177,29 @@ TEST_P(StoreTest, KeepsTheLimits) {
   EXPECT_EQ(store_->add("", 1).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_P(StoreTest, NobodyIsMissedWhoIsThere) {
+  const auto other = backend_->handle();
+  ASSERT_TRUE(store_->attend("1"));
+  ASSERT_TRUE(other->attend("2/x"));
+  const auto late = backend_->handle();
+  for (const auto& from : {store_, other, late}) EXPECT_EQ(from->absentee().value(), "");
+  EXPECT_EQ(store_->attend("").error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_P(StoreTest, MissesWhoIsGone) {
+  if (GetParam().name == std::string("memory")) GTEST_SKIP() << "its users go together";
+  ASSERT_TRUE(store_->attend("1"));
+  auto other = backend_->handle();
+  ASSERT_TRUE(other->attend("2/x"));
+  other.reset();
+  const base::TimePoint deadline = later();
+  while (store_->absentee().value().empty() && scheduler_->now() < deadline) {
+    scheduler_->sleep_for(milliseconds(10));
+  }
+  EXPECT_EQ(store_->absentee().value(), "2/x");
+  EXPECT_EQ(backend_->handle()->absentee().value(), "2/x");
+}
+
 TEST_P(StoreTest, ReadersNeverSeeHalfAValue) {
   const std::string a(100'000, 'a');
   const std::string b(100'000, 'b');

@@ -10,6 +10,7 @@
 #include "gearshift/rendezvous/tcp/factory.h"
 #include "gearshift/transport/shm/factory.h"
 #include "gearshift/transport/tcp/factory.h"
+#include "runtime/arrival.h"
 
 namespace gearshift::runtime {
 namespace {
@@ -127,13 +128,10 @@ class SessionImpl final : public Session {
     return e;
   }
 
-  base::TimePoint start_deadline() const {
-    return scheduler_->after(options_.timeout * kStartTimeouts);
-  }
+  base::Duration start_patience() const { return options_.timeout * kStartTimeouts; }
 
   base::Status connect();
   base::Status open_store();
-  base::Status await_everybody();
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
   bool wants(const std::string& transport) const {
     const auto& names = options_.transports;
@@ -154,7 +152,8 @@ class SessionImpl final : public Session {
 
 base::Status SessionImpl::connect() {
   GEARSHIFT_RETURN_IF_ERROR(open_store());
-  GEARSHIFT_RETURN_IF_ERROR(await_everybody());
+  GEARSHIFT_RETURN_IF_ERROR(
+      await_everybody(*scheduler_, *store_, options_.rank, options_.world_size, start_patience()));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -186,7 +185,7 @@ base::Status SessionImpl::open_store() {
   }
   // An address that cannot be served may be that of a store of its own (`gearshift store`).
   std::string not_served;
-  base::TimePoint patience = start_deadline();
+  base::TimePoint patience = scheduler_->after(start_patience());
   if (options_.rank == 0) {
     auto server = rendezvous::tcp::serve(*scheduler_, at.host, at.port, options_.token);
     if (server) {
@@ -210,27 +209,6 @@ base::Status SessionImpl::open_store() {
   GEARSHIFT_ASSIGN_OR_RETURN(listen_host_,
                              rendezvous::tcp::local_address_towards(at.host, at.port));
   return {};
-}
-
-base::Status SessionImpl::await_everybody() {
-  const base::TimePoint deadline = start_deadline();
-  GEARSHIFT_RETURN_IF_ERROR(store_->set("arrived/" + std::to_string(options_.rank), "1"));
-  std::string missing;
-  Error last(ErrorCode::kTimeout, "");
-  for (int r = 0; r < options_.world_size; ++r) {
-    const base::Result<std::string> here = store_->get("arrived/" + std::to_string(r), deadline);
-    if (here) continue;
-    last = here.error();
-    if (last.code != ErrorCode::kTimeout) return last;
-    missing += (missing.empty() ? "" : ", ") + std::to_string(r);
-  }
-  if (missing.empty()) return {};
-  return Error(
-      ErrorCode::kTimeout,
-      "after " +
-          std::to_string(static_cast<int>(base::to_seconds(options_.timeout) * kStartTimeouts)) +
-          " s these of " + std::to_string(options_.world_size) +
-          " processes have not come to the rendezvous " + store_->address() + ": rank " + missing);
 }
 
 base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::make_transports() {

@@ -24,6 +24,8 @@ _TICK = 0.25
 _TERM_SECONDS = 5.0
 _FROZEN_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
+_LOST_KEY = "lost"
+"""In the rendezvous; see src/runtime/arrival.h. The file of a plain key bears its name."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,7 +40,7 @@ class Job:
         notify: takes the launcher's own messages.
         grace: seconds between the first failure and SIGTERM for those that still run.
         log_dir: folder for rank-N.log files.
-        directory: removed at the end, even if the launcher is killed.
+        directory: of the rendezvous; removed at the end, even if the launcher is killed.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Job:
         self._grace = grace
         self._logs = LogFiles(log_dir, notify) if log_dir is not None else None
         self._directory = directory
+        self._told_store = False
         self._ranks: list[RankProcess] = []
         self._selector = selectors.DefaultSelector()
         self._started = time.monotonic()
@@ -161,8 +164,20 @@ class Job:
             if not rank.reap():
                 continue
             warden.forget(rank.pid)
+            self._tell_store(rank)
             if rank.failed and self._term_at is None:
                 self._first_failure(rank)
+
+    def _tell_store(self, rank: RankProcess) -> None:
+        """Ranks that still wait for this one at the rendezvous read it there, and end at once."""
+        if self._directory is None or self._told_store:
+            return
+        self._told_store = True
+        path = Path(self._directory) / _LOST_KEY
+        draft = path.with_name(".lost")
+        with contextlib.suppress(OSError):  # they find out by themselves, later
+            draft.write_text(f"{rank.spec.rank} {cause(rank)}", encoding="ascii")
+            draft.rename(path)
 
     def _first_failure(self, rank: RankProcess) -> None:
         self._term_at = time.monotonic() + self._grace

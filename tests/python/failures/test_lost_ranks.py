@@ -25,7 +25,7 @@ KILL_TIMEOUT = 30.0
 """A death is seen by the connections that break, so it must be noticed long before the timeout."""
 STOP_TIMEOUT = 3.0
 START_TIMEOUT = 3.0
-"""Before all have met, nobody watches the others, and the start may take ten timeouts."""
+"""Before all have met, nobody notices a frozen rank, and the start may take ten timeouts."""
 SLACK = 15.0
 """Seconds that a busy machine may need on top."""
 

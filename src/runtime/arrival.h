@@ -1,0 +1,19 @@
+#pragma once
+
+#include "gearshift/base/scheduler.h"
+#include "gearshift/rendezvous/store.h"
+
+namespace gearshift::runtime {
+
+/// The key under which a launcher, or another rank, says that a rank is lost: its number, a space,
+/// and why.
+inline constexpr const char* kLostKey = "lost";
+
+/// Says that this rank has come to the rendezvous and waits for all others, at most until
+/// `patience` has passed. kTimeout names those who have not come. kPeerLost (with the culprit) as
+/// soon as one that had come is gone, or is said to be lost: the job can never be complete. Cost: a
+/// look around every 250 ms + 10 ms for each rank.
+base::Status await_everybody(base::Scheduler& scheduler, rendezvous::Store& store, int rank,
+                             int world_size, base::Duration patience);
+
+}  // namespace gearshift::runtime

@@ -1,0 +1,156 @@
+"""Ranks that die before all have come to the rendezvous: the others end, and do not wait for them.
+
+Without that, they would wait for ten timeouts, 300 s: longer than the tests' patience.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+TOKEN = "e" * 64
+CAME = "came to the rendezvous"
+LAST_RANK_NEVER_COMES = 'if [ "${%s}" = 2 ]; then exec sleep 600; fi; exec "$@"'
+
+
+@dataclass
+class Program:
+    """A process in a folder of its own."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text(errors="replace")
+
+    def pid_of(self, rank: int) -> int:
+        return int((self.folder / f"rank-{rank}").read_text().split()[0])
+
+
+@dataclass
+class Starter:
+    folder: Path
+    trainer: Path
+    env: dict[str, str]
+    started: list[Program] = field(default_factory=list)
+
+    def start(self, name: str, *before: str, **variables: str) -> Program:
+        """`BEFORE toy_trainer`, with debug messages."""
+        folder = self.folder / name
+        folder.mkdir()
+        with (folder / "err").open("wb") as err:
+            process = subprocess.Popen(
+                [*before, str(self.trainer), "--progress", str(folder)],
+                cwd=folder,
+                env=self.env | {"GEARSHIFT_LOG": "debug", "TMPDIR": str(self.folder)} | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+                start_new_session=True,
+            )
+        self.started.append(Program(folder, process))
+        return self.started[-1]
+
+
+@pytest.fixture
+def programs(tmp_path, toy_trainer, clean_env) -> Iterator[Starter]:
+    starter = Starter(tmp_path, toy_trainer, clean_env())
+    yield starter
+    for program in starter.started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.process.pid, signal.SIGKILL)
+        program.process.wait()
+
+
+def job_of_four(programs: Starter, rdzv: str) -> list[Program]:
+    """The first three ranks of four, without a launcher."""
+    return [
+        programs.start(
+            f"process-{rank}",
+            GEARSHIFT_RANK=str(rank),
+            GEARSHIFT_WORLD_SIZE="4",
+            GEARSHIFT_RDZV=rdzv,
+            GEARSHIFT_TOKEN=TOKEN,
+        )
+        for rank in range(3)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["file", "tcp"])
+def test_no_launcher(programs, until, tmp_path, free_port, kind):
+    """All have come but the last rank, and rank 1 dies: the others name it."""
+    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port()}"
+    ranks = job_of_four(programs, rdzv)
+    until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
+    ranks[1].process.kill()
+    for rank in (ranks[0], ranks[2]):
+        until(lambda r=rank: r.process.poll() is not None, "the others end")
+        assert rank.process.returncode == 75, rank.err
+        assert "peer_lost: rank 1 is lost before all have come" in rank.err
+        assert rank.err.rstrip().endswith(": it died")
+
+
+def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
+    ranks = job_of_four(programs, f"tcp://127.0.0.1:{free_port()}")
+    until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
+    ranks[0].process.kill()
+    for rank in ranks[1:]:
+        until(lambda r=rank: r.process.poll() is not None, "the others end")
+        assert rank.process.returncode == 1, rank.err
+        assert "lost the rendezvous store at tcp://127.0.0.1" in rank.err
+
+
+@pytest.mark.parametrize("code", [7, 0])
+def test_gearshift_run(programs, until, code):
+    """The launcher tells the others of a rank that never came, whatever its exit code."""
+    script = f'if [ "$GEARSHIFT_RANK" = 1 ]; then exit {code}; fi; exec "$@"'
+    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3")
+    job = programs.start("job", *launcher, "--", "sh", "-c", script, "sh")
+    until(lambda: job.process.poll() is not None, "the launcher ends")
+    assert job.process.returncode == (code or 75), job.err
+    for rank in (0, 2):
+        said = rf"\[{rank}\] .*rank 1 is lost before all have come .*: exit code {code}"
+        assert re.search(said, job.err), job.err
+    assert "ended by the launcher" not in job.err
+
+
+MPIRUN = ("mpirun", "--oversubscribe", "-n", "3")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "--no-python")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variable"),
+    [
+        pytest.param(
+            MPIRUN,
+            "OMPI_COMM_WORLD_RANK",
+            marks=pytest.mark.skipif(shutil.which("mpirun") is None, reason="no mpirun here"),
+            id="mpirun",
+        ),
+        pytest.param(TORCHRUN, "RANK", id="torchrun"),
+    ],
+)
+def test_other_launchers(programs, until, launcher, variable):
+    """Nothing hangs, whether the launcher ends the others or they end by themselves."""
+    if launcher is TORCHRUN:
+        pytest.importorskip("torch", reason="torchrun comes with torch")
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    script = LAST_RANK_NEVER_COMES % variable
+    job = programs.start("job", *launcher, "sh", "-c", script, "sh", **root)
+    until(lambda: job.err.count(CAME) == 2, "two ranks come")
+    others = [job.pid_of(0), job.pid_of(1)]
+    os.kill(others[1], signal.SIGKILL)
+    until(lambda: job.process.poll() is not None, "the launcher ends")
+    assert job.process.returncode != 0, job.err
+    until(lambda: not Path(f"/proc/{others[0]}").exists(), "the other rank ends")

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -46,6 +48,30 @@ std::string start_time(pid_t pid) {
   return field;
 }
 
+/// What names begin with; holds the PID namespace, in which alone a process id means something.
+std::string prefix() {
+  struct stat info {};
+  const bool known = ::stat("/proc/self/ns/pid", &info) == 0;
+  return "cpp-" + std::to_string(known ? info.st_ino : 0) + "-";
+}
+
+std::string job_name(pid_t parent) {
+  return prefix() + std::to_string(parent) + "-" + start_time(parent) + "-";
+}
+
+/// Removes the directories of launchers that have ended.
+void remove_stale(const std::string& user) {
+  const std::string common = prefix();
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(user, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(common)) continue;
+    const long parent = std::strtol(name.c_str() + common.size(), nullptr, 10);
+    if (name.starts_with(job_name(static_cast<pid_t>(parent)))) continue;
+    std::filesystem::remove_all(entry.path(), ignored);
+  }
+}
+
 /// Publishes the token whole (by rename), unless another process was first.
 base::Status offer_token(const std::string& path) {
   const std::string draft = path + "." + std::to_string(::getpid());
@@ -65,12 +91,14 @@ base::Status offer_token(const std::string& path) {
 }  // namespace
 
 base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts) {
-  const std::string user = "/tmp/gearshift-" + std::to_string(::getuid());
+  std::error_code error;
+  const std::filesystem::path base = std::filesystem::temp_directory_path(error);
+  if (error) return Error(ErrorCode::kIo, "no directory for temporary files: " + error.message());
+  const std::string user = (base / ("gearshift-" + std::to_string(::getuid()))).string();
   GEARSHIFT_RETURN_IF_ERROR(make_private_directory(user));
-  const pid_t parent = ::getppid();
+  remove_stale(user);
   LocalJob job;
-  job.directory = user + "/cpp-" + launcher + "-" + std::to_string(parent) + "-" +
-                  start_time(parent) + "-" + restarts;
+  job.directory = user + "/" + job_name(::getppid()) + launcher + "-" + restarts;
   GEARSHIFT_RETURN_IF_ERROR(make_private_directory(job.directory));
   const std::string path = job.directory + "/token";
   GEARSHIFT_RETURN_IF_ERROR(offer_token(path));

@@ -14,7 +14,7 @@ struct LocalJob {
 
 /// Keyed by the launcher's process (the common parent: its id and start time), so that a later job
 /// never meets the leavings of an earlier one. The first process makes the token; the others wait
-/// for it. Errors: kIo with path and reason.
+/// for it. What launchers that have ended left behind is removed. Errors: kIo with path and reason.
 base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts);
 
 }  // namespace gearshift::runtime

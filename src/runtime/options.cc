@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <cstdlib>
 #include <fstream>
 #include <optional>
@@ -36,22 +38,29 @@ struct Launcher {
   const char* marker;  ///< set only by this launcher
   const char* rank;
   const char* size;
-  const char* local_size;  ///< processes on this host
+  const char* local_size;  ///< processes on this host; null when `hosts` says it
+  const char* hosts;       ///< number of hosts; null when `local_size` says it
   const char* restarts;    ///< distinguishes jobs of one parent process; may be null
 };
 constexpr Launcher kLaunchers[] = {
-    {"torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    {"torchrun", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", nullptr,
      "TORCHELASTIC_RESTART_COUNT"},
     {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
-     "OMPI_COMM_WORLD_LOCAL_SIZE", nullptr},
-    {"srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE",
-     "SLURM_STEP_ID"},
+     "OMPI_COMM_WORLD_LOCAL_SIZE", nullptr, nullptr},
+    {"srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", nullptr,
+     "SLURM_STEP_NUM_NODES", "SLURM_STEP_ID"},
 };
 
 base::Status read_token(SessionOptions& options) {
   if (const auto token = variable("GEARSHIFT_TOKEN")) options.token = *token;
   const std::optional<std::string> file = variable("GEARSHIFT_TOKEN_FILE");
   if (!options.token.empty() || !file) return {};
+  struct stat info {};
+  if (::stat(file->c_str(), &info) == 0 && (info.st_mode & 0077) != 0) {
+    return Error(ErrorCode::kInvalidArgument, "other users may open the token file '" + *file +
+                                                  "' (GEARSHIFT_TOKEN_FILE); run: chmod 600 " +
+                                                  *file);
+  }
   std::ifstream in(*file);
   if (!(in >> options.token)) {
     return Error(ErrorCode::kInvalidArgument,
@@ -62,12 +71,10 @@ base::Status read_token(SessionOptions& options) {
 
 /// Rendezvous and token of a job that a foreign launcher started.
 base::Status complete(SessionOptions& options, const Launcher& launcher) {
-  // Slurm writes "4(x2)": on one host there is no "x", and the number is the step's size.
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      const int local, variable(launcher.local_size).value_or("0").find('(') == std::string::npos
-                           ? integer(launcher.local_size, 0)
-                           : base::Result<int>(0));
-  const bool one_host = local == options.world_size;
+  const bool counts_hosts = launcher.hosts != nullptr;
+  GEARSHIFT_ASSIGN_OR_RETURN(const int count,
+                             integer(counts_hosts ? launcher.hosts : launcher.local_size, 0));
+  const bool one_host = counts_hosts ? count == 1 : count == options.world_size;
   options.nnodes = one_host ? 1 : 2;
   if (options.world_size == 1) return {};
   if (one_host && options.rdzv.empty()) {

@@ -1,0 +1,88 @@
+"""What README.md and examples/ show runs as they say, alone and on two workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gearshift.launch
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "examples" / "python" / "mnist_mlp.py"
+ALONE = (sys.executable,)
+TWO_WORKERS = (sys.executable, "-m", "gearshift.cli", "run", "-n", "2")
+
+BEFORE = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+Net = lambda: nn.Linear(3, 1)
+loss_fn = nn.functional.mse_loss
+x = torch.randn(300, 3)
+dataset = TensorDataset(x, x @ torch.tensor([[1.0], [2.0], [3.0]]))
+"""
+AFTER = """
+assert float(loss) < 1e-6, loss
+print("learned")
+"""
+
+
+def diff_of_the_readme() -> list[str]:
+    found = re.search(r"```diff\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found, "README.md shows no diff"
+    return found[1].splitlines()
+
+
+def script(keep: str) -> str:
+    """The script of the diff: with the lines that begin with one of two marks."""
+    lines = [line[1:] for line in diff_of_the_readme() if line[:1] in keep]
+    return BEFORE + "\n".join(lines) + AFTER
+
+
+def run(folder: Path, text: str, *launcher: str) -> str:
+    (folder / "train.py").write_text(text)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
+    package = str(Path(gearshift.launch.__file__).parents[2])
+    ended = subprocess.run(
+        [*launcher, "train.py"],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": package, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_diff_changes_five_lines() -> None:
+    marks = [line[:1] for line in diff_of_the_readme()]
+    assert marks.count("+") == 5
+    assert marks.count("-") <= 5
+
+
+@pytest.mark.parametrize("keep", [" -", " +"], ids=["before", "after"])
+def test_the_diff_alone(tmp_path: Path, keep: str) -> None:
+    assert "learned" in run(tmp_path, script(keep), *ALONE)
+
+
+def test_the_diff_on_two_workers(tmp_path: Path) -> None:
+    assert run(tmp_path, script(" +"), *TWO_WORKERS).count("learned") == 2
+
+
+@pytest.mark.slow
+def test_the_example(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text().replace("range(3)", "range(1)")
+    out = run(tmp_path, text, *TWO_WORKERS)
+    accuracies = re.findall(r"epoch 1: test accuracy ([\d.]+)", out)
+    assert len(accuracies) == 2
+    assert len(set(accuracies)) == 1
+    assert float(accuracies[0]) > 0.75

@@ -1,17 +1,10 @@
-"""Jobs on two hosts: network namespaces in different networks, with a router between them.
-
-Each host also has an interface that leads nowhere, with the same address on both: a process that
-listened there, and not where the route to the rendezvous begins, would not be found.
-"""
+"""Jobs on two hosts that `gearshift run` starts (see the `network` fixture)."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,75 +14,6 @@ TIMEOUT = 3.0
 SLACK = 20.0
 PORT = 29400
 TOKEN = "d" * 64
-NOWHERE = "192.0.2.1"
-
-
-@dataclass
-class Network:
-    """Two hosts and a router. Names hold the process id, so that test runs do not meet."""
-
-    prefix: str
-
-    @property
-    def hosts(self) -> tuple[str, str]:
-        return f"{self.prefix}-a", f"{self.prefix}-b"
-
-    @property
-    def router(self) -> str:
-        return f"{self.prefix}-r"
-
-    @staticmethod
-    def address(host: int) -> str:
-        return f"10.77.{host}.2"
-
-    def enter(self, host: int) -> list[str]:
-        """What to put before a command to run it on a host."""
-        return ["ip", "netns", "exec", self.hosts[host]]
-
-    def make(self) -> None:
-        for name in (*self.hosts, self.router):
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
-        ip("netns", "exec", self.router, "sh", "-c", forward)
-        for host, name in enumerate(self.hosts):
-            add_pair(name, "eth0", f"port{host}")
-            ip("-n", name, "link", "set", f"port{host}", "netns", self.router)
-            ip("-n", self.router, "addr", "add", f"10.77.{host}.1/24", "dev", f"port{host}")
-            ip("-n", self.router, "link", "set", f"port{host}", "up")
-            ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
-            ip("-n", name, "route", "add", "default", "via", f"10.77.{host}.1")
-            add_pair(name, "nowhere", "nowhere-too")
-            ip("-n", name, "addr", "add", f"{NOWHERE}/24", "dev", "nowhere")
-            ip("-n", name, "link", "set", "nowhere", "up")
-
-    def pull_cable(self) -> None:
-        ip("-n", self.router, "link", "set", "port1", "down")
-
-    def remove(self) -> None:
-        for name in (*self.hosts, self.router):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
-
-
-def add_pair(namespace: str, one: str, other: str) -> None:
-    ip("-n", namespace, "link", "add", one, "type", "veth", "peer", "name", other)
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    made = Network(f"gs{os.getpid()}")
-    try:
-        made.make()
-    except (OSError, subprocess.CalledProcessError) as error:
-        made.remove()
-        pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', None) or error}")
-    yield made
-    made.remove()
 
 
 @pytest.fixture

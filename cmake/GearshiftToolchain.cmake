@@ -32,8 +32,9 @@ if(GEARSHIFT_WERROR)
 endif()
 
 if(GEARSHIFT_SANITIZE)
-  if(NOT GEARSHIFT_SANITIZE MATCHES "^(address|undefined|thread)$")
-    message(FATAL_ERROR "GEARSHIFT_SANITIZE is '${GEARSHIFT_SANITIZE}'; it must be address, undefined, thread or empty")
+  if(NOT GEARSHIFT_SANITIZE MATCHES "^(address|undefined|address,undefined|thread)$")
+    message(FATAL_ERROR "GEARSHIFT_SANITIZE is '${GEARSHIFT_SANITIZE}'; it must be address, undefined, "
+                        "both with a comma between, thread or empty")
   endif()
   target_compile_options(gearshift_flags INTERFACE
     -fsanitize=${GEARSHIFT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -17,6 +17,7 @@ readonly PACKAGES=(
   libgtest-dev libgmock-dev                                # tests
   python3 python3-venv python3-dev                         # python
   clang-format clang-tidy iproute2 openmpi-bin             # checks and tests
+  libopenmpi-dev                                           # a peer in the benchmarks
   dataset-fashion-mnist                                    # the demo's data
 )
 

@@ -149,6 +149,32 @@ def demo(
 
 
 @app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes: the chief cases.")] = False,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Only these cases (repeat), as --list shows them."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases and end.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of the last run as Markdown.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/bench"),
+) -> None:
+    """Measure communication against Gloo, Open MPI and what the machine allows.
+
+    All sides of a case take turns in one run, and every result is verified.
+    """
+    from .bench import command
+
+    if list_:
+        raise typer.Exit(command.list_cases(case or [], quick))
+    if markdown:
+        raise typer.Exit(command.print_markdown(out))
+    raise typer.Exit(command.bench(out, quick, case or []))
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Results of a demo.")] = Path("runs/demo"),
 ) -> None:

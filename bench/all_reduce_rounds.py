@@ -1,0 +1,68 @@
+"""The rounds of an all-reduce from Python; the same as support/all_reduce_rounds.cc does in C++."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gearshift.bench.gate import Gate
+
+PERIOD = 7
+"""Of the pattern: odd, so that no block of a power of two repeats."""
+
+
+def serve_all_reduce(
+    gate: Gate,
+    make: Callable[[np.ndarray], Any],
+    all_reduce: Callable[[Any], Any],
+    rank: int,
+    ranks: int,
+) -> None:
+    """Serve the gate's orders until there are none.
+
+    Args:
+        gate: where the orders come from.
+        make: what is to be reduced, over the memory of a NumPy array of float32.
+        all_reduce: sums it over all ranks, in place.
+        rank: this process's.
+        ranks: how many there are.
+    """
+    array, subject = np.empty(0, np.float32), None
+    for order in gate:
+        count = int(order.get("bytes", "1048576")) // 4
+        batches, operations = int(order.get("batches", "5")), int(order.get("operations", "10"))
+        if array.size != count or subject is None:
+            array = np.empty(count, np.float32)
+            subject = make(array)
+        problem = _checked(array, subject, all_reduce, rank, ranks)
+        array[:] = 0  # zeros stay zeros: no overflow, no subnormal numbers
+        all_reduce(subject)
+        seconds = []
+        for _ in range(batches):
+            begin = time.perf_counter()
+            for _ in range(operations):
+                all_reduce(subject)
+            seconds.append((time.perf_counter() - begin) / operations)
+        problem = _checked(array, subject, all_reduce, rank, ranks) or problem
+        gate.report(
+            seconds=seconds,
+            verified=not problem,
+            problem=problem,
+            operations=batches * operations + 3,
+        )
+
+
+def _checked(
+    array: np.ndarray, subject: Any, all_reduce: Callable[[Any], Any], rank: int, ranks: int
+) -> str:
+    """One all-reduce of known numbers; says what is wrong with the result."""
+    pattern = np.arange(array.size, dtype=np.int32) % PERIOD + 1
+    array[:] = pattern * (rank + 1)
+    all_reduce(subject)
+    wrong = np.flatnonzero(array != pattern * (ranks * (ranks + 1) // 2))
+    if wrong.size == 0:
+        return ""
+    return f"{wrong.size} of {array.size} elements are wrong, the first is {wrong[0]}"

@@ -1,0 +1,106 @@
+"""What a benchmark case is made of: sides, orders, targets. Only data; see registry.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+OURS = "gearshift"
+BOUND = "bound"
+"""Stands for a peer in a target: what the wire allows."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One contestant: a program, and how its ranks are started."""
+
+    name: str
+    program: str
+    """In ``bench/`` when it ends with ``.py``, else a program of the build."""
+    arguments: tuple[str, ...] = ()
+    start: Literal["ranks", "mpirun", "fork"] = "ranks"
+    """One process per rank; through mpirun; or one process that forks, given ``--ranks``."""
+    modules: tuple[str, ...] = ()
+    """Python modules without which it cannot run."""
+    servers: int = 0
+    """Dedicated servers of gearshift, in addition to the ranks; they have no gate."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    gated: bool = True
+    """False: it knows no gate and is started for each turn."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a case is to reach against a peer, or against the bound."""
+
+    against: str
+    at_least: float | None = None
+    """Ratio: the peer's time divided by ours."""
+    within_seconds: float | None = None
+    """The peer may take so much longer than we do (for our own front ends)."""
+
+    def text(self) -> str:
+        """The target in words."""
+        if self.within_seconds is not None:
+            return f"≤ +{1e6 * self.within_seconds:g} µs"
+        return f"≥ {self.at_least:.3g}x" if self.at_least is not None else ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Hosts to be made out of network namespaces."""
+
+    hosts: int
+    mbit: float | None = None
+    """Rate of each host's link, in each direction; None: unshaped."""
+    placement: Literal["block", "cyclic"] = "block"
+    """Of ranks on hosts: 0 0 1 1, or 0 1 0 1."""
+
+    def host_of(self, rank: int, ranks: int) -> int:
+        """The host that a rank lives on."""
+        return rank * self.hosts // ranks if self.placement == "block" else rank % self.hosts
+
+
+@dataclass(frozen=True)
+class Point:
+    """One order at which a setting is measured; with its setting, a case."""
+
+    name: str
+    order: Mapping[str, int | str] = field(default_factory=dict)
+    bytes: int | None = None
+    """Of the array, for those cases that have one."""
+    targets: tuple[Target, ...] = ()
+    quick: bool = False
+    """Whether --quick measures it."""
+    calibrated: bool = True
+    """The driver chooses `operations` and `batches` by the time that an operation takes."""
+    rounds: int | None = None
+    """How often each side has its turn; None: as many as there is time for."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Processes that are started once, and measured at several orders."""
+
+    name: str
+    title: str
+    ranks: int
+    sides: tuple[Side, ...]
+    """Ours first."""
+    points: tuple[Point, ...]
+    network: Network | None = None
+    kind: Literal["all_reduce", "other"] = "other"
+    """All-reduces have bounds that the driver knows."""
+
+    def cases(self) -> list[str]:
+        """The names of its cases."""
+        return [f"{self.name}/{point.name}" for point in self.points]
+
+
+def size_name(count: int) -> str:
+    """``64KiB`` for 65536."""
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count % size == 0:
+            return f"{count // size}{unit}"
+    return f"{count}B"

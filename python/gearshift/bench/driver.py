@@ -1,0 +1,239 @@
+"""Runs the cases: all sides of a setting in turn, round by round."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gearshift.launch import LaunchError
+
+from . import machine, place
+from .across_hosts import PING
+from .case import OURS, Point, Setting
+from .display import Display
+from .hosts import Hosts, NamespaceError, hosts
+from .results import FORMAT, Measured, case_result
+from .side import Places, RunningSide, SideError
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured."""
+
+    rounds: int
+    """Turns of each side, when a round does not take too long."""
+    least_rounds: int
+    turn_seconds: float
+    """Timed in one turn."""
+    point_seconds: float
+    """After which no round is begun, once there are the least."""
+
+
+THOROUGH = Effort(rounds=21, least_rounds=5, turn_seconds=0.2, point_seconds=20.0)
+QUICK = Effort(rounds=7, least_rounds=3, turn_seconds=0.04, point_seconds=3.0)
+
+_BATCHES = 5
+_PROBE_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure, and how."""
+
+    out: Path
+    quick: bool = False
+
+    @property
+    def effort(self) -> Effort:
+        """The effort that is meant."""
+        return QUICK if self.quick else THOROUGH
+
+
+class Bench:
+    """One run of the benchmarks."""
+
+    def __init__(self, options: BenchOptions, display: Display) -> None:
+        self._options = options
+        self._display = display
+        self._results: list[dict[str, Any]] = []
+
+    def run(self, settings: Sequence[Setting]) -> dict[str, Any]:
+        """Measure everything, and write summary.json after each setting.
+
+        Returns:
+            The summary.
+
+        Raises:
+            LaunchError: when our own programs are missing.
+        """
+        _check_ours(settings)
+        self._options.out.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        summary: dict[str, Any] = {
+            "format": FORMAT,
+            "quick": self._options.quick,
+            "machine": machine.describe(),
+            "cases": self._results,
+        }
+        self._display.begin([case for setting in settings for case in setting.cases()])
+        for setting in settings:
+            self._measure_setting(setting)
+            summary["seconds"] = time.monotonic() - began
+            _write(self._options.out / SUMMARY, summary)
+        return summary
+
+    def _measure_setting(self, setting: Setting) -> None:
+        folder = self._options.out / "logs" / setting.name.replace("/", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            with self._running(setting, folder) as running:
+                for point in setting.points:
+                    self._measure_point(running, point)
+        except NamespaceError as error:
+            for point in setting.points:
+                self._add(setting, point, Measured(skipped={OURS: str(error)}))
+
+    @contextlib.contextmanager
+    def _running(self, setting: Setting, folder: Path) -> Iterator[_RunningSetting]:
+        """The processes of all sides that can run here."""
+        with contextlib.ExitStack() as stack:
+            made = None
+            if setting.network is not None:
+                network = setting.network
+                self._display.note(f"{setting.title}: making {network.hosts} hosts")
+                made = stack.enter_context(hosts(network.hosts, network.mbit))
+            running = _RunningSetting(setting, Places(setting.ranks, setting.network, made), made)
+            if made is not None:
+                running.half_round_trip = self._ping(running, folder)
+            for number, side in enumerate(setting.sides):
+                reason = place.obstacle(side)
+                if reason is not None:
+                    running.skipped[side.name] = reason
+                    continue
+                self._display.note(f"{setting.title}: starting {side.name}")
+                process = stack.enter_context(RunningSide(side, running.places, folder, number))
+                try:
+                    process.start()
+                except SideError as error:
+                    running.skipped[side.name] = f"did not start: {error}"
+                    continue
+                running.sides[side.name] = process
+            yield running
+
+    def _ping(self, running: _RunningSetting, folder: Path) -> float | None:
+        """Half a round trip of a small message between two hosts."""
+        if place.obstacle(PING) is not None:
+            return None
+        count = len(running.setting.sides)
+        with RunningSide(
+            PING, Places(2, running.setting.network, running.hosts), folder, count
+        ) as p:
+            try:
+                p.start()
+                return p.turn({"bytes": 1, "operations": 500, "batches": 5}).seconds / 2
+            except SideError as error:
+                running.skipped[PING.name] = str(error)
+                return None
+
+    def _measure_point(self, running: _RunningSetting, point: Point) -> None:
+        case = f"{running.setting.name}/{point.name}"
+        self._display.start(case)
+        measured = Measured(skipped=running.skipped, half_round_trip=running.half_round_trip)
+        orders = {}
+        for name in list(running.sides):
+            order = running.guarded(name, lambda side: self._calibrate(side, point))
+            if order is not None:
+                orders[name] = order
+        effort = self._options.effort
+        wanted = point.rounds or effort.rounds
+        least = min(wanted, effort.least_rounds)
+        began = time.monotonic()
+        for number in range(wanted):
+            if number >= least and time.monotonic() - began > effort.point_seconds:
+                break
+            measured.rounds.append(running.round(orders, number, measured))
+            self._display.progress(number + 1, wanted)
+        self._add(running.setting, point, measured)
+
+    def _calibrate(self, side: RunningSide, point: Point) -> Mapping[str, int | str]:
+        """The order for a side, so that a turn takes the time that it should."""
+        if not point.calibrated or not side.side.gated:
+            return point.order
+        operations, seconds = 1, 0.0
+        while True:
+            probe = {**point.order, "operations": operations, "batches": 1}
+            seconds = side.turn(probe).seconds
+            if seconds * operations >= _PROBE_SECONDS or operations >= 10_000:
+                break
+            operations = min(10_000, max(2, math.ceil(2 * _PROBE_SECONDS / max(seconds, 1e-7))))
+        budget = self._options.effort.turn_seconds
+        per_batch = budget / _BATCHES / max(seconds, 1e-7)
+        batches = _BATCHES if per_batch >= 1 else max(1, int(budget / seconds))
+        return {**point.order, "operations": max(1, int(per_batch)), "batches": batches}
+
+    def _add(self, setting: Setting, point: Point, measured: Measured) -> None:
+        result = case_result(setting, point, measured)
+        self._results.append(result)
+        self._display.end(result)
+
+
+class _RunningSetting:
+    """The sides of a setting that are running."""
+
+    def __init__(self, setting: Setting, places: Places, made: Hosts | None) -> None:
+        self.setting = setting
+        self.places = places
+        self.hosts = made
+        self.sides: dict[str, RunningSide] = {}
+        self.skipped: dict[str, str] = {}
+        self.half_round_trip: float | None = None
+
+    def guarded(self, name: str, action: Any) -> Any:
+        """What `action` returns for a side; a side that fails is out from then on."""
+        try:
+            return action(self.sides[name])
+        except (SideError, OSError) as error:
+            self.skipped[name] = f"failed: {error}"
+            self.sides.pop(name).end()
+            return None
+
+    def round(self, orders: Mapping[str, Any], number: int, measured: Measured) -> dict[str, Any]:
+        """One turn of each side. Who is first changes, so that it helps or harms nobody."""
+        names = [name for name in orders if name in self.sides]
+        turns = {}
+        for name in names[number % len(names) :] + names[: number % len(names)] if names else []:
+            before = 0 if self.hosts is None else self.hosts.sent_bytes()
+            turn = self.guarded(name, lambda side, name=name: side.turn(orders[name]))
+            if turn is None:
+                continue
+            turns[name] = turn
+            if self.hosts is not None and turn.operations:
+                sent = (self.hosts.sent_bytes() - before) / turn.operations
+                measured.sent_bytes.setdefault(name, []).append(sent)
+        return turns
+
+
+def _check_ours(settings: Sequence[Setting]) -> None:
+    for setting in settings:
+        for side in setting.sides:
+            reason = place.obstacle(side) if side.name == OURS else None
+            if reason is not None:
+                raise LaunchError(f"{setting.name}: {reason}")
+
+
+def _write(path: Path, summary: Mapping[str, Any]) -> None:
+    """Whole or not at all, so that a run that is interrupted leaves the cases before."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    os.replace(fresh, path)

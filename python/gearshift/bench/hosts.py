@@ -1,0 +1,130 @@
+"""Hosts on one machine: network namespaces around a switch, with links of a chosen rate.
+
+Needs Linux, root and iproute2. Names hold the process id, so that runs do not meet; everything is
+removed at the end. The rate of a link holds in both directions: the host's interface shapes what it
+sends, the switch's port what the host receives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+INTERFACE = "eth0"
+"""Of each host, towards the switch."""
+
+_BURST_SECONDS = 0.001
+_LEAST_BURST = 32_000
+_QUEUE_SECONDS = 0.05
+
+
+class NamespaceError(Exception):
+    """Hosts cannot be made here; the message says why."""
+
+
+class Hosts:
+    """Some hosts, each in a namespace of its own, and the switch between them."""
+
+    def __init__(self, count: int, prefix: str) -> None:
+        self.names = [f"{prefix}-h{host}" for host in range(count)]
+        self._switch = f"{prefix}-sw"
+
+    @staticmethod
+    def address(host: int) -> str:
+        """The IPv4 address of a host."""
+        return f"10.78.0.{host + 1}"
+
+    def enter(self, host: int) -> list[str]:
+        """What to put before a command to run it on a host."""
+        return ["ip", "netns", "exec", self.names[host]]
+
+    def make(self) -> None:
+        """Make namespaces, links and the switch."""
+        for name in (*self.names, self._switch):
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
+        ip("-n", self._switch, "link", "set", "switch", "up")
+        for host, name in enumerate(self.names):
+            port = f"port{host}"
+            ip("-n", name, "link", "add", INTERFACE, "type", "veth", "peer", "name", port)
+            ip("-n", name, "link", "set", port, "netns", self._switch)
+            ip("-n", self._switch, "link", "set", port, "master", "switch")
+            ip("-n", self._switch, "link", "set", port, "up")
+            ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", INTERFACE)
+            ip("-n", name, "link", "set", INTERFACE, "up")
+
+    def shape(self, mbit: float) -> None:
+        """Give every link a rate, in each direction."""
+        for host, name in enumerate(self.names):
+            _shape(name, INTERFACE, mbit)
+            _shape(self._switch, f"port{host}", mbit)
+
+    def sent_bytes(self) -> int:
+        """What all hosts together have sent to others, headers included."""
+        total = 0
+        for name in self.names:
+            path = f"/sys/class/net/{INTERFACE}/statistics/tx_bytes"
+            total += int(_run("ip", "netns", "exec", name, "cat", path))
+        return total
+
+    def remove(self) -> None:
+        """Remove what :meth:`make` made; to be called even when it failed half-way."""
+        for name in (*self.names, self._switch):
+            if Path("/run/netns", name).exists():
+                with contextlib.suppress(NamespaceError):
+                    ip("netns", "delete", name)
+
+
+@contextlib.contextmanager
+def hosts(count: int, mbit: float | None = None, prefix: str | None = None) -> Iterator[Hosts]:
+    """Hosts for the time of a `with` statement.
+
+    Raises:
+        NamespaceError: when they cannot be made here.
+    """
+    for command in ("ip", "tc"):
+        if shutil.which(command) is None:
+            raise NamespaceError(f"{command} is not installed (Debian: iproute2)")
+    made = Hosts(count, prefix or f"gsb{os.getpid()}")
+    try:
+        made.make()
+        if mbit is not None:
+            made.shape(mbit)
+        yield made
+    finally:
+        made.remove()
+
+
+def ip(*arguments: str) -> None:
+    """Run iproute2's ``ip``.
+
+    Raises:
+        NamespaceError: with what it says when it fails.
+    """
+    _run("ip", *arguments)
+
+
+def _shape(namespace: str, device: str, mbit: float) -> None:
+    bytes_per_second = mbit * 1e6 / 8
+    burst = max(_LEAST_BURST, int(bytes_per_second * _BURST_SECONDS))
+    limit = burst + int(bytes_per_second * _QUEUE_SECONDS)
+    _run(
+        *("tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"),
+        *("rate", f"{mbit:g}mbit", "burst", str(burst), "limit", str(limit)),
+    )
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip() or f"exit code {error.returncode}"
+        raise NamespaceError(f"network namespaces: {' '.join(command)}: {said}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NamespaceError(f"network namespaces: {error}") from error
+    return done.stdout

@@ -1,0 +1,101 @@
+"""Cases on one host: all-reduce over shared memory."""
+
+from __future__ import annotations
+
+from .case import OURS, Point, Setting, Side, Target, size_name
+
+KIB, MIB = 1 << 10, 1 << 20
+
+GEARSHIFT = Side(OURS, "all_reduce")
+PYTHON = Side("from Python", "all_reduce.py", modules=("numpy",))
+FLOOR = Side("floor", "floor", start="fork")
+OPEN_MPI = Side("Open MPI", "openmpi_all_reduce", start="mpirun")
+GLOO = Side("Gloo", "gloo_all_reduce.py", modules=("numpy", "torch"))
+
+FLOAT32_SPEED = 0.95
+"""“The same bytes per second” as float32, within the noise of such a comparison."""
+
+
+def settings() -> list[Setting]:
+    """Two ranks, ranks that share cores, and types of half the size."""
+    return [_two_ranks(), _oversubscribed(4), _oversubscribed(8), *map(_half, _HALVES)]
+
+
+_HALVES = ("float16", "bfloat16")
+
+
+def _two_ranks() -> Setting:
+    sizes = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 100 * MIB)
+    quick = (4 * KIB, 64 * KIB, MIB, 16 * MIB, 100 * MIB)
+    return Setting(
+        name="one_host/2/float32",
+        title="one host, 2 ranks",
+        ranks=2,
+        sides=(GEARSHIFT, FLOOR, OPEN_MPI, GLOO, PYTHON),
+        points=tuple(_point(size, _targets_of_two(size), size in quick) for size in sizes),
+        kind="all_reduce",
+    )
+
+
+def _targets_of_two(size: int) -> tuple[Target, ...]:
+    if size >= MIB:
+        return (
+            Target(FLOOR.name, at_least=1 / 1.15),
+            Target(OPEN_MPI.name, at_least=5),
+            Target(GLOO.name, at_least=9),
+        )
+    if size > 64 * KIB:
+        return (Target(OPEN_MPI.name, at_least=1),)
+    return (
+        Target(OPEN_MPI.name, at_least=4 if size == 64 * KIB else 1),
+        Target(GLOO.name, at_least=200),
+        Target(PYTHON.name, within_seconds=2e-6),
+    )
+
+
+def _oversubscribed(ranks: int) -> Setting:
+    """More ranks than cores, on the machine that the targets are made for."""
+    sizes = (4 * KIB, 64 * KIB, MIB, 16 * MIB, 100 * MIB)
+    quick = (4 * KIB, MIB, 16 * MIB) if ranks == 4 else ()
+    return Setting(
+        name=f"one_host/{ranks}/float32",
+        title=f"one host, {ranks} ranks",
+        ranks=ranks,
+        sides=(GEARSHIFT, FLOOR, OPEN_MPI, GLOO),
+        points=tuple(
+            _point(
+                size,
+                (
+                    Target(OPEN_MPI.name, at_least=6 if size >= MIB else 1),
+                    Target(GLOO.name, at_least=100 if size <= MIB else 10),
+                ),
+                size in quick,
+            )
+            for size in sizes
+        ),
+        kind="all_reduce",
+    )
+
+
+def _half(dtype: str) -> Setting:
+    """Arrays of equal bytes, hence of twice the elements."""
+    full = Side("float32", "all_reduce")
+    return Setting(
+        name=f"one_host/2/{dtype}",
+        title=f"one host, 2 ranks, {dtype} against float32",
+        ranks=2,
+        sides=(Side(OURS, "all_reduce", arguments=("--dtype", dtype)), full),
+        points=tuple(
+            _point(
+                size,
+                (Target(full.name, at_least=FLOAT32_SPEED),),
+                dtype == "float16" and size == 16 * MIB,
+            )
+            for size in (64 * KIB, MIB, 16 * MIB, 100 * MIB)
+        ),
+        kind="all_reduce",
+    )
+
+
+def _point(size: int, targets: tuple[Target, ...], quick: bool) -> Point:
+    return Point(size_name(size), {"bytes": size}, bytes=size, targets=targets, quick=quick)

@@ -1,0 +1,167 @@
+"""Results as text: a table for the terminal, Markdown for the documentation, a line per case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from .case import BOUND, OURS
+
+HEADERS = ("case", "against", "ours", "theirs", "ratio", "quartiles", "target", "reached")
+
+
+def human_seconds(seconds: float) -> str:
+    """``1.23 µs``, ``45.6 ms``, ``7.89 s``."""
+    magnitude = abs(seconds)
+    for unit, factor in (("µs", 1e6), ("ms", 1e3)):
+        if magnitude * factor < 999.5:
+            return f"{_three_digits(seconds * factor)} {unit}"
+    return f"{_three_digits(seconds)} s"
+
+
+def rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The lines of a case in the table, one for each peer; see HEADERS."""
+    case, sides = str(result["case"]), result["sides"]
+    ours = human_seconds(sides[OURS]["seconds"]["median"]) if OURS in sides else "-"
+    if OURS not in sides:
+        yield (case, "", "-", "-", "-", "", result["skipped"].get(OURS, "failed"), "")
+    targets = {target["against"]: target for target in result["targets"]}
+    for name, ratio in result["ratios"].items():
+        target = targets.pop(name, None)
+        theirs = human_seconds(sides[name]["seconds"]["median"])
+        yield (case, name, ours, theirs, *_comparison(name, result, target), *_target_cells(target))
+    for name, target in targets.items():
+        yield (case, name, *_unmeasured_cells(name, ours, result), *_target_cells(target))
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """All cases of a summary.json."""
+    machine = summary["machine"]
+    table = Table(
+        title=f"{machine['processor']}, {machine['cores']} cores, "
+        f"{', '.join(machine['simd'][-1:])}, Linux {machine['kernel']}",
+        caption="ratio: their time divided by ours, median of the ratios of the rounds",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for header in HEADERS:
+        left = header in ("case", "against")
+        table.add_column(header, justify="left" if left else "right", no_wrap=left)
+    previous = None
+    for result in summary["cases"]:
+        if previous not in (None, result["setting"]):
+            table.add_section()
+        previous = result["setting"]
+        for index, row in enumerate(rows(result)):
+            table.add_row("" if index else row[0], *row[1:-1], _coloured(row[-1]))
+    return table
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The table, with machine and versions, for the documentation."""
+    machine = summary["machine"]
+    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
+    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['simd'])}; "
+        f"{caches}; Linux {machine['kernel']}; {versions}.",
+        "",
+        "| " + " | ".join(HEADERS) + " |",
+        "|---|---|" + "---:|" * (len(HEADERS) - 2),
+    ]
+    lines += ["| " + " | ".join(row) + " |" for result in summary["cases"] for row in rows(result)]
+    lines += [f"- {line}" if line else "" for line in ("", *notes(summary))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What was skipped, has failed or was wrong, each once."""
+    found: dict[str, list[str]] = {}
+    for result in summary["cases"]:
+        for name, reason in result["skipped"].items():
+            found.setdefault(f"{name}: {reason}", []).append(result["case"])
+        for name, side in result["sides"].items():
+            for problem in side["problems"]:
+                found.setdefault(f"{name}: WRONG RESULT: {problem}", []).append(result["case"])
+    return [
+        f"{text} ({cases[0]}{f' and {len(cases) - 1} more' if len(cases) > 1 else ''})"
+        for text, cases in found.items()
+    ]
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """A case in one line."""
+    sides = result["sides"]
+    if OURS not in sides:
+        return f"{result['case']}: skipped: {result['skipped'].get(OURS, 'failed')}"
+    parts = [f"{name} {human_seconds(side['seconds']['median'])}" for name, side in sides.items()]
+    wrong = [name for name, side in sides.items() if not side["verified"]]
+    return f"{result['case']}: {', '.join(parts)}" + (f"  WRONG: {wrong}" if wrong else "")
+
+
+def counts(summary: Mapping[str, Any]) -> tuple[int, int]:
+    """How many targets were reached, of how many that could be checked."""
+    targets: Sequence[Any] = [t for result in summary["cases"] for t in result["targets"]]
+    return sum(target["reached"] for target in targets), len(targets)
+
+
+def _comparison(
+    name: str, result: Mapping[str, Any], target: Mapping[str, Any] | None
+) -> tuple[str, str]:
+    """Ratio and its quartiles; the difference where that is what counts."""
+    if target is not None and target["kind"] == "difference":
+        difference = result["differences"][name]
+        low, high = (1e6 * difference[end] for end in ("low", "high"))
+        return f"{1e6 * difference['median']:+.2f} µs", f"{low:+.2f} to {high:+.2f}"
+    ratio = result["ratios"][name]
+    return _ratio(ratio["median"]), f"{_ratio(ratio['low'])}-{_ratio(ratio['high'])}"
+
+
+def _unmeasured_cells(name: str, ours: str, result: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Of a bound, which has no rounds."""
+    target = next(t for t in result["targets"] if t["against"] == name)
+    if name == BOUND:
+        bound = human_seconds(result["bound"]["seconds"])
+        return (ours, bound, f"{target['value']:.3f}x", "")
+    between = result["between_hosts"]
+    sent = human_bytes(between["sent"][OURS]["median"])
+    return (sent, human_bytes(between["flat_ring"]), _ratio(target["value"]), "")
+
+
+def human_bytes(count: float) -> str:
+    """``1.23 MB`` for 1,234,567."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{_three_digits(count / size)} {unit}"
+    return f"{count:.0f} B"
+
+
+def _target_cells(target: Mapping[str, Any] | None) -> tuple[str, str]:
+    if target is None:
+        return ("", "")
+    return (target["wanted"], "yes" if target["reached"] else "no")
+
+
+def _coloured(reached: str) -> str:
+    return {"yes": "[green]yes[/]", "no": "[red]no[/]"}.get(reached, reached)
+
+
+def _ratio(value: float) -> str:
+    return f"{_three_digits(value)}x"
+
+
+def _three_digits(value: float) -> str:
+    magnitude = abs(value)
+    return (
+        f"{value:.0f}"
+        if magnitude >= 99.95
+        else f"{value:.1f}"
+        if magnitude >= 9.995
+        else f"{value:.2f}"
+    )

@@ -2,11 +2,15 @@
 //
 //   gearshift run -n 2 -- all_reduce bytes=1048576 operations=100 [--dtype float16]
 //
-// Options: --dtype float32|float16|bfloat16, --algorithm auto|ring|… (as collectives::Options).
+// Options: --dtype float32|float16|bfloat16, --algorithm auto|ring|… (as collectives::Options),
+// --memory shared|plain: from collectives::allocate, as training uses it, or any memory.
 
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/runtime/session.h"
@@ -29,41 +33,67 @@ void check(const base::Status& status) {
   if (!status) throw std::runtime_error(status.error().to_string());
 }
 
+struct Settings {
+  base::DType dtype = base::DType::kF32;
+  bool shared = true;
+  collectives::Options options;
+};
+
 class GearshiftSubject : public bench::Subject {
  public:
-  GearshiftSubject(Session& session, base::DType dtype, collectives::Options options)
-      : session_(session), dtype_(dtype), options_(std::move(options)) {}
+  GearshiftSubject(Session& session, Settings settings)
+      : session_(session), settings_(std::move(settings)) {}
 
   std::byte* memory(std::size_t bytes) override {
-    if (buffer_.size() != bytes) buffer_ = base::Buffer(bytes);
-    return buffer_.data();
+    if (bytes == bytes_) return data_;
+    if (settings_.shared) {
+      shared_.reset();
+      shared_ = check(collectives::allocate(session_.workers(), bytes));
+      data_ = shared_->view().data();
+    } else {
+      plain_ = base::Buffer(bytes);
+      data_ = plain_.data();
+    }
+    bytes_ = bytes;
+    return data_;
   }
   void all_reduce(std::byte* data, std::size_t bytes) override {
-    check(collectives::all_reduce(session_.workers(), {data, bytes}, dtype_, base::ReduceOp::kSum,
-                                  options_));
+    check(collectives::all_reduce(session_.workers(), {data, bytes}, settings_.dtype,
+                                  base::ReduceOp::kSum, settings_.options));
   }
 
  private:
   Session& session_;
-  const base::DType dtype_;
-  const collectives::Options options_;
-  base::Buffer buffer_;
+  const Settings settings_;
+  std::unique_ptr<collectives::SharedBuffer> shared_;
+  base::Buffer plain_;
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
 };
 
-void run(int argc, char** argv) {
-  const std::string type = bench::option(argc, argv, "--dtype", "float32");
-  const auto element = bench::element_named(type);
-  const auto dtype = base::dtype_from_string(type);
-  collectives::Options options;
-  const std::string name = bench::option(argc, argv, "--algorithm", "auto");
-  const auto algorithm = collectives::algorithm_from_string(name);
-  if (!dtype || !algorithm) throw std::invalid_argument("no algorithm is called " + name);
-  options.algorithm = *algorithm;
-  options.label = "all_reduce of the benchmark";
+Settings parse(int argc, char** argv) {
+  Settings settings;
+  const auto dtype = base::dtype_from_string(bench::option(argc, argv, "--dtype", "float32"));
+  const auto algorithm =
+      collectives::algorithm_from_string(bench::option(argc, argv, "--algorithm", "auto"));
+  const std::string memory = bench::option(argc, argv, "--memory", "shared");
+  if (!dtype) throw std::invalid_argument("--dtype: float32, float16 or bfloat16");
+  if (!algorithm) throw std::invalid_argument("--algorithm: auto, ring, ...");
+  if (memory != "shared" && memory != "plain")
+    throw std::invalid_argument("--memory: shared, plain");
+  settings.dtype = *dtype;
+  settings.shared = memory == "shared";
+  settings.options.algorithm = *algorithm;
+  settings.options.label = "all_reduce of the benchmark";
+  return settings;
+}
 
+void run(int argc, char** argv) {
+  const Settings settings = parse(argc, argv);
+  const auto element = bench::element_named(std::string(base::to_string(settings.dtype)));
   const auto session = check(Session::create(check(SessionOptions::from_environment())));
   {
-    GearshiftSubject subject(*session, *dtype, options);
+    GearshiftSubject subject(*session, settings);
     bench::Gate gate(session->rank().value, argc, argv);
     bench::serve_all_reduce(gate, subject, element, session->rank().value, session->world_size());
   }

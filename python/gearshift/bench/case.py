@@ -57,9 +57,9 @@ class Network:
     placement: Literal["block", "cyclic"] = "block"
     """Of ranks on hosts: 0 0 1 1, or 0 1 0 1."""
 
-    def host_of(self, rank: int, ranks: int) -> int:
-        """The host that a rank lives on."""
-        return rank * self.hosts // ranks if self.placement == "block" else rank % self.hosts
+    def host_of(self, rank: int, world: int) -> int:
+        """The host that a rank lives on, dedicated servers included."""
+        return rank * self.hosts // world if self.placement == "block" else rank % self.hosts
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Setting:
     """Ours first."""
     points: tuple[Point, ...]
     network: Network | None = None
-    kind: Literal["all_reduce", "other"] = "other"
-    """All-reduces have bounds that the driver knows."""
+    kind: Literal["all_reduce", "servers", "other"] = "other"
+    """What is measured, where results.py knows bounds for it."""
 
     def cases(self) -> list[str]:
         """The names of its cases."""

@@ -74,7 +74,7 @@ class Bench:
             The summary.
 
         Raises:
-            LaunchError: when our own programs are missing.
+            LaunchError: when nothing of ours can run.
         """
         _check_ours(settings)
         self._options.out.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,10 @@ class Bench:
         return summary
 
     def _measure_setting(self, setting: Setting) -> None:
+        reason = _obstacle(setting)
+        if reason is not None:
+            self._skip(setting, reason)
+            return
         folder = self._options.out / "logs" / setting.name.replace("/", "-")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -101,8 +105,7 @@ class Bench:
                 for point in setting.points:
                     self._measure_point(running, point)
         except NamespaceError as error:
-            for point in setting.points:
-                self._add(setting, point, Measured(skipped={OURS: str(error)}))
+            self._skip(setting, str(error))
 
     @contextlib.contextmanager
     def _running(self, setting: Setting, folder: Path) -> Iterator[_RunningSetting]:
@@ -182,6 +185,10 @@ class Bench:
         batches = _BATCHES if per_batch >= 1 else max(1, int(budget / seconds))
         return {**point.order, "operations": max(1, int(per_batch)), "batches": batches}
 
+    def _skip(self, setting: Setting, reason: str) -> None:
+        for point in setting.points:
+            self._add(setting, point, Measured(skipped={OURS: reason}))
+
     def _add(self, setting: Setting, point: Point, measured: Measured) -> None:
         result = case_result(setting, point, measured)
         self._results.append(result)
@@ -224,12 +231,16 @@ class _RunningSetting:
         return turns
 
 
+def _obstacle(setting: Setting) -> str | None:
+    """Why our side of a setting cannot run here."""
+    reasons = (place.obstacle(side) for side in setting.sides if side.name == OURS)
+    return next((reason for reason in reasons if reason), None)
+
+
 def _check_ours(settings: Sequence[Setting]) -> None:
-    for setting in settings:
-        for side in setting.sides:
-            reason = place.obstacle(side) if side.name == OURS else None
-            if reason is not None:
-                raise LaunchError(f"{setting.name}: {reason}")
+    reasons = [_obstacle(setting) for setting in settings]
+    if reasons and all(reasons):
+        raise LaunchError(str(reasons[0]))
 
 
 def _write(path: Path, summary: Mapping[str, Any]) -> None:

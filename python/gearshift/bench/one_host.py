@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .case import OURS, Point, Setting, Side, Target, size_name
 
 KIB, MIB = 1 << 10, 1 << 20
 
 GEARSHIFT = Side(OURS, "all_reduce")
+PLAIN = Side("plain memory", "all_reduce", arguments=("--memory", "plain"))
 PYTHON = Side("from Python", "all_reduce.py", modules=("numpy",))
 FLOOR = Side("floor", "floor", start="fork")
 OPEN_MPI = Side("Open MPI", "openmpi_all_reduce", start="mpirun")
@@ -17,8 +20,14 @@ FLOAT32_SPEED = 0.95
 
 
 def settings() -> list[Setting]:
-    """Two ranks, ranks that share cores, and types of half the size."""
-    return [_two_ranks(), _oversubscribed(4), _oversubscribed(8), *map(_half, _HALVES)]
+    """Two ranks, ranks that share cores, our Python front, and types of half the size."""
+    return [
+        _two_ranks(),
+        _oversubscribed(4),
+        _oversubscribed(8),
+        _from_python(),
+        *map(_half, _HALVES),
+    ]
 
 
 _HALVES = ("float16", "bfloat16")
@@ -31,7 +40,7 @@ def _two_ranks() -> Setting:
         name="one_host/2/float32",
         title="one host, 2 ranks",
         ranks=2,
-        sides=(GEARSHIFT, FLOOR, OPEN_MPI, GLOO, PYTHON),
+        sides=(GEARSHIFT, FLOOR, OPEN_MPI, GLOO, PLAIN),
         points=tuple(_point(size, _targets_of_two(size), size in quick) for size in sizes),
         kind="all_reduce",
     )
@@ -49,7 +58,21 @@ def _targets_of_two(size: int) -> tuple[Target, ...]:
     return (
         Target(OPEN_MPI.name, at_least=4 if size == 64 * KIB else 1),
         Target(GLOO.name, at_least=200),
-        Target(PYTHON.name, within_seconds=2e-6),
+    )
+
+
+def _from_python() -> Setting:
+    """C++ in any memory, because that is what a NumPy array or a tensor has."""
+    return Setting(
+        name="one_host/2/python",
+        title="one host, 2 ranks, from Python",
+        ranks=2,
+        sides=(replace(PLAIN, name=OURS), PYTHON),
+        points=tuple(
+            _point(size, (Target(PYTHON.name, within_seconds=2e-6),), size == 4 * KIB)
+            for size in (4 * KIB, 16 * KIB, 64 * KIB)
+        ),
+        kind="all_reduce",
     )
 
 

@@ -53,8 +53,7 @@ def obstacle(side: Side) -> str | None:
     for module in side.modules:
         if importlib.util.find_spec(module) is None:
             return f"the Python package {module} is not installed"
-    if not side.program.endswith(".py"):
-        program = binary_folder() / side.program
-        if not program.exists():
-            return f"{program.name} is not built (make build; peers need their headers for that)"
-    return None
+    program = Path(command_of(side)[1 if side.program.endswith(".py") else 0])
+    if program.exists():
+        return None
+    return f"{program} does not exist (make build; peers need their headers for that)"

@@ -11,10 +11,15 @@ from fnmatch import fnmatch
 
 from gearshift.launch import LaunchError
 
-from . import across_hosts, one_host
+from . import across_hosts, one_host, servers, training
 from .case import Setting
 
-SOURCES: tuple[Callable[[], list[Setting]], ...] = (one_host.settings, across_hosts.settings)
+SOURCES: tuple[Callable[[], list[Setting]], ...] = (
+    one_host.settings,
+    across_hosts.settings,
+    training.settings,
+    servers.settings,
+)
 
 
 def all_settings() -> list[Setting]:
@@ -49,4 +54,4 @@ def select(settings: Sequence[Setting], patterns: Sequence[str], quick: bool) ->
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return fnmatch(name, pattern) or name.startswith(pattern.rstrip("/") + "/")
+    return fnmatch(name, pattern) or fnmatch(name, pattern.rstrip("/") + "/*")

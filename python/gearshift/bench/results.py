@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import across_hosts
+from . import across_hosts, servers
 from .case import BOUND, OURS, Point, Setting, Target
 from .side import Turn
 
@@ -137,7 +137,9 @@ def _side_result(name: str, measured: Measured) -> dict[str, Any]:
 def _network_result(
     setting: Setting, point: Point, measured: Measured, sides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Bytes moved, and the bound, of an all-reduce."""
+    """Bytes moved, and the bound."""
+    if setting.kind == "servers":
+        return _servers_result(setting, sides)
     if setting.kind != "all_reduce" or point.bytes is None:
         return {}
     network, count = setting.network, point.bytes
@@ -160,7 +162,21 @@ def _network_result(
         result["half_round_trip"] = half
     bound = across_hosts.bound_seconds(count, network, half or 0.0)
     if bound and (half is not None or count > 64 * 1024):
-        ours = sides.get(OURS)
-        reached = None if ours is None else bound / ours["seconds"]["median"]
-        result["bound"] = {"seconds": bound, "reached": reached}
+        result["bound"] = _bound(bound, sides)
     return result
+
+
+def _servers_result(setting: Setting, sides: Mapping[str, Any]) -> dict[str, Any]:
+    link_bytes = sides.get(OURS, {}).get("more", {}).get("link_bytes")
+    if link_bytes is None or setting.network is None:
+        return {}
+    return {
+        "moved_bytes": link_bytes,
+        "bound": _bound(servers.bound_seconds(link_bytes), sides),
+    }
+
+
+def _bound(seconds: float, sides: Mapping[str, Any]) -> dict[str, Any]:
+    ours = sides.get(OURS)
+    reached = None if ours is None else seconds / ours["seconds"]["median"]
+    return {"seconds": seconds, "reached": reached}

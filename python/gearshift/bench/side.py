@@ -53,16 +53,14 @@ class Places:
     network: Network | None = None
     hosts: Hosts | None = None
 
-    def node_of(self, rank: int) -> int:
-        """The host of a rank; dedicated servers, which come after the ranks, are on the first."""
-        if self.network is None or rank >= self.ranks:
-            return 0
-        return self.network.host_of(rank, self.ranks)
+    def node_of(self, rank: int, world: int) -> int:
+        """The host of a rank; `world` counts dedicated servers, too."""
+        return 0 if self.network is None else self.network.host_of(rank, world)
 
     def local_rank(self, rank: int, world: int) -> tuple[int, int]:
         """The number of a rank among those of its host, and how many these are."""
-        node = self.node_of(rank)
-        here = [r for r in range(world) if self.node_of(r) == node]
+        node = self.node_of(rank, world)
+        here = [r for r in range(world) if self.node_of(r, world) == node]
         return here.index(rank), len(here)
 
 
@@ -162,7 +160,8 @@ class RunningSide:
 
     def _spawn(self, rank: int, command: Sequence[str], extra: Mapping[str, str]) -> None:
         hosts = self._places.hosts
-        within = [] if hosts is None else hosts.enter(self._places.node_of(rank))
+        world = self._places.ranks + self.side.servers
+        within = [] if hosts is None else hosts.enter(self._places.node_of(rank, world))
         base = self._folder / f"{_file_name(self.side.name)}-{rank}"
         with base.with_suffix(".out").open("wb") as out, base.with_suffix(".err").open("wb") as err:
             process = subprocess.Popen(
@@ -188,7 +187,7 @@ class RunningSide:
             "GEARSHIFT_NNODES": str(1 if network is None else network.hosts),
             "GEARSHIFT_RDZV": f"file://{rendezvous}" if hosts is None else tcp,
             "GEARSHIFT_TOKEN": secrets.token_hex(16),
-            "WORLD_SIZE": str(self._places.ranks),
+            "WORLD_SIZE": str(world),
             "MASTER_ADDR": first,
             "MASTER_PORT": str(port),
             "GLOO_SOCKET_IFNAME": "lo" if hosts is None else INTERFACE,
@@ -201,7 +200,7 @@ class RunningSide:
             "GEARSHIFT_RANK": str(rank),
             "GEARSHIFT_LOCAL_RANK": str(local),
             "GEARSHIFT_LOCAL_WORLD_SIZE": str(count),
-            "GEARSHIFT_NODE_RANK": str(self._places.node_of(rank)),
+            "GEARSHIFT_NODE_RANK": str(self._places.node_of(rank, world)),
             "RANK": str(rank),
             "LOCAL_RANK": str(local),
             "LOCAL_WORLD_SIZE": str(count),

@@ -29,7 +29,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     if OURS not in sides:
         yield (case, "", "-", "-", "-", "", result["skipped"].get(OURS, "failed"), "")
     targets = {target["against"]: target for target in result["targets"]}
-    for name, ratio in result["ratios"].items():
+    for name in result["ratios"]:
         target = targets.pop(name, None)
         theirs = human_seconds(sides[name]["seconds"]["median"])
         yield (case, name, ours, theirs, *_comparison(name, result, target), *_target_cells(target))

@@ -27,29 +27,39 @@ void add_norm(kernels::NormPart& sum, const Slice& slice, const Segment& segment
 
 }  // namespace
 
-GradientSum::GradientSum(const std::vector<Slice>& slices) : slices_(slices) { clear(); }
+GradientSum::GradientSum(const std::vector<Slice>& slices)
+    : slices_(slices), sums_(slices.size()), begun_(slices.size()), present_(slices.size()) {
+  clear();
+}
 
 void GradientSum::clear() {
-  sums_.clear();
-  present_.resize(slices_.size());
-  for (std::size_t i = 0; i < slices_.size(); ++i) {
-    present_[i].assign(slices_[i].segments.size(), false);
-  }
+  for (std::size_t i = 0; i < slices_.size(); ++i) clear(i);
+}
+
+void GradientSum::clear(std::size_t slice) {
+  sums_[slice] = {};
+  begun_[slice] = false;
+  present_[slice].assign(slices_[slice].segments.size(), false);
 }
 
 void GradientSum::add(std::vector<base::Buffer> gradient, const Presence& present,
                       double coefficient) {
-  const bool first = sums_.empty();
-  if (first) sums_ = std::move(gradient);
   for (std::size_t i = 0; i < slices_.size(); ++i) {
-    if (first) {
-      start(i, present, coefficient);
-    } else {
-      extend(i, std::as_const(gradient[i]).view(), present, coefficient);
-    }
-    for (std::size_t s = 0; s < slices_[i].segments.size(); ++s) {
-      if (present.has(slices_[i].segments[s].parameter)) present_[i][s] = true;
-    }
+    add(i, std::move(gradient[i]), present, coefficient);
+  }
+}
+
+void GradientSum::add(std::size_t slice, base::Buffer gradient, const Presence& present,
+                      double coefficient) {
+  if (begun_[slice]) {
+    extend(slice, std::as_const(gradient).view(), present, coefficient);
+  } else {
+    begun_[slice] = true;
+    sums_[slice] = std::move(gradient);
+    start(slice, present, coefficient);
+  }
+  for (std::size_t s = 0; s < slices_[slice].segments.size(); ++s) {
+    if (present.has(slices_[slice].segments[s].parameter)) present_[slice][s] = true;
   }
 }
 
@@ -102,9 +112,17 @@ kernels::NormPart norm_of(const std::vector<Slice>& slices,
                           const std::vector<base::Buffer>& gradient, const Presence& present) {
   kernels::NormPart norm;
   for (std::size_t i = 0; i < slices.size(); ++i) {
-    for (const Segment& s : slices[i].segments) {
-      if (present.has(s.parameter)) add_norm(norm, slices[i], s, gradient[i].view());
-    }
+    const kernels::NormPart part = norm_of(slices[i], gradient[i].view(), present);
+    norm.sum_of_squares += part.sum_of_squares;
+    norm.all_finite = norm.all_finite && part.all_finite;
+  }
+  return norm;
+}
+
+kernels::NormPart norm_of(const Slice& slice, base::ConstBytes gradient, const Presence& present) {
+  kernels::NormPart norm;
+  for (const Segment& s : slice.segments) {
+    if (present.has(s.parameter)) add_norm(norm, slice, s, gradient);
   }
   return norm;
 }

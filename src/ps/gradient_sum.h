@@ -20,10 +20,12 @@ class GradientSum {
   /// Adds coefficient · gradient; `gradient[i]` belongs to slice i. The first becomes the sum's
   /// memory.
   void add(std::vector<base::Buffer> gradient, const Presence& present, double coefficient);
+  /// The same for one slice.
+  void add(std::size_t slice, base::Buffer gradient, const Presence& present, double coefficient);
   void scale(double factor);
   void clear();
+  void clear(std::size_t slice);
 
-  bool empty() const { return sums_.empty(); }
   bool has(std::size_t slice, std::size_t segment) const { return present_[slice][segment]; }
   base::ConstBytes segment(std::size_t slice, std::size_t segment) const;
   /// Over what is present, without padding.
@@ -36,11 +38,13 @@ class GradientSum {
 
   const std::vector<Slice>& slices_;
   std::vector<base::Buffer> sums_;
+  std::vector<bool> begun_;                 ///< slices of which something was added
   std::vector<std::vector<bool>> present_;  ///< [slice][segment]
 };
 
-/// The same for one worker's gradient.
+/// The same for one worker's gradient, or for a slice of it.
 kernels::NormPart norm_of(const std::vector<Slice>& slices,
                           const std::vector<base::Buffer>& gradient, const Presence& present);
+kernels::NormPart norm_of(const Slice& slice, base::ConstBytes gradient, const Presence& present);
 
 }  // namespace gearshift::ps

@@ -140,6 +140,7 @@ class NativeOptimizer final : public Optimizer {
     reset();
   }
 
+  bool takes_parts() const override { return true; }
   base::Status apply(std::span<const SegmentUpdate> updates, const HyperValues& hypers,
                      double lr_factor) override {
     const std::size_t names = spec_.hyper_names.size();

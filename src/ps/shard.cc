@@ -244,7 +244,9 @@ base::Status ShardImpl::stage(Request& request) {
   if (!w->pending || w->pending->missing == 0) return {};
   const std::uint64_t wanted = w->pending->record.attempts[slice];
   if (attempt > wanted) return protocol("a gradient was staged while its commit was pending");
-  if (attempt == wanted) --w->pending->missing;
+  if (attempt != wanted) return {};
+  --w->pending->missing;
+  if (const auto update = w->pending->update) return advance(update, slice);
   return w->ready() ? settle() : base::Status();
 }
 
@@ -291,7 +293,7 @@ base::Status ShardImpl::commit(Request& request) {
   }
   w->pending = PendingCommit{.request = request.head.request, .record = std::move(record)};
   w->pending->missing = missing;
-  return w->ready() ? settle() : base::Status();
+  return may_begin(*w) ? settle() : base::Status();
 }
 
 base::Status ShardImpl::pull(Request& request) {
@@ -331,12 +333,14 @@ void ShardImpl::answer(int to, std::uint32_t request, const ReplyWire& reply) {
                std::make_shared<base::Buffer>(base::Buffer::copy_of(base::bytes_of(full))));
 }
 
+void ShardImpl::answer_slice(int to, std::uint32_t request, std::size_t slice) {
+  outbox_.send(link_to(group_, base::Rank(to)),
+               reply_tag(options_.model, request, static_cast<std::uint16_t>(slice)),
+               parameters_.snapshot(slice));
+}
+
 void ShardImpl::answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply) {
-  transport::Connection& link = link_to(group_, base::Rank(to));
-  for (std::size_t i = 0; i < options_.slices.size(); ++i) {
-    outbox_.send(link, reply_tag(options_.model, request, static_cast<std::uint16_t>(i)),
-                 parameters_.snapshot(i));
-  }
+  for (std::size_t i = 0; i < options_.slices.size(); ++i) answer_slice(to, request, i);
   answer(to, request, reply);
 }
 

@@ -24,6 +24,20 @@ struct Rules {
 };
 Rules rules_of(const Consistency& consistency);
 
+/// An update whose slices are applied, and answered, one by one: each when the gradients of all its
+/// workers are there. While slice i is applied, i + 1 is still on its way, and i - 1 on its way
+/// back.
+struct StreamedUpdate {
+  struct Share {
+    int rank = 0;
+    double coefficient = 1;
+  };
+  std::vector<Share> shares;  ///< whose gradients, in rank order
+  std::vector<int> ranks;     ///< whose commits end with it
+  HyperValues hypers;
+  std::size_t slices_left = 0;
+};
+
 /// Only start, stop and stats are called from outside; all else runs on the shard's task.
 class ShardImpl final : public Shard {
  public:
@@ -63,23 +77,36 @@ class ShardImpl final : public Shard {
   base::Status enter(Request& request);
   base::Status flush(Request& request);
   void answer(int to, std::uint32_t request, const ReplyWire& reply);
+  void answer_slice(int to, std::uint32_t request, std::size_t slice);
   void answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply);
 
   // shard_update.cc: commits on their way into the parameters.
   base::Status settle();
   base::Status settle_together();
   base::Status accept_all(const std::vector<int>& ranks);
+  base::Status apply_whole(const StreamedUpdate& together);
   base::Status accept(int rank);
   base::Status take_in(int rank);
   base::Status check_finite(int rank, const std::vector<base::Buffer>& gradient) const;
+  base::Status check_finite(int rank, std::size_t slice, base::ConstBytes gradient) const;
   base::Status apply_gathered();
   base::Status update(const HyperValues& hypers, double clip_norm);
+  void collect(std::uint32_t slice, std::vector<SegmentUpdate>& updates);
+  void count_update();
   base::Result<double> clip_factor(double clip_norm);
   void count(int rank);
   void announce(int rank);
   void answer_due();
   std::int64_t slowest_step() const;
   base::Error diverged(int rank, const std::string& what) const;
+
+  // shard_stream.cc: updates slice by slice.
+  bool streams(const CommitRecord& record) const;
+  bool may_begin(const Worker& worker) const;
+  base::Status begin_stream(StreamedUpdate update);
+  base::Status advance(const std::shared_ptr<StreamedUpdate>& update, std::size_t slice);
+  base::Status apply_slice(const StreamedUpdate& update, std::size_t slice);
+  base::Status finish_stream(const StreamedUpdate& update);
 
   // shard_state.cc: optimizer state and parameters, out and in.
   base::Status fetch_state(Request& request);

@@ -20,7 +20,7 @@ base::Status ShardImpl::settle() {
     GEARSHIFT_RETURN_IF_ERROR(settle_together());
   } else {
     for (int r = 0; r < options_.workers; ++r) {
-      if (workers_[static_cast<std::size_t>(r)].ready()) GEARSHIFT_RETURN_IF_ERROR(accept(r));
+      if (may_begin(workers_[static_cast<std::size_t>(r)])) GEARSHIFT_RETURN_IF_ERROR(accept(r));
     }
   }
   answer_due();
@@ -32,7 +32,7 @@ base::Status ShardImpl::settle_together() {
   for (int r = 0; r < options_.workers; ++r) {
     const Worker& w = workers_[static_cast<std::size_t>(r)];
     if (!w.active) continue;
-    if (!w.ready()) return {};
+    if (!may_begin(w)) return {};
     ranks.push_back(r);
   }
   return ranks.empty() ? base::Status() : accept_all(ranks);
@@ -56,25 +56,32 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
     samples += record.samples;
     skip = skip || record.skip;
   }
-  const CommitRecord* first = nullptr;
+  StreamedUpdate update{.ranks = ranks};
   for (const int r : ranks) {
     const CommitRecord& record = pending(r).record;
     pending(r).staleness = version_ - record.base_version;
     if (skip || !record.usable()) continue;
-    sum_.add(workers_[static_cast<std::size_t>(r)].take_gradient(), record.present,
-             record.gradient_factor * (record.samples / samples));
-    if (first == nullptr) first = &record;
+    if (update.shares.empty()) update.hypers = record.hypers;
+    update.shares.push_back({r, record.gradient_factor * (record.samples / samples)});
   }
-  if (first != nullptr) {
-    const double clip = first->clip_norm > 0 ? first->clip_norm : options_.clip_norm;
-    GEARSHIFT_RETURN_IF_ERROR(update(first->hypers, clip));
-  }
-  for (const int r : ranks) {
-    pending(r).skipped = first == nullptr;
-    count(r);
-  }
+  const bool any = !update.shares.empty();
+  for (const int r : ranks) pending(r).skipped = !any;
+  if (any && streams(pending(update.shares[0].rank).record)) return begin_stream(std::move(update));
+  if (any) GEARSHIFT_RETURN_IF_ERROR(apply_whole(update));
+  for (const int r : ranks) count(r);
   for (const int r : ranks) announce(r);
   return {};
+}
+
+/// All slices at once: what needs all of them, such as the norm of the gradient.
+base::Status ShardImpl::apply_whole(const StreamedUpdate& together) {
+  for (const auto& [rank, coefficient] : together.shares) {
+    Worker& w = workers_[static_cast<std::size_t>(rank)];
+    sum_.add(w.take_gradient(), w.pending->record.present, coefficient);
+  }
+  const CommitRecord& first =
+      workers_[static_cast<std::size_t>(together.shares[0].rank)].pending->record;
+  return update(together.hypers, first.clip_norm > 0 ? first.clip_norm : options_.clip_norm);
 }
 
 /// One commit of a server that does not wait for the others.
@@ -83,6 +90,10 @@ base::Status ShardImpl::accept(int rank) {
   const CommitRecord& record = pending.record;
   pending.staleness = version_ - record.base_version;
   pending.skipped = !record.usable();
+  if (!pending.skipped && streams(record)) {
+    return begin_stream(
+        {.shares = {{rank, record.gradient_factor}}, .ranks = {rank}, .hypers = record.hypers});
+  }
   if (!pending.skipped) GEARSHIFT_RETURN_IF_ERROR(take_in(rank));
   if (!record.skip) {
     if (auto wrong = divergence_.note(record.loss)) return diverged(rank, *wrong);
@@ -116,6 +127,15 @@ base::Status ShardImpl::check_finite(int rank, const std::vector<base::Buffer>& 
   return diverged(rank, "the gradient is not finite");
 }
 
+base::Status ShardImpl::check_finite(int rank, std::size_t slice, base::ConstBytes gradient) const {
+  const CommitRecord& record = workers_[static_cast<std::size_t>(rank)].pending->record;
+  if (std::isfinite(record.gradient_factor) &&
+      norm_of(options_.slices[slice], gradient, record.present).all_finite) {
+    return {};
+  }
+  return diverged(rank, "the gradient is not finite");
+}
+
 base::Status ShardImpl::apply_gathered() {
   if (gathered_ == 0) return {};
   sum_.scale(first_samples_ / gathered_samples_);
@@ -131,21 +151,29 @@ base::Status ShardImpl::update(const HyperValues& hypers, double clip_norm) {
   }
   outbox_.reap();
   std::vector<SegmentUpdate> updates;
-  for (std::uint32_t i = 0; i < options_.slices.size(); ++i) {
-    const Slice& slice = options_.slices[i];
-    std::optional<base::Bytes> memory;
-    for (std::uint32_t s = 0; s < slice.segments.size(); ++s) {
-      if (!sum_.has(i, s)) continue;
-      if (!memory) memory = parameters_.writable(i);
-      updates.push_back({i, s, segment_of(slice, slice.segments[s], *memory), sum_.segment(i, s)});
-    }
-  }
+  for (std::uint32_t i = 0; i < options_.slices.size(); ++i) collect(i, updates);
   GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(updates, hypers, options_.lr_factor));
   sum_.clear();
+  count_update();
+  return {};
+}
+
+/// What a slice's sum updates.
+void ShardImpl::collect(std::uint32_t slice, std::vector<SegmentUpdate>& updates) {
+  const Slice& layout = options_.slices[slice];
+  std::optional<base::Bytes> memory;
+  for (std::uint32_t s = 0; s < layout.segments.size(); ++s) {
+    if (!sum_.has(slice, s)) continue;
+    if (!memory) memory = parameters_.writable(slice);
+    updates.push_back(
+        {slice, s, segment_of(layout, layout.segments[s], *memory), sum_.segment(slice, s)});
+  }
+}
+
+void ShardImpl::count_update() {
   ++version_;
   std::lock_guard<base::Monitor> lock(*stats_monitor_);
   stats_.applies = version_;
-  return {};
 }
 
 /// As torch.nn.utils.clip_grad_norm_ over the parameters of all shards.
@@ -203,9 +231,12 @@ void ShardImpl::answer_due() {
     ReplyWire reply;
     reply.staleness = w.pending->staleness;
     reply.skipped = w.pending->skipped ? 1 : 0;
-    const std::uint32_t request = w.pending->request;
-    w.pending.reset();
-    answer_with_parameters(r, request, reply);
+    const PendingCommit answered = *std::exchange(w.pending, std::nullopt);
+    if (answered.answers_slices) {
+      answer(r, answered.request, reply);
+    } else {
+      answer_with_parameters(r, answered.request, reply);
+    }
   }
 }
 

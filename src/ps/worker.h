@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -8,6 +9,8 @@
 #include "ps/protocol.h"
 
 namespace gearshift::ps {
+
+struct StreamedUpdate;
 
 /// The newest gradient that a worker has staged for one slice.
 struct Staged {
@@ -18,6 +21,10 @@ struct Staged {
 /// A commit that has not been answered.
 ///
 ///   received --last gradient is here--> ready --accepted (counted, maybe applied)--> answered
+///
+/// or, where gradients are applied slice by slice,
+///
+///   received --update begins--> streaming --last slice is applied--> accepted --> answered
 struct PendingCommit {
   std::uint32_t request = 0;
   CommitRecord record;
@@ -25,6 +32,8 @@ struct PendingCommit {
   bool accepted = false;
   bool skipped = false;
   std::int64_t staleness = 0;
+  std::shared_ptr<StreamedUpdate> update;  ///< under way, with this commit in it
+  bool answers_slices = false;             ///< the worker gets each slice as soon as it is applied
 };
 
 /// A worker as a shard sees it.
@@ -35,7 +44,13 @@ struct Worker {
   std::vector<Staged> staged;  ///< by slice
   std::optional<PendingCommit> pending;
 
-  bool ready() const { return pending && !pending->accepted && pending->missing == 0; }
+  /// Has a commit of which nothing was done so far.
+  bool waits() const { return pending && !pending->accepted && !pending->update; }
+  bool ready() const { return waits() && pending->missing == 0; }
+  /// The gradient of the slice that the pending commit counts on is here.
+  bool has(std::size_t slice) const {
+    return staged[slice].attempt == pending->record.attempts[slice];
+  }
 
   std::vector<base::Buffer> take_gradient() {
     std::vector<base::Buffer> gradient;

@@ -37,6 +37,21 @@ std::vector<ps::Segment> segments_in(const BucketPlan& plan, const Bucket& bucke
   return segments;
 }
 
+/// Cuts [begin, end) of a bucket into slices, evenly.
+void append_slices(const BucketPlan& plan, std::uint32_t bucket, std::size_t begin, std::size_t end,
+                   std::size_t slice_bytes, std::vector<ps::Slice>& slices) {
+  const std::size_t lines = (end - begin) / kAlignment;
+  const std::size_t most = std::max(slice_bytes / kAlignment, std::size_t{1});
+  const std::size_t count = (lines + most - 1) / most;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t first = begin + collectives::part_begin(lines, count, i) * kAlignment;
+    const std::size_t last = begin + collectives::part_begin(lines, count, i + 1) * kAlignment;
+    const Bucket& spec = plan.buckets[bucket];
+    slices.push_back(
+        {bucket, spec.dtype, first, last - first, segments_in(plan, spec, first, last)});
+  }
+}
+
 }  // namespace
 
 std::size_t ParameterSpec::elements() const {
@@ -91,25 +106,17 @@ std::size_t BucketPlan::total_bytes() const {
 
 namespace {
 
-void add_slice(const BucketPlan& plan, std::size_t bucket, std::size_t begin, std::size_t end,
-               std::vector<ps::Slice>& shard) {
-  if (begin == end) return;
-  const Bucket& from = plan.buckets[bucket];
-  ps::Slice slice{static_cast<std::uint32_t>(bucket), from.dtype, begin, end - begin, {}};
-  slice.segments = segments_in(plan, from, begin, end);
-  shard.push_back(std::move(slice));
-}
-
-ps::Layout equal_layout(const BucketPlan& plan, std::size_t count) {
+ps::Layout equal_layout(const BucketPlan& plan, std::size_t count, std::size_t slice_bytes) {
   ps::Layout layout;
   layout.shards.resize(count);
   std::size_t next = 0;  // who takes the first of the larger parts: rotates over the buckets
   for (std::size_t b = 0; b < plan.buckets.size(); ++b) {
     const std::size_t lines = plan.buckets[b].bytes / kAlignment;
     for (std::size_t part = 0; part < count; ++part) {
-      add_slice(plan, b, collectives::part_begin(lines, count, part) * kAlignment,
-                collectives::part_begin(lines, count, part + 1) * kAlignment,
-                layout.shards[(next + part) % count]);
+      append_slices(plan, static_cast<std::uint32_t>(b),
+                    collectives::part_begin(lines, count, part) * kAlignment,
+                    collectives::part_begin(lines, count, part + 1) * kAlignment, slice_bytes,
+                    layout.shards[(next + part) % count]);
     }
     next = (next + lines % count) % count;
   }
@@ -121,8 +128,7 @@ ps::Layout equal_layout(const BucketPlan& plan, std::size_t count) {
 class Shares {
  public:
   explicit Shares(const std::vector<std::uint32_t>& weights)
-      : weights_(weights), sum_(std::accumulate(weights.begin(), weights.end(), std::int64_t{0})) {
-  }
+      : weights_(weights), sum_(std::accumulate(weights.begin(), weights.end(), std::int64_t{0})) {}
 
   std::vector<std::size_t> of_next(std::size_t lines) {
     std::vector<std::size_t> shares(weights_.size());
@@ -153,7 +159,8 @@ class Shares {
   std::vector<std::int64_t> owed_ = std::vector<std::int64_t>(weights_.size());
 };
 
-ps::Layout weighted_layout(const BucketPlan& plan, const std::vector<std::uint32_t>& weights) {
+ps::Layout weighted_layout(const BucketPlan& plan, const std::vector<std::uint32_t>& weights,
+                           std::size_t slice_bytes) {
   ps::Layout layout;
   layout.shards.resize(weights.size());
   Shares shares(weights);
@@ -162,7 +169,7 @@ ps::Layout weighted_layout(const BucketPlan& plan, const std::vector<std::uint32
     const std::vector<std::size_t> lines = shares.of_next(plan.buckets[b].bytes / kAlignment);
     for (std::size_t k = 0; k < weights.size(); ++k) {
       const std::size_t end = begin + lines[k] * kAlignment;
-      add_slice(plan, b, begin, end, layout.shards[k]);
+      append_slices(plan, static_cast<std::uint32_t>(b), begin, end, slice_bytes, layout.shards[k]);
       begin = end;
     }
   }
@@ -175,13 +182,14 @@ constexpr double kFullWeight = 1000;
 
 }  // namespace
 
-ps::Layout make_layout(const BucketPlan& plan, int shards,
+ps::Layout make_layout(const BucketPlan& plan, int shards, std::size_t slice_bytes,
                        const std::vector<std::uint32_t>& weights) {
   const auto count = static_cast<std::size_t>(shards);
   assert(weights.empty() || weights.size() == count);
-  const bool equal = std::adjacent_find(weights.begin(), weights.end(), std::not_equal_to<>()) ==
-                     weights.end();
-  return equal ? equal_layout(plan, count) : weighted_layout(plan, weights);
+  const bool equal =
+      std::adjacent_find(weights.begin(), weights.end(), std::not_equal_to<>()) == weights.end();
+  return equal ? equal_layout(plan, count, slice_bytes)
+               : weighted_layout(plan, weights, slice_bytes);
 }
 
 std::vector<std::uint32_t> shard_weights(const group::Topology& world,

@@ -1,5 +1,6 @@
 #include "strategy/server_phase.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "gearshift/base/serial.h"
@@ -9,6 +10,9 @@
 
 namespace gearshift::strategy {
 namespace {
+
+/// Of a shard, about: a reply has a number of 16 bits for each.
+constexpr std::size_t kMostSlices = 30000;
 
 double lr_factor(const ParameterServer& config, int workers) {
   const double n = workers;
@@ -71,8 +75,9 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
                                 : (options_.config.shards > 0 ? options_.config.shards : workers);
   for (int k = 0; k < shards; ++k) servers_.emplace_back(dedicated_ ? workers + k : k);
   const auto& topology = environment.world->topology();
-  layout_ = make_layout(plan, shards,
-                        topology ? shard_weights(*topology, servers_) : std::vector<std::uint32_t>{});
+  layout_ =
+      make_layout(plan, shards, std::max(kSliceBytes, plan.total_bytes() / kMostSlices),
+                  topology ? shard_weights(*topology, servers_) : std::vector<std::uint32_t>{});
   client_ =
       std::make_unique<ps::Client>(environment.world->with_channel(server_channel(options_.model)),
                                    ps::ClientOptions{wire_model_, layout_, servers_});

@@ -49,6 +49,8 @@ class Optimizer {
   /// `lr_factor` multiplies every group's learning rate.
   virtual base::Status apply(std::span<const SegmentUpdate> updates, const HyperValues& hypers,
                              double lr_factor) = 0;
+  /// Whether an update may come in parts, with one call of `apply` for each, as cheaply as at once.
+  virtual bool takes_parts() const { return false; }
 
   /// Names of element-wise state ("exp_avg") and of scalar state per parameter ("step") that a
   /// segment has now; empty before its first update.

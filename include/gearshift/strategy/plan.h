@@ -50,13 +50,18 @@ struct BucketPlan {
   std::size_t total_bytes() const;
 };
 
-/// Cuts every bucket by bytes into `shards` slices at multiples of 64 bytes (a tensor may span
-/// slices; late shards get nothing of a small bucket; the remainders rotate, so that shards are
-/// balanced over the model).
+/// Most bytes of a slice by default. A shard applies and answers slice by slice: while it works on
+/// one, the next is on its way, and only the first and the last are not overlapped. Small enough
+/// for a core's cache, large enough that a message costs nothing beside it.
+inline constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
+
+/// Cuts every bucket by bytes into a part for each of `shards` shards at multiples of 64 bytes (a
+/// tensor may span parts; late shards get nothing of a small bucket; the remainders rotate, so that
+/// shards are balanced over the model), and every part into slices of at most `slice_bytes`.
 ///
 /// `weights`, one per shard, are the shares that the shards get of every bucket, and of the model
 /// to within 64 bytes per bucket; a shard of weight 0 owns nothing. Empty, or all equal: as above.
-ps::Layout make_layout(const BucketPlan& plan, int shards,
+ps::Layout make_layout(const BucketPlan& plan, int shards, std::size_t slice_bytes = kSliceBytes,
                        const std::vector<std::uint32_t>& weights = {});
 
 /// Weights of shards on these ranks of `world`, so that a host with slow links owns less: the

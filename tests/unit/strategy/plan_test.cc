@@ -108,7 +108,7 @@ bool same(const ps::Layout& a, const ps::Layout& b) {
 TEST_P(Layouts, EqualWeightsChangeNothing) {
   const auto plan = BucketPlan::make(model(), 8192);
   const std::vector<std::uint32_t> weights(static_cast<std::size_t>(GetParam()), 7);
-  EXPECT_TRUE(same(make_layout(*plan, GetParam(), weights), make_layout(*plan, GetParam())));
+  EXPECT_TRUE(same(make_layout(*plan, GetParam(), kSliceBytes, weights), make_layout(*plan, GetParam())));
 }
 
 TEST(WeightedLayout, GivesEveryoneItsShareOfTheModel) {
@@ -118,7 +118,7 @@ TEST(WeightedLayout, GivesEveryoneItsShareOfTheModel) {
   }
   const auto plan = BucketPlan::make(many, 16384);
   const std::vector<std::uint32_t> weights = {1000, 100, 0, 700};
-  const ps::Layout layout = make_layout(*plan, 4, weights);
+  const ps::Layout layout = make_layout(*plan, 4, kSliceBytes, weights);
   const auto bytes = bytes_of_shards(layout);
   const auto total = static_cast<double>(plan->total_bytes());
   for (std::size_t k = 0; k < 4; ++k) {
@@ -156,6 +156,27 @@ TEST(ShardWeights, FollowTheBandwidthOfTheHosts) {
   speeds.between[1].seconds_per_byte = 1.15e-9;
   EXPECT_TRUE(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers).empty());
   EXPECT_TRUE(shard_weights(group::Topology::one_host(4, speeds), servers).empty());
+}
+
+TEST(Layout, CutsPartsIntoSlicesOfAtMostTheGivenSize) {
+  const auto plan = BucketPlan::make(model(), 8192);
+  for (const std::size_t most : {std::size_t{64}, std::size_t{1000}, std::size_t{4096}}) {
+    const ps::Layout layout = make_layout(*plan, 2, most);
+    std::size_t sum = 0;
+    for (const auto& slices : layout.shards) {
+      const ps::Slice* before = nullptr;
+      for (const ps::Slice& slice : slices) {
+        EXPECT_LE(slice.bytes, most);
+        EXPECT_EQ(slice.bytes % 64, 0U);
+        if (before != nullptr && before->bucket == slice.bucket) {
+          EXPECT_EQ(slice.bucket_offset, before->bucket_offset + before->bytes);
+        }
+        sum += slice.bytes;
+        before = &slice;
+      }
+    }
+    EXPECT_EQ(sum, plan->total_bytes());
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shards, Layouts, testing::Values(1, 2, 3, 5, 7, 64));

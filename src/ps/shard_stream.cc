@@ -1,0 +1,79 @@
+#include <utility>
+
+#include "ps/shard_impl.h"
+
+namespace gearshift::ps {
+
+/// Whether the commit's gradients can be applied one slice at a time.
+bool ShardImpl::streams(const CommitRecord& record) const {
+  const bool clips = rules_.one_of_each && (record.clip_norm > 0 || options_.clip_norm > 0);
+  return rules_.gradients == 1 && !clips && optimizer_->takes_parts();
+}
+
+/// Whether a worker's commit is enough for an update to begin.
+bool ShardImpl::may_begin(const Worker& w) const {
+  return w.waits() && (w.pending->missing == 0 || streams(w.pending->record));
+}
+
+base::Status ShardImpl::begin_stream(StreamedUpdate made) {
+  const auto update = std::make_shared<StreamedUpdate>(std::move(made));
+  update->slices_left = options_.slices.size();
+  const std::int64_t slowest = slowest_step();
+  for (const int r : update->ranks) {
+    PendingCommit& pending = *workers_[static_cast<std::size_t>(r)].pending;
+    pending.update = update;
+    // The slowest can only catch up meanwhile, so what may be answered now may be answered later.
+    pending.answers_slices = rules_.bound < 0 || pending.record.step - slowest <= rules_.bound;
+  }
+  if (options_.slices.empty()) return finish_stream(*update);
+  for (std::size_t i = 0; i < options_.slices.size(); ++i) {
+    GEARSHIFT_RETURN_IF_ERROR(advance(update, i));
+  }
+  return {};
+}
+
+/// A gradient of the slice came, or the update begins.
+base::Status ShardImpl::advance(const std::shared_ptr<StreamedUpdate>& update, std::size_t slice) {
+  for (const auto& share : update->shares) {
+    if (!workers_[static_cast<std::size_t>(share.rank)].has(slice)) return {};
+  }
+  GEARSHIFT_RETURN_IF_ERROR(apply_slice(*update, slice));
+  for (const int r : update->ranks) {
+    const PendingCommit& pending = *workers_[static_cast<std::size_t>(r)].pending;
+    if (pending.answers_slices) answer_slice(r, pending.request, slice);
+  }
+  if (--update->slices_left > 0) return {};
+  return finish_stream(*update);
+}
+
+base::Status ShardImpl::apply_slice(const StreamedUpdate& update, std::size_t slice) {
+  for (const auto& [rank, coefficient] : update.shares) {
+    Worker& w = workers_[static_cast<std::size_t>(rank)];
+    base::Buffer gradient = std::move(w.staged[slice].gradient);
+    if (rules_.guards) {
+      GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, slice, std::as_const(gradient).view()));
+    }
+    sum_.add(slice, std::move(gradient), w.pending->record.present, coefficient);
+  }
+  outbox_.reap();
+  std::vector<SegmentUpdate> updates;
+  collect(static_cast<std::uint32_t>(slice), updates);
+  GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(updates, update.hypers, options_.lr_factor));
+  sum_.clear(slice);
+  return {};
+}
+
+base::Status ShardImpl::finish_stream(const StreamedUpdate& update) {
+  count_update();
+  for (const int r : update.ranks) {
+    const CommitRecord& record = workers_[static_cast<std::size_t>(r)].pending->record;
+    if (!rules_.guards || record.skip) continue;
+    if (auto wrong = divergence_.note(record.loss)) return diverged(r, *wrong);
+  }
+  for (const int r : update.ranks) count(r);
+  for (const int r : update.ranks) announce(r);
+  answer_due();
+  return {};
+}
+
+}  // namespace gearshift::ps

@@ -36,10 +36,10 @@ class PythonReplica {
     return byte_array(bytes, owner);
   }
 
-  nb::bytes backward_end(const nb::bytes& present) const {
+  nb::bytes backward_end(const nb::bytes& present, bool settled) const {
     std::vector<bool> flags(present.size());
     for (std::size_t i = 0; i < flags.size(); ++i) flags[i] = present.c_str()[i] != 0;
-    const std::vector<bool> result = call([&] { return core().backward_end(flags); });
+    const std::vector<bool> result = call([&] { return core().backward_end(flags, settled); });
     std::string out(result.size(), '\0');
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = result[i] ? '\1' : '\0';
     return nb::bytes(out.data(), out.size());
@@ -111,6 +111,7 @@ void bind_reports(nb::module_& m) {
       .def_ro("max_lead", &Stats::max_lead)
       .def_ro("shard_applies", &Stats::shard_applies)
       .def_ro("exposed_seconds", &Stats::exposed_seconds)
+      .def_ro("communication_seconds", &Stats::communication_seconds)
       .def_ro("switches", &Stats::switches);
 }
 
@@ -198,7 +199,7 @@ void bind_replica(nb::module_& m) {
           [](const R& r, double samples) { unwrap(r.core().backward_begin(samples)); },
           nb::arg("samples"))
       .def("ready", [](const R& r, std::uint32_t i) { unwrap(r.core().ready(i)); })
-      .def("backward_end", &R::backward_end, nb::arg("present"))
+      .def("backward_end", &R::backward_end, nb::arg("present"), nb::arg("settled") = false)
       .def("step", &R::step, nb::arg("loss"), nb::arg("epoch"),
            nb::arg("hypers") = std::vector<double>(), nb::arg("gradient_factor") = 1.0,
            nb::arg("skip") = false, nb::arg("clip_norm") = 0.0)

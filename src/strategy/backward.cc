@@ -32,6 +32,7 @@ base::Status bad_index(std::uint32_t index) {
 
 void ReplicaImpl::open_round() {
   round_open_ = true;
+  settled_ = false;
   std::fill(is_ready_.begin(), is_ready_.end(), false);
   for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
     missing_[b] = static_cast<std::uint32_t>(plan_.buckets[b].entries.size());
@@ -75,11 +76,19 @@ void ReplicaImpl::close(std::uint32_t bucket, const std::vector<bool>& present) 
     reducer_->close_bucket(bucket, present);
     return;
   }
-  comm_->post(
-      [this, bucket] { return server_->client().stage(bucket, memory_->gradients(bucket)); });
+  if (!sending_since_) sending_since_ = scheduler_.now();
+  comm_->post([this, bucket, settled = settled_] { return stage(bucket, settled); }, false);
 }
 
-base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool>& present) {
+base::Status ReplicaImpl::stage(std::uint32_t bucket, bool settled) {
+  const base::Bytes gradient = memory_->gradients(bucket);
+  // Before it is sent, so that whatever is written meanwhile is found.
+  if (!settled) staged_hashes_[bucket] = kernels::hash64(gradient);
+  return server_->client().stage(bucket, gradient);
+}
+
+base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool>& present,
+                                                          bool settled) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
   if (present.size() != plan_.parameters.size()) {
     return base::Error(base::ErrorCode::kInvalidArgument,
@@ -87,6 +96,7 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   }
   if (!round_open_) open_round();
   present_ = present;
+  settled_ = settled;
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     if (missing_[b] == 0 && !plan_.buckets[b].entries.empty()) continue;  // closed by `ready`
     std::vector<bool> flags;
@@ -101,9 +111,6 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   round_open_ = false;
   if (server_) {
     staged_ = true;
-    for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
-      staged_hashes_[b] = kernels::hash64(memory_->gradients(b));
-    }
     return present_;
   }
   Stopwatch watch(scheduler_, exposed_seconds_);
@@ -158,6 +165,7 @@ base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
 
 base::Status ReplicaImpl::stage_modified(const std::vector<bool>& modified) {
   GEARSHIFT_RETURN_IF_ERROR(comm_->drain());
+  if (staged_ && settled_) return {};
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     const base::Bytes gradient = memory_->gradients(b);
     const bool changed =
@@ -182,6 +190,7 @@ base::Result<double> ReplicaImpl::clip_factor(const StepInput& input) const {
 
 base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   Stopwatch watch(scheduler_, exposed_seconds_);
+  const base::TimePoint begin = scheduler_.now();
   epoch_ = input.epoch;
   GEARSHIFT_RETURN_IF_ERROR(stage_modified(input.modified));
   ps::Commit commit;
@@ -197,6 +206,8 @@ base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply reply,
                              server_->client().commit(commit, memory_->all_parameters()));
   staged_ = false;
+  server_seconds_ += base::to_seconds(scheduler_.now() - sending_since_.value_or(begin));
+  sending_since_.reset();
   ++step_;
   ++pushes_;
   staleness_sum_ += static_cast<double>(reply.staleness);

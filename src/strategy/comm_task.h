@@ -22,18 +22,27 @@ class CommTask {
   /// Waits for the jobs posted so far.
   ~CommTask();
 
-  void post(Job job);
+  /// `counts`: its time is time spent communicating.
+  void post(Job job, bool counts = true);
   /// Waits until everything posted so far has run; returns the first error since the last drain.
   /// Jobs bound their own waits, so this needs no deadline of its own.
   base::Status drain();
+  /// Time that jobs took so far, those that count.
+  double busy_seconds() const;
 
  private:
+  struct Posted {
+    Job job;
+    bool counts = true;
+  };
   void run();
-  void finish_one(base::Status status);
+  void finish_one(base::Status status, double seconds);
 
-  base::Channel<Job> jobs_;
+  base::Scheduler& scheduler_;
+  base::Channel<Posted> jobs_;
   std::unique_ptr<base::Monitor> monitor_;
   std::int64_t pending_ = 0;
+  double busy_seconds_ = 0;
   std::optional<base::Error> error_;
   std::unique_ptr<base::Task> task_;
 };

@@ -199,6 +199,7 @@ Stats ReplicaImpl::stats() const {
     }
   }
   stats.exposed_seconds = exposed_seconds_;
+  stats.communication_seconds = comm_->busy_seconds() + server_seconds_;
   stats.switches = switches_;
   return stats;
 }

@@ -32,7 +32,8 @@ class ReplicaImpl final : public Replica {
 
   base::Status backward_begin(double samples) override;
   base::Status ready(std::uint32_t index) override;
-  base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present) override;
+  base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present,
+                                               bool settled) override;
   base::Result<StepReport> step(const StepInput& input) override;
   base::Result<JoinReport> join() override;
 
@@ -56,6 +57,7 @@ class ReplicaImpl final : public Replica {
   // backward.cc
   void open_round();
   void close(std::uint32_t bucket, const std::vector<bool>& present);
+  base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result);
   base::Status stage_modified(const std::vector<bool>& modified);
   base::Result<double> clip_factor(const StepInput& input) const;
@@ -92,13 +94,14 @@ class ReplicaImpl final : public Replica {
   // The round (backward) in progress:
   bool round_open_ = false;
   double samples_ = 1;
-  std::vector<std::uint32_t> missing_;    ///< per bucket: gradients not yet ready
-  std::vector<std::vector<bool>> ready_;  ///< per bucket and entry
-  std::vector<bool> is_ready_;            ///< per parameter
-  std::vector<bool> present_;             ///< per parameter, of the latest round
-  bool staged_ = false;                   ///< server: a backward has ended since the last step
-  std::vector<std::uint64_t>
-      staged_hashes_;  ///< per bucket: of the gradients at that backward's end
+  std::vector<std::uint32_t> missing_;        ///< per bucket: gradients not yet ready
+  std::vector<std::vector<bool>> ready_;      ///< per bucket and entry
+  std::vector<bool> is_ready_;                ///< per parameter
+  std::vector<bool> present_;                 ///< per parameter, of the latest round
+  bool staged_ = false;                       ///< server: a backward has ended since the last step
+  bool settled_ = false;                      ///< server: its gradients will not be changed
+  std::vector<std::uint64_t> staged_hashes_;  ///< per bucket: of the gradients sent
+  std::optional<base::TimePoint> sending_since_;  ///< server: first bucket of the step under way
 
   std::int64_t step_ = 0;
   std::int64_t epoch_ = 0;
@@ -107,7 +110,7 @@ class ReplicaImpl final : public Replica {
   std::int64_t checked_step_ = 0;  ///< up to here, known switch steps have been looked at
   std::int64_t leave_after_ = 0;
 
-  double exposed_seconds_ = 0;
+  double exposed_seconds_ = 0, server_seconds_ = 0;
   double staleness_sum_ = 0;
   std::int64_t max_staleness_ = 0, pushes_ = 0;
   std::vector<SwitchRecord> switches_;

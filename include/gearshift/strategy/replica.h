@@ -87,6 +87,9 @@ struct Stats {
   std::int64_t max_lead = 0;       ///< of the shard in this process, if any
   std::int64_t shard_applies = 0;  ///< of the shard in this process, if any
   double exposed_seconds = 0;      ///< time that backward_end and step waited for communication
+  /// Time during which gradients or parameters were under way, waiting for peers included. What
+  /// exceeds exposed_seconds was hidden behind computation.
+  double communication_seconds = 0;
   std::vector<SwitchRecord> switches;
 };
 
@@ -129,7 +132,11 @@ class Replica {
   /// No more `ready` will come. `present[p]`: p has a gradient on this rank (in place); the memory
   /// of the others is zeroed. Under All-Reduce waits for the means; returns who has a gradient on
   /// any rank (under a server: `present` itself).
-  virtual base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present) = 0;
+  ///
+  /// `settled`: nobody changes the gradients between this call and `step`, which then does not look
+  /// for changes (under a server that costs a pass over all gradients).
+  virtual base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present,
+                                                       bool settled = false) = 0;
 
   /// Ends a step; performs the switch that is due.
   virtual base::Result<StepReport> step(const StepInput& input) = 0;

@@ -153,16 +153,19 @@ class Adapter:
         self.replica.backward_begin(self.samples.pending)
 
     def exchange(self) -> None:
-        """A round without a backward: for gradients that were made in another way."""
+        """A round without a backward: for gradients that were made in another way.
+
+        Part of ``optimizer.step()``, so nobody changes the gradients before they are applied.
+        """
         if self.samples.pending == 0:
             self.samples.begin_backward()
         self._begin_round()
-        self._end_round()
+        self._end_round(settled=True)
 
-    def _end_round(self) -> None:
+    def _end_round(self, settled: bool = False) -> None:
         present = self._collect()
         self.buffers.gather()
-        result = self.replica.backward_end(bytes(present))
+        result = self.replica.backward_end(bytes(present), settled)
         if not self.uses_server:
             self._hand_out(result)
             self.buffers.scatter()

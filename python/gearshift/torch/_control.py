@@ -114,8 +114,10 @@ def stats(model: nn.Module) -> dict[str, Any]:
 
         * ``strategy``: in force; ``step``: steps done; ``loss``: latest loss, mean over all ranks
           (NaN when ``optimizer.step(loss=...)`` was never told);
-        * ``bytes_sent``, ``bytes_received``: by this process; ``exposed_seconds``: time that
-          backward and step waited for communication;
+        * ``bytes_sent``, ``bytes_received``: by this process; ``communication_seconds``: time that
+          gradients and parameters were under way, waiting for other ranks included;
+          ``exposed_seconds``: how much of it backward and step waited for (the rest was hidden
+          behind computation);
         * ``pushes``, ``mean_staleness``, ``max_staleness``: of this worker, under servers;
           ``max_lead``, ``shard_applies``: of the shard in this process;
         * ``switches``: the decision log, a list of dicts with ``step``, ``from``, ``to``,

@@ -226,6 +226,7 @@ class Distributed:
             "max_lead",
             "shard_applies",
             "exposed_seconds",
+            "communication_seconds",
         )
         result = {name: getattr(stats, name) for name in names}
         result["switches"] = [_describe(record) for record in stats.switches]

@@ -1,0 +1,118 @@
+"""The ways of training that are compared, behind one interface."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+class Side(Protocol):
+    """One way of making a model train on several ranks. Everything but `stats` is collective."""
+
+    rank: int
+    size: int
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
+        """The module to call from now on; the optimizer stays."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        ...
+
+    def mean(self, value: float) -> float:
+        """Over the ranks."""
+        ...
+
+    def stats(self) -> dict[str, float]:
+        """Running totals that a report shows the growth of."""
+        ...
+
+    def close(self) -> None:
+        """Leave in an orderly way."""
+        ...
+
+
+class Gearshift:
+    """Ours: All-Reduce, or a server with BSP, as the text of the strategy says."""
+
+    def __init__(self, strategy: str) -> None:
+        import gearshift as gs
+        import gearshift.torch as gst
+
+        gs.init()
+        self.rank, self.size = gs.rank(), gs.world_size()
+        self._gs, self._gst, self._strategy = gs, gst, strategy
+        self._model: nn.Module | None = None
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
+        self._model, _ = self._gst.distribute(model, optimizer, strategy=self._strategy)
+        return model
+
+    def barrier(self) -> None:
+        self._gs.barrier()
+
+    def mean(self, value: float) -> float:
+        total = torch.tensor([value], dtype=torch.float64)
+        return float(self._gs.all_reduce(total)[0]) / self.size
+
+    def stats(self) -> dict[str, float]:
+        assert self._model is not None
+        stats = self._gst.stats(self._model)
+        names = ("communication_seconds", "exposed_seconds", "bytes_sent")
+        return {name: stats[name] for name in names}
+
+    def close(self) -> None:
+        self._gs.shutdown()
+
+
+class Ddp:
+    """PyTorch's DistributedDataParallel over Gloo, gradients as views of its buckets."""
+
+    def __init__(self) -> None:
+        from torch import distributed
+
+        distributed.init_process_group("gloo")
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self._distributed = distributed
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
+        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def barrier(self) -> None:
+        self._distributed.barrier()
+
+    def mean(self, value: float) -> float:
+        total = torch.tensor([value], dtype=torch.float64)
+        self._distributed.all_reduce(total)
+        return float(total[0]) / self.size
+
+    def stats(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        self._distributed.barrier()
+        self._distributed.destroy_process_group()
+
+
+class Local(Ddp):
+    """No communication: the time that computing takes on all ranks at once."""
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
+        return model
+
+    def close(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            super().close()
+
+
+def make_side(options: dict[str, Any]) -> Side:
+    """`side=` gearshift, ddp or local."""
+    name = options.get("side", "gearshift")
+    if name == "gearshift":
+        return Gearshift(options.get("strategy", "all_reduce"))
+    return {"ddp": Ddp, "local": Local}[name]()

@@ -1,0 +1,80 @@
+"""The measured programs of bench/training and bench/server, on models of a few elements."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gearshift_testing.jobs import Job
+
+BENCH = Path(__file__).parents[3] / "bench"
+STEP = str(BENCH / "training" / "step.py")
+PUSH_PULL = str(BENCH / "server" / "push_pull.py")
+TORCH_RPC = str(BENCH / "server" / "torch_rpc.py")
+
+
+def ours(arguments: list[str], servers: int = 0) -> dict[str, Any]:
+    """The report of a program on two gearshift workers."""
+    with Job(arguments, 2, servers) as job:
+        finished = job.wait(120)
+    assert [process.returncode for process in finished] == [0] * len(finished), finished[0].stderr
+    return report_in(finished[0].stdout)
+
+
+def torchrun(arguments: list[str], ranks: int, servers: int = 0) -> dict[str, Any]:
+    """The report of a program that torchrun starts."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, f"--nproc-per-node={ranks}", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GEARSHIFT_SERVERS": str(servers)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return report_in(done.stdout)
+
+
+def report_in(output: str) -> dict[str, Any]:
+    """The last line that is one."""
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    assert lines, output
+    return json.loads(lines[-1])
+
+
+def check(report: dict[str, Any], steps: int) -> None:
+    """What every report says."""
+    assert report["verified"], report
+    assert len(report["seconds"]) == steps
+    assert all(seconds > 0 for seconds in report["seconds"])
+
+
+def test_our_training_steps_equal_one_process() -> None:
+    report = ours([STEP, "side=gearshift", "model=tiny", "steps=2", "check=2"])
+    check(report, 2)
+    assert 0 <= report["hidden_share"] <= 1
+    assert 0 < report["unique_bytes"] <= report["pss_bytes"]
+
+
+@pytest.mark.parametrize("side", ["ddp", "local"])
+def test_training_steps_of_the_peers(side: str) -> None:
+    check(torchrun([STEP, f"side={side}", "model=tiny", "steps=2"], 2), 2)
+
+
+@pytest.mark.parametrize("consistency", ["bsp", "asp"])
+@pytest.mark.parametrize("servers", [0, 1])
+def test_our_push_and_pull(consistency: str, servers: int) -> None:
+    report = ours([PUSH_PULL, "bytes=4000", f"consistency={consistency}", "steps=3"], servers)
+    check(report, 3)
+    assert report["link_bytes"] == (8000 if servers else 4000)
+
+
+@pytest.mark.parametrize(("consistency", "servers"), [("bsp", 0), ("asp", 1)])
+def test_push_and_pull_of_the_peer(consistency: str, servers: int) -> None:
+    arguments = [TORCH_RPC, "bytes=4000", f"consistency={consistency}", "steps=3"]
+    check(torchrun(arguments, 2 + servers, servers), 3)

@@ -19,14 +19,16 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
     from . import _core
 
-Algorithm = Literal["auto", "ring", "recursive_doubling"]
+Algorithm = Literal[
+    "auto", "ring", "recursive_doubling", "rabenseifner", "tree", "hierarchical", "window"
+]
 LrScaling = Literal["auto", "keep", "divide", "sqrt"]
 
 
@@ -87,7 +89,7 @@ class AllReduce:
     """Gradients travel in buckets of about this many MiB."""
 
     def __post_init__(self) -> None:
-        _one_of("AllReduce: algorithm", self.algorithm, ("auto", "ring", "recursive_doubling"))
+        _one_of("AllReduce: algorithm", self.algorithm, get_args(Algorithm))
         _positive("AllReduce: bucket_mb", self.bucket_mb)
 
     def _to_core(self) -> _core.AllReduce:

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "calls.h"
+#include "gearshift/collectives/cost.h"
 #include "replica.h"
 #include "signals.h"
 
@@ -208,6 +209,7 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   if (timeout) options.timeout = base::from_seconds(*timeout);
   options.interface = std::move(interface);
   options.transports = std::move(transports);
+  options.measure = unwrap(runtime::SessionOptions::measure_from_environment());
   std::unique_ptr<runtime::Session> session =
       call([&] { return runtime::Session::create(options); });
   return std::make_unique<PythonSession>(std::move(session));
@@ -239,6 +241,12 @@ void bind_life(nb::class_<PythonSession>& c) {
       .def_prop_ro("world_size", [](const S& s) { return s.core().world_size(); })
       .def_prop_ro("servers", [](const S& s) { return s.core().servers(); })
       .def_prop_ro("is_server", [](const S& s) { return s.core().is_server(); })
+      .def(
+          "explain_all_reduce",
+          [](const S& s, std::size_t bytes) {
+            return collectives::explain_all_reduce(s.core().workers(), bytes);
+          },
+          nb::arg("bytes"))
       .def_prop_ro("timeout", [](const S& s) { return base::to_seconds(s.core().timeout()); })
       .def("serve", [](const S& s) { call([&] { return s.core().serve(); }); })
       .def("close", [](const S& s) { call([&] { return s.core().close(); }); })

@@ -18,11 +18,13 @@ using base::ErrorCode;
 
 strategy::AllReduce make_all_reduce(const std::string& algorithm) {
   const auto found = collectives::algorithm_from_string(algorithm);
-  if (!found) {
-    raise(Error(ErrorCode::kInvalidArgument, "there is no all-reduce algorithm '" + algorithm +
-                                                 "'; known are auto, ring and recursive_doubling"));
+  if (found) return {*found};
+  std::string known;
+  for (const std::string_view name : collectives::algorithm_names()) {
+    known += (known.empty() ? "" : ", ") + std::string(name);
   }
-  return {*found};
+  raise(Error(ErrorCode::kInvalidArgument,
+              "there is no all-reduce algorithm '" + algorithm + "'; known are " + known));
 }
 
 strategy::LrScaling lr_scaling(const std::string& name) {

@@ -22,11 +22,22 @@ bool is_candidate(Algorithm algorithm, const Network& n) {
   return algorithm != Algorithm::kHierarchical || (n.hosts > 1 && n.largest_host > 1);
 }
 
-/// A message that is combined while it comes, but for its last segment.
+/// A message, and combining it.
 double combined(double bytes, const group::LinkSpeed& link, double gamma) {
-  const double segment = std::min<double>(bytes, kSegmentBytes);
-  return link.latency + bytes * std::max(link.seconds_per_byte, gamma) +
-         segment * std::min(link.seconds_per_byte, gamma);
+  return link.seconds(bytes) + bytes * gamma;
+}
+
+/// A round of a ring over `ranks`: parts go there to be combined, and back. When a part has several
+/// segments, one is under way while another is worked on, and only the last one's latency shows.
+double ring_round(double bytes, int ranks, const group::LinkSpeed& link, double gamma) {
+  const double part = bytes / ranks;
+  const double first = std::min<double>(part, kSegmentBytes);
+  const auto step = [&](double seconds_per_byte) {
+    const double alone = link.latency + first * seconds_per_byte;
+    return std::max(part * seconds_per_byte, alone);
+  };
+  return (ranks - 1) * (step(link.seconds_per_byte + gamma) + step(link.seconds_per_byte)) +
+         (part > first ? link.latency : 0);
 }
 
 /// What several ranks of a host send at the same time over its link.
@@ -60,14 +71,11 @@ double folding(double bytes, const Network& n) {
 
 /// 2(N-1) messages of B/N; half of them are combined.
 double predict_ring(double bytes, const Network& n) {
-  const double part = bytes / n.ranks;
-  const double gamma = n.reduce_seconds_per_byte;
-  const auto step = [&](const group::LinkSpeed& link) {
-    return combined(part, link, gamma) + link.seconds(part);
+  const auto round = [&](const group::LinkSpeed& link) {
+    return ring_round(bytes, n.ranks, link, n.reduce_seconds_per_byte);
   };
-  double slowest = n.hosts > 1 ? step(n.ring) : 0;
-  if (n.largest_host > 1) slowest = std::max(slowest, step(n.local));
-  return (n.ranks - 1) * slowest;
+  const double between = n.hosts > 1 ? round(n.ring) : 0;
+  return n.largest_host > 1 ? std::max(between, round(n.local)) : between;
 }
 
 /// log2 P messages of B, all of them combined; folding adds two messages, one of them combined.
@@ -114,9 +122,7 @@ double doubling_between_hosts(double slice, const Network& n) {
 }
 
 double ring_between_hosts(double slice, const Network& n) {
-  const group::LinkSpeed link = shared(n.ring, n.smallest_host);
-  const double part = slice / n.hosts;
-  return (n.hosts - 1) * (combined(part, link, n.reduce_seconds_per_byte) + link.seconds(part));
+  return ring_round(slice, n.hosts, shared(n.ring, n.smallest_host), n.reduce_seconds_per_byte);
 }
 
 /// Slices within the hosts, there and back, and the faster of two ways between them.
@@ -208,6 +214,18 @@ Choice choose(std::size_t bytes, const Network& network, std::span<const Candida
   }
   choice.reason += "; chosen: " + std::string(to_string(choice.algorithm));
   return choice;
+}
+
+std::string explain_all_reduce(const group::Group& group, std::size_t bytes) {
+  if (group.size() == 1) return "one rank: nothing to do";
+  if (group.shares_memory()) {
+    return std::to_string(bytes) + " bytes over " + std::to_string(group.size()) +
+           " ranks that map each other's memory: chosen: window";
+  }
+  if (!group.topology()) return "nothing is known of the links yet";
+  const group::Topology& topology = *group.topology();
+  return choose(bytes, Network(topology)).reason +
+         (topology.speeds().measured ? " (links measured)" : " (links assumed)");
 }
 
 bool doubles_between_hosts(std::size_t slice_bytes, const Network& network) {

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
+#include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/rendezvous/store.h"
 
@@ -13,7 +17,11 @@ inline constexpr const char* kLostKey = "lost";
 /// `patience` has passed. kTimeout names those who have not come. kPeerLost (with the culprit) as
 /// soon as one that had come is gone, or is said to be lost: the job can never be complete. Cost: a
 /// look around every 250 ms + 10 ms for each rank.
-base::Status await_everybody(base::Scheduler& scheduler, rendezvous::Store& store, int rank,
-                             int world_size, base::Duration patience);
+///
+/// Returns, rank by rank, what each says of itself: `message` is this rank's.
+base::Result<std::vector<std::string>> await_everybody(base::Scheduler& scheduler,
+                                                       rendezvous::Store& store, int rank,
+                                                       int world_size, base::Duration patience,
+                                                       const std::string& message);
 
 }  // namespace gearshift::runtime

@@ -104,6 +104,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
 
 base::Status read_common(SessionOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(read_token(options));
+  GEARSHIFT_ASSIGN_OR_RETURN(options.measure, SessionOptions::measure_from_environment());
   GEARSHIFT_ASSIGN_OR_RETURN(options.servers, integer("GEARSHIFT_SERVERS", 0));
   if (const auto text = variable("GEARSHIFT_TIMEOUT")) {
     const double seconds = std::atof(text->c_str());
@@ -120,6 +121,15 @@ base::Status read_common(SessionOptions& options) {
 }
 
 }  // namespace
+
+base::Result<collectives::Measure> SessionOptions::measure_from_environment() {
+  const std::string text = variable("GEARSHIFT_CALIBRATE").value_or("auto");
+  if (text == "auto") return collectives::Measure::kIfSeveralHosts;
+  if (text == "off") return collectives::Measure::kNever;
+  if (text == "force") return collectives::Measure::kAlways;
+  return Error(ErrorCode::kInvalidArgument,
+               "GEARSHIFT_CALIBRATE must be auto, off or force, not '" + text + "'");
+}
 
 base::Result<SessionOptions> SessionOptions::from_environment() {
   SessionOptions options;

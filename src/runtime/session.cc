@@ -11,6 +11,7 @@
 #include "gearshift/transport/shm/factory.h"
 #include "gearshift/transport/tcp/factory.h"
 #include "runtime/arrival.h"
+#include "runtime/link_cache.h"
 
 namespace gearshift::runtime {
 namespace {
@@ -63,6 +64,7 @@ class SessionImpl final : public Session {
     } else {
       GEARSHIFT_RETURN_IF_ERROR(connect());
       monitor_ = membership::Monitor::start(*world_);
+      GEARSHIFT_RETURN_IF_ERROR(survey());
     }
     if (!is_server()) {
       std::vector<base::Rank> ranks;
@@ -132,6 +134,7 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status open_store();
+  base::Status survey();
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
   bool wants(const std::string& transport) const {
     const auto& names = options_.transports;
@@ -148,12 +151,15 @@ class SessionImpl final : public Session {
   std::unique_ptr<membership::Monitor> monitor_;
   std::uint16_t next_model_ = 0;
   bool closed_ = false;
+  std::vector<std::string> processes_;  ///< rank by rank, where it runs: see link_cache.h
 };
 
 base::Status SessionImpl::connect() {
   GEARSHIFT_RETURN_IF_ERROR(open_store());
-  GEARSHIFT_RETURN_IF_ERROR(
-      await_everybody(*scheduler_, *store_, options_.rank, options_.world_size, start_patience()));
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      processes_,
+      await_everybody(*scheduler_, *store_, options_.rank, options_.world_size, start_patience(),
+                      process_identity(listen_host_, options_.transports)));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -208,6 +214,27 @@ base::Status SessionImpl::open_store() {
   }
   GEARSHIFT_ASSIGN_OR_RETURN(listen_host_,
                              rendezvous::tcp::local_address_towards(at.host, at.port));
+  return {};
+}
+
+base::Status SessionImpl::survey() {
+  const LinkCache cache(processes_);
+  collectives::SurveyOptions how{.measure = options_.measure};
+  if (how.measure == collectives::Measure::kIfSeveralHosts) how.known = cache.load();
+  const auto topology = collectives::survey(*world_, how);
+  if (!topology) return explain(topology.error());
+  const group::Topology& found = **topology;
+  const bool fresh = found.speeds().measured && found.speeds() != how.known;
+  if (fresh && found.members(found.host_of(options_.rank))[0] == options_.rank) {
+    cache.store(found.speeds());
+  }
+  if (options_.rank == 0 && found.hosts() > 1) {
+    GEARSHIFT_LOG_AT(kInfo, "runtime",
+                     found.size() << " ranks on " << found.hosts() << " hosts; links "
+                                  << (fresh                     ? "measured"
+                                      : found.speeds().measured ? "known from an earlier job"
+                                                                : "not measured"));
+  }
   return {};
 }
 

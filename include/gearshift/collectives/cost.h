@@ -46,8 +46,8 @@ struct Choice {
 
 /// Predicted time of an all-reduce of `bytes`; kAuto (and kWindow,
 /// which sends nothing): that of the fastest algorithm. Each formula
-/// is that of the algorithm's header: steps in sequence, each as long as its slowest message, with
-/// combining overlapped where the algorithm cuts its messages into segments.
+/// is that of the algorithm's header: steps in sequence, each as long as its slowest message and
+/// combining it; in a ring whose parts have several segments, latency counts once.
 double predict(Algorithm algorithm, std::size_t bytes, const Network& network);
 
 /// The fastest algorithm by the model, without an explanation: allocates nothing. `others` are
@@ -57,6 +57,10 @@ Candidate fastest(std::size_t bytes, const Network& network,
                   std::span<const Candidate> others = {});
 /// The same with an explanation.
 Choice choose(std::size_t bytes, const Network& network, std::span<const Candidate> others = {});
+
+/// How `all_reduce` would carry out kAuto on this group, and why, in one line. Not collective; says
+/// so when nothing is known of the links yet.
+std::string explain_all_reduce(const group::Group& group, std::size_t bytes);
 
 /// Whether the hierarchical all-reduce sends slices of `slice_bytes` between hosts by recursive
 /// doubling rather than round the ring of hosts.

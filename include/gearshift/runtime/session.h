@@ -7,6 +7,7 @@
 
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
+#include "gearshift/collectives/survey.h"
 #include "gearshift/group/group.h"
 #include "gearshift/membership/monitor.h"
 #include "gearshift/strategy/replica.h"
@@ -14,7 +15,7 @@
 namespace gearshift::runtime {
 
 /// How this process finds its job. `from_environment` reads GEARSHIFT_RANK, _WORLD_SIZE, _SERVERS,
-/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, and, without them, what mpirun,
+/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _CALIBRATE, and, without them, what mpirun,
 /// srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV and GEARSHIFT_TOKEN).
 struct SessionOptions {
   int rank = 0;
@@ -29,8 +30,14 @@ struct SessionOptions {
   std::string interface;  ///< address to listen on; empty: by the route to the rendezvous
   /// Names of transports allowed, in no order; empty: all that are viable.
   std::vector<std::string> transports;
+  /// When the speeds of links are measured at the start (see collectives/survey.h and
+  /// docs/decisions/0007). kIfSeveralHosts also uses what an earlier job of the same processes has
+  /// left in the cache.
+  collectives::Measure measure = collectives::Measure::kIfSeveralHosts;
 
   static base::Result<SessionOptions> from_environment();
+  /// GEARSHIFT_CALIBRATE: "auto" (kIfSeveralHosts; also when unset), "off" or "force".
+  static base::Result<collectives::Measure> measure_from_environment();
   base::Status validate() const;
 };
 

@@ -26,18 +26,24 @@ inline void PrintTo(const Cost& c, std::ostream* out) {
        << ", " << c.bytes_received << " received";
 }
 
-inline Cost cost_of(const transport::Traffic& t) {
-  return {t.messages_sent, t.messages_received, t.bytes_sent, t.bytes_received};
+inline Cost cost_of(const transport::Traffic& before, const transport::Traffic& after) {
+  return {after.messages_sent - before.messages_sent,
+          after.messages_received - before.messages_received,
+          after.bytes_sent - before.bytes_sent, after.bytes_received - before.bytes_received};
 }
 
-/// The traffic that `body` causes on each rank of a world with nothing but these hosts known.
+/// The traffic that `body` causes on each rank of a world that knows of these hosts.
 inline std::vector<Cost> measure(int size, const std::function<void(group::Group&)>& body,
                                  const std::vector<int>& host_of = {}) {
   World world(inproc_wire(), size);
   if (!host_of.empty()) world.place(host_of);
+  std::vector<transport::Traffic> before;
+  for (int r = 0; r < size; ++r) before.push_back(world.at(r).traffic());
   world.run(body);
   std::vector<Cost> costs;
-  for (int r = 0; r < size; ++r) costs.push_back(cost_of(world.at(r).traffic()));
+  for (int r = 0; r < size; ++r) {
+    costs.push_back(cost_of(before[static_cast<std::size_t>(r)], world.at(r).traffic()));
+  }
   return costs;
 }
 

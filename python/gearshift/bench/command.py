@@ -35,7 +35,7 @@ def bench(out: Path, quick: bool, patterns: Sequence[str]) -> int:
     show(summary, console)
     drawn = _draw(summary, out)
     console.print(f"Numbers: {out / SUMMARY}" + (f"    plot: {drawn}" if drawn else ""))
-    return 1 if _failed(summary) else 0
+    return 1 if failed(summary) else 0
 
 
 def list_cases(patterns: Sequence[str], quick: bool) -> int:
@@ -63,7 +63,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     )
 
 
-def _failed(summary: dict[str, Any]) -> bool:
+def failed(summary: dict[str, Any]) -> bool:
     """Whether a result was wrong, or a side of a case broke down."""
     return any(
         not side["verified"] for result in summary["cases"] for side in result["sides"].values()

@@ -67,7 +67,14 @@ class Places:
 class RunningSide:
     """The processes of a side. Use it in a `with` statement: they are ended there."""
 
-    def __init__(self, side: Side, places: Places, folder: Path, number: int) -> None:
+    def __init__(
+        self,
+        side: Side,
+        places: Places,
+        folder: Path,
+        number: int,
+        end_patience: float = _END_PATIENCE,
+    ) -> None:
         """Prepare, without starting anything.
 
         Args:
@@ -75,13 +82,15 @@ class RunningSide:
             places: how many ranks there are, and where.
             folder: for the log files.
             number: of the side among those that run at the same time; sides do not share ports.
+            end_patience: seconds that processes have to end by themselves.
         """
         self.side = side
         self._places = places
         self._folder = folder
         self._number = number
+        self._end_patience = end_patience
         self._private = tempfile.TemporaryDirectory(prefix="gearshift-bench-")
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         self._gates: dict[int, socket.socket] = {}
         self._unread: dict[int, bytes] = {}
 
@@ -126,25 +135,25 @@ class RunningSide:
         for gate in self._gates.values():
             gate.close()
         self._gates.clear()
-        deadline = time.monotonic() + _END_PATIENCE
-        for process in self._processes:
+        deadline = time.monotonic() + self._end_patience
+        for process in self.processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in self._processes:
+            for process in self.processes:
                 if process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, number)
-            for process in self._processes:
+            for process in self.processes:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(3.0)
-        self._processes.clear()
+        self.processes.clear()
         self._private.cleanup()
 
     # Starting
 
     def _launch(self, extra: Mapping[str, str], words: Sequence[str]) -> None:
-        self._processes = []
+        self.processes = []
         command = [*command_of(self.side), *words]
         world = self._places.ranks + self.side.servers
         if self.side.start == "fork":
@@ -172,7 +181,7 @@ class RunningSide:
                 stderr=err,
                 start_new_session=True,
             )
-        self._processes.append(process)
+        self.processes.append(process)
 
     def _common_environment(self, world: int, private: Path) -> dict[str, str]:
         hosts = self._places.hosts
@@ -246,7 +255,7 @@ class RunningSide:
     def _run_once(self, order: Mapping[str, int | str], patience: float) -> Turn:
         self._launch({}, [f"{key}={value}" for key, value in order.items()])
         deadline = time.monotonic() + patience
-        for process in self._processes:
+        for process in self.processes:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -259,7 +268,7 @@ class RunningSide:
         return summed_up([_parsed(reports[-1])])
 
     def _check_alive(self, when: str, ended_well: bool = False) -> None:
-        for number, process in enumerate(self._processes):
+        for number, process in enumerate(self.processes):
             code = process.poll()
             if code is None or (ended_well and code == 0):
                 continue

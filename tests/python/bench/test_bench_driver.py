@@ -1,0 +1,288 @@
+"""The driver on small settings: made-up programs whose times are known, and our own programs."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gearshift.bench import command, place, registry
+from gearshift.bench.case import OURS, Point, Setting, Side, Target
+from gearshift.bench.display import PlainDisplay
+from gearshift.bench.driver import Bench, BenchOptions
+from gearshift.bench.gate import Gate, parse_order
+from gearshift.bench.results import spread
+from gearshift.bench.side import Places, RunningSide, SideError, summed_up
+from gearshift.bench.table import counts, human_seconds, markdown, notes
+from gearshift.launch import LaunchError
+
+HEAD = """
+import os, sys
+from gearshift.bench.gate import Gate
+rank = int(os.environ["RANK"])
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Writes a program that has a gate, and makes a side of it."""
+
+    def write(name: str, body: str, **more) -> Side:
+        path = tmp_path / f"program_{name}.py"
+        path.write_text(HEAD + textwrap.dedent(body))
+        return Side(name, str(path), **more)
+
+    return write
+
+
+@pytest.fixture
+def made_up(program):
+    """A side that claims to need so many seconds for one operation, and more on rank 1."""
+
+    def make(name: str, seconds: float, verified: bool = True) -> Side:
+        return program(
+            name,
+            f"""
+            gate = Gate(rank)
+            for order in gate:
+                batches = int(order["batches"])
+                gate.report(seconds=[{seconds} * (1 + rank)] * batches, verified={verified},
+                            problem="" if {verified} else "off by one", operations=1, share=0.25)
+            """,
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs settings, quickly; returns the summary."""
+
+    def measure(*settings: Setting) -> dict:
+        display = PlainDisplay(Console(quiet=True))
+        summary = Bench(BenchOptions(tmp_path / "out", quick=True), display).run(settings)
+        written = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert written == json.loads(json.dumps(summary))
+        return summary
+
+    return measure
+
+
+def setting(*sides: Side, targets=(), **more) -> Setting:
+    point = Point("4KiB", {"bytes": 4096}, 4096, tuple(targets), quick=True, rounds=3)
+    return Setting("test/2", "test", 2, sides, (point,), **more)
+
+
+def test_ratio_is_the_peers_time_by_ours(made_up, run):
+    """And a side's time is that of its slowest rank."""
+    targets = [
+        Target("slow", at_least=4),
+        Target("slow", at_least=4.1),
+        Target("slow", within_seconds=0.031),
+        Target("slow", within_seconds=0.029),
+        Target("absent", at_least=1),
+    ]
+    sides = (made_up(OURS, 0.005), made_up("slow", 0.02))
+    (case,) = run(setting(*sides, targets=targets))["cases"]
+    assert case["skipped"] == {}
+    assert case["case"] == "test/2/4KiB"
+    assert case["rounds"] == 3
+    assert case["sides"][OURS]["seconds"]["median"] == pytest.approx(0.01)
+    assert case["sides"][OURS]["more"] == {"share": 0.25}
+    assert case["sides"][OURS]["verified"]
+    assert case["ratios"]["slow"]["all"] == pytest.approx([4, 4, 4])
+    assert [t["reached"] for t in case["targets"]] == [True, False, True, False]
+    assert case["skipped"] == {}
+
+
+def test_wrong_result_is_shown(made_up, run):
+    summary = run(setting(made_up(OURS, 0.01), made_up("bad", 0.02, verified=False)))
+    bad = summary["cases"][0]["sides"]["bad"]
+    assert not bad["verified"]
+    assert bad["problems"] == ["rank 0: off by one; rank 1: off by one"]
+    assert "bad: WRONG RESULT: rank 0: off by one" in notes(summary)[0]
+    assert command.failed(summary)
+
+
+def test_absent_peer_is_skipped(made_up, run):
+    absent = replace(made_up("absent", 0.01), modules=("no_such_module",))
+    unbuilt = Side("unbuilt", "no_such_program")
+    summary = run(setting(made_up(OURS, 0.01), absent, unbuilt))
+    skipped = summary["cases"][0]["skipped"]
+    assert skipped["absent"] == "the Python package no_such_module is not installed"
+    assert "no_such_program does not exist" in skipped["unbuilt"]
+    assert list(summary["cases"][0]["sides"]) == [OURS]
+    assert not command.failed(summary)
+
+
+def test_peer_that_dies_is_out(made_up, program, run):
+    """Ours is measured all the same; the reason has the last words of the peer."""
+    dying = program("dying", "gate = Gate(rank)\nnext(iter(gate))\nsys.exit('no more')")
+    unborn = program("unborn", "sys.exit('not today')")
+    summary = run(setting(made_up(OURS, 0.01), dying, unborn))
+    skipped = summary["cases"][0]["skipped"]
+    assert skipped["dying"].startswith("failed: ")
+    assert "no more" in skipped["dying"]
+    assert skipped["unborn"].startswith("did not start: ")
+    assert "not today" in skipped["unborn"]
+    assert len(summary["cases"][0]["sides"][OURS]["seconds"]["all"]) == 3
+    assert command.failed(summary)
+
+
+def test_sides_never_run_at_the_same_time(program, run, tmp_path):
+    """And who is first changes from round to round."""
+    log = tmp_path / "log"
+    body = f"""
+    gate = Gate(rank)
+    for order in gate:
+        if rank == 0:
+            with open({str(log)!r}, "a", buffering=1) as f:
+                f.write(sys.argv[1] + " begins\\n")
+                f.write(sys.argv[1] + " ends\\n")
+        gate.report(seconds=[0.1], verified=True)
+    """
+    sides = [program(n, body, arguments=(n,)) for n in (OURS, "peer")]
+    point = Point("x", {}, calibrated=False, rounds=4)
+    run(Setting("test", "test", 2, tuple(sides), (point,)))
+    turns = log.read_text().split("\n")[:-1]
+    names = [line.split()[0] for line in turns[::2]]
+    assert names == [OURS, "peer", "peer", OURS] * 2
+    assert turns[1::2] == [f"{name} ends" for name in names]
+
+
+def test_program_without_gate(program, run):
+    body = """
+    print("loading")
+    if rank == 0:
+        print('{"seconds": [0.5], "verified": true, "steps": %s}' % sys.argv[1].split("=")[1])
+    """
+    side = program(OURS, body, gated=False)
+    point = Point("step", {"steps": 3}, calibrated=False, rounds=2)
+    (case,) = run(Setting("test", "test", 2, (side,), (point,)))["cases"]
+    assert case["sides"][OURS]["seconds"]["all"] == [0.5, 0.5]
+    assert case["sides"][OURS]["more"] == {"steps": 3}
+
+
+def test_processes_are_gone_afterwards(program, tmp_path):
+    """Those that ignore the end of their gate, too."""
+    side = program("stubborn", "import time\ngate = Gate(rank)\ntime.sleep(1000)")
+    with RunningSide(side, Places(2), tmp_path, 0, end_patience=0.5) as running:
+        running.start()
+        pids = [process.pid for process in running.processes]
+        assert len(pids) == 2
+        with pytest.raises(SideError, match="does not answer"):
+            running.turn({}, patience=0.5)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_gate_without_driver(capsys, monkeypatch):
+    monkeypatch.delenv("GEARSHIFT_BENCH_GATE", raising=False)
+    for rank in (1, 0):
+        gate = Gate(rank, ["--dtype", "x", "bytes=8", "steps=2"])
+        assert list(gate) == [{"bytes": "8", "steps": "2"}]
+        gate.report(seconds=[1.5], verified=True)
+    assert json.loads(capsys.readouterr().out) == {"seconds": [1.5], "verified": True}
+
+
+def test_parse_order():
+    assert parse_order(["a=1", "b", "--c=2", "d=x=y"]) == {"a": "1", "d": "x=y"}
+
+
+def test_summing_up_ranks():
+    """The slowest rank of each batch; ranks without times only verify."""
+    turn = summed_up(
+        [
+            {"seconds": [1, 5, 2], "verified": True, "operations": 7, "extra": 3},
+            {"seconds": [4, 1, 2], "verified": True, "operations": 7, "extra": 9},
+            {"seconds": [], "verified": False, "problem": "half"},
+        ]
+    )
+    assert turn.seconds == 4
+    assert turn.operations == 7
+    assert turn.more == {"extra": 3}
+    assert turn.problem == "rank 2: half"
+    with pytest.raises(SideError):
+        summed_up([{"seconds": [], "verified": True}])
+
+
+def test_spread():
+    assert spread([3.0])["low"] == spread([3.0])["median"] == 3.0
+    result = spread([5.0, 1.0, 2.0, 4.0, 3.0])
+    assert [result[key] for key in ("least", "low", "median", "high", "most")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.234e-6, "1.23 µs"), (9.996e-4, "1.00 ms"), (0.0456, "45.6 ms"), (123.4, "123 s")],
+)
+def test_human_seconds(seconds, text):
+    assert human_seconds(seconds) == text
+
+
+def test_selection():
+    settings = registry.all_settings()
+    names = [case for s in settings for case in s.cases()]
+    assert len(names) == len(set(names))
+    assert all(s.sides[0].name == OURS for s in settings)
+    chosen = registry.select(settings, ["one_host/2/float32/*"], quick=True)
+    assert [s.name for s in chosen] == ["one_host/2/float32"]
+    assert chosen[0].cases() == [n for n in names if n.startswith("one_host/2/float32/")]
+    assert registry.select(settings, ["one_host/2/float32"], quick=False) == chosen
+    quick = registry.select(settings, [], quick=True)
+    assert 0 < sum(len(s.points) for s in quick) < len(names)
+    with pytest.raises(LaunchError, match="matches no case"):
+        registry.select(settings, ["one_hots/*"], quick=False)
+
+
+def test_targets_name_sides_or_bounds():
+    """A target against something that is not measured would never be checked."""
+    for s in registry.all_settings():
+        known = {side.name for side in s.sides} | ({"bound", "flat ring"} if s.network else set())
+        for point in s.points:
+            assert {target.against for target in point.targets} <= known, s.name
+
+
+@pytest.fixture
+def built():
+    """The compiled programs."""
+    if not (place.binary_folder() / "all_reduce").exists():
+        pytest.fail(f"{place.binary_folder()} has no programs: run `make build`")
+
+
+def test_real_sides(built, run):
+    """Ours against the floor and all peers that are installed: right results, in every table."""
+    real = registry.select(registry.all_settings(), ["one_host/2/float32/4KiB"], quick=True)
+    point = replace(real[0].points[0], rounds=2)
+    summary = run(replace(real[0], points=(point,)))
+    (case,) = summary["cases"]
+    assert {OURS, "floor"} <= set(case["sides"])
+    assert all(side["verified"] for side in case["sides"].values()), case
+    assert not command.failed(summary), case["skipped"]
+    assert case["moved_bytes"] == 2 * 2 * 4096
+    reached, checked = counts(summary)
+    assert 0 <= reached <= checked
+    text = markdown(summary)
+    assert text.count("| one_host/2/float32/4KiB |") == len(case["sides"]) - 1
+    assert summary["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("memory", ["shared", "plain"])
+def test_half_types_are_verified(built, run, dtype, memory):
+    side = Side(OURS, "all_reduce", ("--dtype", dtype, "--memory", memory))
+    (case,) = run(setting(side))["cases"]
+    assert case["sides"][OURS]["verified"], case
+
+
+def test_plot(made_up, run, tmp_path):
+    pytest.importorskip("matplotlib")
+    from gearshift.bench.plot import draw
+
+    summary = run(setting(made_up(OURS, 0.01), made_up("peer", 0.02)))
+    path = draw(summary, tmp_path / "times.png")
+    assert path is not None
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,125 @@
+"""Hosts out of network namespaces, and a case across them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from gearshift.bench import across_hosts, hosts, place
+from gearshift.bench.case import OURS, Network, Point, Setting
+from gearshift.bench.display import PlainDisplay
+from gearshift.bench.driver import Bench, BenchOptions
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def made():
+    try:
+        with hosts.hosts(3, mbit=1000, prefix=f"gsbt{os.getpid()}") as result:
+            yield result
+    except hosts.NamespaceError as error:
+        pytest.skip(str(error))
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+@pytest.mark.netns
+def test_hosts_reach_each_other_and_count_bytes(made):
+    before = made.sent_bytes()
+    server = (
+        "import socket; s = socket.create_server(('', 7000)); c, _ = s.accept()\n"
+        "while c.recv(99999): pass"
+    )
+    client = (
+        "import socket, time\n"
+        "for attempt in range(100):\n"
+        f"    try: c = socket.create_connection(('{made.address(2)}', 7000)); break\n"
+        "    except OSError: time.sleep(0.1)\n"
+        f"c.sendall(bytes({MIB}))"
+    )
+    listening = subprocess.Popen([*made.enter(2), sys.executable, "-c", server])
+    run(*made.enter(0), sys.executable, "-c", client)
+    assert listening.wait(30) == 0
+    sent = made.sent_bytes() - before
+    assert MIB < sent < 1.2 * MIB
+
+
+@pytest.mark.netns
+def test_every_link_is_shaped_in_both_directions(made):
+    for name in made.names:
+        assert "rate 1Gbit" in run("tc", "-n", name, "qdisc", "show", "dev", "eth0")
+    switch = made.names[0].replace("-h0", "-sw")
+    assert run("tc", "-n", switch, "qdisc", "show").count("rate 1Gbit") == len(made.names)
+
+
+@pytest.mark.netns
+def test_nothing_is_left(made):
+    names = list(made.names)
+    made.remove()
+    left = run("ip", "netns", "list")
+    assert not [name for name in names if name in left]
+
+
+def test_where_hosts_cannot_be_made(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with (
+        pytest.raises(hosts.NamespaceError, match="ip is not installed"),
+        hosts.hosts(2),
+    ):
+        pass
+
+
+def test_cases_are_skipped_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/nowhere")
+    setting = across_hosts.settings()[0]
+    display = PlainDisplay(Console(quiet=True))
+    summary = Bench(BenchOptions(tmp_path, quick=True), display).run([setting])
+    assert len(summary["cases"]) == len(setting.points)
+    assert all("not installed" in case["skipped"][OURS] for case in summary["cases"])
+
+
+@pytest.mark.netns
+def test_case_across_hosts(tmp_path):
+    if not (place.binary_folder() / "all_reduce").exists():
+        pytest.fail(f"{place.binary_folder()} has no programs: run `make build`")
+    point = Point("64KiB", {"bytes": 65536}, 65536, rounds=2)
+    network = Network(2, 1000.0, "cyclic")
+    setting = Setting(
+        "test", "test", 4, (across_hosts.GEARSHIFT,), (point,), network, kind="all_reduce"
+    )
+    display = PlainDisplay(Console(quiet=True))
+    (case,) = Bench(BenchOptions(tmp_path, quick=True), display).run([setting])["cases"]
+    if OURS in case["skipped"]:
+        pytest.skip(case["skipped"][OURS])
+    assert case["sides"][OURS]["verified"], case
+    between = case["between_hosts"]
+    assert between["least"] == 2 * 65536
+    assert between["flat_ring"] == 4 * 1.5 * 65536
+    assert between["sent"][OURS]["median"] > 0.9 * between["least"]
+    assert case["bound"]["seconds"] > 65536 / 119.6e6
+    assert 0 < case["half_round_trip"] < 1
+
+
+def test_bounds():
+    """The numbers that are known for this kind of link."""
+    assert across_hosts.payload_rate(1000) == pytest.approx(119.6e6, rel=1e-3)
+    network = Network(4, 1000.0)
+    assert across_hosts.bound_seconds(64 * MIB, network, 1e-4) == pytest.approx(0.842, rel=1e-3)
+    small = across_hosts.bound_seconds(65536, network, 1e-4)
+    assert small == pytest.approx(0.822e-3 + 2e-4, rel=1e-2)
+    assert across_hosts.bound_seconds(64 * MIB, Network(4), 1e-4) is None
+
+
+def test_bytes_of_a_flat_ring():
+    """Links of the ring that leave a host: two when neighbours share hosts, else all four."""
+    for placement, links in (("block", 2), ("cyclic", 4)):
+        network = Network(2, 1000.0, placement)
+        assert across_hosts.flat_ring_bytes(MIB, network, 4) == links * 1.5 * MIB
+        assert across_hosts.least_bytes(MIB, network) == 2 * MIB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .case import BOUND, OURS, Network, Point, Setting, Side, Target, size_name
+from .case import OURS, Network, Point, Setting, Side, Target, size_name
 from .one_host import GLOO, KIB, MIB
 
 GEARSHIFT = Side(OURS, "all_reduce")
@@ -89,12 +89,12 @@ def _four_hosts(mbit: float | None) -> Setting:
 
 def _targets(size: int, mbit: float | None) -> tuple[Target, ...]:
     if size <= 64 * KIB:
-        return (Target(GLOO.name, at_least=5), Target(BOUND, at_least=0.5))
+        return (Target("ratio", 5, GLOO.name), Target("bound", 0.5, "bound"))
     if size < 4 * MIB:
         return ()
     if mbit is not None and mbit <= 1000:
-        return (Target(BOUND, at_least=0.99),)
-    return (Target(GLOO.name, at_least=1.5),)
+        return (Target("bound", 0.99, "bound"),)
+    return (Target("ratio", 1.5, GLOO.name),)
 
 
 def _two_by_two(placement: str) -> Setting:
@@ -110,7 +110,7 @@ def _two_by_two(placement: str) -> Setting:
                 size_name(size),
                 {"bytes": size},
                 size,
-                (Target(FLAT_RING, at_least=2),),
+                (Target("bytes", 2, "flat ring, bytes"),),
                 quick=not cyclic and size == 16 * MIB,
             )
             for size in (MIB, 16 * MIB)
@@ -118,7 +118,3 @@ def _two_by_two(placement: str) -> Setting:
         network=network,
         kind="all_reduce",
     )
-
-
-FLAT_RING = "flat ring"
-"""Stands for a peer in a target: the bytes between hosts of a flat ring over all ranks."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 OURS = "gearshift"
-BOUND = "bound"
-"""Stands for a peer in a target: what the wire allows."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,24 @@ class Side:
     """False: it knows no gate and is started for each turn."""
 
 
+TargetKind = Literal["ratio", "difference", "bound", "bytes", "memory"]
+
+
 @dataclass(frozen=True)
 class Target:
-    """What a case is to reach against a peer, or against the bound."""
+    """What a case is to reach; targets.py checks it."""
 
+    kind: TargetKind
+    """
+    * ``ratio``: the peer's time, divided by ours, is at least `limit`;
+    * ``difference``: the peer, a front end of ours, takes at most `limit` seconds more than we;
+    * ``bound``: what the wire allows, divided by our time, is at least `limit`;
+    * ``bytes``: those that a flat ring moves between hosts, divided by ours, are at least `limit`;
+    * ``memory``: we need at most `limit` times the gradients more than the peer does.
+    """
+    limit: float
     against: str
-    at_least: float | None = None
-    """Ratio: the peer's time divided by ours."""
-    within_seconds: float | None = None
-    """The peer may take so much longer than we do (for our own front ends)."""
-
-    def text(self) -> str:
-        """The target in words."""
-        if self.within_seconds is not None:
-            return f"≤ +{1e6 * self.within_seconds:g} µs"
-        return f"≥ {self.at_least:.3g}x" if self.at_least is not None else ""
+    """A side, or what stands for it in the table."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gearshift.launch import LaunchError
 from .display import Display, LiveDisplay, PlainDisplay
 from .driver import SUMMARY, Bench, BenchOptions
 from .registry import all_settings, select
-from .table import counts, markdown, notes, summary_table
+from .table import counts, markdown, notes, remarks, summary_table
 
 _MIN_WIDTH = 120
 PLOT = "times.png"
@@ -55,7 +55,7 @@ def print_markdown(out: Path) -> int:
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the table, and below it what was skipped or went wrong."""
     console.print(summary_table(summary))
-    for note in notes(summary):
+    for note in (*remarks(summary), *notes(summary)):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     reached, checked = counts(summary)
     console.print(

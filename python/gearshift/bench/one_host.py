@@ -49,15 +49,15 @@ def _two_ranks() -> Setting:
 def _targets_of_two(size: int) -> tuple[Target, ...]:
     if size >= MIB:
         return (
-            Target(FLOOR.name, at_least=1 / 1.15),
-            Target(OPEN_MPI.name, at_least=5),
-            Target(GLOO.name, at_least=9),
+            Target("ratio", 1 / 1.15, FLOOR.name),
+            Target("ratio", 5, OPEN_MPI.name),
+            Target("ratio", 9, GLOO.name),
         )
     if size > 64 * KIB:
-        return (Target(OPEN_MPI.name, at_least=1),)
+        return (Target("ratio", 1, OPEN_MPI.name),)
     return (
-        Target(OPEN_MPI.name, at_least=4 if size == 64 * KIB else 1),
-        Target(GLOO.name, at_least=200),
+        Target("ratio", 4 if size == 64 * KIB else 1, OPEN_MPI.name),
+        Target("ratio", 200, GLOO.name),
     )
 
 
@@ -69,7 +69,7 @@ def _from_python() -> Setting:
         ranks=2,
         sides=(replace(PLAIN, name=OURS), PYTHON),
         points=tuple(
-            _point(size, (Target(PYTHON.name, within_seconds=2e-6),), size == 4 * KIB)
+            _point(size, (Target("difference", 2e-6, PYTHON.name),), size == 4 * KIB)
             for size in (4 * KIB, 16 * KIB, 64 * KIB)
         ),
         kind="all_reduce",
@@ -89,8 +89,8 @@ def _oversubscribed(ranks: int) -> Setting:
             _point(
                 size,
                 (
-                    Target(OPEN_MPI.name, at_least=6 if size >= MIB else 1),
-                    Target(GLOO.name, at_least=100 if size <= MIB else 10),
+                    Target("ratio", 6 if size >= MIB else 1, OPEN_MPI.name),
+                    Target("ratio", 100 if size <= MIB else 10, GLOO.name),
                 ),
                 size in quick,
             )
@@ -111,7 +111,7 @@ def _half(dtype: str) -> Setting:
         points=tuple(
             _point(
                 size,
-                (Target(full.name, at_least=FLOAT32_SPEED),),
+                (Target("ratio", FLOAT32_SPEED, full.name),),
                 dtype == "float16" and size == 16 * MIB,
             )
             for size in (64 * KIB, MIB, 16 * MIB, 100 * MIB)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import across_hosts, servers
-from .case import BOUND, OURS, Point, Setting, Target
+from .case import OURS, Point, Setting
 from .side import Turn
+from .targets import check
 
 FORMAT = 1
 """Of summary.json."""
@@ -75,43 +76,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "most": ordered[-1],
         "all": list(values),
     }
-
-
-def check(target: Target, result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Whether a case has reached a target; None when it could not be measured."""
-    name = target.against
-    if target.within_seconds is not None:
-        if name not in result["differences"]:
-            return None
-        value = result["differences"][name]["median"]
-        reached = value <= target.within_seconds
-    else:
-        ratio = _ratio_to(name, result)
-        if ratio is None or target.at_least is None:
-            return None
-        value, reached = ratio, ratio >= target.at_least
-    return {
-        "against": name,
-        "kind": "ratio" if target.within_seconds is None else "difference",
-        "wanted": target.text(),
-        "value": value,
-        "reached": bool(reached),
-    }
-
-
-def _ratio_to(name: str, result: Mapping[str, Any]) -> float | None:
-    ours = result["sides"].get(OURS)
-    if ours is None:
-        return None
-    if name == BOUND:
-        bound = result.get("bound")
-        return None if bound is None else bound["seconds"] / ours["seconds"]["median"]
-    if name == across_hosts.FLAT_RING:
-        between = result.get("between_hosts", {})
-        sent = between.get("sent", {}).get(OURS)
-        return None if not sent else between["flat_ring"] / sent["median"]
-    ratio = result["ratios"].get(name)
-    return None if ratio is None else ratio["median"]
 
 
 def _with(measured: Measured, name: str) -> list[dict[str, Turn]]:

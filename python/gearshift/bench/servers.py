@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .across_hosts import payload_rate
-from .case import BOUND, OURS, Network, Point, Setting, Side, Target
+from .case import OURS, Network, Point, Setting, Side, Target
 
 RPC = "torch RPC"
 TOTAL = 100_000_000
@@ -33,7 +33,7 @@ def _setting(consistency: str, workers: int, servers: int, network: bool) -> Set
     where = f"{workers + servers} hosts at {_MBIT / 1000:g}gbit" if network else "one host"
     words = (f"consistency={consistency}", f"bytes={TOTAL}")
     tcp = ("transport=tcp",) if network else ()
-    wire = (Target(BOUND, at_least=0.97),) if network else ()
+    wire = (Target("bound", 0.97, "bound"),) if network else ()
     return Setting(
         name=f"servers/{place}/{workers}/{kind}/{consistency}",
         title=f"parameter server, {consistency}, {workers} workers, {kind}, {where}",
@@ -46,7 +46,7 @@ def _setting(consistency: str, workers: int, servers: int, network: bool) -> Set
             Point(
                 "100MB",
                 {"steps": 3, "warmup": 1},
-                targets=(Target(RPC, at_least=3), *wire),
+                targets=(Target("ratio", 3, RPC), *wire),
                 quick=workers == 2 and not servers and not network and consistency == "bsp",
                 calibrated=False,
                 rounds=5,

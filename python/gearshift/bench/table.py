@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from .case import BOUND, OURS
+from .case import OURS
 
 HEADERS = ("case", "against", "ours", "theirs", "ratio", "quartiles", "target", "reached")
 
@@ -28,13 +28,14 @@ def rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     ours = human_seconds(sides[OURS]["seconds"]["median"]) if OURS in sides else "-"
     if OURS not in sides:
         yield (case, "", "-", "-", "-", "", result["skipped"].get(OURS, "failed"), "")
-    targets = {target["against"]: target for target in result["targets"]}
+    timed = {t["against"]: t for t in result["targets"] if t["kind"] in ("ratio", "difference")}
     for name in result["ratios"]:
-        target = targets.pop(name, None)
+        target = timed.get(name)
         theirs = human_seconds(sides[name]["seconds"]["median"])
         yield (case, name, ours, theirs, *_comparison(name, result, target), *_target_cells(target))
-    for name, target in targets.items():
-        yield (case, name, *_unmeasured_cells(name, ours, result), *_target_cells(target))
+    for target in result["targets"]:
+        if target["kind"] not in ("ratio", "difference"):
+            yield (case, *_other_cells(target, result), *_target_cells(target))
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -76,7 +77,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "|---|---|" + "---:|" * (len(HEADERS) - 2),
     ]
     lines += ["| " + " | ".join(row) + " |" for result in summary["cases"] for row in rows(result)]
-    lines += [f"- {line}" if line else "" for line in ("", *notes(summary))]
+    lines += [f"- {line}" if line else "" for line in ("", *remarks(summary), *notes(summary))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -93,6 +94,19 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         f"{text} ({cases[0]}{f' and {len(cases) - 1} more' if len(cases) > 1 else ''})"
         for text, cases in found.items()
     ]
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """What else was measured of ours and is worth knowing."""
+    found = []
+    for result in summary["cases"]:
+        hidden = result["sides"].get(OURS, {}).get("more", {}).get("hidden_share")
+        if hidden is not None:
+            found.append(
+                f"{result['case']}: {100 * hidden:.0f} % of the communication is hidden behind "
+                "backward"
+            )
+    return found
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -123,15 +137,19 @@ def _comparison(
     return _ratio(ratio["median"]), f"{_ratio(ratio['low'])}-{_ratio(ratio['high'])}"
 
 
-def _unmeasured_cells(name: str, ours: str, result: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Of a bound, which has no rounds."""
-    target = next(t for t in result["targets"] if t["against"] == name)
-    if name == BOUND:
-        bound = human_seconds(result["bound"]["seconds"])
-        return (ours, bound, f"{target['value']:.3f}x", "")
-    between = result["between_hosts"]
-    sent = human_bytes(between["sent"][OURS]["median"])
-    return (sent, human_bytes(between["flat_ring"]), _ratio(target["value"]), "")
+def _other_cells(target: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a target that is not about a peer's time: against, ours, theirs, ratio, quartiles."""
+    against, value = target["against"], target["value"]
+    if target["kind"] == "bound":
+        ours = result["sides"][OURS]["seconds"]["median"]
+        bound = result["bound"]["seconds"]
+        return (against, human_seconds(ours), human_seconds(bound), f"{value:.3f}x", "")
+    if target["kind"] == "bytes":
+        between = result["between_hosts"]
+        sent = between["sent"][OURS]["median"]
+        return (against, human_bytes(sent), human_bytes(between["flat_ring"]), _ratio(value), "")
+    memory = [result["sides"][name]["more"]["pss_bytes"] for name in (OURS, against)]
+    return (f"{against}, memory", *map(human_bytes, memory), f"{value:+.2f} sets", "")
 
 
 def human_bytes(count: float) -> str:

@@ -29,7 +29,7 @@ def _setting(model: str, ranks: int, network: bool) -> Setting:
     point = Point(
         "step",
         {"steps": _STEPS.get(model, 10), "warmup": 2},
-        targets=(Target(DDP, at_least=1),),
+        targets=(Target("ratio", 1, DDP), Target("memory", 1, DDP)),
         quick=model in ("mlp", "cnn") and ranks == 2 and not network,
         calibrated=False,
         rounds=7,

@@ -18,6 +18,7 @@ from gearshift.bench.gate import Gate, parse_order
 from gearshift.bench.results import spread
 from gearshift.bench.side import Places, RunningSide, SideError, summed_up
 from gearshift.bench.table import counts, human_seconds, markdown, notes
+from gearshift.bench.targets import check
 from gearshift.launch import LaunchError
 
 HEAD = """
@@ -80,11 +81,11 @@ def setting(*sides: Side, targets=(), **more) -> Setting:
 def test_ratio_is_the_peers_time_by_ours(made_up, run):
     """And a side's time is that of its slowest rank."""
     targets = [
-        Target("slow", at_least=4),
-        Target("slow", at_least=4.1),
-        Target("slow", within_seconds=0.031),
-        Target("slow", within_seconds=0.029),
-        Target("absent", at_least=1),
+        Target("ratio", 4, "slow"),
+        Target("ratio", 4.1, "slow"),
+        Target("difference", 0.031, "slow"),
+        Target("difference", 0.029, "slow"),
+        Target("ratio", 1, "absent"),
     ]
     sides = (made_up(OURS, 0.005), made_up("slow", 0.02))
     (case,) = run(setting(*sides, targets=targets))["cases"]
@@ -238,12 +239,34 @@ def test_selection():
         registry.select(settings, ["one_hots/*"], quick=False)
 
 
-def test_targets_name_sides_or_bounds():
+def test_targets_name_sides():
     """A target against something that is not measured would never be checked."""
     for s in registry.all_settings():
-        known = {side.name for side in s.sides} | ({"bound", "flat ring"} if s.network else set())
-        for point in s.points:
-            assert {target.against for target in point.targets} <= known, s.name
+        sides = {side.name for side in s.sides}
+        for target in (t for point in s.points for t in point.targets):
+            assert target.against in sides or target.kind in ("bound", "bytes"), s.name
+            assert s.network is not None or target.kind not in ("bound", "bytes"), s.name
+
+
+def test_targets_without_a_time():
+    result = {
+        "bound": {"seconds": 2.0},
+        "between_hosts": {"flat_ring": 6e6, "sent": {OURS: {"median": 2e6}}},
+        "sides": {
+            OURS: {"seconds": {"median": 2.5}, "more": {"pss_bytes": 5e6, "gradient_bytes": 1e6}},
+            "peer": {"more": {"pss_bytes": 3.5e6}},
+        },
+    }
+    for kind, against, limit, value, reached in (
+        ("bound", "bound", 0.8, 0.8, True),
+        ("bound", "bound", 0.9, 0.8, False),
+        ("bytes", "flat ring", 2, 3.0, True),
+        ("memory", "peer", 1, 1.5, False),
+    ):
+        checked = check(Target(kind, limit, against), result)
+        assert checked is not None
+        assert (checked["value"], checked["reached"]) == (pytest.approx(value), reached)
+    assert check(Target("memory", 1, "absent"), result) is None
 
 
 @pytest.fixture

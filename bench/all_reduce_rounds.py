@@ -16,7 +16,7 @@ PERIOD = 7
 
 def serve_all_reduce(
     gate: Gate,
-    make: Callable[[np.ndarray], Any],
+    allocate: Callable[[int], tuple[np.ndarray, Any]],
     all_reduce: Callable[[Any], Any],
     rank: int,
     ranks: int,
@@ -25,7 +25,7 @@ def serve_all_reduce(
 
     Args:
         gate: where the orders come from.
-        make: what is to be reduced, over the memory of a NumPy array of float32.
+        allocate: an array of so many float32, and what `all_reduce` takes for it. Collective.
         all_reduce: sums it over all ranks, in place.
         rank: this process's.
         ranks: how many there are.
@@ -35,8 +35,7 @@ def serve_all_reduce(
         count = int(order.get("bytes", "1048576")) // 4
         batches, operations = int(order.get("batches", "5")), int(order.get("operations", "10"))
         if array.size != count or subject is None:
-            array = np.empty(count, np.float32)
-            subject = make(array)
+            array, subject = allocate(count)
         problem = _checked(array, subject, all_reduce, rank, ranks)
         array[:] = 0  # zeros stay zeros: no overflow, no subnormal numbers
         all_reduce(subject)

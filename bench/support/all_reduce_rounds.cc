@@ -112,6 +112,7 @@ void serve_all_reduce(Gate& gate, Subject& subject, Element element, int rank, i
     } else {
       subject.all_reduce(data, bytes);  // as the others do
     }
+    if (order->number("explain", 0) != 0) report.note = subject.explain(bytes);
     report.operations = batches * operations + 3;
     gate.report(report);
   }

@@ -21,6 +21,8 @@ class Subject {
   /// Memory of so many bytes to work in: the same until another size is asked for. Collective.
   virtual std::byte* memory(std::size_t bytes) = 0;
   virtual void all_reduce(std::byte* data, std::size_t bytes) = 0;
+  /// How it does so for this size, and why; for orders with explain=1.
+  virtual std::string explain(std::size_t bytes) const { return std::to_string(bytes) + " bytes"; }
 };
 
 /// Serves the gate's orders (bytes, batches, operations per batch) until there are none.

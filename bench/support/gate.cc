@@ -32,6 +32,15 @@ int connect_to(const char* path) {
   return fd;
 }
 
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out + '"';
+}
+
 std::string to_json(const Report& report) {
   std::ostringstream out;
   out.precision(9);
@@ -40,7 +49,8 @@ std::string to_json(const Report& report) {
     out << (i == 0 ? "" : ", ") << report.seconds[i];
   }
   out << "], \"verified\": " << (report.problem.empty() ? "true" : "false");
-  if (!report.problem.empty()) out << ", \"problem\": \"" << report.problem << '"';
+  if (!report.problem.empty()) out << ", \"problem\": " << quoted(report.problem);
+  if (!report.note.empty()) out << ", \"note\": " << quoted(report.note);
   out << ", \"operations\": " << report.operations << "}\n";
   return out.str();
 }

@@ -27,6 +27,7 @@ class Order {
 struct Report {
   std::vector<double> seconds;  ///< of one operation, for each batch
   std::string problem;          ///< empty: the result was checked and is right
+  std::string note;             ///< for people, when the order asks for one
   std::size_t operations = 0;   ///< in this round, checks and warm-up included
 };
 

@@ -159,6 +159,9 @@ def bench(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table of the last run as Markdown.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print which algorithms are chosen, and why.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/bench"),
 ) -> None:
     """Measure communication against Gloo, Open MPI and what the machine allows.
@@ -169,6 +172,8 @@ def bench(
 
     if list_:
         raise typer.Exit(command.list_cases(case or [], quick))
+    if explain:
+        raise typer.Exit(command.explain_choices(case or []))
     if markdown:
         raise typer.Exit(command.print_markdown(out))
     raise typer.Exit(command.bench(out, quick, case or []))

@@ -46,6 +46,13 @@ def list_cases(patterns: Sequence[str], quick: bool) -> int:
     return 0
 
 
+def explain_choices(patterns: Sequence[str]) -> int:
+    """Print which algorithms our all-reduce chooses, and why."""
+    from .explain import DEFAULT_PATTERNS, explain
+
+    return explain(select(all_settings(), patterns or DEFAULT_PATTERNS, False), _console())
+
+
 def print_markdown(out: Path) -> int:
     """Print the table of a finished run as Markdown."""
     print(markdown(_read(out)), end="")

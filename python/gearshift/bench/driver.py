@@ -101,22 +101,26 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            with self._running(setting, folder) as running:
+            with self.running(setting, folder) as running:
                 for point in setting.points:
                     self._measure_point(running, point)
         except NamespaceError as error:
             self._skip(setting, str(error))
 
     @contextlib.contextmanager
-    def _running(self, setting: Setting, folder: Path) -> Iterator[_RunningSetting]:
-        """The processes of all sides that can run here."""
+    def running(self, setting: Setting, folder: Path) -> Iterator[RunningSetting]:
+        """The processes of all sides that can run here.
+
+        Raises:
+            NamespaceError: when the setting needs hosts, and they cannot be made.
+        """
         with contextlib.ExitStack() as stack:
             made = None
             if setting.network is not None:
                 network = setting.network
                 self._display.note(f"{setting.title}: making {network.hosts} hosts")
                 made = stack.enter_context(hosts(network.hosts, network.mbit))
-            running = _RunningSetting(setting, Places(setting.ranks, setting.network, made), made)
+            running = RunningSetting(setting, Places(setting.ranks, setting.network, made), made)
             if made is not None:
                 running.half_round_trip = self._ping(running, folder)
             for number, side in enumerate(setting.sides):
@@ -134,7 +138,7 @@ class Bench:
                 running.sides[side.name] = process
             yield running
 
-    def _ping(self, running: _RunningSetting, folder: Path) -> float | None:
+    def _ping(self, running: RunningSetting, folder: Path) -> float | None:
         """Half a round trip of a small message between two hosts."""
         if place.obstacle(PING) is not None:
             return None
@@ -149,7 +153,7 @@ class Bench:
                 running.skipped[PING.name] = str(error)
                 return None
 
-    def _measure_point(self, running: _RunningSetting, point: Point) -> None:
+    def _measure_point(self, running: RunningSetting, point: Point) -> None:
         case = f"{running.setting.name}/{point.name}"
         self._display.start(case)
         measured = Measured(skipped=running.skipped, half_round_trip=running.half_round_trip)
@@ -195,7 +199,7 @@ class Bench:
         self._display.end(result)
 
 
-class _RunningSetting:
+class RunningSetting:
     """The sides of a setting that are running."""
 
     def __init__(self, setting: Setting, places: Places, made: Hosts | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .case import OURS, Point, Setting, Side, Target, size_name
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -62,12 +60,12 @@ def _targets_of_two(size: int) -> tuple[Target, ...]:
 
 
 def _from_python() -> Setting:
-    """C++ in any memory, because that is what a NumPy array or a tensor has."""
+    """Both in memory that the ranks share."""
     return Setting(
         name="one_host/2/python",
         title="one host, 2 ranks, from Python",
         ranks=2,
-        sides=(replace(PLAIN, name=OURS), PYTHON),
+        sides=(GEARSHIFT, PYTHON),
         points=tuple(
             _point(size, (Target("difference", 2e-6, PYTHON.name),), size == 4 * KIB)
             for size in (4 * KIB, 16 * KIB, 64 * KIB)

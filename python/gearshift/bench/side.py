@@ -43,6 +43,8 @@ class Turn:
     """Empty when all ranks have checked the result and found it right."""
     operations: int
     more: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    """For people; of rank 0."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +311,7 @@ def summed_up(reports: Sequence[Mapping[str, Any]]) -> Turn:
         problem="; ".join(problems),
         operations=int(reports[0].get("operations", 0)),
         more=more,
+        note=str(reports[0].get("note", "")),
     )
 
 

@@ -205,6 +205,12 @@ void Cluster::start_shards() {
                        .divergence_factor = options_.divergence_factor,
                        .on_commit = options_.on_commit,
                        .on_failure = nullptr};
+    if (k > 0) {
+      shard.on_commit = [this](const CommitInfo& info) -> std::optional<std::int64_t> {
+        if (options_.on_commit_elsewhere) options_.on_commit_elsewhere(info);
+        return std::nullopt;
+      };
+    }
     shard.on_failure = [this](const base::Error& error) {
       std::lock_guard<base::Monitor> lock(*monitor_);
       failures_.push_back(error);

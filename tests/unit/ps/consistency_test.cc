@@ -235,6 +235,10 @@ TEST(OnCommit, AnnouncesWhenToLeave) {
     if (seen.size() == 3) return 7;
     return std::nullopt;
   };
+  std::vector<std::int64_t> elsewhere;  // on the other shard's task
+  options.on_commit_elsewhere = [&elsewhere](const CommitInfo& info) {
+    elsewhere.push_back(info.highest_step);
+  };
   Cluster cluster(options);
   Commit commit = step_of(1, 4);
   commit.loss = 0.25;
@@ -250,6 +254,7 @@ TEST(OnCommit, AnnouncesWhenToLeave) {
   EXPECT_EQ(seen[2].worker, 1);
   EXPECT_EQ(seen[2].staleness, 2);
   EXPECT_EQ(seen[2].highest_step, 2);
+  EXPECT_EQ(elsewhere, (std::vector<std::int64_t>{1, 2, 2, 3}));
 }
 
 }  // namespace

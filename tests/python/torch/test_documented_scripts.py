@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, TensorDataset
 torch.manual_seed(0)
 Net = lambda: nn.Linear(3, 1)
 loss_fn = nn.functional.mse_loss
-x = torch.randn(300, 3)
+x = torch.randn(3000, 3)
 dataset = TensorDataset(x, x @ torch.tensor([[1.0], [2.0], [3.0]]))
 """
 AFTER = """
-assert float(loss) < 1e-6, loss
+assert loss.item() < 1e-3, loss
 print("learned")
 """
 

@@ -65,7 +65,7 @@ class Agents:
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"),
                 *("--nproc-per-node", str(per_host), "--local-addr", self.network.address(host)),
                 *rendezvous,
-                *(() if rendezvous == DYNAMIC else ("--node-rank", str(host))),
+                *self.place_of(host, rendezvous),
                 "train.py",
             ]
             with (self.folder / f"host-{host}").open("wb") as log:
@@ -78,6 +78,13 @@ class Agents:
                     stderr=subprocess.STDOUT,
                 )
             self.processes.append(process)
+
+    @staticmethod
+    def place_of(host: int, rendezvous: tuple[str, ...]) -> tuple[str, str]:
+        """Both hosts have the same name, by which torchrun would tell who serves its store."""
+        if rendezvous == DYNAMIC:
+            return "--rdzv-conf", f"is_host={host == 0}"
+        return "--node-rank", str(host)
 
     def finish(self) -> list[int]:
         """Wait for both; their exit codes."""

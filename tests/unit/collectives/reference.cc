@@ -139,44 +139,49 @@ std::string difference(std::size_t i, Value got, Value expected, Real tolerance)
   return out.str();
 }
 
+/// Elements compared at a time, so that the wide copies of them stay in the cache.
+constexpr std::size_t kBlock = 2048;
+
 std::string compare_reals(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
-                          std::size_t begin) {
+                          std::size_t begin, Range part) {
   const auto n = static_cast<Real>(inputs.size());
-  std::vector<Real> expected = inputs[0].reals();
+  const Range range{begin + part.begin, part.count};
+  std::vector<Real> expected = inputs[0].reals(range);
   std::vector<Real> magnitude = magnitudes(expected);
   for (std::size_t r = 1; r < inputs.size(); ++r) {
-    const std::vector<Real> more = inputs[r].reals();
+    const std::vector<Real> more = inputs[r].reals(range);
     combine_reals(op, expected, more);
     combine_reals(op, magnitude, magnitudes(more));
   }
   const bool exact = op == ReduceOp::kMin || op == ReduceOp::kMax || inputs.size() == 1;
   const Real divisor = op == ReduceOp::kMean ? n : 1;
   const DType dtype = result.dtype();
-  const std::vector<Real> got = result.reals();
+  const std::vector<Real> got = result.reals(part);
   for (std::size_t i = 0; i < got.size(); ++i) {
-    const Real value = expected[begin + i] / divisor;
-    const Real bound = magnitude[begin + i] / divisor;
+    const Real value = expected[i] / divisor;
+    const Real bound = magnitude[i] / divisor;
     const Real tolerance = exact ? 0 : (n + 1) * (unit_roundoff(dtype) * bound + smallest(dtype));
     if (std::abs(got[i] - value) <= tolerance) continue;
-    return difference(begin + i, got[i], value, tolerance);
+    return difference(range.begin + i, got[i], value, tolerance);
   }
   return {};
 }
 
 std::string compare_integers(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
-                             std::size_t begin) {
-  std::vector<std::int64_t> expected = inputs[0].integers();
+                             std::size_t begin, Range part) {
+  const Range range{begin + part.begin, part.count};
+  std::vector<std::int64_t> expected = inputs[0].integers(range);
   for (std::size_t r = 1; r < inputs.size(); ++r) {
-    combine_integers(op, expected, inputs[r].integers());
+    combine_integers(op, expected, inputs[r].integers(range));
   }
   const auto n = static_cast<std::int64_t>(inputs.size());
-  const std::vector<std::int64_t> got = result.integers();
+  const std::vector<std::int64_t> got = result.integers(part);
   std::string found;
   with_integer(result.dtype(), [&](auto type) {
     for (std::size_t i = 0; i < got.size() && found.empty(); ++i) {
-      const std::int64_t value = expected[begin + i] / (op == ReduceOp::kMean ? n : 1);
+      const std::int64_t value = expected[i] / (op == ReduceOp::kMean ? n : 1);
       const std::int64_t wrapped = type.widen(type.narrow(value));
-      if (got[i] != wrapped) found = difference(begin + i, got[i], wrapped, 0);
+      if (got[i] != wrapped) found = difference(range.begin + i, got[i], wrapped, 0);
     }
   });
   return found;
@@ -202,15 +207,15 @@ Array Array::of_rank(DType dtype, std::size_t count, int rank, std::size_t offse
   return array;
 }
 
-std::vector<Real> Array::reals() const {
-  std::vector<Real> values(count());
-  with_real(dtype_, [&](auto type) { unpack(type, view().data(), values); });
+std::vector<Real> Array::reals(Range range) const {
+  std::vector<Real> values(range.count);
+  with_real(dtype_, [&](auto type) { unpack(type, element(range.begin), values); });
   return values;
 }
 
-std::vector<std::int64_t> Array::integers() const {
-  std::vector<std::int64_t> values(count());
-  with_integer(dtype_, [&](auto type) { unpack(type, view().data(), values); });
+std::vector<std::int64_t> Array::integers(Range range) const {
+  std::vector<std::int64_t> values(range.count);
+  with_integer(dtype_, [&](auto type) { unpack(type, element(range.begin), values); });
   return values;
 }
 
@@ -220,8 +225,13 @@ bool equal(base::ConstBytes a, base::ConstBytes b) {
 
 std::string compare(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
                     std::size_t begin) {
-  return base::is_floating(result.dtype()) ? compare_reals(inputs, op, result, begin)
-                                           : compare_integers(inputs, op, result, begin);
+  const auto compare_part = base::is_floating(result.dtype()) ? compare_reals : compare_integers;
+  for (Range part; part.begin < result.count(); part.begin += kBlock) {
+    part.count = std::min(kBlock, result.count() - part.begin);
+    std::string found = compare_part(inputs, op, result, begin, part);
+    if (!found.empty()) return found;
+  }
+  return {};
 }
 
 }  // namespace gearshift::collectives::testing

@@ -21,6 +21,12 @@ inline constexpr base::ReduceOp kAllOps[] = {base::ReduceOp::kSum, base::ReduceO
 /// What references of float results are computed in: float64 must not be compared with itself.
 using Real = long double;
 
+/// Consecutive elements.
+struct Range {
+  std::size_t begin = 0;
+  std::size_t count = 0;
+};
+
 /// Elements at an address that is a multiple of 64, plus `offset` bytes.
 class Array {
  public:
@@ -41,11 +47,16 @@ class Array {
   }
   base::DType dtype() const { return dtype_; }
   std::size_t count() const { return view().size() / base::size_of(dtype_); }
-  /// All values; floats only, or integers only.
-  std::vector<Real> reals() const;
-  std::vector<std::int64_t> integers() const;
+  /// Some of the values, or all; floats only, or integers only.
+  std::vector<Real> reals(Range range) const;
+  std::vector<Real> reals() const { return reals({0, count()}); }
+  std::vector<std::int64_t> integers(Range range) const;
 
  private:
+  const std::byte* element(std::size_t i) const {
+    return view().data() + i * base::size_of(dtype_);
+  }
+
   base::DType dtype_;
   std::size_t offset_;
   base::Buffer memory_;

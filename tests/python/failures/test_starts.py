@@ -87,6 +87,16 @@ def test_missing_rank(run, toy_trainer, tmp_path):
     assert ended.stderr.rstrip().endswith("rank 1")
 
 
+def test_token_file_that_others_may_open(run, toy_trainer, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("c" * 64)
+    secret.chmod(0o640)
+    job = {"GEARSHIFT_RANK": "0", "GEARSHIFT_WORLD_SIZE": "2", "GEARSHIFT_TOKEN_FILE": str(secret)}
+    ended = run(toy_trainer, "--steps", 3, **job)
+    assert ended.returncode == 1
+    assert f"run: chmod 600 {secret}" in ended.stderr
+
+
 def test_hang_report_of_servers(jobs, until):
     """Each dedicated server reports itself, and stands in others' reports with its progress."""
     job = jobs.start("job", "--strategy", "bsp", "--step-ms", "20", workers=2, servers=2, timeout=3)

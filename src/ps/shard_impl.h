@@ -32,9 +32,9 @@ struct StreamedUpdate {
     int rank = 0;
     double coefficient = 1;
   };
-  std::vector<Share> shares;  ///< whose gradients, in rank order
-  std::vector<int> ranks;     ///< whose commits end with it
-  HyperValues hypers;
+  std::vector<Share> shares{};  ///< whose gradients, in rank order
+  std::vector<int> ranks;       ///< whose commits end with it
+  HyperValues hypers{};
   std::size_t slices_left = 0;
 };
 

@@ -32,8 +32,8 @@ struct PendingCommit {
   bool accepted = false;
   bool skipped = false;
   std::int64_t staleness = 0;
-  std::shared_ptr<StreamedUpdate> update;  ///< under way, with this commit in it
-  bool answers_slices = false;             ///< the worker gets each slice as soon as it is applied
+  std::shared_ptr<StreamedUpdate> update{};  ///< under way, with this commit in it
+  bool answers_slices = false;  ///< the worker gets each slice as soon as it is applied
 };
 
 /// A worker as a shard sees it.

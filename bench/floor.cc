@@ -36,6 +36,9 @@ namespace bench = gearshift::bench;
 
 constexpr std::size_t kLimit = std::size_t{1} << 28;  // of an array; only what is touched is used
 constexpr int kMaxRanks = 64;
+/// Between the starts of two ranks' arrays, modulo a page and in pages: arrays at equal places of
+/// their mappings would compete for the same ways of some processors' caches.
+constexpr std::size_t kStagger = 5 * 4096 + 9 * 64;
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -115,7 +118,11 @@ class FloorSubject : public bench::Subject {
 
 World make_world(int ranks) {
   World world;
-  for (int r = 0; r < ranks; ++r) world.arrays.push_back(static_cast<float*>(map_shared(kLimit)));
+  for (int r = 0; r < ranks; ++r) {
+    const std::size_t offset = static_cast<std::size_t>(r) * kStagger;
+    auto* mapping = static_cast<std::byte*>(map_shared(kLimit + offset));
+    world.arrays.push_back(reinterpret_cast<float*>(mapping + offset));
+  }
   // Who waits for a rank that has no core had better give its own away soon.
   const int spins = ranks <= ::sysconf(_SC_NPROCESSORS_ONLN) ? 2'000 : 50;
   world.barrier = new (map_shared(sizeof(Barrier))) Barrier(ranks, spins);

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "gearshift/collectives/collectives.h"
+#include "gearshift/collectives/cost.h"
 #include "gearshift/runtime/session.h"
 #include "support/all_reduce_rounds.h"
 
@@ -60,6 +61,10 @@ class GearshiftSubject : public bench::Subject {
   void all_reduce(std::byte* data, std::size_t bytes) override {
     check(collectives::all_reduce(session_.workers(), {data, bytes}, settings_.dtype,
                                   base::ReduceOp::kSum, settings_.options));
+  }
+
+  std::string explain(std::size_t bytes) const override {
+    return collectives::explain_all_reduce(session_.workers(), bytes);
   }
 
  private:

@@ -14,6 +14,9 @@ using transport::SharedRegion;
 /// How often a waiting rank looks whether the one that it waits for is still connected.
 constexpr base::Duration kLook = std::chrono::milliseconds(20);
 constexpr std::size_t kAlign = 4096;
+/// Where the memory of rank r begins: at place r mod kPlaces of a page.
+constexpr int kPlaces = 7;
+constexpr std::size_t kStride = 576;
 
 std::size_t sync_bytes(int size) {
   return (transport::HostSync::bytes_needed(size) + kAlign - 1) / kAlign * kAlign;
@@ -98,7 +101,7 @@ Window::Place Window::find(base::ConstBytes view) const {
   for (const auto& weak : attachments_) {
     const std::shared_ptr<Attachment> attachment = weak.lock();
     if (!attachment) continue;
-    const base::Bytes own = attachment->view();
+    const base::Bytes own = attachment->own_;
     const auto begin = reinterpret_cast<std::uintptr_t>(own.data());
     const auto at = reinterpret_cast<std::uintptr_t>(view.data());
     if (at >= begin && at - begin <= own.size() && view.size() <= own.size() - (at - begin)) {
@@ -147,7 +150,7 @@ base::Result<std::shared_ptr<Attachment>> Window::attach(const Group& group,
   std::erase_if(attachments_, [](const auto& weak) { return weak.expired(); });
   auto made = std::make_shared<Attachment>();
   made->id_ = ++attached_;
-  made->own_ = region.view();
+  made->own_ = made->view_ = region.view();
   GEARSHIFT_ASSIGN_OR_RETURN(made->peers_, exchange(group, made->id_, region, deadline));
   attachments_.push_back(made);
   return made;
@@ -155,9 +158,10 @@ base::Result<std::shared_ptr<Attachment>> Window::attach(const Group& group,
 
 base::Result<std::shared_ptr<Attachment>> Window::allocate(const Group& group, std::size_t bytes,
                                                            base::TimePoint deadline) {
-  GEARSHIFT_ASSIGN_OR_RETURN(auto region, SharedRegion::create(bytes));
+  const std::size_t begin = static_cast<std::size_t>(rank() % kPlaces) * kStride;
+  GEARSHIFT_ASSIGN_OR_RETURN(auto region, SharedRegion::create(begin + bytes));
   GEARSHIFT_ASSIGN_OR_RETURN(auto made, attach(group, *region, deadline));
-  made->own_ = region->view().first(bytes);
+  made->view_ = region->view().subspan(begin, bytes);
   made->region_ = std::move(region);
   return made;
 }

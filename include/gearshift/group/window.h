@@ -22,12 +22,13 @@ namespace gearshift::group {
 /// Thread-safety: all methods.
 class Attachment {
  public:
-  base::Bytes view() const { return own_; }
+  base::Bytes view() const { return view_; }
 
  private:
   friend class Window;
   std::uint64_t id_ = 0;
-  base::Bytes own_;
+  base::Bytes own_;                                  ///< the whole region
+  base::Bytes view_;                                 ///< what the owner uses of it
   std::unique_ptr<transport::SharedRegion> region_;  ///< when the attachment owns its memory
   std::vector<std::unique_ptr<transport::SharedRegion>> peers_;  ///< by rank; the own one is null
 };
@@ -87,7 +88,8 @@ class Window {
   base::Result<std::shared_ptr<Attachment>> attach(const Group& group,
                                                    const transport::SharedRegion& region,
                                                    base::TimePoint deadline);
-  /// Collective: new zeroed memory of that size on each rank.
+  /// Collective: new zeroed memory of that size on each rank. It begins at another place within a
+  /// page on each, since lines at equal places compete for the same few ways of a cache.
   base::Result<std::shared_ptr<Attachment>> allocate(const Group& group, std::size_t bytes,
                                                      base::TimePoint deadline);
 

@@ -6,6 +6,7 @@ base::Result<group::Window*> window_of(group::Group& group) {
   if (group.window_opened()) return group.window();
   std::shared_ptr<group::Window> window;
   if (group.shares_memory()) {
+    const group::ProgressScope scope(group.progress(), "opening the window of this host");
     GEARSHIFT_ASSIGN_OR_RETURN(window, group::Window::open(group, group.deadline()));
   }
   group.set_window(std::move(window));

@@ -61,8 +61,7 @@ TEST(RingOrder, AvoidsSlowLinksWhereItCan) {
   // Two sites: fast within, slow between. Two links must cross, and no more do.
   for (const int n : {6, 10, 24}) {
     const auto site = [](int host) { return host % 2; };
-    const auto costs =
-        symmetric(n, [&](int a, int b) { return site(a) == site(b) ? 1.0 : 100.0; });
+    const auto costs = symmetric(n, [&](int a, int b) { return site(a) == site(b) ? 1.0 : 100.0; });
     const auto ring = ring_order(costs, n);
     expect_ring(ring, n);
     EXPECT_EQ(ring_cost(costs, ring).sum, n - 2 + 200.0) << n;

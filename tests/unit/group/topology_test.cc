@@ -47,7 +47,7 @@ TEST(Topology, TheRingFollowsTheSpeeds) {
   EXPECT_THAT(t.host_ring(), testing::AnyOf(ElementsAre(0, 2, 1, 3), ElementsAre(0, 2, 3, 1),
                                             ElementsAre(0, 1, 3, 2), ElementsAre(0, 3, 1, 2)));
   EXPECT_EQ(t.slowest_remote(), kSlow);
-  EXPECT_EQ(t.bandwidth(0), 1e9);
+  EXPECT_DOUBLE_EQ(t.bandwidth(0), 1e9);
 }
 
 TEST(Topology, OfTwoDirectionsTheSlowerCounts) {

@@ -55,8 +55,8 @@ group::LinkSpeed partners(const Network& n, int distance) {
 }
 
 struct Exchanges {
-  int power = 1;       ///< ranks that play
-  double folds = 0;    ///< 1 if others fold
+  int power = 1;     ///< ranks that play
+  double folds = 0;  ///< 1 if others fold
 };
 Exchanges exchanges_among(int ranks) {
   const auto n = static_cast<unsigned>(ranks);

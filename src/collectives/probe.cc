@@ -86,9 +86,7 @@ class Duel {
     return base::to_seconds(operation_.group().scheduler().now() - start);
   }
 
-  base::Status order(std::uint64_t bytes) {
-    return send(next_++, base::bytes_of(bytes));
-  }
+  base::Status order(std::uint64_t bytes) { return send(next_++, base::bytes_of(bytes)); }
 
   base::Status exchange(std::uint64_t bytes) {
     grow(bytes);

@@ -54,8 +54,8 @@ base::Result<std::vector<Remark>> exchange(group::Group& group, const Remark& ow
   std::vector<Remark> remarks(everybody.size());
   remarks[static_cast<std::size_t>(group.rank().value)] = own;
   Operation operation(group, "survey of the hosts", "ring", {});
-  const auto parts = equal_parts(std::as_writable_bytes(std::span(remarks)), sizeof(Remark),
-                                 group.size());
+  const auto parts =
+      equal_parts(std::as_writable_bytes(std::span(remarks)), sizeof(Remark), group.size());
   GEARSHIFT_RETURN_IF_ERROR(
       ring_all_gather(operation, {everybody, group.rank().value}, parts, sizeof(Remark)));
   return remarks;

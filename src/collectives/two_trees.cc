@@ -24,7 +24,8 @@ class Play {
       : n_(n), self_(self), places_{places_of(trees, 0), places_of(trees, 1)} {
     count_[0] = (packets + 1) / 2;
     count_[1] = packets / 2;
-    for (int tree = 0; tree < 2; ++tree) left_ += 2 * count_[tree] * static_cast<std::size_t>(n - 1);
+    for (int tree = 0; tree < 2; ++tree)
+      left_ += 2 * count_[tree] * static_cast<std::size_t>(n - 1);
   }
 
   std::vector<TreeStep> run() {
@@ -38,7 +39,7 @@ class Play {
     const TwoTrees::Node* node = nullptr;
     std::size_t from_child[2] = {};  ///< have come up from this child
     std::size_t sent_up = 0;
-    std::size_t from_above = 0;   ///< results here; the root's are what has come up
+    std::size_t from_above = 0;    ///< results here; the root's are what has come up
     std::size_t to_child[2] = {};  ///< results passed on
   };
   struct Move {
@@ -59,7 +60,8 @@ class Play {
   /// Packets to which all children have contributed.
   std::size_t gathered(const Place& p, std::size_t tree) const {
     std::size_t ready = count_[tree];
-    for (std::size_t c = 0; c < p.node->children.size(); ++c) ready = std::min(ready, p.from_child[c]);
+    for (std::size_t c = 0; c < p.node->children.size(); ++c)
+      ready = std::min(ready, p.from_child[c]);
     return ready;
   }
 
@@ -68,7 +70,8 @@ class Play {
       const Place& p = places_[tree][static_cast<std::size_t>(position)];
       const std::size_t ready = gathered(p, tree);
       const int parent = p.node->parent;
-      if (parent >= 0 && p.sent_up < ready) moves.push_back({tree, p.sent_up, position, parent, true});
+      if (parent >= 0 && p.sent_up < ready)
+        moves.push_back({tree, p.sent_up, position, parent, true});
       const std::size_t results = parent < 0 ? ready : p.from_above;
       for (std::size_t c = 0; c < p.node->children.size(); ++c) {
         if (p.to_child[c] < results) {
@@ -146,7 +149,8 @@ TwoTrees::TwoTrees(int n) {
   for (int v = 1; v <= n; ++v) {
     const int parents[] = {in_order_parent(v, n), in_order_parent(seen(v), n)};
     nodes[0][static_cast<std::size_t>(v - 1)].parent = parents[0] - 1;
-    nodes[1][static_cast<std::size_t>(v - 1)].parent = parents[1] == 0 ? -1 : seen_by(parents[1]) - 1;
+    nodes[1][static_cast<std::size_t>(v - 1)].parent =
+        parents[1] == 0 ? -1 : seen_by(parents[1]) - 1;
   }
   for (auto& tree : nodes) {
     for (int v = 0; v < n; ++v) {

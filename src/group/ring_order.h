@@ -9,7 +9,8 @@ inline constexpr int kExactRing = 10;
 
 /// The order in which a ring visits n hosts, from host 0 on, so that its slowest link is as fast as
 /// possible, and among such rings the sum over all links is the smallest. In a pipelined ring all
-/// links are busy at once: the slowest sets the pace, the sum is what a segment needs to come round.
+/// links are busy at once: the slowest sets the pace, the sum is what a segment needs to come
+/// round.
 ///
 /// `costs` is n × n, row by row, symmetric: the time of a typical message. When the costs differ by
 /// no more than a fifth, the order is 0 … n-1: a measurement's noise must not move ranks about.
@@ -18,7 +19,8 @@ inline constexpr int kExactRing = 10;
 /// the links that are no slower; O(2ⁿ n²). Beyond: the best of several nearest-neighbour tours,
 /// improved by 2-opt. Deterministic.
 /// Source: M. Held, R. Karp, "A dynamic programming approach to sequencing problems", J. SIAM
-/// 10(1), 1962; G. Croes, "A method for solving traveling-salesman problems", Oper. Res. 6(6), 1958.
+/// 10(1), 1962; G. Croes, "A method for solving traveling-salesman problems", Oper. Res. 6(6),
+/// 1958.
 std::vector<int> ring_order(const std::vector<double>& costs, int n);
 
 /// What a ring is judged by; smaller is better.

@@ -47,8 +47,8 @@ LinkSpeed Topology::between(int host, int other) const {
   if (host == other) return speeds_.local;
   if (speeds_.between.empty()) return speeds_.remote;
   const auto at = [&](int a, int b) {
-    return speeds_.between[static_cast<std::size_t>(a) * members_.size() +
-                           static_cast<std::size_t>(b)];
+    return speeds_
+        .between[static_cast<std::size_t>(a) * members_.size() + static_cast<std::size_t>(b)];
   };
   return slower(at(host, other), at(other, host));
 }

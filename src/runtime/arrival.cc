@@ -44,8 +44,9 @@ base::Status look_around(base::Scheduler& scheduler, rendezvous::Store& store,
 }
 
 /// What the rank says of itself; nothing when it has not come by the deadline.
-base::Result<std::optional<std::string>> await(base::Scheduler& scheduler, rendezvous::Store& store, int rank,
-                         base::Duration pause, base::TimePoint deadline) {
+base::Result<std::optional<std::string>> await(base::Scheduler& scheduler, rendezvous::Store& store,
+                                               int rank, base::Duration pause,
+                                               base::TimePoint deadline) {
   while (true) {
     const base::TimePoint slice = std::min(deadline, scheduler.after(pause));
     base::Result<std::string> here = store.get(arrival_key(rank), slice);

@@ -15,8 +15,9 @@
 namespace gearshift::runtime {
 
 /// How this process finds its job. `from_environment` reads GEARSHIFT_RANK, _WORLD_SIZE, _SERVERS,
-/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _CALIBRATE, and, without them, what mpirun,
-/// srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV and GEARSHIFT_TOKEN).
+/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _CALIBRATE, and, without them, what
+/// mpirun, srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV and
+/// GEARSHIFT_TOKEN).
 struct SessionOptions {
   int rank = 0;
   int world_size = 1;  ///< processes: workers and dedicated servers

@@ -18,8 +18,8 @@ namespace gearshift::collectives {
 ///   memory    none
 /// Source: R. Thakur, R. Rabenseifner, W. Gropp, IJHPCA 19(1), 2005, section 4.1.
 ///
-/// `parts[r]` is the place of rank r's part, `unit` the bytes of an element. |r+1| is the part of the
-/// next rank in the team.
+/// `parts[r]` is the place of rank r's part, `unit` the bytes of an element. |r+1| is the part of
+/// the next rank in the team.
 base::Status ring_all_gather(Operation& operation, const Team& team,
                              const std::vector<base::Bytes>& parts, std::size_t unit);
 

@@ -70,15 +70,15 @@ TEST_P(AllReduceTraffic, Rabenseifner) {
   const int power = static_cast<int>(std::bit_floor(static_cast<unsigned>(n())));
   const int folded = n() - power;
   for (const std::size_t count : kCounts) {
-    const auto costs = measure(
-        n(), [&](group::Group& group) { reduce(group, count, Algorithm::kRabenseifner); });
+    const auto costs =
+        measure(n(), [&](group::Group& group) { reduce(group, count, Algorithm::kRabenseifner); });
     const std::size_t largest = folded > 0 ? count : part_size(count, 2, 0);
     const std::uint64_t segments = segments_of(largest * kWidth);
     for (int r = 0; r < n(); ++r) {
       const bool paired = r < 2 * folded;
       const bool folds = paired && r % 2 == 0;
-      const Halving game = folds ? Halving{}
-                                 : halving(count, power, paired ? r / 2 : r - folded, segments);
+      const Halving game =
+          folds ? Halving{} : halving(count, power, paired ? r / 2 : r - folded, segments);
       const std::uint64_t extra = paired ? messages(count, segments) : 0;
       const std::size_t whole = paired ? count : 0;
       const Cost expected{game.messages_sent + extra, game.messages_received + extra,
@@ -183,8 +183,8 @@ TEST_P(AllReduceTraffic, Hierarchical) {
         sent += cost.bytes_sent;
         received += cost.bytes_received;
         const auto& members = topology.members(topology.host_of(r));
-        const auto place = static_cast<std::size_t>(
-            std::find(members.begin(), members.end(), r) - members.begin());
+        const auto place = static_cast<std::size_t>(std::find(members.begin(), members.end(), r) -
+                                                    members.begin());
         const auto owners = static_cast<std::size_t>(topology.smallest_host());
         if (place < owners) continue;
         EXPECT_EQ(cost.bytes_sent, count * kWidth) << "others contribute everything";
@@ -202,7 +202,8 @@ TEST(HierarchicalTraffic, OwnersFollowTheFormula) {
   const auto costs = measure(
       5, [](group::Group& group) { reduce(group, kCount, Algorithm::kHierarchical); }, host_of);
   const std::uint64_t whole = kCount * kWidth;
-  const std::uint64_t slice[] = {part_size(kCount, 2, 0) * kWidth, part_size(kCount, 2, 1) * kWidth};
+  const std::uint64_t slice[] = {part_size(kCount, 2, 0) * kWidth,
+                                 part_size(kCount, 2, 1) * kWidth};
   const int place[] = {0, 0, 1, 1};
   const std::uint64_t members[] = {3, 2, 3, 2};
   for (std::size_t r = 0; r < 4; ++r) {

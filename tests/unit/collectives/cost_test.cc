@@ -37,8 +37,8 @@ TEST(Cost, FollowsTheModel) {
   EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 100'000, uniform(5)),
               4 * (1e-5 + 1e-4) + 3 * 1e-5, 1e-12);
   // Rabenseifner over 4: 50 and 25 kB there and back, combined on the way there.
-  EXPECT_NEAR(predict(Algorithm::kRabenseifner, 100'000, uniform(4)),
-              2 * (2e-5 + 7.5e-5) + 7.5e-6, 1e-12);
+  EXPECT_NEAR(predict(Algorithm::kRabenseifner, 100'000, uniform(4)), 2 * (2e-5 + 7.5e-5) + 7.5e-6,
+              1e-12);
 }
 
 TEST(Cost, APipelinedRingPaysLatencyOnce) {

@@ -101,9 +101,8 @@ INSTANTIATE_TEST_SUITE_P(Wires, Survey, ::testing::ValuesIn(settings({1, 2, 5, 8
 TEST(SurveyOptions, OneHostIsNotMeasuredUnlessSomebodyInsists) {
   World world(inproc_wire(), 3);
   const std::vector<int> together = {0, 0, 0};
-  EXPECT_FALSE(survey_all(world, together, [](int) { return SurveyOptions{}; })[0]
-                   ->speeds()
-                   .measured);
+  EXPECT_FALSE(
+      survey_all(world, together, [](int) { return SurveyOptions{}; })[0]->speeds().measured);
   const auto found = survey_all(world, together, [](int rank) {
     return rank == 1 ? kAlways : SurveyOptions{.measure = Measure::kNever};
   });
@@ -114,8 +113,7 @@ TEST(SurveyOptions, OneHostIsNotMeasuredUnlessSomebodyInsists) {
 TEST(SurveyOptions, SeveralHostsAreMeasuredUnlessSomebodyObjects) {
   World world(inproc_wire(), 3);
   const std::vector<int> apart = {0, 1, 0};
-  EXPECT_TRUE(
-      survey_all(world, apart, [](int) { return SurveyOptions{}; })[0]->speeds().measured);
+  EXPECT_TRUE(survey_all(world, apart, [](int) { return SurveyOptions{}; })[0]->speeds().measured);
   const auto found = survey_all(world, apart, [](int rank) {
     return SurveyOptions{.measure = rank == 2 ? Measure::kNever : Measure::kIfSeveralHosts};
   });

@@ -28,8 +28,8 @@ inline void PrintTo(const Cost& c, std::ostream* out) {
 
 inline Cost cost_of(const transport::Traffic& before, const transport::Traffic& after) {
   return {after.messages_sent - before.messages_sent,
-          after.messages_received - before.messages_received,
-          after.bytes_sent - before.bytes_sent, after.bytes_received - before.bytes_received};
+          after.messages_received - before.messages_received, after.bytes_sent - before.bytes_sent,
+          after.bytes_received - before.bytes_received};
 }
 
 /// The traffic that `body` causes on each rank of a world that knows of these hosts.

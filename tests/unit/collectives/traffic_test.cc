@@ -1,6 +1,8 @@
 // What the headers of the algorithms promise, counted at the connections. inproc counts payload
 // only.
 
+#include "traffic.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,7 +14,6 @@
 #include "collectives/broadcast/tree.h"
 #include "gearshift/collectives/collectives.h"
 #include "reference.h"
-#include "traffic.h"
 #include "world.h"
 
 namespace gearshift::collectives::testing {

@@ -97,8 +97,8 @@ bool same(const ps::Layout& a, const ps::Layout& b) {
       return x.bucket == y.bucket && x.bucket_offset == y.bucket_offset && x.bytes == y.bytes &&
              x.segments.size() == y.segments.size();
     };
-    if (!std::equal(a.shards[k].begin(), a.shards[k].end(), b.shards[k].begin(),
-                    b.shards[k].end(), equal)) {
+    if (!std::equal(a.shards[k].begin(), a.shards[k].end(), b.shards[k].begin(), b.shards[k].end(),
+                    equal)) {
       return false;
     }
   }
@@ -108,7 +108,8 @@ bool same(const ps::Layout& a, const ps::Layout& b) {
 TEST_P(Layouts, EqualWeightsChangeNothing) {
   const auto plan = BucketPlan::make(model(), 8192);
   const std::vector<std::uint32_t> weights(static_cast<std::size_t>(GetParam()), 7);
-  EXPECT_TRUE(same(make_layout(*plan, GetParam(), kSliceBytes, weights), make_layout(*plan, GetParam())));
+  EXPECT_TRUE(
+      same(make_layout(*plan, GetParam(), kSliceBytes, weights), make_layout(*plan, GetParam())));
 }
 
 TEST(WeightedLayout, GivesEveryoneItsShareOfTheModel) {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 import gearshift as gs
-from gearshift.strategy import parse, to_core
+from gearshift.strategy import Algorithm, parse, to_core
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,11 @@ def test_text_and_value_are_the_same(text: str, value: object) -> None:
     assert parse(text) == value
     assert parse(parse(text)) == value
     to_core(parse(text), 100).validate(4, 0)
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+def test_the_core_knows_every_algorithm(algorithm: Algorithm) -> None:
+    assert f"algorithm={algorithm})" in str(to_core(gs.AllReduce(algorithm), None))
 
 
 def test_values_show_what_they_are() -> None:

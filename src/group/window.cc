@@ -72,6 +72,14 @@ base::Result<std::shared_ptr<Window>> Window::open(const Group& group, base::Tim
   return std::shared_ptr<Window>(new Window(group, std::move(region), std::move(sync)));
 }
 
+base::Status Window::intact() const {
+  for (int r = 0; r < size(); ++r) {
+    const transport::Request& sentinel = sentinels_[static_cast<std::size_t>(r)];
+    if (r != rank() && sentinel.done()) return sentinel.wait(scheduler_.now());
+  }
+  return {};
+}
+
 base::Status Window::await(std::uint64_t round, base::Duration timeout) {
   const base::TimePoint deadline = scheduler_.after(timeout);
   for (int r = 0; r < size(); ++r) {

@@ -54,6 +54,10 @@ class Window {
   int size() const { return sync_->participants(); }
   int rank() const { return sync_->self(); }
 
+  /// What broke a link between the ranks, if something has. Asked before each operation: ranks that
+  /// meet in memory would not notice otherwise that their group has failed.
+  base::Status intact() const;
+
   /// The own next round: values for `arrive` and `await`, which all ranks count alike.
   std::uint64_t next_round() { return ++round_; }
   void arrive(std::uint64_t round) { sync_->arrive(round); }

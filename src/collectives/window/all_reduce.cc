@@ -245,11 +245,13 @@ class AllReduce {
 Status window_all_reduce(group::Group& group, Window& window, Bytes data, base::DType dtype,
                          base::ReduceOp op, const Options& options) {
   WindowOperation operation(group, window, "all_reduce (window)", options);
+  GEARSHIFT_RETURN_IF_ERROR(operation.begin());
   return AllReduce(operation, data, dtype, op, options.factor).run();
 }
 
 Status window_barrier(group::Group& group, Window& window, const Options& options) {
   WindowOperation operation(group, window, "barrier (window)", options);
+  GEARSHIFT_RETURN_IF_ERROR(operation.begin());
   return operation.meet();
 }
 

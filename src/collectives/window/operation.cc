@@ -23,6 +23,11 @@ WindowOperation::~WindowOperation() {
   if (!progress_) group_.progress().quick(name_);
 }
 
+base::Status WindowOperation::begin() const {
+  const base::Status intact = window_.intact();
+  return intact ? intact : base::Status(intact.error().within(title()));
+}
+
 std::uint64_t WindowOperation::arrive() {
   const std::uint64_t round = window_.next_round();
   window_.arrive(round);

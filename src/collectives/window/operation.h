@@ -31,6 +31,8 @@ class WindowOperation {
   int size() const { return window_.size(); }
   int rank() const { return window_.rank(); }
 
+  /// Fails when a link of the group is broken.
+  base::Status begin() const;
   /// Announces this rank's next round, and returns its number.
   std::uint64_t arrive();
   /// Waits until all ranks have announced it.

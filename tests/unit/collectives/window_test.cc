@@ -199,6 +199,19 @@ TEST_P(OverWindow, WaitingForARankThatLeavesFailsAtOnce) {
   });
 }
 
+TEST_P(OverWindow, AFailureOfTheGroupEndsOperationsThatNeedNoLink) {
+  World world = make_world();
+  world.run([&](group::Group& group) {
+    ASSERT_TRUE(barrier(group).ok());
+    group.abort({base::ErrorCode::kPeerLost, "a server froze", 9});
+    base::Status status;
+    for (int i = 0; i < 1000 && status.ok(); ++i) status = barrier(group);
+    ASSERT_FALSE(status.ok());
+    EXPECT_NE(status.error().message.find("a server froze"), std::string::npos)
+        << status.error().to_string();
+  });
+}
+
 TEST_P(OverWindow, ARankThatDoesNotComeIsNamed) {
   World world = make_world(std::chrono::milliseconds(300));
   world.run([&](group::Group& group) {

@@ -89,14 +89,15 @@ base::Status Window::await(std::uint64_t round, base::Duration timeout) {
 }
 
 base::Status Window::await_one(int rank, std::uint64_t round, base::TimePoint deadline) {
-  const transport::Request& sentinel = sentinels_[static_cast<std::size_t>(rank)];
   while (true) {
-    const bool broken = sentinel.done();
+    // Any link counts: the awaited rank may have failed at another one, and never come. All ranks
+    // pass a round together, so one that has left after it leaves nobody waiting in it.
+    const base::Status links = intact();
     const base::TimePoint now = scheduler_.now();
     const base::Status status = sync_->wait_for(rank, round, std::min(deadline, now + kLook));
     if (status || status.error().code != ErrorCode::kTimeout) return status;
-    // What was said before the link broke counts, hence the order.
-    if (broken) return sentinel.wait(now);
+    // What was said before a link broke counts, hence the order.
+    if (!links) return links;
     if (now >= deadline) return status;
   }
 }

@@ -63,8 +63,8 @@ class Window {
   void arrive(std::uint64_t round) { sync_->arrive(round); }
   /// Waits a moment, without looking at the clock, until all have reached the round.
   bool quick(std::uint64_t round) const { return sync_->poll_all(round); }
-  /// Waits until all have reached the round. Errors: what broke the link to the one that is
-  /// missing, or kTimeout, naming it.
+  /// Waits until all have reached the round. Errors: what broke a link while one is missing, or
+  /// kTimeout, naming the one that is missing.
   base::Status await(std::uint64_t round, base::Duration timeout);
 
   /// The small slot that a rank may fill before it arrives at a round; see HostSync.

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -210,6 +211,26 @@ TEST_P(OverWindow, AFailureOfTheGroupEndsOperationsThatNeedNoLink) {
     EXPECT_NE(status.error().message.find("a server froze"), std::string::npos)
         << status.error().to_string();
   });
+}
+
+TEST_P(OverWindow, ARankThatGivesUpBeforeItsTurnLeavesNobodyWaiting) {
+  if (size() < 3) GTEST_SKIP() << "needs a third rank";
+  World world = make_world();
+  std::atomic<bool> left{false};
+  world.run([&](group::Group& group) {
+    ASSERT_TRUE(barrier(group).ok());
+    if (group.rank().value == 1) {
+      group.close(group.deadline());
+      left = true;
+      return;
+    }
+    // Rank 0 never comes: it has seen that rank 1 is gone.
+    if (group.rank().value == 0) return;
+    const auto status = barrier(group);
+    ASSERT_FALSE(status.ok());
+    EXPECT_NE(status.error().code, base::ErrorCode::kTimeout) << status.error().to_string();
+  });
+  EXPECT_TRUE(left);
 }
 
 TEST_P(OverWindow, ARankThatDoesNotComeIsNamed) {

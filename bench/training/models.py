@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gearshift.demo.model import build_model
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -45,22 +47,6 @@ def mlp() -> nn.Module:
         nn.Linear(2048, 2048),
         nn.ReLU(),
         nn.Linear(2048, 10),
-    )
-
-
-def demo_cnn() -> nn.Module:
-    """The network of `gearshift demo`, 109,024 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, kernel_size=3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, kernel_size=3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 7 * 7, 66),
-        nn.ReLU(),
-        nn.Linear(66, 10),
     )
 
 
@@ -151,7 +137,7 @@ def _token_loss(output: Tensor, target: Tensor) -> Tensor:
 
 WORKLOADS = {
     "mlp": Workload(mlp, _examples((8, 784), 10), functional.cross_entropy, 0.02),
-    "cnn": Workload(demo_cnn, _examples((16, 1, 28, 28), 10), functional.cross_entropy, 0.05),
+    "cnn": Workload(build_model, _examples((16, 1, 28, 28), 10), functional.cross_entropy, 0.05),
     "resnet18": Workload(
         resnet18, _examples((8, 3, 64, 64), 1000), functional.cross_entropy, 0.005
     ),

@@ -44,10 +44,10 @@ struct Choice {
   std::string reason{};  ///< one line for `explain`: the candidates with their predicted times
 };
 
-/// Predicted time of an all-reduce of `bytes`; kAuto (and kWindow,
-/// which sends nothing): that of the fastest algorithm. Each formula
-/// is that of the algorithm's header: steps in sequence, each as long as its slowest message and
-/// combining it; in a ring whose parts have several segments, latency counts once.
+/// Predicted time of an all-reduce of `bytes`; kAuto (and kWindow, which sends nothing): that of
+/// the fastest algorithm. Each formula is that of the algorithm's header: steps in sequence, each
+/// as long as its slowest message and combining it; in a ring whose parts have several segments,
+/// latency counts once.
 double predict(Algorithm algorithm, std::size_t bytes, const Network& network);
 
 /// The fastest algorithm by the model, without an explanation: allocates nothing. `others` are

@@ -67,10 +67,6 @@ class Window {
   /// kTimeout, naming the one that is missing.
   base::Status await(std::uint64_t round, base::Duration timeout);
 
-  /// The small slot that a rank may fill before it arrives at a round; see HostSync.
-  base::Bytes own_slot(std::uint64_t round) { return sync_->own_slot(round); }
-  base::ConstBytes slot(int rank, std::uint64_t round) const { return sync_->slot(rank, round); }
-
   /// The part of the stages to write next; all ranks take them in turn, and alike. A part may be
   /// read after the round at which it is announced, until its owner has passed one more round; so
   /// it may be written again after two.

@@ -25,7 +25,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """One row per run of a summary.json."""
     table = Table(
         title=f"{summary['workers']} workers, {summary['epochs']} epochs, seed {summary['seed']}",
-        caption="samples/s leaves evaluation out; seconds include it",
+        caption="samples/s leaves evaluation out; seconds include it\n"
+        "sent: between processes; what workers of one host reduce in shared memory is not sent",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from typing import Any
 
@@ -37,7 +38,5 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     :func:`gearshift.all_reduce` works in it, and in contiguous parts of it, without a copy when
     every worker passes one from the same call. See :func:`gearshift.zeros`.
     """
-    count = 1
-    for extent in shape:
-        count *= extent
-    return torch.from_numpy(allocate(count * dtype.itemsize)).view(dtype).reshape(shape)
+    memory = allocate(math.prod(shape) * dtype.itemsize)
+    return torch.from_numpy(memory).view(dtype).reshape(shape)

@@ -33,7 +33,7 @@ class DemoOptions:
     """What to run; the defaults take less than ten minutes on two cores."""
 
     workers: int = 4
-    epochs: int = 12
+    epochs: int = 9
     limit: int | None = None
     seed: int = 0
     strategies: tuple[str, ...] = STRATEGIES

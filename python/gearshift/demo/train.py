@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line of the script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--strategy", choices=STRATEGIES, default="all_reduce")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--batch", type=int, default=32, help="samples per worker and step")
     parser.add_argument("--rate", type=float, default=0.05, help="learning rate")
     parser.add_argument("--momentum", type=float, default=0.9)

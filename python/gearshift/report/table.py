@@ -26,7 +26,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table = Table(
         title=f"{summary['workers']} workers, {summary['epochs']} epochs, seed {summary['seed']}",
         caption="samples/s leaves evaluation out; seconds include it\n"
-        "sent: between processes; what workers of one host reduce in shared memory is not sent",
+        "sent: what is reduced in shared memory, on one host, does not count",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,

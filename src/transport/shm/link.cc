@@ -120,12 +120,15 @@ Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
   }
   if (base::is_phantom(head) || base::is_phantom(body)) return no_phantoms();
   std::shared_ptr<SendProgress> progress;
+  bool finished = false;
   {
     std::lock_guard<std::mutex> lock(send_);
     if (broken()) return failed_request(reason());
     progress = outbox_.add(tag, head, body);
+    finished = outbox_.take_finished();
   }
   if (writer_.take_sleeper()) ring_bell();
+  if (finished) notify_waiters();
   if (progress == nullptr) return {};
   arm_outbox();
   return Request(std::make_shared<QueuedSend>(shared_from_this(), std::move(progress)));
@@ -187,6 +190,7 @@ bool Link::poll_outbox() {
   std::unique_lock<std::mutex> lock(send_, std::try_to_lock);
   if (!lock || broken()) return false;
   const bool pushed = outbox_.push(writer_.capacity() / 2);
+  const bool finished = outbox_.take_finished();
   const bool corrupt = outbox_.corrupt();
   lock.unlock();
   if (corrupt) {
@@ -195,7 +199,7 @@ bool Link::poll_outbox() {
   }
   if (!pushed) return false;
   if (writer_.take_sleeper()) ring_bell();
-  notify_waiters();
+  if (finished) notify_waiters();
   return true;
 }
 
@@ -286,6 +290,7 @@ void Link::close(base::TimePoint deadline) {
     progress = outbox_.add_goodbye();
   }
   if (writer_.take_sleeper()) ring_bell();
+  notify_waiters();
   if (progress != nullptr) {
     arm_outbox();
     // Late or not, the link ends here; without the good-bye the peer sees a loss.

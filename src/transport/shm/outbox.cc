@@ -117,6 +117,7 @@ void Outbox::fail(const base::Error& error) {
 void Outbox::finish(Message& message, std::optional<base::Error> error) {
   message.progress->error = std::move(error);
   message.progress->done.store(true, std::memory_order_release);
+  finished_ = true;
 }
 
 }  // namespace gearshift::transport::shm

@@ -4,6 +4,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "gearshift/transport/connection.h"
@@ -35,6 +36,9 @@ class Outbox {
   /// Takes a message back. One that is half in the ring stays: only breaking the link ends it.
   Withdrawn withdraw(const std::shared_ptr<SendProgress>& progress);
   void fail(const base::Error& error);
+  /// Whether sends that somebody may wait for have ended since the last call; whoever moves bytes,
+  /// for itself or for others, has to wake those who wait.
+  bool take_finished() { return std::exchange(finished_, false); }
 
   /// Whether messages wait for space.
   bool pending() const { return pending_.load(); }
@@ -57,11 +61,12 @@ class Outbox {
   std::size_t space();
   /// Copies at most `limit` bytes of one message.
   std::size_t copy_some(Message& message, std::size_t limit);
-  static void finish(Message& message, std::optional<base::Error> error);
+  void finish(Message& message, std::optional<base::Error> error);
 
   RingWriter& ring_;
   std::deque<Message> queue_;
   bool corrupt_ = false;
+  bool finished_ = false;
   std::atomic<bool> pending_{false};
   std::atomic<std::uint64_t> bytes_{0};
   std::atomic<std::uint64_t> messages_{0};

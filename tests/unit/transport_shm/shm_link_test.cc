@@ -200,5 +200,25 @@ TEST_F(ShmLinkTest, ASendThatNobodyTakesTimesOut) {
   EXPECT_TRUE(link->broken()) << "half of it had left";
 }
 
+TEST_F(ShmLinkTest, ASendThatAnotherSendCompletesIsWoken) {
+  const std::vector<std::byte> body(kRingBytes + 100);
+  Request first = link->send(Tag(1, 1, 0), {}, body);
+  ASSERT_FALSE(first.done());
+  const base::TimePoint deadline = scheduler->after(std::chrono::seconds(60));
+  auto waiter = scheduler->spawn("waiter", [&] {
+    const base::Status sent = first.wait(deadline);
+    EXPECT_TRUE(sent.ok()) << sent.error().to_string();
+  });
+  // Long enough for the waiter to have gone to sleep, and the engine, too.
+  scheduler->sleep_for(std::chrono::milliseconds(50));
+  auto* outgoing = reinterpret_cast<RingControl*>(memory->view().data());
+  outgoing->consumed.store(outgoing->produced.load());  // without a bell: nobody looks
+  const std::vector<std::byte> small(8);
+  Request second = link->send(Tag(1, 2, 0), {}, small);
+  waiter->join();
+  EXPECT_TRUE(second.wait(deadline).ok());
+  EXPECT_LT(scheduler->now(), deadline) << "the waiter slept until its deadline";
+}
+
 }  // namespace
 }  // namespace gearshift::transport::shm

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 from gearshift_testing.network import Network
+
+
+def pytest_configure() -> None:
+    """Started in the background or by nohup, the tests still send these to their children."""
+    for number, action in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, action)
 
 
 @pytest.fixture

@@ -24,6 +24,11 @@ constexpr std::uint16_t shards_channel(std::uint16_t m) {
   return static_cast<std::uint16_t>(reducer_channel(m) + 3);
 }
 
+/// Of the n-th lane, n ≥ 1, beside the reducer's own channel.
+constexpr std::uint16_t lane_channel(std::uint16_t m, int lane) {
+  return static_cast<std::uint16_t>(reducer_channel(m) + 3 + lane);
+}
+
 /// Number by which parameter-server messages name a model's n-th server.
 constexpr std::uint16_t wire_model(std::uint16_t model, std::int64_t incarnation) {
   return static_cast<std::uint16_t>(model * kMaxIncarnations + incarnation % kMaxIncarnations);

@@ -4,8 +4,24 @@
 
 namespace gearshift::strategy {
 
-CommTask::CommTask(base::Scheduler& scheduler, const std::string& name)
-    : scheduler_(scheduler), jobs_(scheduler), monitor_(scheduler.make_monitor()) {
+void BusyTime::begin() {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  if (busy_++ == 0) since_ = scheduler_.now();
+}
+
+void BusyTime::end() {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  if (--busy_ == 0) seconds_ += base::to_seconds(scheduler_.now() - since_);
+}
+
+double BusyTime::seconds() const {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  return seconds_;
+}
+
+CommTask::CommTask(base::Scheduler& scheduler, const std::string& name,
+                   std::shared_ptr<BusyTime> busy)
+    : busy_(std::move(busy)), jobs_(scheduler), monitor_(scheduler.make_monitor()) {
   task_ = scheduler.spawn(name, [this] { run(); });
 }
 
@@ -31,11 +47,6 @@ base::Status CommTask::drain() {
   return error;
 }
 
-double CommTask::busy_seconds() const {
-  std::lock_guard<base::Monitor> lock(*monitor_);
-  return busy_seconds_;
-}
-
 void CommTask::run() {
   while (true) {
     base::Result<Posted> posted = jobs_.pop(base::TimePoint::never());
@@ -45,16 +56,20 @@ void CommTask::run() {
       std::lock_guard<base::Monitor> lock(*monitor_);
       skip = error_.has_value();
     }
-    const base::TimePoint begin = scheduler_.now();
-    base::Status status = skip ? base::Status() : posted->job();
-    const double seconds = base::to_seconds(scheduler_.now() - begin);
-    finish_one(std::move(status), posted->counts ? seconds : 0);
+    finish_one(skip ? base::Status() : run_one(*posted));
   }
 }
 
-void CommTask::finish_one(base::Status status, double seconds) {
+base::Status CommTask::run_one(const Posted& posted) {
+  if (!posted.counts) return posted.job();
+  busy_->begin();
+  base::Status status = posted.job();
+  busy_->end();
+  return status;
+}
+
+void CommTask::finish_one(base::Status status) {
   std::lock_guard<base::Monitor> lock(*monitor_);
-  busy_seconds_ += seconds;
   if (!status && !error_) error_ = status.error();
   if (--pending_ == 0) monitor_->notify_all();
 }

@@ -11,6 +11,24 @@
 
 namespace gearshift::strategy {
 
+/// How long at least one of several tasks was busy. Thread-safety: all methods.
+class BusyTime {
+ public:
+  explicit BusyTime(base::Scheduler& scheduler)
+      : scheduler_(scheduler), monitor_(scheduler.make_monitor()) {}
+
+  void begin();
+  void end();
+  double seconds() const;
+
+ private:
+  base::Scheduler& scheduler_;
+  std::unique_ptr<base::Monitor> monitor_;
+  int busy_ = 0;
+  base::TimePoint since_;
+  double seconds_ = 0;
+};
+
 /// Runs communication jobs one after another beside the computation. After a job has failed, those
 /// behind it are dropped until `drain` has handed out the error.
 ///
@@ -18,7 +36,8 @@ namespace gearshift::strategy {
 class CommTask {
  public:
   using Job = std::function<base::Status()>;
-  CommTask(base::Scheduler& scheduler, const std::string& name);
+  /// The time of jobs that count is added to `busy`, which may be shared with other tasks.
+  CommTask(base::Scheduler& scheduler, const std::string& name, std::shared_ptr<BusyTime> busy);
   /// Waits for the jobs posted so far.
   ~CommTask();
 
@@ -27,8 +46,7 @@ class CommTask {
   /// Waits until everything posted so far has run; returns the first error since the last drain.
   /// Jobs bound their own waits, so this needs no deadline of its own.
   base::Status drain();
-  /// Time that jobs took so far, those that count.
-  double busy_seconds() const;
+  const std::shared_ptr<BusyTime>& busy() const { return busy_; }
 
  private:
   struct Posted {
@@ -36,13 +54,13 @@ class CommTask {
     bool counts = true;
   };
   void run();
-  void finish_one(base::Status status, double seconds);
+  base::Status run_one(const Posted& posted);
+  void finish_one(base::Status status);
 
-  base::Scheduler& scheduler_;
+  std::shared_ptr<BusyTime> busy_;
   base::Channel<Posted> jobs_;
   std::unique_ptr<base::Monitor> monitor_;
   std::int64_t pending_ = 0;
-  double busy_seconds_ = 0;
   std::optional<base::Error> error_;
   std::unique_ptr<base::Task> task_;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 
 #include "gearshift/kernels/half.h"
 
@@ -27,22 +28,32 @@ base::Rank lowest_active(const std::vector<double>& control) {
 
 }  // namespace
 
-Reducer::Reducer(group::Group group, const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
-                 collectives::Algorithm algorithm)
-    : group_(std::move(group)),
-      plan_(plan),
+Reducer::Reducer(std::vector<group::Group> lanes, const BucketPlan& plan, BucketMemory& memory,
+                 CommTask& comm, collectives::Algorithm algorithm)
+    : plan_(plan),
       memory_(memory),
-      comm_(comm),
       algorithm_(algorithm),
       closed_(plan.buckets.size()),
       is_closed_(plan.buckets.size(), false),
-      present_(plan.parameters.size(), false) {}
+      present_(plan.parameters.size(), 0),
+      monitor_(lanes.front().scheduler().make_monitor()) {
+  for (group::Group& group : lanes) {
+    auto lane = std::make_unique<Lane>(Lane{std::move(group), nullptr, &comm});
+    if (!lanes_.empty()) {
+      lane->own = std::make_unique<CommTask>(
+          lane->group.scheduler(), "gs-comm-" + std::to_string(lanes_.size() + 1), comm.busy());
+      lane->comm = lane->own.get();
+    }
+    lanes_.push_back(std::move(lane));
+  }
+}
 
 void Reducer::begin(const RoundInput& input) {
   next_bucket_ = 0;
   std::fill(is_closed_.begin(), is_closed_.end(), false);
   samples_ = input.samples;
-  comm_.post([this, input] { return exchange_control(input); });
+  set_control(Control::kPending);
+  lanes_[0]->comm->post([this, input] { return exchange_control(input); });
 }
 
 void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
@@ -50,14 +61,30 @@ void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
   is_closed_[bucket] = true;
   while (next_bucket_ < plan_.buckets.size() && is_closed_[next_bucket_]) {
     const std::uint32_t b = next_bucket_++;
-    comm_.post([this, b] { return reduce_bucket(b); });
+    Lane& lane = lane_of(b);
+    if (&lane != lanes_[0].get()) {
+      lane.comm->post([this] { return await_control(); }, false);
+    }
+    lane.comm->post([this, &lane, b] { return reduce_bucket(lane.group, b); });
   }
 }
 
 base::Result<RoundResult> Reducer::end() {
-  if (!memory_.buffers().empty()) comm_.post([this] { return broadcast_buffers(); });
-  GEARSHIFT_RETURN_IF_ERROR(comm_.drain());
+  if (!memory_.buffers().empty()) {
+    lanes_[0]->comm->post([this] { return broadcast_buffers(); });
+  }
+  GEARSHIFT_RETURN_IF_ERROR(drain());
   return result_;
+}
+
+/// All lanes; the first lane's error goes before those that follow from it.
+base::Status Reducer::drain() {
+  base::Status first;
+  for (const auto& lane : lanes_) {
+    const base::Status status = lane->comm->drain();
+    if (first) first = status;
+  }
+  return first;
 }
 
 base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_samples) {
@@ -67,8 +94,8 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
   input.samples = 0;
   input.joined = true;
   begin(input);
-  GEARSHIFT_RETURN_IF_ERROR(comm_.drain());
-  if (result_.joined == group_.size()) return result_;
+  GEARSHIFT_RETURN_IF_ERROR(drain());
+  if (result_.joined == lanes_[0]->group.size()) return result_;
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     const base::Bytes gradients = memory_.gradients(b);
     std::fill(gradients.begin(), gradients.end(), std::byte{0});
@@ -78,14 +105,36 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
 }
 
 base::Status Reducer::exchange_control(const RoundInput& input) {
-  const auto size = static_cast<std::size_t>(group_.size());
+  const base::Status exchanged = control(input);
+  set_control(exchanged ? Control::kKnown : Control::kFailed);
+  return exchanged;
+}
+
+void Reducer::set_control(Control state) {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  control_ = state;
+  monitor_->notify_all();
+}
+
+/// Lanes other than the first need the round's total before their first bucket. As long as the
+/// exchange takes, which bounds its own waits.
+base::Status Reducer::await_control() {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  while (control_ == Control::kPending) monitor_->wait_until(base::TimePoint::never());
+  if (control_ == Control::kKnown) return {};
+  return base::Error(base::ErrorCode::kAborted, "the exchange before the buckets has failed");
+}
+
+base::Status Reducer::control(const RoundInput& input) {
+  group::Group& group = lanes_[0]->group;
+  const auto size = static_cast<std::size_t>(group.size());
   std::vector<double> control(kFixedWords + (size + kRanksPerWord - 1) / kRanksPerWord, 0.0);
   control[0] = input.samples;
   control[1] = input.joined ? 1 : 0;
   control[2] = input.vote ? 1 : 0;
   control[3] = input.loss_sum;
   control[4] = input.loss_samples;
-  const int rank = group_.rank().value;
+  const int rank = group.rank().value;
   if (!input.joined) {
     control[kFixedWords + static_cast<std::size_t>(rank / kRanksPerWord)] =
         std::ldexp(1.0, rank % kRanksPerWord);
@@ -93,16 +142,16 @@ base::Status Reducer::exchange_control(const RoundInput& input) {
   collectives::Options options;
   options.label = "step control";
   GEARSHIFT_RETURN_IF_ERROR(
-      collectives::all_reduce(group_, std::as_writable_bytes(std::span(control)), base::DType::kF64,
+      collectives::all_reduce(group, std::as_writable_bytes(std::span(control)), base::DType::kF64,
                               base::ReduceOp::kSum, options));
   result_ = {control[0], static_cast<int>(control[1]), static_cast<int>(control[2]), control[3],
              control[4], lowest_active(control)};
   return {};
 }
 
-base::Status Reducer::reduce_bucket(std::uint32_t bucket) {
+base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
   double factor = result_.samples > 0 ? samples_ / result_.samples : 0;
-  if (group_.size() == 1) factor = 1;
+  if (group.size() == 1) factor = 1;
   if (factor == 0) {
     // A gradient of no samples has no weight, whatever it is (NaN, often), but is still present.
     const base::Bytes gradients = memory_.gradients(bucket);
@@ -110,13 +159,13 @@ base::Status Reducer::reduce_bucket(std::uint32_t bucket) {
     factor = 1;
   }
   write_counts(bucket, 1 / factor);
-  if (group_.size() > 1) {
+  if (group.size() > 1) {
     const Bucket& spec = plan_.buckets[bucket];
     collectives::Options options;
     options.algorithm = algorithm_;
     options.label = "all_reduce bucket " + std::to_string(bucket);
     options.factor = factor;
-    GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group_, memory_.gradients_and_counts(bucket),
+    GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group, memory_.gradients_and_counts(bucket),
                                                       spec.dtype, base::ReduceOp::kSum, options));
   }
   read_counts(bucket);
@@ -126,7 +175,7 @@ base::Status Reducer::reduce_bucket(std::uint32_t bucket) {
 base::Status Reducer::broadcast_buffers() {
   collectives::Options options;
   options.label = "broadcast buffers";
-  return collectives::broadcast(group_, memory_.buffers(), result_.root, options);
+  return collectives::broadcast(lanes_[0]->group, memory_.buffers(), result_.root, options);
 }
 
 namespace {
@@ -177,7 +226,8 @@ void Reducer::read_counts(std::uint32_t bucket) {
   for (std::size_t i = 0; i < spec.entries.size(); ++i) {
     const base::Bytes count = count_of(memory_.gradients_and_counts(bucket), spec, i);
     present_[spec.entries[i].parameter] =
-        std::any_of(count.begin(), count.end(), [](std::byte b) { return b != std::byte{0}; });
+        std::any_of(count.begin(), count.end(), [](std::byte b) { return b != std::byte{0}; }) ? 1
+                                                                                               : 0;
   }
 }
 

@@ -37,10 +37,15 @@ struct RoundResult {
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
 /// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+///
+/// With several *lanes*, buckets take turns at them, and as many are in flight at once: where
+/// messages travel over wires, one bucket's bytes fill the pauses of the other. Each lane is a
+/// channel and a task of its own; the order within a lane is equal on all ranks.
 class Reducer {
  public:
-  Reducer(group::Group group, const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
-          collectives::Algorithm algorithm);
+  /// `lanes`: one group per lane, over the same ranks. Lane 0 runs on `comm`.
+  Reducer(std::vector<group::Group> lanes, const BucketPlan& plan, BucketMemory& memory,
+          CommTask& comm, collectives::Algorithm algorithm);
 
   void begin(const RoundInput& input);
   /// The bucket's gradients are in place; `counts[i]` says whether entry i has one on this rank.
@@ -49,31 +54,42 @@ class Reducer {
   /// Waits for the round. All buckets must have been closed.
   base::Result<RoundResult> end();
   /// Who has a gradient on any rank, after `end`.
-  const std::vector<bool>& present() const { return present_; }
+  std::vector<bool> present() const { return {present_.begin(), present_.end()}; }
   /// A round of a rank without batches. When all have joined, no bucket was reduced.
   base::Result<RoundResult> shadow_round(double loss_sum, double loss_samples);
 
-  group::Group& group() { return group_; }
-
  private:
+  struct Lane {
+    group::Group group;
+    std::unique_ptr<CommTask> own;  ///< null in lane 0
+    CommTask* comm;
+  };
+  enum class Control : unsigned char { kPending, kKnown, kFailed };
+
+  Lane& lane_of(std::uint32_t bucket) { return *lanes_[bucket % lanes_.size()]; }
   base::Status exchange_control(const RoundInput& input);
-  base::Status reduce_bucket(std::uint32_t bucket);
+  base::Status control(const RoundInput& input);
+  void set_control(Control state);
+  base::Status await_control();
+  base::Status drain();
+  base::Status reduce_bucket(group::Group& group, std::uint32_t bucket);
   base::Status broadcast_buffers();
   /// Behind the gradients, which the all-reduce will multiply: what becomes 1 by that.
   void write_counts(std::uint32_t bucket, double value);
   void read_counts(std::uint32_t bucket);
 
-  group::Group group_;
   const BucketPlan& plan_;
   BucketMemory& memory_;
-  CommTask& comm_;
   collectives::Algorithm algorithm_;
   std::vector<std::vector<bool>> closed_;  ///< presence of closed buckets; empty: open
   std::vector<bool> is_closed_;
   std::uint32_t next_bucket_ = 0;  ///< first one not handed to the comm task
   double samples_ = 1;
   RoundResult result_;
-  std::vector<bool> present_;
+  std::vector<char> present_;  ///< per parameter; written by all lanes
+  std::unique_ptr<base::Monitor> monitor_;
+  Control control_ = Control::kPending;
+  std::vector<std::unique_ptr<Lane>> lanes_;  ///< end first: their jobs use the above
 };
 
 }  // namespace gearshift::strategy

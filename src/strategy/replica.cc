@@ -73,10 +73,21 @@ base::Status ReplicaImpl::prepare() {
   const std::optional<AllReduce> all_reduce = all_reduce_of(options_.strategy);
   GEARSHIFT_ASSIGN_OR_RETURN(
       memory_, BucketMemory::create(plan_, options_.buffer_bytes, all_reduce ? &group : nullptr));
-  comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm");
-  reducer_ = std::make_unique<Reducer>(std::move(group), plan_, *memory_, *comm_,
+  comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", std::make_shared<BusyTime>(scheduler_));
+  std::vector<group::Group> lanes{std::move(group)};
+  while (static_cast<int>(lanes.size()) < lanes_wanted()) {
+    lanes.push_back(environment_.workers->with_channel(
+        lane_channel(options_.model, static_cast<int>(lanes.size()))));
+  }
+  reducer_ = std::make_unique<Reducer>(std::move(lanes), plan_, *memory_, *comm_,
                                        all_reduce.value_or(AllReduce{}).algorithm);
   return {};
+}
+
+/// Two buckets at a time where they travel over wires; in shared memory one has all of it.
+int ReplicaImpl::lanes_wanted() const {
+  const bool wires = !environment_.workers->shares_memory() && environment_.workers->size() > 1;
+  return wires && plan_.buckets.size() > 1 ? 2 : 1;
 }
 
 std::vector<std::string> ReplicaImpl::description() const {
@@ -199,7 +210,7 @@ Stats ReplicaImpl::stats() const {
     }
   }
   stats.exposed_seconds = exposed_seconds_;
-  stats.communication_seconds = comm_->busy_seconds() + server_seconds_;
+  stats.communication_seconds = comm_->busy()->seconds() + server_seconds_;
   stats.switches = switches_;
   return stats;
 }

@@ -57,6 +57,7 @@ class ReplicaImpl final : public Replica {
   // backward.cc
   void open_round();
   void close(std::uint32_t bucket, const std::vector<bool>& present);
+  int lanes_wanted() const;
   base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result);
   base::Status stage_modified(const std::vector<bool>& modified);

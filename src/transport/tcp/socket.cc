@@ -48,9 +48,14 @@ Fd open_socket(const addrinfo& address) {
   return Fd(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 }
 
-void disable_delay(const Fd& fd) {
+/// What the kernel may hold of a stream beyond what is in flight. More would stand before messages
+/// that are to overtake (see Outflow), and fall out of the processor's cache before it is sent.
+constexpr int kUnsentBytes = 256 << 10;
+
+void tune(const Fd& fd) {
   const int on = 1;
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentBytes, sizeof(kUnsentBytes));
 }
 
 /// Waits until `fd` is ready for `events` (or broken: the next call on it will say so).
@@ -157,7 +162,7 @@ Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& addre
     }
     const Status connected = connect_one(scheduler, fd, *next, deadline);
     if (connected) {
-      disable_delay(fd);
+      tune(fd);
       return fd;
     }
     last = connected.error();
@@ -169,7 +174,7 @@ Result<Fd> accept_from(const Fd& listener) {
   for (;;) {
     Fd fd(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
-      disable_delay(fd);
+      tune(fd);
       return fd;
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) return Fd();

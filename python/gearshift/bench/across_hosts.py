@@ -9,6 +9,7 @@ from .one_host import GLOO, KIB, MIB
 
 GEARSHIFT = Side(OURS, "all_reduce")
 PING = Side("ping", "ping")
+PLAIN_TCP = Side("plain TCP", "plain_tcp")
 
 _SEGMENT_PAYLOAD = 1448 / 1514
 """Of an Ethernet frame of 1514 bytes: what TCP with timestamps carries."""
@@ -77,7 +78,7 @@ def _four_hosts(mbit: float | None) -> Setting:
         name=f"hosts/4x1/{rate}",
         title=f"4 hosts of 1 rank, {rate}",
         ranks=4,
-        sides=(GEARSHIFT, GLOO),
+        sides=(GEARSHIFT, PLAIN_TCP, GLOO),
         points=tuple(
             Point(size_name(size), {"bytes": size}, size, _targets(size, mbit), size in quick)
             for size in sizes

@@ -4,12 +4,14 @@
 #   [LIBS <target>...]          other libraries
 #   [TIMEOUT <seconds>]         120 when left out
 #   [LABELS <label>...]
+#   [SHARDS <number>]           so many CTest tests, each with a part of the cases, for long suites
 #   [SERIAL])                   never beside another test, for suites that start many processes
 #
-# Defines a GoogleTest program (gtest_main and gmock linked) and registers it as one CTest test.
+# Defines a GoogleTest program (gtest_main and gmock linked) and registers it as one CTest test, or
+# as <name>_1, <name>_2, ... when it has shards.
 # Sees public headers, private ones below src/, and tests/support as "support/x.h".
 function(gearshift_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT" "SOURCES;DEPS;LIBS;LABELS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT;SHARDS" "SOURCES;DEPS;LIBS;LABELS")
   if(arg_UNPARSED_ARGUMENTS OR NOT arg_SOURCES)
     message(FATAL_ERROR "gearshift_test(${name}): needs SOURCES; unknown: ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -22,12 +24,28 @@ function(gearshift_test name)
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
   target_link_libraries(${name} PRIVATE gearshift_flags gearshift::test_support ${arg_DEPS}
                                         ${arg_LIBS} GTest::gmock GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES
-    TIMEOUT ${arg_TIMEOUT}
-    LABELS "${arg_LABELS}"
-    RUN_SERIAL "${arg_SERIAL}"
-    ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1 second_deadlock_stack=1;ASAN_OPTIONS=detect_leaks=1;UBSAN_OPTIONS=print_stacktrace=1")
+  set(environment
+    "TSAN_OPTIONS=halt_on_error=1 second_deadlock_stack=1"
+    "ASAN_OPTIONS=detect_leaks=1"
+    "UBSAN_OPTIONS=print_stacktrace=1")
+  if(NOT arg_SHARDS)
+    set(arg_SHARDS 1)
+  endif()
+  foreach(shard RANGE 1 ${arg_SHARDS})
+    set(test ${name})
+    set(sharding "")
+    if(arg_SHARDS GREATER 1)
+      set(test ${name}_${shard})
+      math(EXPR index "${shard} - 1")
+      set(sharding "GTEST_TOTAL_SHARDS=${arg_SHARDS}" "GTEST_SHARD_INDEX=${index}")
+    endif()
+    add_test(NAME ${test} COMMAND ${name} --gtest_brief=1)
+    set_tests_properties(${test} PROPERTIES
+      TIMEOUT ${arg_TIMEOUT}
+      LABELS "${arg_LABELS}"
+      RUN_SERIAL "${arg_SERIAL}"
+      ENVIRONMENT "${environment};${sharding}")
+  endforeach()
 endfunction()
 
 # Adds each direct subfolder that has a CMakeLists.txt.

@@ -15,5 +15,5 @@ step build cmake --build --preset release -j "$JOBS"
 step lint tools/lint.sh
 step headers cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets -- --quiet
 step ctest ctest --preset release -j "$JOBS"
-step pytest .venv/bin/python -m pytest -q
+step pytest .venv/bin/python -m pytest -q -n "$JOBS" --dist loadfile
 summary

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +180,34 @@ def test_sizes_refuses(tmp_path: Path, file: str, text: str, offence: str) -> No
     status, output = run("check_sizes.py", write(tmp_path, {file: text}))
     assert status == 1
     assert offence in output
+
+
+def test_set_up_without_root_names_the_packages_to_install(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "setup.sh", tmp_path / "tools")
+    commands = {
+        "dpkg-query": "case $* in *cmake*) echo 'install ok installed' ;; *) exit 1 ;; esac",
+        "id": "echo 1000",
+        "sudo": "exit 1",
+        "apt-get": f"touch {tmp_path}/touched",
+    }
+    for name, body in commands.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    done = subprocess.run(
+        ["bash", tmp_path / "tools" / "setup.sh"],
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "need root" in done.stderr
+    missing = done.stderr.splitlines()[0]
+    assert "ninja-build" in missing
+    assert " cmake" not in missing
+    assert "run: sudo apt-get install -y --no-install-recommends" in done.stderr
+    assert not (tmp_path / "touched").exists()
+    assert not (tmp_path / ".venv").exists(), "it stopped before it had done half"

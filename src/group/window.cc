@@ -80,21 +80,24 @@ base::Status Window::intact() const {
   return {};
 }
 
-base::Status Window::await(std::uint64_t round, base::Duration timeout) {
+base::Status Window::await(std::uint64_t round, base::Duration timeout,
+                           transport::HostSync::Patience patience) {
   const base::TimePoint deadline = scheduler_.after(timeout);
   for (int r = 0; r < size(); ++r) {
-    if (r != rank()) GEARSHIFT_RETURN_IF_ERROR(await_one(r, round, deadline));
+    if (r != rank()) GEARSHIFT_RETURN_IF_ERROR(await_one(r, round, deadline, patience));
   }
   return {};
 }
 
-base::Status Window::await_one(int rank, std::uint64_t round, base::TimePoint deadline) {
+base::Status Window::await_one(int rank, std::uint64_t round, base::TimePoint deadline,
+                               transport::HostSync::Patience patience) {
   while (true) {
     // Any link counts: the awaited rank may have failed at another one, and never come. All ranks
     // pass a round together, so one that has left after it leaves nobody waiting in it.
     const base::Status links = intact();
     const base::TimePoint now = scheduler_.now();
-    const base::Status status = sync_->wait_for(rank, round, std::min(deadline, now + kLook));
+    const base::Status status =
+        sync_->wait_for(rank, round, std::min(deadline, now + kLook), patience);
     if (status || status.error().code != ErrorCode::kTimeout) return status;
     // What was said before a link broke counts, hence the order.
     if (!links) return links;

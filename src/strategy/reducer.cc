@@ -52,6 +52,7 @@ void Reducer::begin(const RoundInput& input) {
   next_bucket_ = 0;
   std::fill(is_closed_.begin(), is_closed_.end(), false);
   samples_ = input.samples;
+  awaited_ = false;
   set_control(Control::kPending);
   lanes_[0]->comm->post([this, input] { return exchange_control(input); });
 }
@@ -79,6 +80,7 @@ base::Result<RoundResult> Reducer::end() {
 
 /// All lanes; the first lane's error goes before those that follow from it.
 base::Status Reducer::drain() {
+  awaited_ = true;
   base::Status first;
   for (const auto& lane : lanes_) {
     const base::Status status = lane->comm->drain();
@@ -141,6 +143,7 @@ base::Status Reducer::control(const RoundInput& input) {
   }
   collectives::Options options;
   options.label = "step control";
+  options.background = !awaited_;
   GEARSHIFT_RETURN_IF_ERROR(
       collectives::all_reduce(group, std::as_writable_bytes(std::span(control)), base::DType::kF64,
                               base::ReduceOp::kSum, options));
@@ -165,6 +168,7 @@ base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
     options.algorithm = algorithm_;
     options.label = "all_reduce bucket " + std::to_string(bucket);
     options.factor = factor;
+    options.background = !awaited_;
     GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group, memory_.gradients_and_counts(bucket),
                                                       spec.dtype, base::ReduceOp::kSum, options));
   }

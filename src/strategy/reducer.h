@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -89,6 +90,7 @@ class Reducer {
   std::vector<char> present_;  ///< per parameter; written by all lanes
   std::unique_ptr<base::Monitor> monitor_;
   Control control_ = Control::kPending;
+  std::atomic<bool> awaited_{false};  ///< the program waits for the round, instead of computing
   std::vector<std::unique_ptr<Lane>> lanes_;  ///< end first: their jobs use the above
 };
 

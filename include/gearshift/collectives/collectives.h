@@ -41,6 +41,9 @@ struct Options {
   /// all_reduce of float types: this rank's data is multiplied by it before it is combined, in the
   /// same pass over memory where that is possible. Ranks may give different factors.
   double factor = 1;
+  /// Another thread of this process computes meanwhile: sleep when it takes longer than a moment
+  /// until the other ranks are here, instead of looking again and again. Of effect in windows.
+  bool background = false;
 };
 
 /// All functions: every rank of the group calls the same function with equal sizes, in the same

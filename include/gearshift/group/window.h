@@ -65,7 +65,8 @@ class Window {
   bool quick(std::uint64_t round) const { return sync_->poll_all(round); }
   /// Waits until all have reached the round. Errors: what broke a link while one is missing, or
   /// kTimeout, naming the one that is missing.
-  base::Status await(std::uint64_t round, base::Duration timeout);
+  base::Status await(std::uint64_t round, base::Duration timeout,
+                     transport::HostSync::Patience patience);
 
   /// The part of the stages to write next; all ranks take them in turn, and alike. A part may be
   /// read after the round at which it is announced, until its owner has passed one more round; so
@@ -96,7 +97,8 @@ class Window {
  private:
   Window(const Group& group, std::unique_ptr<transport::SharedRegion> region,
          std::unique_ptr<transport::HostSync> sync);
-  base::Status await_one(int rank, std::uint64_t round, base::TimePoint deadline);
+  base::Status await_one(int rank, std::uint64_t round, base::TimePoint deadline,
+                         transport::HostSync::Patience patience);
   base::Result<std::vector<std::unique_ptr<transport::SharedRegion>>> exchange(
       const Group& group, std::uint64_t id, const transport::SharedRegion& region,
       base::TimePoint deadline) const;

@@ -14,10 +14,10 @@ namespace gearshift::transport {
 /// Where N processes of one host meet over shared memory, without messages: each participant
 /// publishes how far it has come, and waits for the others.
 ///
-/// Waiting spins for a moment, then gives the core away, then sleeps on a futex in short slices,
-/// so it is quick with a core for each process, fair with more processes than cores, and never
-/// longer than the deadline. Everything that a participant wrote to shared memory before `arrive`
-/// is visible to whoever has waited for that value.
+/// Waiting spins for a moment, then gives the core away (unless the caller is patient), then sleeps
+/// on a futex in short slices, so it is quick with a core for each process, fair with more
+/// processes than cores, and never longer than the deadline. Everything that a participant wrote to
+/// shared memory before `arrive` is visible to whoever has waited for that value.
 ///
 /// Values read from shared memory are only compared, never used as an address, a size or an index.
 /// Thread-safety: one task per participant calls `arrive` and `wait_*`; `abort` and `aborted` from
@@ -27,6 +27,12 @@ class HostSync {
   /// Size of each inline slot, for messages too small to deserve a buffer of their own.
   static constexpr std::size_t kSlotBytes = 4096;
   static constexpr int kMaxParticipants = 1024;
+
+  /// How to wait for what takes longer than a moment.
+  enum class Patience : unsigned char {
+    kYield,  ///< look again and again for some milliseconds: nothing else to do here
+    kSleep   ///< sleep at once: another thread of this process wants the core
+  };
 
   static std::size_t bytes_needed(int participants);
 
@@ -47,7 +53,8 @@ class HostSync {
 
   /// Waits until a participant, or each of them, has reached `value`. kTimeout names the first one
   /// that is missing as the culprit; kAborted names who aborted, if that was said.
-  base::Status wait_for(int participant, std::uint64_t value, base::TimePoint deadline);
+  base::Status wait_for(int participant, std::uint64_t value, base::TimePoint deadline,
+                        Patience patience = Patience::kYield);
   base::Status wait_for_all(std::uint64_t value, base::TimePoint deadline);
 
   /// A quick look: spins for a moment, gives the core away a few times, and never sleeps, reads the

@@ -35,9 +35,12 @@ std::uint64_t WindowOperation::arrive() {
 }
 
 base::Status WindowOperation::await(std::uint64_t round) {
-  if (window_.quick(round)) return {};
+  using Patience = transport::HostSync::Patience;
+  if (!options_.background && window_.quick(round)) return {};
   report();
-  const base::Status status = window_.await(round, options_.timeout.value_or(group_.timeout()));
+  const base::Status status =
+      window_.await(round, options_.timeout.value_or(group_.timeout()),
+                    options_.background ? Patience::kSleep : Patience::kYield);
   if (status) return status;
   base::Error error = status.error().within(title());
   // The window numbers the members of the group; people know the ranks of the whole job.

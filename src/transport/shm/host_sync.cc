@@ -107,9 +107,11 @@ std::uint64_t HostSync::reached(int participant) const {
   return line(participant).reached.load(std::memory_order_acquire);
 }
 
-base::Status HostSync::wait_for(int participant, std::uint64_t value, base::TimePoint deadline) {
+base::Status HostSync::wait_for(int participant, std::uint64_t value, base::TimePoint deadline,
+                                Patience patience) {
   Line& other = line(participant);
-  shm::Backoff backoff(scheduler_, kYieldFor);
+  shm::Backoff backoff(scheduler_,
+                       patience == Patience::kYield ? kYieldFor : base::Duration::zero());
   while (other.reached.load(std::memory_order_acquire) < value) {
     if (aborted()) return abort_status();
     if (backoff.pause()) {

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -146,6 +147,23 @@ TEST_P(OverWindow, FactorsWeighTheRanks) {
       }
     }
   }
+}
+
+TEST_P(OverWindow, OperationsBesideAComputationMeetThoseThatAreNot) {
+  World world = make_world();
+  std::atomic<int> wrong{0};
+  world.run([&](group::Group& group) {
+    for (int i = 0; i < 200; ++i) {
+      std::vector<float> data(1 + static_cast<std::size_t>(i) * 97, 1.0F);
+      Options options = by_window();
+      options.background = (i + group.rank().value) % 2 == 0;
+      const auto status = all_reduce(group, std::as_writable_bytes(std::span(data)), DType::kF32,
+                                     ReduceOp::kSum, options);
+      ASSERT_TRUE(status.ok()) << status.error().to_string();
+      for (const float x : data) wrong += x == static_cast<float>(size()) ? 0 : 1;
+    }
+  });
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST_P(OverWindow, ManyOperationsInARowStayApart) {

@@ -135,6 +135,24 @@ TEST_F(HostSyncTest, ASleeperWakesWhenTheOtherArrivesLate) {
   EXPECT_TRUE(all[0]->wait_for(1, 7, soon()).ok());
 }
 
+TEST_F(HostSyncTest, WhoSleepsAtOnceIsWokenAndKeepsTheDeadline) {
+  using Patience = HostSync::Patience;
+  auto all = meet(2);
+  const auto status = all[0]->wait_for(1, 1, shortly(), Patience::kSleep);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kTimeout);
+  std::jthread late([&] {
+    for (std::uint64_t value = 1; value <= 100; ++value) {
+      all[1]->arrive(value);
+      EXPECT_TRUE(all[1]->wait_for(0, value, soon(), Patience::kSleep).ok());
+    }
+  });
+  for (std::uint64_t value = 1; value <= 100; ++value) {
+    EXPECT_TRUE(all[0]->wait_for(1, value, soon(), Patience::kSleep).ok());
+    all[0]->arrive(value);
+  }
+}
+
 TEST_F(HostSyncTest, AbortWakesEverybodyForGood) {
   auto all = meet(3);
   {

@@ -83,10 +83,20 @@ for _strategy in STRATEGIES:
             add(f"{_model}_{_optimizer}_{_strategy}", _call, _worlds)
 
 
-@case([2])
-def float32_equals_to_single_precision() -> None:
+def in_single_precision(model: str, optimizer: str) -> None:
+    """The framework sums half batches in another order than whole ones, which costs SGD the most.
+
+    In float64, above, the same comparison leaves nothing to that.
+    """
+    bound = 2e-6 if (model, optimizer) == ("cnn", "sgd") else 1e-6
     for strategy in ("all_reduce", "bsp_n_shards"):
-        run("mlp", "sgd", STRATEGIES[strategy](), torch.float32, 2e-6)
+        run(model, optimizer, STRATEGIES[strategy](), torch.float32, bound)
+
+
+for _model in MODELS:
+    for _optimizer in OPTIMIZERS:
+        _call = functools.partial(in_single_precision, _model, _optimizer)
+        add(f"{_model}_{_optimizer}_in_float32", _call, [2])
 
 
 def there_and_back(optimizer: str) -> None:

@@ -24,8 +24,6 @@ namespace gearshift::transport {
 /// any task, of any participant.
 class HostSync {
  public:
-  /// Size of each inline slot, for messages too small to deserve a buffer of their own.
-  static constexpr std::size_t kSlotBytes = 4096;
   static constexpr int kMaxParticipants = 1024;
 
   /// How to wait for what takes longer than a moment.
@@ -69,13 +67,6 @@ class HostSync {
   void abort(int culprit = -1);
   bool aborted() const;
 
-  /// A participant's slot for round `value`; two of them alternate. Write your own before
-  /// `arrive(value)`, read the others' after waiting for `value`. A slot may be written again for
-  /// `value + 2` once all have reached `value + 1`, provided that they arrive at that only after
-  /// they have read round `value`. The contents are the peers': check before use.
-  base::Bytes own_slot(std::uint64_t value);
-  base::ConstBytes slot(int participant, std::uint64_t value) const;
-
  private:
   struct Line;
   struct Header;
@@ -84,7 +75,6 @@ class HostSync {
       : scheduler_(scheduler), memory_(memory), participants_(participants), self_(self) {}
   Header& header() const;
   Line& line(int participant) const;
-  std::byte* slot_data(int participant, std::uint64_t value) const;
   base::Status abort_status() const;
   bool sleep(Line& other, std::uint64_t value, base::TimePoint deadline) const;
 

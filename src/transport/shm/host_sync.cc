@@ -54,7 +54,7 @@ struct alignas(kLineBytes) HostSync::Header {
 
 std::size_t HostSync::bytes_needed(int participants) {
   const auto n = static_cast<std::size_t>(std::max(participants, 0));
-  return sizeof(Header) + n * (sizeof(Line) + 2 * kSlotBytes);
+  return sizeof(Header) + n * sizeof(Line);
 }
 
 base::Result<std::unique_ptr<HostSync>> HostSync::join(const base::Scheduler& scheduler,
@@ -78,20 +78,6 @@ HostSync::Header& HostSync::header() const { return *reinterpret_cast<Header*>(m
 
 HostSync::Line& HostSync::line(int participant) const {
   return reinterpret_cast<Line*>(memory_.data() + sizeof(Header))[participant];
-}
-
-std::byte* HostSync::slot_data(int participant, std::uint64_t value) const {
-  const auto n = static_cast<std::size_t>(participants_);
-  const std::size_t index = 2 * static_cast<std::size_t>(participant) + (value & 1);
-  return memory_.data() + sizeof(Header) + n * sizeof(Line) + index * kSlotBytes;
-}
-
-base::Bytes HostSync::own_slot(std::uint64_t value) {
-  return {slot_data(self_, value), kSlotBytes};
-}
-
-base::ConstBytes HostSync::slot(int participant, std::uint64_t value) const {
-  return {slot_data(participant, value), kSlotBytes};
 }
 
 void HostSync::arrive(std::uint64_t value) {

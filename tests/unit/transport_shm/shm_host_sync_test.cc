@@ -1,7 +1,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -66,51 +65,6 @@ TEST_F(HostSyncTest, ABarrierOrdersWhatIsWrittenAround) {
     }
   }
   EXPECT_EQ(wrong, 0);
-}
-
-TEST_F(HostSyncTest, SlotsCarrySmallMessages) {
-  constexpr int kRanks = 3;
-  auto all = meet(kRanks);
-  std::atomic<int> wrong{0};
-  {
-    std::vector<std::jthread> threads;
-    for (int me = 0; me < kRanks; ++me) {
-      threads.emplace_back([&, me] {
-        HostSync& sync = *all[static_cast<std::size_t>(me)];
-        for (std::uint64_t round = 1; round <= 300; ++round) {
-          const std::uint64_t mine = round * 10 + static_cast<std::uint64_t>(me);
-          std::memcpy(sync.own_slot(round).data(), &mine, sizeof mine);
-          sync.arrive(round);
-          if (!sync.wait_for_all(round, soon())) ++wrong;
-          for (int other = 0; other < kRanks; ++other) {
-            std::uint64_t theirs = 0;
-            std::memcpy(&theirs, sync.slot(other, round).data(), sizeof theirs);
-            wrong += theirs != round * 10 + static_cast<std::uint64_t>(other);
-          }
-        }
-      });
-    }
-  }
-  EXPECT_EQ(wrong, 0);
-}
-
-TEST_F(HostSyncTest, SlotsOfAllParticipantsAreApart) {
-  auto all = meet(3);
-  for (std::uint64_t value : {0U, 1U}) {
-    for (auto& sync : all) {
-      const auto slot = sync->own_slot(value);
-      ASSERT_EQ(slot.size(), HostSync::kSlotBytes);
-      std::memset(slot.data(), sync->self() * 2 + static_cast<int>(value) + 1, slot.size());
-    }
-  }
-  for (std::uint64_t value : {0U, 1U}) {
-    for (int i = 0; i < 3; ++i) {
-      const auto expected = static_cast<std::byte>(i * 2 + static_cast<int>(value) + 1);
-      for (const std::byte byte : all[0]->slot(i, value)) ASSERT_EQ(byte, expected);
-    }
-  }
-  EXPECT_EQ(all[1]->reached(2), 0U) << "the slots leave the counters alone";
-  EXPECT_FALSE(all[0]->aborted());
 }
 
 TEST_F(HostSyncTest, TimeoutNamesWhoIsMissing) {

@@ -109,6 +109,11 @@ Error Link::about_peer(ErrorCode code, const std::string& what) const {
   return {code, "rank " + std::to_string(peer_.value) + " " + what, peer_.value};
 }
 
+Error Link::closed_here() const {
+  return {ErrorCode::kClosed,
+          "this process closed the connection to rank " + std::to_string(peer_.value)};
+}
+
 Error Link::reason() const {
   std::lock_guard<base::Monitor> lock(*state_);
   return reason_.value_or(about_peer(ErrorCode::kPeerLost, "is gone"));
@@ -288,6 +293,7 @@ void Link::close(base::TimePoint deadline) {
     std::lock_guard<std::mutex> lock(send_);
     if (broken()) return;
     progress = outbox_.add_goodbye();
+    closing_ = true;
   }
   if (writer_.take_sleeper()) ring_bell();
   notify_waiters();
@@ -298,9 +304,7 @@ void Link::close(base::TimePoint deadline) {
   }
   // If the peer said good-bye first, its last messages have come by now.
   (void)drain_rest();
-  break_link({ErrorCode::kClosed,
-              "this process closed the connection to rank " + std::to_string(peer_.value)},
-             Loss::kSilent);
+  break_link(closed_here(), Loss::kSilent);
 }
 
 std::optional<Error> Link::take_loss() {

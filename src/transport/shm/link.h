@@ -100,6 +100,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void say_abort(const base::Error& reason);
   base::Error reason() const;
   base::Error about_peer(base::ErrorCode code, const std::string& what) const;
+  base::Error closed_here() const;
 
   const std::shared_ptr<Router> router_;
   const std::function<void()> wake_;
@@ -119,6 +120,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::atomic<int> pollers_{0};
   std::atomic<bool> kicked_{false};
   std::atomic<bool> broken_{false};
+  std::atomic<bool> closing_{false};  ///< a good-bye is on its way, and nothing comes after it
 
   /// Guards what follows and wakes those who wait for sends and regions.
   const std::unique_ptr<base::Monitor> state_;

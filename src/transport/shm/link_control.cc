@@ -135,6 +135,8 @@ void Link::on_end() {
   if (*drained == Inbox::Drained::kGoodbye) {
     return break_link(about_peer(ErrorCode::kClosed, "closed the connection"), Loss::kSilent);
   }
+  // A peer that has read our good-bye may leave before this process has got any further.
+  if (closing_ && !outbox_.pending()) return break_link(closed_here(), Loss::kSilent);
   std::string words;
   {
     std::lock_guard<base::Monitor> lock(*state_);

@@ -185,6 +185,26 @@ TEST_F(ShmLinkTest, AGoodbyeIsNoLoss) {
   EXPECT_EQ(losses, 0);
 }
 
+TEST_F(ShmLinkTest, APeerThatLeavesOnAGoodbyeIsNoLoss) {
+  const std::vector<std::byte> body(kRingBytes);  // fills the ring: the good-bye has to wait
+  (void)link->send(Tag(1, 1, 0), {}, body);
+  auto peer = scheduler->spawn("peer", [&] {
+    auto* outgoing = reinterpret_cast<RingControl*>(memory->view().data());
+    const std::uint64_t all = body.size() + 2 * sizeof(FrameHeader);
+    while (outgoing->produced.load() < all) {
+      outgoing->consumed.store(outgoing->produced.load());
+      ring_bell();
+      scheduler->sleep_for(std::chrono::milliseconds(1));
+    }
+    ::shutdown(socket.get(), SHUT_RDWR);
+  });
+  link->close(soon());
+  peer->join();
+  const Request late = link->send(Tag(1, 2, 0), {}, body);
+  EXPECT_EQ(late.wait(soon()).error().code, ErrorCode::kClosed);
+  EXPECT_EQ(losses, 0);
+}
+
 TEST_F(ShmLinkTest, ASendThatNobodyTakesTimesOut) {
   const std::vector<std::byte> body(100'000);
   Request first = link->send(Tag(1, 1, 0), {}, body);

@@ -2,7 +2,7 @@
 #   SOURCES <file_test.cc>...   relative to the calling folder
 #   [DEPS <module>...]          gearshift modules under test (and those that support headers need)
 #   [LIBS <target>...]          other libraries
-#   [TIMEOUT <seconds>]         120 when left out
+#   [TIMEOUT <seconds>]         120 when left out; four times as long under a sanitizer
 #   [LABELS <label>...]
 #   [SHARDS <number>]           so many CTest tests, each with a part of the cases, for long suites
 #   [SERIAL])                   never beside another test, for suites that start many processes
@@ -17,6 +17,9 @@ function(gearshift_test name)
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
+  endif()
+  if(GEARSHIFT_SANITIZE)
+    math(EXPR arg_TIMEOUT "4 * ${arg_TIMEOUT}")
   endif()
 
   list(TRANSFORM arg_DEPS PREPEND gearshift::)

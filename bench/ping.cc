@@ -6,6 +6,8 @@
 // its time is a round trip; with many bytes, `bytes` divided by it is the rate of TCP's payload.
 // Other ranks only take part at the gate.
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdio>
 #include <exception>
@@ -54,7 +56,13 @@ void run(int argc, char** argv) {
   int fd = -1;
   if (rank < 2) {
     const sockaddr_in address = bench::address_of_rank_0();
-    fd = rank == 0 ? bench::accept_one(bench::listen_at(address)) : bench::connect_to(address);
+    if (rank == 0) {
+      const int listener = bench::listen_at(address);
+      fd = bench::accept_one(listener);
+      ::close(listener);
+    } else {
+      fd = bench::connect_to(address);
+    }
     bench::disable_delay(fd);
   }
   bench::Gate gate(rank, argc, argv);

@@ -1,12 +1,11 @@
-// What the kernel's TCP allows for an all-reduce between hosts: a ring over plain sockets.
+// About what the kernel's TCP allows for an all-reduce between hosts: a ring over plain sockets.
 //
 //   torchrun-like environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
 //   plain_tcp bytes=67108864 operations=3
 //
 // Each rank has one connection to the next and one from the previous rank, and one thread that
 // writes whatever the one takes and reads whatever the other has. What arrives is added chunk by
-// chunk and may travel on at once. There are no messages, tags, time limits or heartbeats: a ring
-// of the same bytes with them can be faster by no more than the noise.
+// chunk and may travel on at once. There are no messages, tags, time limits or heartbeats.
 
 #include <fcntl.h>
 #include <poll.h>

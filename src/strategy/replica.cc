@@ -84,10 +84,11 @@ base::Status ReplicaImpl::prepare() {
   return {};
 }
 
-/// Two buckets at a time where they travel over wires; in shared memory one has all of it.
+/// Two buckets at a time where they travel over wires; in shared memory one has all of it, and
+/// under servers alone no bucket is reduced.
 int ReplicaImpl::lanes_wanted() const {
   const bool wires = !environment_.workers->shares_memory() && environment_.workers->size() > 1;
-  return wires && plan_.buckets.size() > 1 ? 2 : 1;
+  return wires && plan_.buckets.size() > 1 && all_reduce_of(options_.strategy) ? 2 : 1;
 }
 
 std::vector<std::string> ReplicaImpl::description() const {

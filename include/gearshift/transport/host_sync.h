@@ -14,8 +14,8 @@ namespace gearshift::transport {
 /// Where N processes of one host meet over shared memory, without messages: each participant
 /// publishes how far it has come, and waits for the others.
 ///
-/// Waiting spins for a moment, then gives the core away (unless the caller is patient), then sleeps
-/// on a futex in short slices, so it is quick with a core for each process, fair with more
+/// Waiting spins for a moment, then gives the core away (unless asked to sleep at once), then
+/// sleeps on a futex in short slices, so it is quick with a core for each process, fair with more
 /// processes than cores, and never longer than the deadline. Everything that a participant wrote to
 /// shared memory before `arrive` is visible to whoever has waited for that value.
 ///

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gearshift/base/result.h"
+#include "gearshift/sim/cluster.h"
+#include "gearshift/sim/workload.h"
+#include "gearshift/strategy/replica.h"
+
+namespace gearshift::sim {
+
+/// What to simulate.
+struct SimulationOptions {
+  Cluster cluster;
+  Workload workload;
+  strategy::Strategy strategy;
+  /// Rule and numbers of the optimizer: how much state servers hold, and what they apply.
+  ps::OptimizerSpec optimizer{"sgd", {"lr", "momentum"}, 1};
+  ps::HyperValues hypers{0.1, 0.9};
+  int steps = 20;
+  std::uint64_t seed = 1;
+  /// Virtual time after which an operation without progress is an error, as in a real job.
+  base::Duration timeout = std::chrono::hours(1);
+  /// Keep every span of every rank for a timeline.
+  bool timeline = false;
+  /// Called after each step of worker 0, in real time, for a display of progress.
+  std::function<void(int step)> on_step;
+};
+
+/// One step of one worker, in virtual seconds since the begin of training.
+struct StepTimes {
+  double begin = 0;
+  double computed = 0;  ///< backward is over
+  double end = 0;       ///< parameters are updated
+};
+
+struct WorkerResult {
+  int rank = 0;
+  std::string host;
+  std::vector<StepTimes> steps;
+  /// Pushes by how many versions their parameters lagged; empty without servers.
+  std::map<std::int64_t, std::int64_t> staleness;
+  double exposed_seconds = 0;        ///< waited for communication
+  double communication_seconds = 0;  ///< communicated, hidden behind computation or not
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t messages_sent = 0;
+};
+
+/// One direction of a link, over the whole training.
+struct LinkUse {
+  std::string name;      ///< "node-3 out", "rack-1 up"
+  double bandwidth = 0;  ///< bytes per second
+  double bytes = 0;      ///< carried
+};
+
+/// A span of one rank's timeline, in virtual seconds.
+struct Span {
+  int rank = 0;
+  std::string track;  ///< "computation", "communication", "wire to 3"
+  std::string name;
+  double begin = 0, end = 0;
+};
+
+struct SimulationResult {
+  double virtual_seconds = 0;  ///< from the begin of training to the end of its last step
+  double wall_seconds = 0;     ///< that the simulation took
+  std::uint64_t messages = 0;  ///< between different hosts or processes
+  std::vector<WorkerResult> workers;
+  std::vector<LinkUse> links;
+  std::vector<strategy::SwitchRecord> switches;  ///< as worker 0 saw them
+  std::vector<Span> timeline;
+  /// Why training ended before the last step, if it did (a failed host).
+  std::optional<base::Error> failure;
+};
+
+/// Runs the strategy's own code for every worker and server on a virtual clock. Equal options give
+/// equal results to the last bit.
+///
+/// Not thread-safe, and once per process: the network simulator cannot be set up twice.
+/// Errors: kInvalidArgument (cluster, workload or strategy do not fit), kUnsupported (second call).
+base::Result<SimulationResult> simulate(const SimulationOptions& options);
+
+}  // namespace gearshift::sim

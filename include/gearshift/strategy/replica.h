@@ -46,6 +46,8 @@ struct Environment {
   group::Group* workers = nullptr;  ///< ranks 0 … N-1; null in a dedicated server
   int workers_count = 1;            ///< N
   group::Group* world = nullptr;    ///< workers, then dedicated servers
+  /// Null: nobody watches for lost peers or tells others of an error; errors are returned and
+  /// logged where they occur.
   membership::Monitor* monitor = nullptr;
 };
 

@@ -99,7 +99,8 @@ class ServerHost {
     std::vector<base::Buffer> zeros;
     std::vector<base::ConstBytes> parameters;
     for (const ps::Slice& slice : o.slices) {
-      zeros.emplace_back(slice.bytes);
+      zeros.push_back(order.phantom ? base::Buffer::phantom(slice.bytes)
+                                    : base::Buffer(slice.bytes));
       base::zero(zeros.back().view());
       parameters.push_back(std::as_const(zeros.back()).view());
     }

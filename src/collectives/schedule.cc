@@ -110,6 +110,9 @@ class Pipeline {
     } else if (step.combine == Combine::kReceivedFirst) {
       kernels::reduce_into(schedule_.dtype, schedule_.op, into, landing(item), cut(step.own, item));
     }
+    if (step.combine != Combine::kReplace) {
+      operation_.group().scheduler().work(base::Work::kCombine, into.size());
+    }
     if (step.ends_mean && schedule_.op == base::ReduceOp::kMean) {
       kernels::divide(schedule_.dtype, into, operation_.size());
     }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -20,10 +21,21 @@ void copy(ConstBytes from, Bytes to) {
   }
 }
 
-Buffer zeros(std::size_t size) {
-  Buffer buffer(size);
-  if (size > 0) std::memset(buffer.data(), 0, size);
+Buffer memory(std::size_t size, bool phantom) {
+  return phantom ? Buffer::phantom(size) : Buffer(size);
+}
+
+Buffer zeros(std::size_t size, bool phantom) {
+  Buffer buffer = memory(size, phantom);
+  base::zero(buffer.view());
   return buffer;
+}
+
+bool has_phantoms(const std::vector<StateEntry>& state) {
+  return std::any_of(state.begin(), state.end(), [](const StateEntry& entry) {
+    return std::any_of(entry.tensors.begin(), entry.tensors.end(),
+                       [](const auto& tensor) { return base::is_phantom(tensor.second.view()); });
+  });
 }
 
 /// The part of a whole parameter's tensor that a segment holds.
@@ -51,7 +63,7 @@ base::Status check_parameters(const Layout& layout, const std::vector<std::size_
   return {};
 }
 
-/// Adds what one slice holds to the parameters' entries.
+/// Adds what one slice holds to the parameters' entries. `data` is a phantom if state is.
 void merge(const Slice& slice, const std::vector<SegmentState>& segments, ConstBytes data,
            const std::vector<std::size_t>& sizes, std::vector<StateEntry>& entries) {
   std::size_t offset = 0;
@@ -62,7 +74,8 @@ void merge(const Slice& slice, const std::vector<SegmentState>& segments, ConstB
     for (const std::string& name : segments[i].tensors) {
       auto found = entry.tensors.find(name);
       if (found == entry.tensors.end()) {
-        Buffer whole = zeros(sizes[s.parameter] * base::size_of(slice.dtype));
+        const std::size_t size = sizes[s.parameter] * base::size_of(slice.dtype);
+        Buffer whole = zeros(size, base::is_phantom(data));
         found = entry.tensors.emplace(name, std::move(whole)).first;
       }
       const std::size_t size = bytes_of_segment(slice, s);
@@ -76,9 +89,16 @@ void merge(const Slice& slice, const std::vector<SegmentState>& segments, ConstB
 struct Share {
   std::vector<std::byte> description;
   std::vector<Buffer> data;  ///< by slice
+
+  std::size_t data_bytes() const {
+    std::size_t bytes = 0;
+    for (const Buffer& buffer : data) bytes += buffer.size();
+    return bytes;
+  }
 };
 
-base::Result<Share> cut(const std::vector<Slice>& slices, const std::vector<StateEntry>& state) {
+base::Result<Share> cut(const std::vector<Slice>& slices, const std::vector<StateEntry>& state,
+                        bool phantom) {
   StateDescription description;
   Share share;
   for (std::size_t i = 0; i < slices.size(); ++i) {
@@ -97,7 +117,7 @@ base::Result<Share> cut(const std::vector<Slice>& slices, const std::vector<Stat
         kept.tensors.push_back(name);
       }
     }
-    Buffer data(description.data_bytes(slices, i));
+    Buffer data = memory(description.data_bytes(slices, i), phantom);
     std::size_t offset = 0;
     for (std::size_t n = 0; n < segments.size(); ++n) {
       const Segment& s = slices[i].segments[n];
@@ -139,30 +159,38 @@ base::Result<std::vector<StateEntry>> Client::fetch_state(
     GEARSHIFT_ASSIGN_OR_RETURN(auto description,
                                decode_description(std::as_const(described[k]).view(), shards[k]));
     for (std::size_t i = 0; i < shards[k].size(); ++i) {
-      Bytes into = data[k].emplace_back(description.data_bytes(shards[k], i)).view();
+      const std::size_t bytes = description.data_bytes(shards[k], i);
+      Bytes into = data[k].emplace_back(memory(bytes, impl_->options.phantom)).view();
       if (!into.empty()) exchange.receive(k, static_cast<std::uint16_t>(i), into);
     }
     descriptions.push_back(std::move(description));
   }
   GEARSHIFT_RETURN_IF_ERROR(exchange.finish());
   std::vector<StateEntry> entries(parameter_sizes.size());
+  std::size_t merged = 0;
   for (std::size_t k = 0; k < shards.size(); ++k) {
     for (std::size_t i = 0; i < shards[k].size(); ++i) {
       merge(shards[k][i], descriptions[k].slices[i], std::as_const(data[k][i]).view(),
             parameter_sizes, entries);
+      merged += data[k][i].size();
     }
   }
+  if (merged > 0) impl_->group.scheduler().work(base::Work::kCopy, merged);
   return entries;
 }
 
 base::Status Client::store_state(const std::vector<StateEntry>& state) {
   GEARSHIFT_RETURN_IF_ERROR(impl_->usable);
   const auto& shards = impl_->options.layout.shards;
+  const bool phantom = has_phantoms(state);
   std::vector<Share> shares;
+  std::size_t copied = 0;
   for (const auto& slices : shards) {
-    GEARSHIFT_ASSIGN_OR_RETURN(auto share, cut(slices, state));
+    GEARSHIFT_ASSIGN_OR_RETURN(auto share, cut(slices, state, phantom));
+    copied += share.data_bytes();
     shares.push_back(std::move(share));
   }
+  if (copied > 0) impl_->group.scheduler().work(base::Work::kCopy, copied);
   Exchange exchange(*impl_, "store optimizer state");
   for (std::size_t k = 0; k < shards.size(); ++k) {
     exchange.receive_reply(k);

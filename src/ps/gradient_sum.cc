@@ -1,7 +1,6 @@
 #include "ps/gradient_sum.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "ps/layout_check.h"
@@ -12,10 +11,6 @@ namespace {
 bool has_all(const Slice& slice, const Presence& present) {
   return std::all_of(slice.segments.begin(), slice.segments.end(),
                      [&](const Segment& s) { return present.has(s.parameter); });
-}
-
-void zero(base::Bytes bytes) {
-  if (bytes.data() != nullptr) std::memset(bytes.data(), 0, bytes.size());
 }
 
 void add_norm(kernels::NormPart& sum, const Slice& slice, const Segment& segment,
@@ -42,17 +37,20 @@ void GradientSum::clear(std::size_t slice) {
   present_[slice].assign(slices_[slice].segments.size(), false);
 }
 
-void GradientSum::add(std::vector<base::Buffer> gradient, const Presence& present,
-                      double coefficient) {
+std::size_t GradientSum::add(std::vector<base::Buffer> gradient, const Presence& present,
+                             double coefficient) {
+  std::size_t combined = 0;
   for (std::size_t i = 0; i < slices_.size(); ++i) {
-    add(i, std::move(gradient[i]), present, coefficient);
+    combined += add(i, std::move(gradient[i]), present, coefficient);
   }
+  return combined;
 }
 
-void GradientSum::add(std::size_t slice, base::Buffer gradient, const Presence& present,
-                      double coefficient) {
+std::size_t GradientSum::add(std::size_t slice, base::Buffer gradient, const Presence& present,
+                             double coefficient) {
+  std::size_t combined = 0;
   if (begun_[slice]) {
-    extend(slice, std::as_const(gradient).view(), present, coefficient);
+    combined = extend(slice, std::as_const(gradient).view(), present, coefficient);
   } else {
     begun_[slice] = true;
     sums_[slice] = std::move(gradient);
@@ -61,6 +59,7 @@ void GradientSum::add(std::size_t slice, base::Buffer gradient, const Presence& 
   for (std::size_t s = 0; s < slices_[slice].segments.size(); ++s) {
     if (present.has(slices_[slice].segments[s].parameter)) present_[slice][s] = true;
   }
+  return combined;
 }
 
 void GradientSum::start(std::size_t slice, const Presence& present, double coefficient) {
@@ -68,23 +67,26 @@ void GradientSum::start(std::size_t slice, const Presence& present, double coeff
   const base::Bytes sum = sums_[slice].view();
   if (coefficient != 1) kernels::scale(layout.dtype, sum, coefficient);
   for (const Segment& s : layout.segments) {
-    if (!present.has(s.parameter)) zero(segment_of(layout, s, sum));
+    if (!present.has(s.parameter)) base::zero(segment_of(layout, s, sum));
   }
 }
 
-void GradientSum::extend(std::size_t slice, base::ConstBytes gradient, const Presence& present,
-                         double coefficient) {
+std::size_t GradientSum::extend(std::size_t slice, base::ConstBytes gradient,
+                                const Presence& present, double coefficient) {
   const Slice& layout = slices_[slice];
   const base::Bytes sum = sums_[slice].view();
   if (has_all(layout, present)) {
     kernels::add_scaled(layout.dtype, sum, gradient, coefficient);
-    return;
+    return sum.size();
   }
+  std::size_t combined = 0;
   for (const Segment& s : layout.segments) {
     if (!present.has(s.parameter)) continue;
     kernels::add_scaled(layout.dtype, segment_of(layout, s, sum), segment_of(layout, s, gradient),
                         coefficient);
+    combined += bytes_of_segment(layout, s);
   }
+  return combined;
 }
 
 void GradientSum::scale(double factor) {

@@ -18,10 +18,11 @@ class GradientSum {
   explicit GradientSum(const std::vector<Slice>& slices);
 
   /// Adds coefficient · gradient; `gradient[i]` belongs to slice i. The first becomes the sum's
-  /// memory.
-  void add(std::vector<base::Buffer> gradient, const Presence& present, double coefficient);
+  /// memory. Returns how many bytes were combined with what was there.
+  std::size_t add(std::vector<base::Buffer> gradient, const Presence& present, double coefficient);
   /// The same for one slice.
-  void add(std::size_t slice, base::Buffer gradient, const Presence& present, double coefficient);
+  std::size_t add(std::size_t slice, base::Buffer gradient, const Presence& present,
+                  double coefficient);
   void scale(double factor);
   void clear();
   void clear(std::size_t slice);
@@ -33,8 +34,8 @@ class GradientSum {
 
  private:
   void start(std::size_t slice, const Presence& present, double coefficient);
-  void extend(std::size_t slice, base::ConstBytes gradient, const Presence& present,
-              double coefficient);
+  std::size_t extend(std::size_t slice, base::ConstBytes gradient, const Presence& present,
+                     double coefficient);
 
   const std::vector<Slice>& slices_;
   std::vector<base::Buffer> sums_;

@@ -37,6 +37,8 @@ class ParameterStore {
   /// To hand to an Outbox; stays as it is from then on.
   const SharedBuffer& snapshot(std::size_t slice) const { return slices_[slice].current; }
   base::ConstBytes view(std::size_t slice) const { return slices_[slice].current->view(); }
+  /// A queued send still reads the slice: `writable` will copy it.
+  bool is_lent(std::size_t slice) const { return slices_[slice].current.use_count() > 1; }
   /// Memory to change. Views and memory from earlier calls are stale afterwards.
   base::Bytes writable(std::size_t slice);
   /// As writable, but with unspecified contents.

@@ -80,6 +80,11 @@ class ShardImpl final : public Shard {
   void answer_slice(int to, std::uint32_t request, std::size_t slice);
   void answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply);
 
+  /// Tells the clock what was done to so many bytes.
+  void worked(base::Work kind, std::size_t bytes) const {
+    if (bytes > 0) group_.scheduler().work(kind, bytes);
+  }
+
   // shard_update.cc: commits on their way into the parameters.
   base::Status settle();
   base::Status settle_together();
@@ -92,6 +97,7 @@ class ShardImpl final : public Shard {
   base::Status apply_gathered();
   base::Status update(const HyperValues& hypers, double clip_norm);
   void collect(std::uint32_t slice, std::vector<SegmentUpdate>& updates);
+  base::Status apply(const std::vector<SegmentUpdate>& updates, const HyperValues& hypers);
   void count_update();
   base::Result<double> clip_factor(double clip_norm);
   void count(int rank);

@@ -57,6 +57,7 @@ base::Status ShardImpl::fetch_state(Request& request) {
                         [&](std::uint32_t s, const std::string& name, base::Bytes out) {
                           return optimizer_->read_tensor(i, s, name, out);
                         }));
+    worked(base::Work::kCopy, size);
     outbox_.send(link, tag(i), std::move(data));
   }
   return {};
@@ -108,6 +109,7 @@ base::Status ShardImpl::write_state(const Storing& storing) {
                         [&](std::uint32_t s, const std::string& name, base::ConstBytes in) {
                           return optimizer_->write_tensor(i, s, name, in);
                         }));
+    worked(base::Work::kCopy, bytes.size());
     for (std::uint32_t s = 0; s < segments.size(); ++s) {
       for (const auto& [name, value] : segments[s].scalars) {
         GEARSHIFT_RETURN_IF_ERROR(optimizer_->write_scalar(i, s, name, value));
@@ -130,6 +132,7 @@ base::Status ShardImpl::store_parameters(Request& request) {
   if (memory.data() != nullptr && request.body.data() != nullptr) {
     std::memcpy(memory.data(), request.body.data(), memory.size());
   }
+  worked(base::Work::kCopy, memory.size());
   std::size_t& stored = stored_slices_[{request.from, request.head.request}];
   if (++stored < options_.slices.size()) return {};
   stored_slices_.erase({request.from, request.head.request});

@@ -53,12 +53,13 @@ base::Status ShardImpl::apply_slice(const StreamedUpdate& update, std::size_t sl
     if (rules_.guards) {
       GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, slice, std::as_const(gradient).view()));
     }
-    sum_.add(slice, std::move(gradient), w.pending->record.present, coefficient);
+    worked(base::Work::kCombine,
+           sum_.add(slice, std::move(gradient), w.pending->record.present, coefficient));
   }
   outbox_.reap();
   std::vector<SegmentUpdate> updates;
   collect(static_cast<std::uint32_t>(slice), updates);
-  GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(updates, update.hypers, options_.lr_factor));
+  GEARSHIFT_RETURN_IF_ERROR(apply(updates, update.hypers));
   sum_.clear(slice);
   return {};
 }

@@ -77,7 +77,8 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
 base::Status ShardImpl::apply_whole(const StreamedUpdate& together) {
   for (const auto& [rank, coefficient] : together.shares) {
     Worker& w = workers_[static_cast<std::size_t>(rank)];
-    sum_.add(w.take_gradient(), w.pending->record.present, coefficient);
+    worked(base::Work::kCombine,
+           sum_.add(w.take_gradient(), w.pending->record.present, coefficient));
   }
   const CommitRecord& first =
       workers_[static_cast<std::size_t>(together.shares[0].rank)].pending->record;
@@ -110,8 +111,9 @@ base::Status ShardImpl::take_in(int rank) {
   GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, gradient));
   // Relative weights: sums of 16-bit gradients would overflow if multiplied by sample counts.
   if (gathered_ == 0) first_samples_ = record.samples;
-  sum_.add(std::move(gradient), record.present,
-           record.gradient_factor * (record.samples / first_samples_));
+  worked(base::Work::kCombine,
+         sum_.add(std::move(gradient), record.present,
+                  record.gradient_factor * (record.samples / first_samples_)));
   gathered_samples_ += record.samples;
   gathered_hypers_ = record.hypers;
   if (++gathered_ < rules_.gradients) return {};
@@ -152,9 +154,18 @@ base::Status ShardImpl::update(const HyperValues& hypers, double clip_norm) {
   outbox_.reap();
   std::vector<SegmentUpdate> updates;
   for (std::uint32_t i = 0; i < options_.slices.size(); ++i) collect(i, updates);
-  GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(updates, hypers, options_.lr_factor));
+  GEARSHIFT_RETURN_IF_ERROR(apply(updates, hypers));
   sum_.clear();
   count_update();
+  return {};
+}
+
+base::Status ShardImpl::apply(const std::vector<SegmentUpdate>& updates,
+                              const HyperValues& hypers) {
+  GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(updates, hypers, options_.lr_factor));
+  std::size_t bytes = 0;
+  for (const SegmentUpdate& u : updates) bytes += u.parameter.size();
+  worked(base::Work::kUpdate, bytes);
   return {};
 }
 
@@ -164,7 +175,10 @@ void ShardImpl::collect(std::uint32_t slice, std::vector<SegmentUpdate>& updates
   std::optional<base::Bytes> memory;
   for (std::uint32_t s = 0; s < layout.segments.size(); ++s) {
     if (!sum_.has(slice, s)) continue;
-    if (!memory) memory = parameters_.writable(slice);
+    if (!memory) {
+      if (parameters_.is_lent(slice)) worked(base::Work::kCopy, layout.bytes);
+      memory = parameters_.writable(slice);
+    }
     updates.push_back(
         {slice, s, segment_of(layout, layout.segments[s], *memory), sum_.segment(slice, s)});
   }

@@ -103,8 +103,7 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
     for (const Bucket::Entry& entry : plan_.buckets[b].entries) {
       flags.push_back(present[entry.parameter]);
       if (flags.back()) continue;
-      const base::Bytes memory = gradient(entry.parameter);
-      std::fill(memory.begin(), memory.end(), std::byte{0});
+      base::zero(gradient(entry.parameter));
     }
     close(b, flags);
   }

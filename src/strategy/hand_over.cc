@@ -84,6 +84,7 @@ base::Status ReplicaImpl::open_server() {
   options.config = std::get<ParameterServer>(decider_.phase());
   options.optimizer = *options_.optimizer;
   options.model = options_.model;
+  options.phantom = options_.phantom;
   options.incarnation = incarnations_++;
   options.first_step = step_;
   if (environment_.world->rank().value == 0) {

@@ -6,7 +6,7 @@
 namespace gearshift::strategy {
 
 base::Result<std::unique_ptr<LocalOptimizer>> LocalOptimizer::create(
-    const std::vector<ParameterSpec>& parameters, const ps::OptimizerSpec& spec) {
+    const std::vector<ParameterSpec>& parameters, const ps::OptimizerSpec& spec, bool phantom) {
   // Every parameter is a slice with one segment.
   std::vector<ps::Slice> slices;
   for (std::uint32_t p = 0; p < parameters.size(); ++p) {
@@ -18,12 +18,12 @@ base::Result<std::unique_ptr<LocalOptimizer>> LocalOptimizer::create(
                       {{p, parameters[p].param_group, 0, 0, n}}});
   }
   GEARSHIFT_ASSIGN_OR_RETURN(auto rule, ps::make_native_optimizer(spec, std::move(slices)));
-  return std::unique_ptr<LocalOptimizer>(new LocalOptimizer(parameters, std::move(rule)));
+  return std::unique_ptr<LocalOptimizer>(new LocalOptimizer(parameters, std::move(rule), phantom));
 }
 
 LocalOptimizer::LocalOptimizer(const std::vector<ParameterSpec>& parameters,
-                               std::unique_ptr<ps::Optimizer> rule)
-    : parameters_(parameters), rule_(std::move(rule)) {}
+                               std::unique_ptr<ps::Optimizer> rule, bool phantom)
+    : parameters_(parameters), rule_(std::move(rule)), phantom_(phantom) {}
 
 base::Status LocalOptimizer::apply(Replica& replica, const std::vector<bool>& present,
                                    const ps::HyperValues& hypers) {
@@ -39,7 +39,7 @@ base::Result<std::vector<ps::StateEntry>> LocalOptimizer::export_state() {
   for (std::uint32_t p = 0; p < parameters_.size(); ++p) {
     const std::size_t bytes = parameters_[p].elements() * base::size_of(parameters_[p].dtype);
     for (const std::string& name : rule_->tensor_names(p, 0)) {
-      base::Buffer tensor(bytes);
+      base::Buffer tensor = phantom_ ? base::Buffer::phantom(bytes) : base::Buffer(bytes);
       GEARSHIFT_RETURN_IF_ERROR(rule_->read_tensor(p, 0, name, tensor.view()));
       state[p].tensors[name] = std::move(tensor);
     }

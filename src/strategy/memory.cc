@@ -10,8 +10,9 @@ std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPlan& plan,
                                                                  std::size_t buffer_bytes,
-                                                                 group::Group* reducers) {
-  std::unique_ptr<BucketMemory> memory(new BucketMemory(plan));
+                                                                 group::Group* reducers,
+                                                                 bool phantom) {
+  std::unique_ptr<BucketMemory> memory(new BucketMemory(plan, phantom));
   for (const Bucket& bucket : plan.buckets) {
     GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->region(bucket.bytes));
     memory->parameters_.push_back(parameters);
@@ -23,6 +24,7 @@ base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPla
 
 base::Result<base::Bytes> BucketMemory::region(std::size_t bytes) {
   if (bytes == 0) return base::Bytes();
+  if (phantom_) return base::Bytes(static_cast<std::byte*>(nullptr), bytes);
   GEARSHIFT_ASSIGN_OR_RETURN(auto made, transport::SharedRegion::create(bytes));
   const base::Bytes view = made->view().first(bytes);
   regions_.push_back(std::move(made));
@@ -33,7 +35,7 @@ base::Status BucketMemory::make_gradients(group::Group* reducers) {
   std::size_t total = 0;
   for (const Bucket& bucket : plan_.buckets) total += padded(bucket.gradient_bytes);
   base::Bytes all;
-  if (reducers != nullptr && total > 0) {
+  if (reducers != nullptr && total > 0 && !phantom_) {
     GEARSHIFT_ASSIGN_OR_RETURN(shared_, collectives::allocate(*reducers, total));
     all = shared_->view();
   } else {
@@ -41,7 +43,7 @@ base::Status BucketMemory::make_gradients(group::Group* reducers) {
   }
   std::size_t offset = 0;
   for (const Bucket& bucket : plan_.buckets) {
-    gradients_.push_back(all.subspan(offset, bucket.gradient_bytes));
+    gradients_.push_back(base::slice(all, offset, bucket.gradient_bytes));
     offset += padded(bucket.gradient_bytes);
   }
   return {};

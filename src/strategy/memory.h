@@ -13,13 +13,14 @@
 namespace gearshift::strategy {
 
 /// The memory of all buckets: parameters, gradients, and the non-trainable state. Zeroed. Ranks of
-/// one host map each other's gradients.
+/// one host map each other's gradients. Or all of it phantoms.
 class BucketMemory {
  public:
   /// Collective over the group that will reduce the gradients; null when none will.
   static base::Result<std::unique_ptr<BucketMemory>> create(const BucketPlan& plan,
                                                             std::size_t buffer_bytes,
-                                                            group::Group* reducers);
+                                                            group::Group* reducers,
+                                                            bool phantom = false);
 
   base::Bytes parameters(std::uint32_t bucket) const { return parameters_[bucket]; }
   const std::vector<base::Bytes>& all_parameters() const { return parameters_; }
@@ -29,11 +30,12 @@ class BucketMemory {
   base::Bytes buffers() const { return buffers_; }
 
  private:
-  explicit BucketMemory(const BucketPlan& plan) : plan_(plan) {}
+  BucketMemory(const BucketPlan& plan, bool phantom) : plan_(plan), phantom_(phantom) {}
   base::Result<base::Bytes> region(std::size_t bytes);
   base::Status make_gradients(group::Group* reducers);
 
   const BucketPlan& plan_;
+  const bool phantom_;
   std::vector<std::unique_ptr<transport::SharedRegion>> regions_;
   std::unique_ptr<collectives::SharedBuffer> shared_;  ///< of all gradients, when they are reduced
   std::vector<base::Bytes> parameters_, gradients_;

@@ -99,8 +99,7 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
   GEARSHIFT_RETURN_IF_ERROR(drain());
   if (result_.joined == lanes_[0]->group.size()) return result_;
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
-    const base::Bytes gradients = memory_.gradients(b);
-    std::fill(gradients.begin(), gradients.end(), std::byte{0});
+    base::zero(memory_.gradients(b));
     close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), false));
   }
   return end();
@@ -157,8 +156,7 @@ base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
   if (group.size() == 1) factor = 1;
   if (factor == 0) {
     // A gradient of no samples has no weight, whatever it is (NaN, often), but is still present.
-    const base::Bytes gradients = memory_.gradients(bucket);
-    std::fill(gradients.begin(), gradients.end(), std::byte{0});
+    base::zero(memory_.gradients(bucket));
     factor = 1;
   }
   write_counts(bucket, 1 / factor);
@@ -214,6 +212,7 @@ void write_real(base::DType dtype, double value, std::byte* into) {
 }  // namespace
 
 void Reducer::write_counts(std::uint32_t bucket, double value) {
+  if (base::is_phantom(memory_.gradients_and_counts(bucket))) return;
   const Bucket& spec = plan_.buckets[bucket];
   const std::size_t width = base::size_of(spec.dtype);
   std::byte present[sizeof(double)] = {};
@@ -227,6 +226,13 @@ void Reducer::write_counts(std::uint32_t bucket, double value) {
 
 void Reducer::read_counts(std::uint32_t bucket) {
   const Bucket& spec = plan_.buckets[bucket];
+  if (base::is_phantom(memory_.gradients_and_counts(bucket))) {
+    // No counts have travelled: what this rank has is all that it knows.
+    for (std::size_t i = 0; i < spec.entries.size(); ++i) {
+      present_[spec.entries[i].parameter] = closed_[bucket][i] ? 1 : 0;
+    }
+    return;
+  }
   for (std::size_t i = 0; i < spec.entries.size(); ++i) {
     const base::Bytes count = count_of(memory_.gradients_and_counts(bucket), spec, i);
     present_[spec.entries[i].parameter] =

@@ -72,7 +72,8 @@ base::Status ReplicaImpl::prepare() {
   group::Group group = environment_.workers->with_channel(reducer_channel(options_.model));
   const std::optional<AllReduce> all_reduce = all_reduce_of(options_.strategy);
   GEARSHIFT_ASSIGN_OR_RETURN(
-      memory_, BucketMemory::create(plan_, options_.buffer_bytes, all_reduce ? &group : nullptr));
+      memory_, BucketMemory::create(plan_, options_.buffer_bytes, all_reduce ? &group : nullptr,
+                                    options_.phantom));
   comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", std::make_shared<BusyTime>(scheduler_));
   std::vector<group::Group> lanes{std::move(group)};
   while (static_cast<int>(lanes.size()) < lanes_wanted()) {
@@ -114,7 +115,7 @@ std::vector<std::string> ReplicaImpl::description() const {
 
 base::Bytes ReplicaImpl::view_of(base::Bytes bucket, std::uint32_t index) const {
   const ParameterSpec& spec = plan_.parameters[index];
-  return bucket.subspan(plan_.offset_of[index], spec.elements() * base::size_of(spec.dtype));
+  return base::slice(bucket, plan_.offset_of[index], spec.elements() * base::size_of(spec.dtype));
 }
 
 base::Bytes ReplicaImpl::parameter(std::uint32_t index) {

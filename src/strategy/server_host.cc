@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "gearshift/base/log.h"
 #include "gearshift/base/serial.h"
@@ -15,17 +17,17 @@ namespace {
 class ServerHost {
  public:
   explicit ServerHost(const Environment& environment)
-      : environment_(environment), world_(*environment.world) {
+      : environment_(environment),
+        world_(*environment.world),
+        orders_(world_.router().mailbox(kServerHostService)) {
     for (int r = environment.workers_count; r < world_.size(); ++r) servers_.emplace_back(r);
   }
 
   base::Status run() {
-    const auto mailbox = world_.router().mailbox(kServerHostService);
     const group::ProgressScope scope(world_.progress(), "serving");
     while (true) {
-      base::Result<transport::Message> message =
-          mailbox->pop(world_.scheduler().after(std::chrono::milliseconds(100)));
-      if (const auto failure = environment_.monitor->failure()) return *failure;
+      base::Result<transport::Message> message = orders_->pop(next_look());
+      if (const auto failure = failure_seen()) return *failure;
       if (!message) {
         if (message.error().code == base::ErrorCode::kTimeout) continue;
         return message.error();
@@ -38,7 +40,7 @@ class ServerHost {
       }
       const base::Status done = obey(order, reader);
       if (!done) {
-        environment_.monitor->fail(done.error());
+        if (environment_.monitor != nullptr) environment_.monitor->fail(done.error());
         return done;
       }
     }
@@ -49,6 +51,15 @@ class ServerHost {
     std::shared_ptr<std::atomic<std::int64_t>> leave_after;
     std::unique_ptr<ps::Shard> shard;
   };
+
+  /// When to ask the monitor again. Without one, a shard that fails closes the mailbox.
+  base::TimePoint next_look() const {
+    if (environment_.monitor == nullptr) return base::TimePoint::never();
+    return world_.scheduler().after(std::chrono::milliseconds(100));
+  }
+  std::optional<base::Error> failure_seen() const {
+    return environment_.monitor == nullptr ? std::nullopt : environment_.monitor->failure();
+  }
 
   base::Status obey(ServerOrder order, base::Reader& reader) {
     if (order == ServerOrder::kOpen) return open(reader.rest());
@@ -76,15 +87,22 @@ class ServerHost {
     const std::uint16_t wire = o.model;
     auto leave_after = std::make_shared<std::atomic<std::int64_t>>(0);
     o.on_commit = reporter(order, leave_after);
-    o.on_failure = [monitor = environment_.monitor](const base::Error& e) { monitor->fail(e); };
+    o.on_failure = [monitor = environment_.monitor, orders = orders_](const base::Error& e) {
+      if (monitor != nullptr) {
+        monitor->fail(e);
+      } else {
+        orders->close(e);
+      }
+    };
     GEARSHIFT_ASSIGN_OR_RETURN(auto optimizer, ps::make_optimizer(o.optimizer, o.slices));
     // Worker 0 stores the real values before any worker may push.
     std::vector<base::Buffer> zeros;
     std::vector<base::ConstBytes> parameters;
     for (const ps::Slice& slice : o.slices) {
-      zeros.emplace_back(slice.bytes);
-      std::fill_n(zeros.back().data(), slice.bytes, std::byte{0});
-      parameters.push_back(zeros.back().view());
+      zeros.push_back(order.phantom ? base::Buffer::phantom(slice.bytes)
+                                    : base::Buffer(slice.bytes));
+      base::zero(zeros.back().view());
+      parameters.push_back(std::as_const(zeros.back()).view());
     }
     GEARSHIFT_ASSIGN_OR_RETURN(
         auto shard,
@@ -117,6 +135,7 @@ class ServerHost {
 
   Environment environment_;
   group::Group& world_;
+  const std::shared_ptr<transport::Mailbox> orders_;
   std::vector<base::Rank> servers_;
   std::map<std::uint16_t, Hosted> shards_;
   int byes_ = 0;

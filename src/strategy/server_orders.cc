@@ -39,6 +39,7 @@ std::vector<std::byte> pack_open(const OpenOrder& order) {
   const ps::ShardOptions& o = order.options;
   base::Writer writer;
   writer.put(ServerOrder::kOpen).put(order.model).put(order.first_step).put(order.report_commits);
+  writer.put(order.phantom);
   writer.put(o.model).put(o.index).put(o.workers);
   writer.put(o.consistency.kind).put(o.consistency.bound).put(o.consistency.buffer);
   writer.put(std::string_view(o.optimizer.kind)).put(o.optimizer.param_groups);
@@ -56,6 +57,7 @@ base::Result<OpenOrder> unpack_open(base::ConstBytes bytes) {
   order.model = reader.get<std::uint16_t>();
   order.first_step = reader.get<std::int64_t>();
   order.report_commits = reader.get<bool>();
+  order.phantom = reader.get<bool>();
   ps::ShardOptions& o = order.options;
   o.model = reader.get<std::uint16_t>();
   o.index = reader.get<int>();

@@ -20,6 +20,7 @@ struct OpenOrder {
   std::uint16_t model = 0;
   std::int64_t first_step = 0;
   bool report_commits = false;  ///< shard 0: send commit news to worker 0
+  bool phantom = false;         ///< parameters and state are phantoms
   ps::ShardOptions options;     ///< without its functions
 };
 

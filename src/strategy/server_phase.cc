@@ -32,10 +32,13 @@ double lr_factor(const ParameterServer& config, int workers) {
   return every_push_counts ? 1 / n : 1;
 }
 
-/// Copies the worker's optimizer state into the shard's, segment by segment.
-base::Status adopt_state(ps::Optimizer& optimizer, const std::vector<ps::Slice>& slices,
-                         const std::vector<ps::StateEntry>& state) {
-  if (state.empty()) return {};
+/// Copies the worker's optimizer state into the shard's, segment by segment. Returns how many
+/// bytes.
+base::Result<std::size_t> adopt_state(ps::Optimizer& optimizer,
+                                      const std::vector<ps::Slice>& slices,
+                                      const std::vector<ps::StateEntry>& state) {
+  std::size_t copied = 0;
+  if (state.empty()) return copied;
   for (std::uint32_t i = 0; i < slices.size(); ++i) {
     const std::size_t width = base::size_of(slices[i].dtype);
     for (std::uint32_t j = 0; j < slices[i].segments.size(); ++j) {
@@ -45,13 +48,14 @@ base::Status adopt_state(ps::Optimizer& optimizer, const std::vector<ps::Slice>&
         const base::ConstBytes part =
             base::slice(tensor.view(), segment.parameter_offset * width, segment.size * width);
         GEARSHIFT_RETURN_IF_ERROR(optimizer.write_tensor(i, j, name, part));
+        copied += part.size();
       }
       for (const auto& [name, value] : entry.scalars) {
         GEARSHIFT_RETURN_IF_ERROR(optimizer.write_scalar(i, j, name, value));
       }
     }
   }
-  return {};
+  return copied;
 }
 
 base::Status send_order(group::Group& world, base::Rank server, base::ConstBytes order) {
@@ -78,9 +82,9 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
   layout_ =
       make_layout(plan, shards, std::max(kSliceBytes, plan.total_bytes() / kMostSlices),
                   topology ? shard_weights(*topology, servers_) : std::vector<std::uint32_t>{});
-  client_ =
-      std::make_unique<ps::Client>(environment.world->with_channel(server_channel(options_.model)),
-                                   ps::ClientOptions{wire_model_, layout_, servers_});
+  client_ = std::make_unique<ps::Client>(
+      environment.world->with_channel(server_channel(options_.model)),
+      ps::ClientOptions{wire_model_, layout_, servers_, options_.phantom});
 }
 
 ServerPhase::~ServerPhase() = default;
@@ -121,17 +125,19 @@ base::Status ServerPhase::start_local_shard(const std::vector<ps::StateEntry>& s
   o.on_failure = options_.on_failure;
   GEARSHIFT_ASSIGN_OR_RETURN(std::unique_ptr<ps::Optimizer> optimizer,
                              ps::make_optimizer(o.optimizer, o.slices));
-  GEARSHIFT_RETURN_IF_ERROR(adopt_state(*optimizer, o.slices, state));
+  GEARSHIFT_ASSIGN_OR_RETURN(std::size_t copied, adopt_state(*optimizer, o.slices, state));
   std::vector<base::ConstBytes> parameters;
   for (const ps::Slice& slice : o.slices) {
     parameters.push_back(
-        memory_.parameters(slice.bucket).subspan(slice.bucket_offset, slice.bytes));
+        base::slice(memory_.parameters(slice.bucket), slice.bucket_offset, slice.bytes));
+    copied += slice.bytes;
   }
   GEARSHIFT_ASSIGN_OR_RETURN(
       shard_,
       ps::Shard::start(environment_.world->with_channel(server_channel(options_.model)),
                        environment_.world->subgroup(servers_, shards_channel(options_.model)),
                        std::move(o), parameters, std::move(optimizer), options_.first_step));
+  if (copied > 0) environment_.world->scheduler().work(base::Work::kCopy, copied);
   return {};
 }
 
@@ -143,6 +149,7 @@ base::Status ServerPhase::start_dedicated(const std::vector<ps::StateEntry>& sta
     order.model = options_.model;
     order.first_step = options_.first_step;
     order.report_commits = k == 0 && options_.on_commit != nullptr;
+    order.phantom = options_.phantom;
     order.options = shard_options(static_cast<int>(k));
     GEARSHIFT_RETURN_IF_ERROR(send_order(world, servers_[k], pack_open(order)));
   }

@@ -21,6 +21,7 @@ struct ServerPhaseOptions {
   std::uint16_t model = 0;
   std::int64_t incarnation = 0;  ///< how many server phases this model had before
   std::int64_t first_step = 0;
+  bool phantom = false;  ///< see ReplicaOptions
   /// Called on worker 0 for each commit; see ps::ShardOptions::on_commit.
   std::function<std::optional<std::int64_t>(const ps::CommitInfo&)> on_commit;
   std::function<void(const base::Error&)> on_failure;

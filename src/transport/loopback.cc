@@ -28,6 +28,8 @@ class Loop : public std::enable_shared_from_this<Loop> {
 
   Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
     if (auto fits = check_outgoing(tag, head, body); !fits) return failed_request(fits.error());
+    // The copy below: under a virtual clock, a message is there when the copying is over.
+    if (!body.empty()) router_->scheduler().work(base::Work::kCopy, body.size());
     std::optional<base::Error> refused;
     {
       std::lock_guard<base::Monitor> lock(*arriving_);

@@ -27,6 +27,11 @@ inline ConstBytes slice(ConstBytes b, std::size_t offset, std::size_t size) {
   return {b.data() == nullptr ? nullptr : b.data() + offset, size};
 }
 
+/// Zeroes memory; skips phantoms.
+inline void zero(Bytes b) {
+  if (b.data() != nullptr) std::memset(b.data(), 0, b.size());
+}
+
 /// The bytes of one trivially copyable object.
 template <typename T>
 requires std::is_trivially_copyable_v<T> ConstBytes bytes_of(const T& object) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -46,6 +47,13 @@ class Task {
   virtual void join() = 0;
 };
 
+/// What a task does with memory, besides what the caller's own program computes.
+enum class Work : unsigned char {
+  kCombine,  ///< received data is reduced into memory; bytes combined
+  kUpdate,   ///< an optimizer is applied; bytes of parameters
+  kCopy,     ///< memory is copied within the process; bytes copied
+};
+
 /// Clock, sleep, tasks and monitors: everything above the transports waits through this and
 /// nothing else, so that the same code runs on OS threads and on a virtual clock.
 ///
@@ -58,6 +66,12 @@ class Scheduler {
   /// Runs `body` concurrently. `name` shows in debuggers (15 characters on Linux) and reports.
   virtual std::unique_ptr<Task> spawn(std::string name, std::function<void()> body) = 0;
   virtual std::unique_ptr<Monitor> make_monitor() = 0;
+  /// Called by the task that does the work. Real time passes by itself; a virtual clock advances
+  /// here by what the work would take, so this may block: not to be called with a monitor held.
+  virtual void work(Work kind, std::size_t bytes) {
+    static_cast<void>(kind);
+    static_cast<void>(bytes);
+  }
 
   void sleep_for(Duration d) { sleep_until(now() + d); }
   TimePoint after(Duration d) const { return now() + d; }

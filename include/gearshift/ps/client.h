@@ -18,6 +18,8 @@ struct ClientOptions {
   Layout layout;
   /// Rank of the group on which shard k runs; may be this process.
   std::vector<base::Rank> servers;
+  /// Parameters, gradients and state are phantoms: fetched state is, too.
+  bool phantom = false;
 };
 
 /// A worker's step as the servers see it.

@@ -14,9 +14,11 @@ namespace gearshift::strategy {
 /// Not thread-safe: used by the task that makes the steps.
 class LocalOptimizer final : public OptimizerBridge {
  public:
-  /// kUnsupported for a rule that is not native.
+  /// `phantom`: the replica is one (see ReplicaOptions), and so is the state. kUnsupported for a
+  /// rule that is not native.
   static base::Result<std::unique_ptr<LocalOptimizer>> create(
-      const std::vector<ParameterSpec>& parameters, const ps::OptimizerSpec& spec);
+      const std::vector<ParameterSpec>& parameters, const ps::OptimizerSpec& spec,
+      bool phantom = false);
 
   /// Updates the replica's parameters with a gradient (`present[p]`). Under All-Reduce, between
   /// `backward_end` and `step`.
@@ -27,9 +29,11 @@ class LocalOptimizer final : public OptimizerBridge {
   base::Status import_state(std::vector<ps::StateEntry> state) override;
 
  private:
-  LocalOptimizer(const std::vector<ParameterSpec>& parameters, std::unique_ptr<ps::Optimizer> rule);
+  LocalOptimizer(const std::vector<ParameterSpec>& parameters, std::unique_ptr<ps::Optimizer> rule,
+                 bool phantom);
   std::vector<ParameterSpec> parameters_;
   std::unique_ptr<ps::Optimizer> rule_;
+  bool phantom_;
 };
 
 }  // namespace gearshift::strategy

@@ -21,7 +21,8 @@ namespace gearshift::strategy {
 class OptimizerBridge {
  public:
   virtual ~OptimizerBridge() = default;
-  /// State per parameter, in the plan's order; empty entries for parameters never updated.
+  /// State per parameter, in the plan's order; empty entries for parameters never updated. Of a
+  /// phantom replica, the tensors are phantoms, too.
   virtual base::Result<std::vector<ps::StateEntry>> export_state() = 0;
   virtual base::Status import_state(std::vector<ps::StateEntry> state) = 0;
 };
@@ -39,6 +40,11 @@ struct ReplicaOptions {
   std::string fingerprint;
   /// Distinguishes several models of one job; equal on all ranks.
   std::uint16_t model = 0;
+  /// Parameters, gradients and buffers are phantoms (base/bytes.h): nothing of the model's size is
+  /// allocated, here or on servers, and messages are those of a real replica in number and bytes.
+  /// For transports that carry phantoms. Equal on all ranks. A gradient counts as present where
+  /// `backward_end` was told so. Needs a native optimizer under servers.
+  bool phantom = false;
 };
 
 /// What a strategy needs from the process it runs in.
@@ -46,6 +52,8 @@ struct Environment {
   group::Group* workers = nullptr;  ///< ranks 0 … N-1; null in a dedicated server
   int workers_count = 1;            ///< N
   group::Group* world = nullptr;    ///< workers, then dedicated servers
+  /// Null: nobody watches for lost peers or tells others of an error; errors are returned and
+  /// logged where they occur.
   membership::Monitor* monitor = nullptr;
 };
 

@@ -4,12 +4,15 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
 #include "gearshift/kernels/reduce.h"
 #include "kernels/simd-inl.h"
+#include "kernels/two-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gearshift::kernels::HWY_NAMESPACE {
@@ -21,42 +24,47 @@ namespace {
 template <class E, class Op>
 struct Plainly {
   template <class D>
-  HWY_INLINE hn::Vec<D> first(D d, const std::byte* from) const {
+  HWY_INLINE auto first(D d, const std::byte* from) const {
     return load(E{}, d, from);
   }
-  template <class D, class V = hn::Vec<D>>
+  template <class D, class V>
   HWY_INLINE V next(D d, V sum, const std::byte* from, std::size_t) const {
-    return Op::combine(d, sum, load(E{}, d, from));
+    return combine<Op>(d, sum, load(E{}, d, from));
   }
-  template <class D, class V = hn::Vec<D>>
+  template <class D, class V>
   HWY_INLINE V last(D, V sum) const {
     return sum;
   }
 };
 
-template <class E, class Op, bool kFactors>
+struct NoFactors {};
+
+template <class E, class Op, class Factors>
 struct Scaled {
   using T = typename E::Compute;
-  const double* factors;
+  Factors factors;
   T scale;
 
   template <class D>
-  HWY_INLINE hn::Vec<D> term(D d, const std::byte* from, std::size_t k) const {
+  HWY_INLINE auto term(D d, const std::byte* from, std::size_t k) const {
     const auto value = load(E{}, d, from);
-    if constexpr (!kFactors) return value;
-    return hn::Mul(value, hn::Set(d, static_cast<T>(factors[k])));
+    if constexpr (std::is_same_v<Factors, NoFactors>) {
+      return value;
+    } else {
+      return times(value, hn::Set(d, static_cast<T>(factors[k])));
+    }
   }
   template <class D>
-  HWY_INLINE hn::Vec<D> first(D d, const std::byte* from) const {
+  HWY_INLINE auto first(D d, const std::byte* from) const {
     return term(d, from, 0);
   }
-  template <class D, class V = hn::Vec<D>>
+  template <class D, class V>
   HWY_INLINE V next(D d, V sum, const std::byte* from, std::size_t k) const {
-    return Op::combine(d, sum, term(d, from, k));
+    return combine<Op>(d, sum, term(d, from, k));
   }
-  template <class D, class V = hn::Vec<D>>
+  template <class D, class V>
   HWY_INLINE V last(D d, V sum) const {
-    return hn::Mul(sum, hn::Set(d, scale));
+    return times(sum, hn::Set(d, scale));
   }
 };
 
@@ -64,6 +72,14 @@ struct Sum {
   template <class D, class V>
   static HWY_INLINE V combine(D, V a, V b) {
     return hn::Add(a, b);
+  }
+};
+/// The same sum, by the units that multiply: those that add are, on some processors, also those
+/// that convert f16, and busy.
+struct SumByMultiplyAdd {
+  template <class D, class V>
+  static HWY_INLINE V combine(D d, V a, V b) {
+    return hn::MulAdd(a, hn::Set(d, 1), b);
   }
 };
 struct Product {
@@ -92,8 +108,8 @@ HWY_INLINE void fold_one(D d, const ManyArrays& m, std::size_t offset, const Fol
   for (std::size_t k = 1; k < m.sources.size(); ++k) {
     sum = fold.next(d, sum, m.sources[k] + offset, k);
   }
-  sum = fold.last(d, sum);
-  for (std::byte* to : m.destinations) store(E{}, d, sum, to + offset);
+  const auto packed = pack(E{}, d, fold.last(d, sum));
+  for (std::byte* to : m.destinations) store_packed(E{}, d, packed, to + offset);
 }
 
 /// Four vectors at a time, so that loads of several sources are under way at once.
@@ -112,16 +128,16 @@ HWY_INLINE void fold_four(D d, const ManyArrays& m, std::size_t offset, const Fo
     c = fold.next(d, c, from + 2 * step, k);
     e = fold.next(d, e, from + 3 * step, k);
   }
-  a = fold.last(d, a);
-  b = fold.last(d, b);
-  c = fold.last(d, c);
-  e = fold.last(d, e);
+  const auto packed_a = pack(E{}, d, fold.last(d, a));
+  const auto packed_b = pack(E{}, d, fold.last(d, b));
+  const auto packed_c = pack(E{}, d, fold.last(d, c));
+  const auto packed_e = pack(E{}, d, fold.last(d, e));
   for (std::byte* to : m.destinations) {
     to += offset;
-    store(E{}, d, a, to);
-    store(E{}, d, b, to + step);
-    store(E{}, d, c, to + 2 * step);
-    store(E{}, d, e, to + 3 * step);
+    store_packed(E{}, d, packed_a, to);
+    store_packed(E{}, d, packed_b, to + step);
+    store_packed(E{}, d, packed_c, to + 2 * step);
+    store_packed(E{}, d, packed_e, to + 3 * step);
   }
 }
 
@@ -138,13 +154,13 @@ void fold_rest(D d, const ManyArrays& m, std::size_t offset, const Fold& fold) {
     std::memcpy(padded, m.sources[k] + offset, bytes);
     sum = fold.next(d, sum, padded, k);
   }
-  store(E{}, d, fold.last(d, sum), padded);
+  store_packed(E{}, d, pack(E{}, d, fold.last(d, sum)), padded);
   for (std::byte* to : m.destinations) std::memcpy(to + offset, padded, bytes);
 }
 
 template <class E, class Fold>
 void fold_all(const ManyArrays& m, const Fold& fold) {
-  const hn::ScalableTag<typename E::Compute> d;
+  const typename TagOf<E>::Type d;
   const std::size_t step = hn::Lanes(d) * E::kSize;
   std::size_t offset = 0;
   for (; m.bytes - offset >= 4 * step; offset += 4 * step) fold_four<E>(d, m, offset, fold);
@@ -152,12 +168,62 @@ void fold_all(const ManyArrays& m, const Fold& fold) {
   if (offset < m.bytes) fold_rest<E>(d, m, offset, fold);
 }
 
+/// Two sources, kTo destinations. With their number known a vector takes so few instructions that
+/// the processor itself has several under way, and mixes loads, conversions and stores better than
+/// when they come by fours.
+template <class E, std::size_t kTo, class Fold>
+void fold_pair(const ManyArrays& m, const Fold fold) {
+  const typename TagOf<E>::Type d;
+  const std::size_t step = hn::Lanes(d) * E::kSize;
+  const std::byte* const a = m.sources[0];
+  const std::byte* const b = m.sources[1];
+  std::array<std::byte*, kTo> to;
+  std::copy_n(m.destinations.begin(), kTo, to.begin());
+  const std::size_t bytes = m.bytes;
+  std::size_t offset = 0;
+  for (; bytes - offset >= step; offset += step) {
+    const auto sum = fold.next(d, fold.first(d, a + offset), b + offset, 1);
+    const auto packed = pack(E{}, d, fold.last(d, sum));
+    for (std::byte* p : to) store_packed(E{}, d, packed, p + offset);
+  }
+  if (offset < bytes) fold_rest<E>(d, m, offset, fold);
+}
+
 template <class E, class Op>
 void fold_floats(const ManyArrays& m) {
   if (m.factors.empty() && m.scale == 1) return fold_all<E>(m, Plainly<E, Op>{});
   const auto scale = static_cast<typename E::Compute>(m.scale);
-  if (m.factors.empty()) return fold_all<E>(m, Scaled<E, Op, false>{nullptr, scale});
-  fold_all<E>(m, Scaled<E, Op, true>{m.factors.data(), scale});
+  if (m.factors.empty()) return fold_all<E>(m, Scaled<E, Op, NoFactors>{{}, scale});
+  fold_all<E>(m, Scaled<E, Op, const double*>{m.factors.data(), scale});
+}
+
+template <class E, std::size_t kTo, class Op>
+void fold_float_pair(const ManyArrays& m) {
+  if (m.factors.empty() && m.scale == 1) return fold_pair<E, kTo>(m, Plainly<E, Op>{});
+  const auto scale = static_cast<typename E::Compute>(m.scale);
+  if (m.factors.empty()) return fold_pair<E, kTo>(m, Scaled<E, Op, NoFactors>{{}, scale});
+  using Factors = std::array<double, 2>;
+  fold_pair<E, kTo>(m, Scaled<E, Op, Factors>{{m.factors[0], m.factors[1]}, scale});
+}
+
+/// Whether a NaN in the sum can only be quiet and have the few bits of one in a 16-bit array:
+/// additions and multiplications make it quiet, but a NaN among the factors may have more bits.
+bool nan_stays_short(const ManyArrays& m) {
+  constexpr auto is_nan = [](double x) { return std::isnan(x); };
+  return m.sources.size() > 1 && !is_nan(m.scale) && std::ranges::none_of(m.factors, is_nan);
+}
+
+template <class E>
+void sum_floats(const ManyArrays& m) {
+  using Kind = typename Summed<E>::Kind;
+  if constexpr (std::is_same_v<Kind, E>) {
+    fold_floats<E, Sum>(m);
+  } else {
+    using Op = std::conditional_t<std::is_same_v<E, F16>, SumByMultiplyAdd, Sum>;
+    if (!nan_stays_short(m)) return fold_floats<E, Sum>(m);
+    if (m.sources.size() > 2 || m.destinations.size() > 2) return fold_floats<Kind, Op>(m);
+    m.destinations.size() == 2 ? fold_float_pair<Kind, 2, Op>(m) : fold_float_pair<Kind, 1, Op>(m);
+  }
 }
 
 template <class E>
@@ -165,7 +231,7 @@ void by_op(base::ReduceOp op, const ManyArrays& m) {
   switch (op) {
     case base::ReduceOp::kSum:
     case base::ReduceOp::kMean:
-      return fold_floats<E, Sum>(m);
+      return sum_floats<E>(m);
     case base::ReduceOp::kMin:
       return fold_floats<E, Min>(m);
     case base::ReduceOp::kMax:
@@ -235,7 +301,7 @@ void multiply_integers(base::DType dtype, const ManyArrays& m) {
 }  // namespace
 
 void reduce_many(base::DType dtype, base::ReduceOp op, const ManyArrays& arrays) {
-  if (arrays.bytes == 0 || arrays.sources.empty()) return;
+  if (arrays.bytes == 0 || arrays.sources.empty() || arrays.destinations.empty()) return;
   assert(arrays.bytes % base::size_of(dtype) == 0 && "views must hold whole elements");
   assert(arrays.factors.empty() || arrays.factors.size() == arrays.sources.size());
   if (is_integer(dtype) && op == base::ReduceOp::kProduct) {

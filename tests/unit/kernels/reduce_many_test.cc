@@ -147,7 +147,124 @@ TEST_P(ReduceMany, ACutChangesNothing) {
   }
 }
 
+/// Sums of 16-bit floats, against the scalar conversions: every bit.
+class HalfSums : public ReduceMany {
+ protected:
+  static float widened(const Slice& slice, std::size_t i) {
+    return static_cast<float>(slice.real(i));
+  }
+  /// What the elements i sum up to; `nans` of them are NaN.
+  static std::uint16_t expected(const std::vector<Slice>& from, std::size_t i,
+                                std::span<const double> factors, double scale, int& nans) {
+    float sum = 0;
+    nans = 0;
+    for (std::size_t k = 0; k < from.size(); ++k) {
+      float term = widened(from[k], i);
+      nans += std::isnan(term) ? 1 : 0;
+      if (!factors.empty()) term *= static_cast<float>(factors[k]);
+      sum = k == 0 ? term : sum + term;
+    }
+    if (!factors.empty() || scale != 1) sum *= static_cast<float>(scale);
+    return from[0].dtype() == DType::kF16 ? f16_from_float(sum) : bf16_from_float(sum);
+  }
+  /// Sums all of `from` into `destinations` arrays: the first ones of `from`, and others.
+  static void check(const std::vector<Slice>& from, std::size_t destinations,
+                    std::span<const double> factors = {}, double scale = 1) {
+    const std::size_t count = from[0].count();
+    std::vector<Slice> data = from;
+    while (data.size() < destinations) data.emplace_back(from[0].dtype(), count, data.size());
+    std::vector<const std::byte*> sources;
+    std::vector<std::byte*> to;
+    for (std::size_t k = 0; k < from.size(); ++k) sources.push_back(data[k].view().data());
+    for (std::size_t k = 0; k < destinations; ++k) to.push_back(data[k].view().data());
+    reduce_many(from[0].dtype(), ReduceOp::kSum,
+                {sources, to, data[0].view().size(), factors, scale});
+    for (std::size_t i = 0; i < count; ++i) {
+      int nans = 0;
+      const auto sum = expected(from, i, factors, scale, nans);
+      // Which of several NaNs is the result may depend on the order of operands.
+      if (nans > 1) {
+        ASSERT_TRUE(std::isnan(data[0].real(i))) << i;
+      } else {
+        ASSERT_EQ(data[0].get<std::uint16_t>(i), sum) << i << " of " << count;
+      }
+    }
+    for (std::size_t k = 1; k < destinations; ++k) ASSERT_TRUE(same_bytes(data[k], data[0]));
+  }
+};
+
+constexpr DType kHalves[] = {DType::kF16, DType::kBF16};
+
+TEST_P(HalfSums, OfEveryValueHaveTheBitsOfTheScalarConversions) {
+  constexpr std::size_t kAll = 0x10000;
+  const std::vector<double> factors{0.3, 1.7, -2, 1e-4};
+  for (const DType dtype : kHalves) {
+    for (const std::size_t sources : {1, 2, 3, 4}) {
+      std::vector<Slice> from = make(dtype, sources, kAll, false);
+      for (std::size_t i = 0; i < kAll; ++i) from[0].set(i, static_cast<std::uint16_t>(i));
+      for (const std::size_t destinations : {1, 2, 3}) {
+        check(from, destinations);
+        check(from, destinations, {}, 1.0 / 3);
+        check(from, destinations, std::span(factors).first(sources), 0.7);
+      }
+    }
+  }
+}
+
+// Neighbouring magnitudes, so that many sums are halfway between two values, or subnormal.
+TEST_P(HalfSums, RoundTiesAndSubnormals) {
+  constexpr std::size_t kAll = 0x10000;
+  for (const DType dtype : kHalves) {
+    const int infinity = dtype == DType::kF16 ? 0x7c00 : 0x7f80;
+    const int binade = dtype == DType::kF16 ? 0x400 : 0x80;
+    for (const int distance : {0, 1, 2, 7, 8, 9}) {
+      std::vector<Slice> from = make(dtype, 2, kAll, false);
+      for (std::size_t i = 0; i < kAll; ++i) {
+        const int shifted = std::max(0, static_cast<int>(i & 0x7fff) - distance * binade);
+        const auto sign = static_cast<int>(random_() & 0x8000);
+        from[0].set(i, static_cast<std::uint16_t>(i));
+        from[1].set(i,
+                    static_cast<std::uint16_t>(std::min(shifted | (i % 7 == 0), infinity) | sign));
+      }
+      check(from, 2);
+      check(from, 1, {}, 0.5);
+    }
+  }
+}
+
+TEST_P(HalfSums, OfEveryCountAndAlignment) {
+  for (const DType dtype : kHalves) {
+    for (std::size_t count = 0; count < 200; ++count) {
+      std::vector<Slice> from = make(dtype, 2 + count % 2, count, true);
+      for (const std::size_t destinations : {1, 2, 4}) check(from, destinations);
+    }
+  }
+}
+
+TEST_P(HalfSums, KeepANanInItsElement) {
+  constexpr std::size_t kCount = 150;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const DType dtype : kHalves) {
+    // Quiet ones, and a signalling one that rounding must not carry into infinity.
+    const std::uint16_t exponent = dtype == DType::kF16 ? 0x7c00 : 0x7f80;
+    for (const int payload : {0x1, 0x7f, 0x8001}) {
+      for (std::size_t at = 0; at < kCount; ++at) {
+        for (const std::size_t array : {0, 1}) {
+          std::vector<Slice> from = make(dtype, 2, kCount, true);
+          from[array].set(at, static_cast<std::uint16_t>(exponent | payload));
+          check(from, 2);
+        }
+      }
+    }
+    const std::vector<Slice> from = make(dtype, 2, kCount, true);
+    check(from, 2, {}, nan);
+    check(from, 2, std::vector<double>{1, nan});
+    check(from, 2, std::vector<double>{-nan, 1});
+  }
+}
+
 GEARSHIFT_ON_EACH_TARGET(ReduceMany);
+GEARSHIFT_ON_EACH_TARGET(HalfSums);
 
 }  // namespace
 }  // namespace gearshift::kernels::testing

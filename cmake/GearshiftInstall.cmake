@@ -1,8 +1,10 @@
-# `find_package(gearshift)` gives gearshift::gearshift, an interface over all modules.
+# `find_package(gearshift)` gives gearshift::gearshift, an interface over all modules but the
+# simulator's, gearshift::sim, which needs libraries that a training job does not.
 
 include(CMakePackageConfigHelpers)
 
 get_property(module_targets GLOBAL PROPERTY GEARSHIFT_MODULE_TARGETS)
+list(REMOVE_ITEM module_targets gearshift_sim)
 list(TRANSFORM module_targets REPLACE "^gearshift_" "gearshift::" OUTPUT_VARIABLE module_aliases)
 
 add_library(gearshift INTERFACE)

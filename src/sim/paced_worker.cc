@@ -1,0 +1,109 @@
+#include "sim/paced_worker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+namespace gearshift::sim {
+
+PacedWorker::PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
+                         strategy::LocalOptimizer* optimizer, Options options)
+    : scheduler_(scheduler),
+      replica_(replica),
+      optimizer_(optimizer),
+      options_(std::move(options)),
+      order_(options_.workload->parameters.size()) {
+  const auto& parameters = options_.workload->parameters;
+  std::iota(order_.begin(), order_.end(), 0U);
+  // Of those that become ready together, the later one in the model comes first, as in backward.
+  std::stable_sort(order_.begin(), order_.end(), [&](std::uint32_t a, std::uint32_t b) {
+    if (parameters[a].ready_seconds != parameters[b].ready_seconds) {
+      return parameters[a].ready_seconds < parameters[b].ready_seconds;
+    }
+    return a > b;
+  });
+}
+
+base::Status PacedWorker::run(base::TimePoint start) {
+  start_ = start;
+  base::Status status;
+  for (int k = 1; status && k <= options_.steps; ++k) {
+    status = step(k);
+    if (status && options_.on_step) options_.on_step(k);
+  }
+  const strategy::Stats stats = replica_.stats();
+  result_.exposed_seconds = stats.exposed_seconds;
+  result_.communication_seconds = stats.communication_seconds;
+  return status;
+}
+
+void PacedWorker::span(const char* track, const char* name, base::TimePoint begin) {
+  const base::TimePoint end = scheduler_.now();
+  if (options_.on_span && end > begin) {
+    options_.on_span({result_.rank, track, name, seconds(begin), seconds(end)});
+  }
+}
+
+base::Status PacedWorker::step(int step) {
+  const Workload& workload = *options_.workload;
+  const double factor = options_.pace->factor(step);
+  const base::TimePoint begin = scheduler_.now();
+  StepTimes times;
+  times.begin = seconds(begin);
+
+  const base::TimePoint forward_end = begin + base::from_seconds(workload.forward_seconds * factor);
+  scheduler_.sleep_until(forward_end);
+  span("computation", "forward", begin);
+  GEARSHIFT_RETURN_IF_ERROR(backward(forward_end, factor));
+  times.computed = seconds(scheduler_.now());
+
+  const std::vector<bool> present(workload.parameters.size(), true);
+  base::TimePoint waiting = scheduler_.now();
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<bool> reduced, replica_.backward_end(present, true));
+  span("computation", "wait for gradients", waiting);
+  if (!replica_.uses_server()) {
+    const base::TimePoint updating = scheduler_.now();
+    if (optimizer_ != nullptr) {
+      GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(replica_, reduced, options_.hypers));
+    }
+    scheduler_.sleep_until(updating + base::from_seconds(workload.optimizer_seconds * factor));
+    span("computation", "optimizer", updating);
+  }
+  waiting = scheduler_.now();
+  strategy::StepInput input;
+  input.loss = std::nan("");
+  input.hypers = options_.hypers;
+  const double before = replica_.stats().mean_staleness;
+  GEARSHIFT_ASSIGN_OR_RETURN(const strategy::StepReport report, replica_.step(input));
+  span("computation", "wait for parameters", waiting);
+  note_staleness(before);
+  if (report.switched) switches_.push_back(*report.switched);
+  times.end = seconds(scheduler_.now());
+  result_.steps.push_back(times);
+  return {};
+}
+
+base::Status PacedWorker::backward(base::TimePoint begin, double factor) {
+  const Workload& workload = *options_.workload;
+  GEARSHIFT_RETURN_IF_ERROR(replica_.backward_begin(workload.batch_size));
+  for (const std::uint32_t p : order_) {
+    scheduler_.sleep_until(begin +
+                           base::from_seconds(workload.parameters[p].ready_seconds * factor));
+    GEARSHIFT_RETURN_IF_ERROR(replica_.ready(p));
+  }
+  scheduler_.sleep_until(begin + base::from_seconds(workload.backward_seconds * factor));
+  span("computation", "backward", begin);
+  return {};
+}
+
+/// Of the latest push, from the statistics before and after it.
+void PacedWorker::note_staleness(double mean_before) {
+  const strategy::Stats stats = replica_.stats();
+  if (stats.pushes == pushes_) return;
+  const double sum = stats.mean_staleness * static_cast<double>(stats.pushes);
+  ++result_.staleness[std::llround(sum - mean_before * static_cast<double>(pushes_))];
+  pushes_ = stats.pushes;
+}
+
+}  // namespace gearshift::sim

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "gearshift/base/result.h"
+#include "gearshift/base/scheduler.h"
+#include "gearshift/sim/simulate.h"
+#include "gearshift/strategy/local_optimizer.h"
+#include "gearshift/strategy/replica.h"
+#include "sim/pace.h"
+
+namespace gearshift::sim {
+
+/// A worker whose computation is sleeping for as long as it would take: the same on a virtual
+/// clock and on a real one, where it shows what the network alone does to a job.
+class PacedWorker {
+ public:
+  struct Options {
+    const Workload* workload = nullptr;
+    const Pace* pace = nullptr;
+    ps::HyperValues hypers;
+    int steps = 1;
+    std::function<void(const Span&)> on_span;  ///< empty: not asked for
+    std::function<void(int step)> on_step;
+  };
+  /// The replica's strategy has started. `start` is the time from which the results count.
+  PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
+              strategy::LocalOptimizer* optimizer, Options options);
+
+  /// All steps; what was reached when an error ended them stands in `result`.
+  base::Status run(base::TimePoint start);
+  WorkerResult& result() { return result_; }
+  const std::vector<strategy::SwitchRecord>& switches() const { return switches_; }
+
+ private:
+  base::Status step(int step);
+  base::Status backward(base::TimePoint begin, double factor);
+  void note_staleness(double mean_before);
+  void span(const char* track, const char* name, base::TimePoint begin);
+  double seconds(base::TimePoint t) const { return base::to_seconds(t - start_); }
+
+  base::Scheduler& scheduler_;
+  strategy::Replica& replica_;
+  strategy::LocalOptimizer* optimizer_;
+  const Options options_;
+  std::vector<std::uint32_t> order_;  ///< parameters as their gradients become ready
+  base::TimePoint start_;
+  WorkerResult result_;
+  std::int64_t pushes_ = 0;
+  std::vector<strategy::SwitchRecord> switches_;
+};
+
+}  // namespace gearshift::sim

@@ -1,0 +1,178 @@
+#include "sim/simgrid/link.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "gearshift/transport/router.h"
+#include "sim/simgrid/network.h"
+#include "transport/requests.h"
+
+namespace gearshift::sim {
+
+using base::Error;
+using base::ErrorCode;
+
+base::Status Sending::wait(base::TimePoint deadline) {
+  Actor* self = &scheduler_.current();
+  while (!done_) {
+    waiters_.push_back(self);
+    if (!scheduler_.park(deadline) && !done_) {
+      std::erase(waiters_, self);
+      return Error(ErrorCode::kTimeout, "a message did not leave in time");
+    }
+  }
+  return error_ ? base::Status(*error_) : base::Status();
+}
+
+void Sending::finish(std::optional<Error> error) {
+  if (done_) return;
+  done_ = true;
+  error_ = std::move(error);
+  for (Actor* waiter : waiters_) scheduler_.wake(*waiter);
+  waiters_.clear();
+}
+
+Link::Side::Side(Network& network, int own, int peer)
+    : rank(own), router(network.router(own)), matcher(*router, base::Rank(peer)) {}
+
+Link::Link(Network& network, int rank_a, int rank_b) : network_(network) {
+  sides_[0] = std::make_unique<Side>(network, rank_a, rank_b);
+  sides_[1] = std::make_unique<Side>(network, rank_b, rank_a);
+}
+
+transport::Request Link::send(int side, transport::Tag tag, base::ConstBytes head,
+                              base::ConstBytes body) {
+  if (auto fits = transport::check_outgoing(tag, head, body); !fits) {
+    return transport::failed_request(fits.error());
+  }
+  Side& from = at(side);
+  if (from.reason) return transport::failed_request(*from.reason);
+  Packet packet;
+  packet.tag = tag;
+  packet.head.assign(head.begin(), head.end());
+  packet.phantom = base::is_phantom(body);
+  packet.body = packet.phantom ? base::Buffer::phantom(body.size()) : base::Buffer::copy_of(body);
+  packet.ready = network_.occupy_sender(from.rank.value, rank(1 - side).value);
+  packet.sending = std::make_shared<Sending>(network_.scheduler());
+  transport::Request request(packet.sending);
+  from.bytes_sent += packet.bytes();
+  ++from.messages_sent;
+  from.queue.push_back(std::move(packet));
+  if (!from.busy) next_packet(side);
+  return request;
+}
+
+void Link::next_packet(int side) {
+  at(side).busy = true;
+  network_.carry([self = shared_from_this(), side] { self->carry(side); });
+}
+
+void Link::carry(int side) {
+  Side& from = at(side);
+  SimScheduler& scheduler = network_.scheduler();
+  if (!from.queue.empty()) {
+    scheduler.sleep_until(from.queue.front().ready);
+    if (!from.reason && !from.queue.empty()) {
+      const std::uint64_t bytes = from.queue.front().bytes();
+      network_.transfer(from.rank.value, rank(1 - side).value, bytes);
+    }
+  }
+  if (from.reason || from.queue.empty()) {
+    from.busy = false;
+    return;
+  }
+  Packet packet = std::move(from.queue.front());
+  from.queue.pop_front();
+  packet.sending->finish(std::nullopt);
+  from.in_flight.push_back(std::move(packet));
+  if (from.queue.empty()) {
+    from.busy = false;
+  } else {
+    next_packet(side);
+  }
+  scheduler.sleep_until(network_.arrival(from.rank.value, rank(1 - side).value));
+  deliver(side);
+}
+
+void Link::deliver(int side) {
+  Side& from = at(side);
+  Side& to = at(1 - side);
+  if (from.in_flight.empty()) return;  // the link broke meanwhile
+  Packet packet = std::move(from.in_flight.front());
+  from.in_flight.pop_front();
+  auto landing = to.matcher.arrive(packet.tag, packet.head, packet.body.size(), packet.phantom);
+  if (landing) {
+    const base::Bytes into = (*landing)->into;
+    if (into.data() != nullptr && packet.body.data() != nullptr && !packet.body.empty()) {
+      std::memcpy(into.data(), packet.body.data(), packet.body.size());
+    }
+    to.bytes_arrived += packet.bytes();
+    ++to.messages_arrived;
+    to.matcher.complete(*landing);
+  } else if (!to.reason) {
+    break_link(1 - side, landing.error());
+  }
+  if (from.in_flight.empty() && from.queue.empty()) {
+    for (Actor* waiter : from.drained) network_.scheduler().wake(*waiter);
+    from.drained.clear();
+  }
+}
+
+Error Link::lost(int side) const {
+  const int peer = rank(1 - side).value;
+  return {ErrorCode::kPeerLost, "rank " + std::to_string(peer) + " broke the connection", peer};
+}
+
+bool Link::end(int side, const Error& reason) {
+  Side& here = at(side);
+  if (here.reason) return false;
+  here.reason = reason;
+  for (auto* packets : {&here.queue, &here.in_flight}) {
+    for (Packet& packet : *packets) packet.sending->finish(reason);
+    packets->clear();
+  }
+  for (Actor* waiter : here.drained) network_.scheduler().wake(*waiter);
+  here.drained.clear();
+  here.matcher.fail(reason);
+  return true;
+}
+
+void Link::break_link(int side, const Error& reason) {
+  const bool first = end(side, reason);
+  abort(side, reason);
+  if (first) at(side).router->report_lost(rank(1 - side), reason);
+}
+
+void Link::abort(int side, const Error& reason) {
+  end(side, reason);
+  const Error news = lost(1 - side);
+  if (end(1 - side, news)) at(1 - side).router->report_lost(rank(side), news);
+}
+
+void Link::close(int side, base::TimePoint deadline) {
+  Side& here = at(side);
+  SimScheduler& scheduler = network_.scheduler();
+  while (!here.reason && !(here.queue.empty() && here.in_flight.empty())) {
+    Actor* self = &scheduler.current();
+    here.drained.push_back(self);
+    if (!scheduler.park(deadline)) {
+      std::erase(here.drained, self);
+      break;
+    }
+  }
+  end(side, {ErrorCode::kClosed, "this process closed the connection"});
+  const int own = rank(side).value;
+  end(1 - side,
+      {ErrorCode::kClosed, "rank " + std::to_string(own) + " closed the connection", own});
+}
+
+transport::Traffic Link::traffic(int side) const {
+  const Side& here = *sides_[static_cast<std::size_t>(side)];
+  return {.bytes_sent = here.bytes_sent,
+          .bytes_received = here.bytes_arrived,
+          .messages_sent = here.messages_sent,
+          .messages_received = here.messages_arrived};
+}
+
+}  // namespace gearshift::sim

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "gearshift/base/bytes.h"
+#include "gearshift/transport/connection.h"
+#include "gearshift/transport/matcher.h"
+#include "sim/simgrid/scheduler.h"
+
+namespace gearshift::sim {
+
+class Network;
+
+/// A posted send: done when its last byte has left.
+class Sending final : public transport::RequestState {
+ public:
+  explicit Sending(SimScheduler& scheduler) : scheduler_(scheduler) {}
+  base::Status wait(base::TimePoint deadline) override;
+  bool done() const override { return done_; }
+  void finish(std::optional<base::Error> error);
+
+ private:
+  SimScheduler& scheduler_;
+  bool done_ = false;
+  std::optional<base::Error> error_;
+  std::vector<Actor*> waiters_;
+};
+
+/// Two ranks and the connection between them, both ways.
+///
+/// Messages of one direction leave in order, one after the other, as through one socket; each takes
+/// the sender's processor (`per_message`), then the wire (what crosses the same links at the same
+/// time shares them), then the latency, then the receiver's processor. Only the wire is occupied by
+/// one message at a time: latencies and processors work on several.
+class Link : public std::enable_shared_from_this<Link> {
+ public:
+  Link(Network& network, int rank_a, int rank_b);
+
+  transport::Request send(int side, transport::Tag tag, base::ConstBytes head,
+                          base::ConstBytes body);
+  transport::Request recv(int side, transport::Tag tag, base::Bytes into) {
+    return at(side).matcher.post(tag, into);
+  }
+  void close(int side, base::TimePoint deadline);
+  void abort(int side, const base::Error& reason);
+  transport::Traffic traffic(int side) const;
+  base::Rank rank(int side) const { return sides_[static_cast<std::size_t>(side)]->rank; }
+
+ private:
+  struct Packet {
+    transport::Tag tag;
+    std::vector<std::byte> head;
+    base::Buffer body;
+    bool phantom = false;
+    base::TimePoint ready;  ///< when the sender's processor is done with it
+    std::shared_ptr<Sending> sending;
+    std::uint64_t bytes() const { return head.size() + body.size(); }
+  };
+  struct Side {
+    Side(Network& network, int own, int peer);
+    const base::Rank rank;
+    std::shared_ptr<transport::Router> router;
+    transport::Matcher matcher;
+    std::deque<Packet> queue;      ///< to the peer: not yet on the wire
+    std::deque<Packet> in_flight;  ///< to the peer: through the wire, not yet there
+    bool busy = false;             ///< a packet of this side is on the wire
+    std::vector<Actor*> drained;   ///< who waits until the two are empty
+    std::optional<base::Error> reason;
+    std::uint64_t bytes_sent = 0, messages_sent = 0;
+    std::uint64_t bytes_arrived = 0, messages_arrived = 0;
+  };
+  Side& at(int side) { return *sides_[static_cast<std::size_t>(side)]; }
+  void next_packet(int side);
+  void carry(int side);
+  void deliver(int side);
+  void break_link(int side, const base::Error& reason);
+  bool end(int side, const base::Error& reason);
+  base::Error lost(int side) const;
+
+  Network& network_;
+  std::array<std::unique_ptr<Side>, 2> sides_;
+};
+
+}  // namespace gearshift::sim

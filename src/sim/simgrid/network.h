@@ -1,0 +1,80 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "gearshift/group/group.h"
+#include "gearshift/sim/cluster.h"
+#include "gearshift/transport/router.h"
+#include "sim/simgrid/link.h"
+#include "sim/simgrid/platform.h"
+#include "sim/simgrid/scheduler.h"
+
+namespace gearshift::sim {
+
+/// All ranks of a cluster and the links between them, which come to be when they are first used.
+/// Not thread-safe, like its scheduler.
+class Network {
+ public:
+  Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout);
+  ~Network();
+
+  /// The world of one rank, connected with all others. Once per rank, from a task of its host.
+  std::unique_ptr<group::Group> join(int rank);
+
+  SimScheduler& scheduler() { return scheduler_; }
+  Platform& platform() { return platform_; }
+  int ranks() const { return static_cast<int>(ranks_.size()); }
+  simgrid::s4u::Host* host(int rank) const;
+  const std::shared_ptr<transport::Router>& router(int rank) const;
+  /// Messages sent so far.
+  std::uint64_t messages() const { return messages_; }
+
+  /// Breaks all links, now and later.
+  void abort(const base::Error& error);
+
+  // For connections and links:
+  std::shared_ptr<Link> link(int from, int to);
+  transport::Capabilities capabilities(int from, int to) const;
+  /// The sender's processor works on one more message; when it will be done.
+  base::TimePoint occupy_sender(int from, int to);
+  /// When a message that has left now has arrived, and the receiver's processor has worked on it.
+  base::TimePoint arrival(int from, int to);
+  void transfer(int from, int to, std::uint64_t bytes);
+  /// Runs `work` in a task of its own; tasks are used again.
+  void carry(std::function<void()> work);
+  /// Ends the tasks above. Nothing may be under way.
+  void stop();
+
+ private:
+  struct RankState {
+    int host = 0;
+    std::shared_ptr<transport::Router> router;
+    base::TimePoint sender_free, receiver_free;  ///< its processor, for messages
+  };
+  struct Carrier {
+    std::function<void()> work;
+    Actor* actor = nullptr;
+    bool stopping = false;
+    std::unique_ptr<base::Task> task;
+  };
+  void run(Carrier& carrier);
+  std::shared_ptr<const group::Topology> make_topology() const;
+
+  SimScheduler& scheduler_;
+  const Cluster& cluster_;
+  const base::Duration timeout_;
+  Platform platform_;
+  std::vector<RankState> ranks_;
+  std::shared_ptr<const group::Topology> topology_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<Link>> links_;
+  std::vector<std::unique_ptr<Carrier>> carriers_;
+  std::vector<Carrier*> idle_;
+  std::uint64_t messages_ = 0;
+  std::optional<base::Error> aborted_;
+};
+
+}  // namespace gearshift::sim

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <simgrid/forward.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "gearshift/group/topology.h"
+#include "gearshift/sim/cluster.h"
+#include "gearshift/sim/simulate.h"
+
+namespace gearshift::sim {
+
+/// A cluster as SimGrid's platform: a tree of zones whose uplinks, and the interfaces of whose
+/// hosts, are links with a direction each. What shares a link gets equal shares of it (max-min
+/// fairness); latencies are paid by whoever sends, not in SimGrid.
+///
+/// The engine exists already and has no platform yet.
+class Platform {
+ public:
+  explicit Platform(const Cluster& cluster);
+  ~Platform();
+  Platform(const Platform&) = delete;
+  Platform& operator=(const Platform&) = delete;
+
+  simgrid::s4u::Host* host(int index) const { return hosts_[static_cast<std::size_t>(index)]; }
+  /// Seconds from the first byte sent to the first byte received.
+  double latency(int from, int to) const;
+  /// Bytes per second of the narrowest link between them.
+  double bandwidth(int from, int to) const;
+  /// Notes that bytes went this way.
+  void count(int from, int to, std::uint64_t bytes);
+  /// All directions of links that carried something.
+  std::vector<LinkUse> link_use() const;
+  /// What collectives and shard placement know of the network, as if it had been measured.
+  group::LinkSpeeds speeds(const std::vector<int>& host_order) const;
+
+ private:
+  class TreeZone;
+  struct Edge {  ///< an interface or an uplink
+    std::string name;
+    double bandwidth = 0;
+    double latency = 0;
+    simgrid::s4u::Link* up = nullptr;
+    simgrid::s4u::Link* down = nullptr;
+    std::uint64_t bytes_up = 0, bytes_down = 0;
+  };
+  struct Way {
+    std::vector<int> up, down;  ///< edges, in the order of travel
+  };
+  Way way(int from, int to) const;
+  void add_edges();
+  int add_edge(const std::string& name, double bandwidth, double latency, bool interface);
+
+  const Cluster& cluster_;
+  TreeZone* zone_ = nullptr;  ///< owned by the engine
+  std::vector<Edge> edges_;
+  std::vector<simgrid::s4u::Host*> hosts_;
+  std::vector<simgrid::s4u::Link*> local_;  ///< between processes, per host
+  std::vector<std::vector<int>> to_root_;   ///< per host: its edges, from the interface upwards
+};
+
+}  // namespace gearshift::sim

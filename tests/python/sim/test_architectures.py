@@ -87,3 +87,11 @@ def test_vgg16_is_the_network_that_torch_builds() -> None:
     expected = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
     made = workload_of(NETWORKS["vgg16"]()).parameters
     assert [(p.name, p.shape) for p in made] == expected
+
+
+def test_the_demo_has_been_recorded() -> None:
+    workload = Workload.load(FOLDER / "fashion-mnist-cnn.toml")
+    assert workload.elements == 109_024
+    assert workload.variability.kind == "empirical"
+    ready = [p.ready_seconds for p in workload.parameters if p.name.endswith(".weight")]
+    assert ready == sorted(ready, reverse=True)

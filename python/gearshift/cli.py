@@ -179,6 +179,44 @@ def bench(
     raise typer.Exit(command.bench(out, quick, case or []))
 
 
+@app.command(context_settings=_PASS_ON)
+def profile(
+    target: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCRIPT [ARGS]…", help="Training script with its arguments; with -m a module."
+        ),
+    ],
+    steps: Annotated[int, typer.Option(help="Steps to record.")] = 30,
+    warmup: Annotated[int, typer.Option(help="Steps to leave out at first.")] = 5,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("workload.toml"),
+    module: Annotated[bool, typer.Option("-m", "--module", help="SCRIPT is a module.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the workload; the script's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples per step; as the model is given them.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; as it has them.")] = None,
+) -> None:
+    """Record how long the parts of a training step take, for a simulation.
+
+    Runs a PyTorch script, with gearshift in it or not, as a world of one, and ends it after enough
+    steps. docs/profiling.md says what is measured.
+    """
+    from .sim.profiling import ProfileOptions, profile_script
+
+    options = ProfileOptions(
+        target=tuple(target),
+        module=module,
+        steps=steps,
+        warmup=warmup,
+        out=out,
+        name=name,
+        batch_size=batch_size,
+        threads=threads,
+    )
+    raise typer.Exit(profile_script(options))
+
+
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Results of a demo.")] = Path("runs/demo"),

@@ -27,15 +27,18 @@ from __future__ import annotations
 from ._control import clip_grad_norm_, join, no_sync, release, samples, stats
 from ._distribute import distribute
 from ._objects import broadcast_object, zeros
+from ._profile import Profile, profile
 from ._sampler import DistributedSampler
 
 __all__ = [
     "DistributedSampler",
+    "Profile",
     "broadcast_object",
     "clip_grad_norm_",
     "distribute",
     "join",
     "no_sync",
+    "profile",
     "release",
     "samples",
     "stats",

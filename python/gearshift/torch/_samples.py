@@ -42,7 +42,7 @@ class SampleCounter:
 
     def note(self, inputs: Any) -> int:
         """A training forward on `inputs`; returns the samples that were not seen before."""
-        tensor = next(_tensors(inputs), None)
+        tensor = next(leading_tensors(inputs), None)
         n = 1 if tensor is None else tensor.shape[0]
         self._fresh += n
         self._noted = True
@@ -79,7 +79,7 @@ def outputs_requiring_grad(outputs: Any) -> list[Tensor]:
     return [t for t in _all_tensors(outputs) if t.requires_grad and t.grad_fn is not None]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def leading_tensors(value: Any) -> Iterator[Tensor]:
     """Tensors with a leading dimension, depth first."""
     return (t for t in _all_tensors(value) if t.dim() > 0)
 

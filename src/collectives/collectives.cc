@@ -1,7 +1,9 @@
 #include "gearshift/collectives/collectives.h"
 
 #include <cstring>
+#include <string_view>
 
+#include "collectives/all_gather/bruck.h"
 #include "collectives/all_gather/ring.h"
 #include "collectives/all_reduce/hierarchical.h"
 #include "collectives/all_reduce/rabenseifner.h"
@@ -80,6 +82,17 @@ Status run_all_reduce(Operation& operation, const group::Topology& topology, bas
   return ring_all_reduce(operation, team, data, dtype, op);
 }
 
+Status gather(group::Group& group, std::string_view name, base::ConstBytes data,
+              const std::vector<base::Bytes>& parts, std::size_t unit, const Options& options) {
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
+  const bool bruck = gathers_by_bruck(data.size(), group.size());
+  Operation operation(group, name, bruck ? "bruck" : "ring", options);
+  if (trivial(operation, data)) return {};
+  const Team team = everybody(operation, *topology);
+  return bruck ? bruck_all_gather(operation, team, parts, unit)
+               : ring_all_gather(operation, team, parts, unit);
+}
+
 /// Through messages: over any transport, and phantoms, too.
 Status message_all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
                           const Options& options) {
@@ -147,20 +160,13 @@ Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DT
 
 Status all_gather(group::Group& group, base::Bytes data, DType dtype, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_gather", data, dtype));
-  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
-  Operation operation(group, "all_gather", "ring", options);
-  if (trivial(operation, data)) return {};
   const std::size_t unit = base::size_of(dtype);
-  return ring_all_gather(operation, everybody(operation, *topology),
-                         equal_parts(data, unit, operation.size()), unit);
+  return gather(group, "all_gather", data, equal_parts(data, unit, group.size()), unit, options);
 }
 
 Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std::size_t>& sizes,
                     const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_sizes(group, data, sizes));
-  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
-  Operation operation(group, "all_gather_v", "ring", options);
-  if (trivial(operation, data)) return {};
   std::vector<base::Bytes> parts;
   parts.reserve(sizes.size());
   std::size_t offset = 0;
@@ -168,7 +174,7 @@ Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std
     parts.push_back(base::slice(data, offset, size));
     offset += size;
   }
-  return ring_all_gather(operation, everybody(operation, *topology), parts, 1);
+  return gather(group, "all_gather_v", data, parts, 1, options);
 }
 
 Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const Options& options) {

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "collectives/all_gather/ring.h"
+#include "collectives/all_gather/bruck.h"
 #include "collectives/operation.h"
 #include "collectives/probe.h"
 #include "collectives/ring.h"
@@ -53,11 +53,11 @@ base::Result<std::vector<Remark>> exchange(group::Group& group, const Remark& ow
   std::iota(everybody.begin(), everybody.end(), 0);
   std::vector<Remark> remarks(everybody.size());
   remarks[static_cast<std::size_t>(group.rank().value)] = own;
-  Operation operation(group, "survey of the hosts", "ring", {});
+  Operation operation(group, "survey of the hosts", "bruck", {});
   const auto parts =
       equal_parts(std::as_writable_bytes(std::span(remarks)), sizeof(Remark), group.size());
   GEARSHIFT_RETURN_IF_ERROR(
-      ring_all_gather(operation, {everybody, group.rank().value}, parts, sizeof(Remark)));
+      bruck_all_gather(operation, {everybody, group.rank().value}, parts, sizeof(Remark)));
   return remarks;
 }
 

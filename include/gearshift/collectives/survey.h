@@ -32,11 +32,11 @@ struct SurveyOptions {
 /// Collective: every rank calls it, like an operation of this group. The result is equal on all
 /// ranks to the last bit, since it decides who sends what to whom.
 ///
-/// Cost: one all-gather of 16 bytes per rank. When links are measured: ping-pongs of small
-/// messages, then exchanges of growing ones, both ways at once, between two ranks of each host and
-/// then between each pair of hosts in the rounds of a tournament, so that no host is in two
-/// measurements at a time; at most 32 rounds, what remains is taken for the median. Then one
-/// all-reduce of 2H² + 3 doubles for H hosts.
+/// Cost: one all-gather of 16 bytes per rank, in ceil(log2 N) steps. When links are measured:
+/// ping-pongs of small messages, then exchanges of growing ones, both ways at once, between two
+/// ranks of each host and then between each pair of hosts in the rounds of a tournament, so that no
+/// host is in two measurements at a time; at most 32 rounds, what remains is taken for the median.
+/// Then one all-reduce of 2H² + 3 doubles for H hosts.
 /// Errors: as for any collective.
 base::Result<std::shared_ptr<const group::Topology>> survey(group::Group& group,
                                                             const SurveyOptions& options = {});

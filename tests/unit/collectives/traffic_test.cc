@@ -7,11 +7,17 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <functional>
+#include <numeric>
+#include <span>
 #include <vector>
 
+#include "collectives/all_gather/bruck.h"
+#include "collectives/all_gather/ring.h"
 #include "collectives/broadcast/chain.h"
 #include "collectives/broadcast/tree.h"
+#include "collectives/ring.h"
 #include "gearshift/collectives/collectives.h"
 #include "reference.h"
 #include "world.h"
@@ -43,6 +49,15 @@ struct Parts {
     return parts * segments();
   }
 };
+
+std::span<const int> everybody(int size) {
+  static const std::vector<int> ranks = [] {
+    std::vector<int> all(16);
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }();
+  return std::span(ranks).first(static_cast<std::size_t>(size));
+}
 
 class TrafficTest : public ::testing::TestWithParam<int> {
  protected:
@@ -104,7 +119,10 @@ TEST_P(TrafficTest, RingReduceScatterAndAllGather) {
     });
     const auto gather = measure(n(), [&](group::Group& group) {
       Array data(DType::kF32, count);
-      EXPECT_TRUE(all_gather(group, data.view(), DType::kF32).ok());
+      Operation operation(group, "all_gather", "ring", {});
+      EXPECT_TRUE(ring_all_gather(operation, {everybody(n()), group.rank().value},
+                                  equal_parts(data.view(), 4, n()), 4)
+                      .ok());
     });
     for (int r = 0; r < n(); ++r) {
       const Cost scattered{parts.messages_without(r), parts.messages_without(r - 1),
@@ -116,6 +134,64 @@ TEST_P(TrafficTest, RingReduceScatterAndAllGather) {
     }
   }
 }
+
+class BruckTest : public ::testing::TestWithParam<int> {
+ protected:
+  int n() const { return GetParam(); }
+};
+
+TEST_P(BruckTest, GathersInLogarithmicallyManyMessages) {
+  for (const std::size_t count : {std::size_t{1}, std::size_t{5}, std::size_t{1000}}) {
+    const Parts parts{count, n()};
+    const Array whole = Array::of_rank(DType::kF32, count, 42);
+    const auto costs = measure(n(), [&](group::Group& group) {
+      Array data(DType::kF32, count);
+      const int r = group.rank().value;
+      const base::Bytes own = part(data.view(), 4, n(), r);
+      const std::size_t begin =
+          4 * part_begin(count, static_cast<std::size_t>(n()), static_cast<std::size_t>(r));
+      if (!own.empty()) std::memcpy(own.data(), whole.view().data() + begin, own.size());
+      Operation operation(group, "all_gather", "bruck", {});
+      EXPECT_TRUE(
+          bruck_all_gather(operation, {everybody(n()), r}, equal_parts(data.view(), 4, n()), 4)
+              .ok());
+      EXPECT_TRUE(equal(data.view(), whole.view()));
+    });
+    const auto bytes_from = [&](int first, int number) {
+      std::uint64_t bytes = 0;
+      for (int p = first; p < first + number; ++p) bytes += parts.bytes(p % n());
+      return bytes;
+    };
+    for (int r = 0; r < n(); ++r) {
+      Cost expected;
+      for (int have = 1; have < n(); have *= 2) {
+        const int number = std::min(have, n() - have);
+        expected.bytes_sent += bytes_from(r, number);
+        expected.messages_sent += bytes_from(r, number) > 0 ? 1 : 0;
+        expected.messages_received += bytes_from(r + have, number) > 0 ? 1 : 0;
+      }
+      expected.bytes_received = parts.total() - parts.bytes(r);
+      EXPECT_EQ(costs[static_cast<std::size_t>(r)], expected) << count << ", rank " << r;
+      if (count >= static_cast<std::size_t>(n())) {
+        EXPECT_EQ(expected.messages_sent, std::bit_width(static_cast<unsigned>(n() - 1)));
+      }
+    }
+  }
+}
+
+TEST_P(BruckTest, SmallGathersGoByIt) {
+  const auto costs = measure(n(), [&](group::Group& group) {
+    std::vector<std::uint64_t> numbers(static_cast<std::size_t>(n()));
+    numbers[static_cast<std::size_t>(group.rank().value)] = 7;
+    EXPECT_TRUE(all_gather(group, std::as_writable_bytes(std::span(numbers)), DType::kI64).ok());
+    EXPECT_EQ(std::count(numbers.begin(), numbers.end(), 7U), n());
+  });
+  const auto log = static_cast<std::uint64_t>(std::bit_width(static_cast<unsigned>(n() - 1)));
+  const auto sent = 8 * static_cast<std::uint64_t>(n() - 1);
+  for (const Cost& cost : costs) EXPECT_EQ(cost, (Cost{log, log, sent, sent}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, BruckTest, ::testing::Range(1, 17));
 
 TEST_P(TrafficTest, TreeAndChainBroadcast) {
   const int root = 1;

@@ -63,36 +63,48 @@ transport::Request Link::send(int side, transport::Tag tag, base::ConstBytes hea
   return request;
 }
 
+/// What an alarm is for, by side.
+constexpr int kReady = 0, kArrival = 2;
+
+void Link::alarm(int what) {
+  const int side = what % 2;
+  if (what - side == kArrival) {
+    deliver(side);
+  } else {
+    network_.carry(*this, side);
+  }
+}
+
+/// The side is busy from here on.
 void Link::next_packet(int side) {
   at(side).busy = true;
-  network_.carry([self = shared_from_this(), side] { self->carry(side); });
+  const base::TimePoint ready = at(side).queue.front().ready;
+  if (ready > network_.scheduler().now()) {
+    network_.scheduler().call_at(ready, *this, kReady + side);
+  } else {
+    network_.carry(*this, side);
+  }
 }
 
 void Link::carry(int side) {
   Side& from = at(side);
   SimScheduler& scheduler = network_.scheduler();
-  if (!from.queue.empty()) {
-    scheduler.sleep_until(from.queue.front().ready);
-    if (!from.reason && !from.queue.empty()) {
-      const std::uint64_t bytes = from.queue.front().bytes();
-      network_.transfer(from.rank.value, rank(1 - side).value, bytes);
+  while (!from.queue.empty()) {
+    if (from.queue.front().ready > scheduler.now()) return next_packet(side);
+    network_.transfer(from.rank.value, rank(1 - side).value, from.queue.front().bytes());
+    if (from.queue.empty()) break;  // the link broke meanwhile
+    Packet packet = std::move(from.queue.front());
+    from.queue.pop_front();
+    packet.sending->finish(std::nullopt);
+    from.in_flight.push_back(std::move(packet));
+    const base::TimePoint arrival = network_.arrival(from.rank.value, rank(1 - side).value);
+    if (arrival > scheduler.now()) {
+      scheduler.call_at(arrival, *this, kArrival + side);
+    } else {
+      deliver(side);
     }
   }
-  if (from.reason || from.queue.empty()) {
-    from.busy = false;
-    return;
-  }
-  Packet packet = std::move(from.queue.front());
-  from.queue.pop_front();
-  packet.sending->finish(std::nullopt);
-  from.in_flight.push_back(std::move(packet));
-  if (from.queue.empty()) {
-    from.busy = false;
-  } else {
-    next_packet(side);
-  }
-  scheduler.sleep_until(network_.arrival(from.rank.value, rank(1 - side).value));
-  deliver(side);
+  from.busy = false;
 }
 
 void Link::deliver(int side) {

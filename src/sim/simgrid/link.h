@@ -36,7 +36,7 @@ class Sending final : public transport::RequestState {
 /// the sender's processor (`per_message`), then the wire (what crosses the same links at the same
 /// time shares them), then the latency, then the receiver's processor. Only the wire is occupied by
 /// one message at a time: latencies and processors work on several.
-class Link : public std::enable_shared_from_this<Link> {
+class Link final : public Alarmed {
  public:
   Link(Network& network, int rank_a, int rank_b);
 
@@ -48,6 +48,9 @@ class Link : public std::enable_shared_from_this<Link> {
   void close(int side, base::TimePoint deadline);
   void abort(int side, const base::Error& reason);
   transport::Traffic traffic(int side) const;
+  /// Sends what waits on that side, as long as it is ready. For the network's tasks.
+  void carry(int side);
+  void alarm(int what) override;
   base::Rank rank(int side) const { return sides_[static_cast<std::size_t>(side)]->rank; }
 
  private:
@@ -75,7 +78,6 @@ class Link : public std::enable_shared_from_this<Link> {
   };
   Side& at(int side) { return *sides_[static_cast<std::size_t>(side)]; }
   void next_packet(int side);
-  void carry(int side);
   void deliver(int side);
   void break_link(int side, const base::Error& reason);
   bool end(int side, const base::Error& reason);

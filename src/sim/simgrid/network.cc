@@ -149,25 +149,27 @@ void Network::transfer(int from, int to, std::uint64_t bytes) {
   scheduler_.transfer(platform_.host(a), platform_.host(b), std::max<std::uint64_t>(bytes, 1));
 }
 
-void Network::carry(std::function<void()> work) {
+void Network::carry(Link& link, int side) {
   if (!idle_.empty()) {
     Carrier& carrier = *idle_.back();
     idle_.pop_back();
-    carrier.work = std::move(work);
+    carrier.link = &link;
+    carrier.side = side;
     scheduler_.wake(*carrier.actor);
     return;
   }
   carriers_.push_back(std::make_unique<Carrier>());
   Carrier& carrier = *carriers_.back();
-  carrier.work = std::move(work);
+  carrier.link = &link;
+  carrier.side = side;
   carrier.task = scheduler_.spawn_on(platform_.host(0), "wire", [this, &carrier] { run(carrier); });
 }
 
 void Network::run(Carrier& carrier) {
   carrier.actor = &scheduler_.current();
   while (!carrier.stopping) {
-    if (carrier.work) {
-      std::exchange(carrier.work, nullptr)();
+    if (Link* link = std::exchange(carrier.link, nullptr)) {
+      link->carry(carrier.side);
       idle_.push_back(&carrier);
     }
     scheduler_.park(TimePoint::never());

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -44,8 +43,8 @@ class Network {
   /// When a message that has left now has arrived, and the receiver's processor has worked on it.
   base::TimePoint arrival(int from, int to);
   void transfer(int from, int to, std::uint64_t bytes);
-  /// Runs `work` in a task of its own; tasks are used again.
-  void carry(std::function<void()> work);
+  /// Runs `link.carry(side)` in a task of its own; tasks are used again.
+  void carry(Link& link, int side);
   /// Ends the tasks above. Nothing may be under way.
   void stop();
 
@@ -56,7 +55,8 @@ class Network {
     base::TimePoint sender_free, receiver_free;  ///< its processor, for messages
   };
   struct Carrier {
-    std::function<void()> work;
+    Link* link = nullptr;  ///< what to carry, if anything
+    int side = 0;
     Actor* actor = nullptr;
     bool stopping = false;
     std::unique_ptr<base::Task> task;

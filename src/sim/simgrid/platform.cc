@@ -29,17 +29,11 @@ class Platform::TreeZone final : public routing::NetZoneImpl {
       links.push_back(platform_.local_[static_cast<std::size_t>(a)]->get_impl());
       return;
     }
-    const Way way = platform_.way(a, b);
-    for (const int e : way.up) {
-      if (auto* link = platform_.edges_[static_cast<std::size_t>(e)].up) {
-        links.push_back(link->get_impl());
-      }
-    }
-    for (const int e : way.down) {
-      if (auto* link = platform_.edges_[static_cast<std::size_t>(e)].down) {
-        links.push_back(link->get_impl());
-      }
-    }
+    const auto add = [&links](sg4::Link* link) {
+      if (link != nullptr) links.push_back(link->get_impl());
+    };
+    travel(
+        platform_, a, b, [&](const Edge& e) { add(e.up); }, [&](const Edge& e) { add(e.down); });
   }
 
   void learn(const sg4::Host* host) {
@@ -103,45 +97,41 @@ void Platform::add_edges() {
   }
 }
 
-Platform::Way Platform::way(int from, int to) const {
-  Way way{to_root_[static_cast<std::size_t>(from)], to_root_[static_cast<std::size_t>(to)]};
-  if (from == to) return {};
+template <typename Self, typename Up, typename Down>
+void Platform::travel(Self& self, int from, int to, Up up, Down down) {
+  if (from == to) return;
+  const std::vector<int>& there = self.to_root_[static_cast<std::size_t>(from)];
+  const std::vector<int>& back = self.to_root_[static_cast<std::size_t>(to)];
   // What they share above the point where they meet is not travelled.
-  while (!way.up.empty() && !way.down.empty() && way.up.back() == way.down.back()) {
-    way.up.pop_back();
-    way.down.pop_back();
-  }
-  std::reverse(way.down.begin(), way.down.end());
-  return way;
+  std::size_t a = there.size();
+  std::size_t b = back.size();
+  while (a > 0 && b > 0 && there[a - 1] == back[b - 1]) --a, --b;
+  for (std::size_t i = 0; i < a; ++i) up(self.edges_[static_cast<std::size_t>(there[i])]);
+  while (b-- > 0) down(self.edges_[static_cast<std::size_t>(back[b])]);
 }
 
 double Platform::latency(int from, int to) const {
   if (from == to) return cluster_.hosts[static_cast<std::size_t>(from)].model.local_latency;
-  const Way way = this->way(from, to);
   double sum = 0;
-  for (const int e : way.up) sum += edges_[static_cast<std::size_t>(e)].latency;
-  for (const int e : way.down) sum += edges_[static_cast<std::size_t>(e)].latency;
+  const auto add = [&sum](const Edge& edge) { sum += edge.latency; };
+  travel(*this, from, to, add, add);
   return sum;
 }
 
 double Platform::bandwidth(int from, int to) const {
   if (from == to) return cluster_.hosts[static_cast<std::size_t>(from)].model.local_bandwidth;
-  const Way way = this->way(from, to);
   double least = std::numeric_limits<double>::infinity();
-  for (const auto* part : {&way.up, &way.down}) {
-    for (const int e : *part) {
-      const double bandwidth = edges_[static_cast<std::size_t>(e)].bandwidth;
-      if (bandwidth > 0) least = std::min(least, bandwidth);
-    }
-  }
+  const auto narrow = [&least](const Edge& edge) {
+    if (edge.bandwidth > 0) least = std::min(least, edge.bandwidth);
+  };
+  travel(*this, from, to, narrow, narrow);
   return least;
 }
 
 void Platform::count(int from, int to, std::uint64_t bytes) {
-  if (from == to) return;
-  const Way way = this->way(from, to);
-  for (const int e : way.up) edges_[static_cast<std::size_t>(e)].bytes_up += bytes;
-  for (const int e : way.down) edges_[static_cast<std::size_t>(e)].bytes_down += bytes;
+  travel(
+      *this, from, to, [bytes](Edge& edge) { edge.bytes_up += bytes; },
+      [bytes](Edge& edge) { edge.bytes_down += bytes; });
 }
 
 std::vector<LinkUse> Platform::link_use() const {

@@ -46,10 +46,9 @@ class Platform {
     simgrid::s4u::Link* down = nullptr;
     std::uint64_t bytes_up = 0, bytes_down = 0;
   };
-  struct Way {
-    std::vector<int> up, down;  ///< edges, in the order of travel
-  };
-  Way way(int from, int to) const;
+  /// Calls `up(edge)`, then `down(edge)`, for the edges between two hosts in the order of travel.
+  template <typename Self, typename Up, typename Down>
+  static void travel(Self& self, int from, int to, Up up, Down down);
   void add_edges();
   int add_edge(const std::string& name, double bandwidth, double latency, bool interface);
 

@@ -186,12 +186,42 @@ void SimScheduler::drop_timer(Actor& actor) {
 }
 
 void SimScheduler::sleep_until(TimePoint when) {
-  const TimePoint begin = now();
-  if (when <= begin) return;
+  if (when <= now()) return;
   Actor& self = *current_;
+  sleepers_.push({when, sleeps_++, &self});
+  set_rousing();
+  park(TimePoint::never());
+}
+
+void SimScheduler::call_at(TimePoint when, Alarmed& target, int what) {
+  sleepers_.push({when, sleeps_++, nullptr, &target, what});
+  set_rousing();
+}
+
+void SimScheduler::set_rousing() {
+  const TimePoint first = sleepers_.top().until;
+  if (rousing_ != nullptr && rousing_at_ <= first) return;
+  if (rousing_ != nullptr) rousing_->remove();
+  rousing_at_ = first;
+  rousing_ = Timer::set(seconds_of(first), [this] { rouse(); });
+}
+
+/// Runs between the steps of the simulation, not in an actor.
+void SimScheduler::rouse() {
+  rousing_ = nullptr;
+  current_ = nullptr;
+  const TimePoint now = virtual_now();
+  while (!sleepers_.empty() && sleepers_.top().until <= now) {
+    const Sleeper sleeper = sleepers_.top();
+    sleepers_.pop();
+    if (sleeper.actor != nullptr) {
+      wake(*sleeper.actor);
+    } else {
+      sleeper.target->alarm(sleeper.what);
+    }
+  }
   hand_over_wakes();
-  sg4::this_actor::sleep_for(seconds_of(when) - sg4::Engine::get_clock());
-  current_ = &self;
+  if (!sleepers_.empty()) set_rousing();
 }
 
 void SimScheduler::work(base::Work kind, std::size_t bytes) {

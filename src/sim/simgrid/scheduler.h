@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <queue>
 #include <simgrid/s4u/Actor.hpp>
 #include <simgrid/s4u/Comm.hpp>
 #include <string>
@@ -29,11 +30,24 @@ struct Actor {
   std::vector<Actor*> joiners;
 };
 
+/// What something happens to at a time (see SimScheduler::call_at).
+class Alarmed {
+ public:
+  /// Runs between the steps of the simulation, not in a task, so it must not wait. It may lock
+  /// monitors: nobody holds one while time passes.
+  virtual void alarm(int what) = 0;
+
+ protected:
+  ~Alarmed() = default;
+};
+
 /// The scheduler of virtual time: tasks are SimGrid actors, which run one at a time on stacks of
 /// their own, in one thread. Between two waits a task takes no time, unless `work` says so.
 ///
-/// Wake-ups are collected and handed to SimGrid in one call when the running task waits next; a
-/// deadline costs a timer only when it is earlier than the one that the task has already.
+/// What happens often is kept away from SimGrid's own objects, which cost more than the events that
+/// they stand for: wake-ups are handed over in one call when the running task waits next; sleepers
+/// share one timer; a deadline costs a timer only when it is earlier than the one that the task has
+/// already.
 ///
 /// Not thread-safe: everything happens in the thread that runs the simulation.
 class SimScheduler final : public base::Scheduler {
@@ -54,6 +68,9 @@ class SimScheduler final : public base::Scheduler {
 
   // For monitors, tasks and links:
   Actor& current() { return *current_; }
+  /// Calls `target.alarm(what)` at that time, which is in the future. Costs less than a task that
+  /// sleeps.
+  void call_at(base::TimePoint when, Alarmed& target, int what);
   /// Waits for `wake`; false at the deadline.
   bool park(base::TimePoint deadline);
   void wake(Actor& actor);
@@ -66,12 +83,30 @@ class SimScheduler final : public base::Scheduler {
   void hand_over_wakes();
   void arm(Actor& self, base::TimePoint deadline);
   void alarm(Actor& actor);
+  void rouse();
+  void set_rousing();
   void set_timer(Actor& actor, base::TimePoint at);
   static void drop_timer(Actor& actor);
 
+  struct Sleeper {
+    base::TimePoint until;
+    std::uint64_t number =
+        0;                   ///< sleepers until the same time wake in the order in which they came
+    Actor* actor = nullptr;  ///< who sleeps, or
+    Alarmed* target = nullptr;  ///< what to call
+    int what = 0;
+    bool operator>(const Sleeper& other) const {
+      return until != other.until ? until > other.until : number > other.number;
+    }
+  };
+
   std::deque<Actor> actors_;
+  std::priority_queue<Sleeper, std::vector<Sleeper>, std::greater<>> sleepers_;
+  std::uint64_t sleeps_ = 0;
+  simgrid::kernel::timer::Timer* rousing_ = nullptr;  ///< fires when the first sleeper wakes
+  base::TimePoint rousing_at_;
   std::vector<Actor*> to_wake_;
-  Actor* current_ = nullptr;
+  Actor* current_ = nullptr;  ///< null between the steps of the simulation
 };
 
 }  // namespace gearshift::sim

@@ -1,0 +1,187 @@
+#include "gearshift/sim/simulate.h"
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include "clusters.h"
+#include "in_child.h"
+
+namespace gearshift::sim::testing {
+namespace {
+
+/// Everything about a result that must be the same when it is computed again, to the last bit.
+std::string fingerprint(const SimulationResult& result) {
+  std::ostringstream text;
+  text << std::hexfloat << result.virtual_seconds << ' ' << result.messages;
+  for (const WorkerResult& worker : result.workers) {
+    for (const StepTimes& step : worker.steps) {
+      text << ' ' << step.begin << ' ' << step.computed << ' ' << step.end;
+    }
+    for (const auto& [staleness, count] : worker.staleness)
+      text << ' ' << staleness << ':' << count;
+    text << ' ' << worker.exposed_seconds << ' ' << worker.bytes_sent;
+  }
+  for (const LinkUse& link : result.links) text << ' ' << link.name << ' ' << link.bytes;
+  return text.str();
+}
+
+SimulationOptions some_options() {
+  SimulationOptions options;
+  options.cluster = ideal_cluster(4, 125e6);
+  for (Host& host : options.cluster.hosts) {
+    host.latency = 25e-6;
+    host.model = HostModel{};
+  }
+  options.cluster.variability = Variability{.kind = Variability::Kind::kLogNormal, .spread = 0.2};
+  options.workload = one_parameter(1'000'003);
+  options.workload.parameters.push_back({"bias", {1003}, base::DType::kF32, 0.004});
+  options.steps = 6;
+  return options;
+}
+
+base::Result<SimulationResult> run(const SimulationOptions& options) {
+  auto result = simulate(options);
+  EXPECT_TRUE(result.ok()) << (result.ok() ? "" : result.error().to_string());
+  return result;
+}
+
+std::vector<decltype(strategy::Strategy::kind)> strategies() {
+  strategy::ParameterServer ssp, asp, one_shard;
+  ssp.consistency = ps::Consistency::ssp(1);
+  asp.consistency = ps::Consistency::asp();
+  one_shard.shards = 1;
+  strategy::StrategySwitch both;
+  both.policy = strategy::at_step(2);
+  both.back = strategy::at_step(4);
+  return {strategy::AllReduce{}, strategy::ParameterServer{}, ssp, asp, one_shard, both};
+}
+
+/// Writes the fingerprint of a simulation in a child process, and compares it with one that is
+/// known.
+void compare(const SimulationOptions& options, const std::string& file, bool first) {
+  const auto result = run(options);
+  if (!result) return;
+  const std::string mine = fingerprint(*result);
+  if (first) {
+    std::FILE* out = std::fopen(file.c_str(), "w");
+    std::fputs(mine.c_str(), out);
+    std::fclose(out);
+    return;
+  }
+  std::FILE* in = std::fopen(file.c_str(), "r");
+  std::string known(mine.size() + 1, '\0');
+  known.resize(std::fread(known.data(), 1, known.size(), in));
+  std::fclose(in);
+  EXPECT_EQ(mine, known);
+}
+
+TEST(Simulate, EqualOptionsGiveEqualResultsToTheLastBit) {
+  const std::string file = ::testing::TempDir() + "gearshift-fingerprint";
+  for (const auto& kind : strategies()) {
+    SimulationOptions options = some_options();
+    options.strategy.kind = kind;
+    in_child([&] { compare(options, file, true); });
+    in_child([&] { compare(options, file, false); });
+  }
+}
+
+TEST(Simulate, WorkersComputeForAsLongAsTheirPaceSays) {
+  SimulationOptions options = some_options();
+  options.cluster.variability = Variability{};
+  options.cluster.hosts[1].speed = 2;
+  options.cluster.stragglers.push_back(
+      {.host = "node-2", .factor = 3, .from_step = 2, .to_step = 3});
+  in_child([&] {
+    const auto result = run(options);
+    for (const WorkerResult& worker : result->workers) {
+      for (std::size_t k = 0; k < worker.steps.size(); ++k) {
+        const bool slow = worker.rank == 2 && (k == 1 || k == 2);
+        const double factor = worker.rank == 1 ? 0.5 : slow ? 3 : 1;
+        EXPECT_NEAR(worker.steps[k].computed - worker.steps[k].begin, 0.030 * factor, 1e-6);
+      }
+    }
+  });
+}
+
+TEST(Simulate, AsynchronousWorkersDoNotWaitForAStraggler) {
+  SimulationOptions options = some_options();
+  options.cluster.variability = Variability{};
+  options.cluster.stragglers.push_back({.host = "node-3", .factor = 20});
+  strategy::ParameterServer server;
+  server.consistency = ps::Consistency::asp();
+  options.strategy.kind = server;
+  in_child([&] {
+    const auto result = run(options);
+    EXPECT_LT(result->workers[0].steps.back().end, result->workers[3].steps.back().end / 3);
+    std::int64_t most = 0;
+    for (const auto& [staleness, count] : result->workers[3].staleness) most = staleness;
+    EXPECT_GE(most, 10);
+  });
+}
+
+TEST(Simulate, LinksCarryWhatTheWorkersSend) {
+  SimulationOptions options = some_options();
+  options.strategy.kind = strategy::AllReduce{collectives::Algorithm::kRing};
+  in_child([&] {
+    const auto result = run(options);
+    double out = 0, in = 0, sent = 0;
+    for (const LinkUse& link : result->links) {
+      (link.name.ends_with(" out") ? out : in) += link.bytes;
+    }
+    for (const WorkerResult& worker : result->workers) {
+      sent += static_cast<double>(worker.bytes_sent);
+    }
+    EXPECT_EQ(out, in);
+    EXPECT_GE(out, sent) << "links also carry what comes before the first step";
+    EXPECT_LE(out, sent + 4 * 4.1e6);
+  });
+}
+
+TEST(Simulate, TimelineCoversTheSteps) {
+  SimulationOptions options = some_options();
+  options.timeline = true;
+  in_child([&] {
+    const auto result = run(options);
+    double computed = 0;
+    for (const Span& span : result->timeline) {
+      EXPECT_LE(span.begin, span.end);
+      if (span.rank == 0 && span.track == "computation") computed += span.end - span.begin;
+    }
+    const auto& steps = result->workers[0].steps;
+    EXPECT_NEAR(computed, steps.back().end - steps.front().begin, 1e-3);
+  });
+}
+
+TEST(Simulate, AProcessSimulatesOnce) {
+  in_child([&] {
+    EXPECT_TRUE(run(some_options()).ok());
+    const auto again = simulate(some_options());
+    ASSERT_FALSE(again.ok());
+    EXPECT_EQ(again.error().code, base::ErrorCode::kUnsupported);
+  });
+}
+
+TEST(Simulate, RefusesWhatDoesNotFit) {
+  const auto refused = [](const SimulationOptions& options) {
+    const auto result = simulate(options);
+    return result ? std::string() : result.error().message;
+  };
+  SimulationOptions options = some_options();
+  options.steps = 0;
+  EXPECT_EQ(refused(options), "steps must be positive, this is 0");
+  options = some_options();
+  options.workload.parameters.clear();
+  EXPECT_NE(refused(options).find("parameters"), std::string::npos);
+  options = some_options();
+  options.cluster.hosts[2].bandwidth = -1;
+  EXPECT_NE(refused(options).find("hosts[2]"), std::string::npos);
+  options = some_options();
+  strategy::ParameterServer server;
+  server.shards = 9;
+  options.strategy.kind = server;
+  EXPECT_NE(refused(options).find("shards"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace gearshift::sim::testing

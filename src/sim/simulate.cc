@@ -1,7 +1,6 @@
 #include "gearshift/sim/simulate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <utility>
 
@@ -62,7 +61,10 @@ class Training {
 
   base::Status train(int rank, group::Group& world, strategy::Replica& replica,
                      strategy::LocalOptimizer& optimizer) {
-    if (!start_) start_ = job_.scheduler().now();
+    if (!start_) {
+      start_ = job_.scheduler().now();
+      job_.network().platform().reset_counts();
+    }
     const Pace pace(options_.cluster, options_.workload, rank, options_.seed);
     PacedWorker::Options paced;
     paced.workload = &options_.workload;
@@ -118,13 +120,13 @@ base::Status check(const SimulationOptions& options) {
 
 base::Result<SimulationResult> simulate(const SimulationOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(check(options));
-  const auto begin = std::chrono::steady_clock::now();
+  const auto wall_clock = base::make_os_scheduler();
+  const base::TimePoint begin = wall_clock->now();
   GEARSHIFT_ASSIGN_OR_RETURN(const auto job,
                              Job::create(options.cluster, options.timeout, kStackBytes));
   auto result = Training(options, *job).run();
   if (result) {
-    result->wall_seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    result->wall_seconds = base::to_seconds(wall_clock->now() - begin);
   }
   return result;
 }

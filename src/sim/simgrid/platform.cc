@@ -134,6 +134,10 @@ void Platform::count(int from, int to, std::uint64_t bytes) {
       [bytes](Edge& edge) { edge.bytes_down += bytes; });
 }
 
+void Platform::reset_counts() {
+  for (Edge& edge : edges_) edge.bytes_up = edge.bytes_down = 0;
+}
+
 std::vector<LinkUse> Platform::link_use() const {
   std::vector<LinkUse> uses;
   for (const Edge& edge : edges_) {

@@ -31,7 +31,9 @@ class Platform {
   double bandwidth(int from, int to) const;
   /// Notes that bytes went this way.
   void count(int from, int to, std::uint64_t bytes);
-  /// All directions of links that carried something.
+  /// Forgets what went so far.
+  void reset_counts();
+  /// All directions of links.
   std::vector<LinkUse> link_use() const;
   /// What collectives and shard placement know of the network, as if it had been measured.
   group::LinkSpeeds speeds(const std::vector<int>& host_order) const;

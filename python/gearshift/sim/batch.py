@@ -13,7 +13,7 @@ from .inputs import Source, WorkloadFacts
 from .messages import Request
 from .processes import Pool
 from .result import Result, make_result
-from .simulation import check_steps, make_request
+from .simulation import check, make_request
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Batch:
     def __init__(
         self, settings: Settings, pool: Pool | None = None, display: Display | None = None
     ) -> None:
-        check_steps(settings.steps, settings.warmup)
+        check(settings.steps, settings.warmup, settings.seed)
         self.settings = settings
         self._pool = pool or Pool()
         self._display = display or Silent()

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from typing import Any, BinaryIO
 
 from .. import strategy
@@ -25,6 +26,9 @@ def main() -> None:
         answer: tuple[str, Any] = ("result", _simulate(_read_request(), out))
     except Error as error:
         answer = ("error", (error.code, str(error), error.rank))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # an orderly end would wait for the thread that reads stdin
     _send(out, answer)
     os._exit(0)  # what the network simulator takes down takes long, and nobody needs it
 

@@ -57,6 +57,9 @@ def run(options: SimulateOptions) -> int:
         print(f"gearshift simulate: {error}", file=sys.stderr)
         wrong = isinstance(error, InvalidArgument) or error.code in ("io", "unsupported")
         return _USAGE_ERROR if wrong else 1
+    except OSError as error:
+        print(f"gearshift simulate: {error.filename}: {error.strerror}", file=sys.stderr)
+        return _USAGE_ERROR
     except KeyboardInterrupt:
         print("gearshift simulate: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -98,6 +101,8 @@ class _Command:
         self._batch = batch
         self._cluster = read_cluster(options.cluster)
         self._workload = read_workload(options.workload)
+        for folder in (options.out, (options.timeline or options.out).parent):
+            folder.mkdir(parents=True, exist_ok=True)  # rather fail now than after an hour
         self._strategies = list(dict.fromkeys(to_text(parse(s)) for s in options.strategies))
 
     def run(self) -> _Outcome:
@@ -203,13 +208,8 @@ class _Command:
 
     def _write(self, name: str, document: dict[str, Any]) -> Path:
         path = self._options.out / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(
-                json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-        except OSError as error:
-            raise Error(f"{path}: {error.strerror or error}", code="io") from error
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
         return path
 
 

@@ -17,6 +17,7 @@ from .extension import describe_cluster
 from .inputs import Source
 from .result import Result
 from .table import per_second
+from .winners import SAME, best
 
 PLAIN = "all_reduce"
 CANDIDATES = (
@@ -33,8 +34,6 @@ CANDIDATES = (
 )
 SEEDS = 3
 ACCURACY = "accuracy.json"
-_SAME = 0.001
-"""Throughputs that differ by less are those of one and the same choice."""
 _OUT_OF_REACH = 2.0
 """Who is slower by this factor is not looked at again: no change that is tried makes more."""
 
@@ -103,6 +102,11 @@ class Recommendation:
         seeds = self.estimates[self.best].spread
         return max(seeds, self.accuracy.mean_absolute_error if self.accuracy else 0.0)
 
+    @property
+    def tolerance(self) -> float:
+        """By how much another one must be faster to be the winner."""
+        return max(self.margin, SAME)
+
     def gain_over(self, other: str) -> float:
         """By how much more the best does, as a share."""
         return self.estimates[self.best].mean / self.estimates[other].mean - 1
@@ -130,7 +134,7 @@ class Recommendation:
             (
                 name
                 for name, estimate in self.estimates.items()
-                if self.gain_over(name) > _SAME and wanted(name, estimate)
+                if self.gain_over(name) > SAME and wanted(name, estimate)
             ),
             None,
         )
@@ -138,8 +142,7 @@ class Recommendation:
     def _answer(self) -> list[str]:
         mean = self.estimates[self.best].mean
         said = [f"Use {self.best}: {per_second(mean)} samples/s expected."]
-        same = [name for name in self.estimates if self.gain_over(name) <= _SAME]
-        same.remove(self.best)
+        same = [n for n in self.estimates if n != self.best and abs(self.gain_over(n)) <= SAME]
         if same:
             said.append(f"Equally fast here: {', '.join(same)}.")
         gains = [
@@ -165,6 +168,11 @@ class Recommendation:
                 f"{100 * a.mean_absolute_error:.1f} % off on average, in 95 % of them by no more "
                 f"than {100 * a.p95_absolute_error:.1f} %."
             ]
+        said += [
+            f"{name}, asynchronous, is faster by {-100 * self.gain_over(name):.1f} %, no more."
+            for name in self.estimates
+            if self.gain_over(name) < -SAME
+        ]
         if self.runner_up is not None and self.gain_over(self.runner_up) <= self.margin:
             said.append(f"Within that margin it cannot be told from {self.runner_up}.")
         return said
@@ -223,8 +231,10 @@ def recommend(
             results[job.strategy].append(more)
     estimates = {name: Estimate.of(found) for name, found in results.items()}
     ordered = dict(sorted(estimates.items(), key=lambda item: -item[1].mean))
-    best = _settle(ordered)
-    answer = Recommendation(best, ordered, impossible=impossible, accuracy=Accuracy.load())
+    accuracy = Accuracy.load()
+    answer = Recommendation(
+        _settle(ordered, accuracy), ordered, impossible=impossible, accuracy=accuracy
+    )
     _try_changes(answer, cluster, workload, near, batch)
     return answer
 
@@ -248,11 +258,20 @@ def _sort_out(
     return worked, impossible
 
 
-def _settle(ordered: Mapping[str, Estimate]) -> str:
-    """The fastest; plain all_reduce when it is as fast, for it adapts to what changes."""
+def _settle(ordered: Mapping[str, Estimate], accuracy: Accuracy | None) -> str:
+    """The fastest, or one that is as fast as far as can be told, and better in another respect.
+
+    Plain all_reduce, which adapts to what changes; and updates of one process before stale ones.
+    """
     first = next(iter(ordered))
+    fastest = ordered[first]
+    margin = max(SAME, fastest.spread, accuracy.mean_absolute_error if accuracy else 0.0)
+    if not fastest.synchronous:
+        near = (name for name, e in ordered.items() if e.synchronous)
+        other = next(near, first)
+        first = other if ordered[other].mean * (1 + margin) >= fastest.mean else first
     plain = ordered.get(PLAIN)
-    return PLAIN if plain and ordered[first].mean / plain.mean - 1 <= _SAME else first
+    return PLAIN if plain and plain.mean * (1 + SAME) >= ordered[first].mean else first
 
 
 def _try_changes(
@@ -274,9 +293,10 @@ def _try_changes(
         if isinstance(result, Result) and result.failure is None:
             throughput.setdefault(change, {})[job.strategy] = result.throughput
     for change, by_strategy in throughput.items():
-        fastest = max(by_strategy, key=lambda name: by_strategy[name])
-        stays = by_strategy.get(answer.best, 0.0) * (1 + _SAME) >= by_strategy[fastest]
-        answer.changes[change] = answer.best if stays else fastest
+        stays = by_strategy.get(answer.best, 0.0) * (1 + answer.tolerance) >= max(
+            by_strategy.values()
+        )
+        answer.changes[change] = answer.best if stays else best(by_strategy).strategy
 
 
 def _changes(cluster: Source) -> dict[str, Callable[[scaling.Document], None]]:

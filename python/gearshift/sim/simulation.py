@@ -47,7 +47,7 @@ def simulate(
         Unsupported: when gearshift was built without the simulator.
         Error: when a file cannot be read, or training ends before the warm-up is over.
     """
-    check_steps(steps, warmup)
+    check(steps, warmup, seed)
     sources = read_cluster(cluster), read_workload(workload)
     request = make_request(*sources, parse(strategy), steps, seed, optimizer, timeline)
     raw = (pool or Pool()).run(request, progress)
@@ -78,11 +78,13 @@ def make_request(
     )
 
 
-def check_steps(steps: int, warmup: int) -> None:
-    """Refuse what leaves no step to measure.
+def check(steps: int, warmup: int, seed: int) -> None:
+    """Refuse what cannot be simulated, or leaves no step to measure.
 
     Raises:
         InvalidArgument: with what is wrong.
     """
     if warmup < 0 or steps <= warmup:
         raise InvalidArgument(f"steps={steps}, warmup={warmup}: there must be steps after warm-up")
+    if not 0 <= seed < 2**63:
+        raise InvalidArgument(f"seed={seed}: must not be negative, and less than 2^63")

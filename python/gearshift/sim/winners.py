@@ -15,6 +15,9 @@ from .axes import Axis
 
 Cell = tuple[int, ...]
 
+SAME = 0.001
+"""Throughputs that differ by less, in proportion, are equal: strategies that do the same."""
+
 
 @dataclass(frozen=True)
 class Winner:
@@ -60,16 +63,17 @@ class Grid:
         self.throughput.setdefault(cell, {})[strategy] = throughput
 
     def winner(self, cell: Cell) -> Winner | None:
-        """The fastest; of equals the one that comes first. None: nothing worked there."""
+        """The fastest; None: nothing worked there."""
         found = self.throughput.get(cell)
         return best(found) if found else None
 
 
 def best(throughput: Mapping[str, float]) -> Winner:
-    """The strategy with the greatest throughput."""
-    ordered = sorted(throughput, key=lambda strategy: -throughput[strategy])
-    first = ordered[0]
-    margin = None if len(ordered) == 1 else throughput[first] / throughput[ordered[1]] - 1
+    """The strategy with the greatest throughput; of equals the first."""
+    most = max(throughput.values())
+    first = next(name for name, value in throughput.items() if value * (1 + SAME) >= most)
+    others = [value for name, value in throughput.items() if name != first]
+    margin = max(throughput[first] / max(others) - 1, 0.0) if others else None
     return Winner(first, throughput[first], margin)
 
 
@@ -106,11 +110,11 @@ def crossing(before: Sequence[float], after: Sequence[float]) -> float:
     """The part of the way at which two times are equal, if their logarithms run straight.
 
     Args:
-        before: the times of both strategies at the beginning; the first is not the longer one.
-        after: at the end; the second is not the longer one.
+        before: both times at the beginning, of which the first is the shorter one.
+        after: at the end; the second is the shorter one.
     """
-    lead = math.log(before[1] / before[0])
-    lag = math.log(after[0] / after[1])
+    lead = max(math.log(before[1] / before[0]), 0.0)
+    lag = max(math.log(after[0] / after[1]), 0.0)
     return lead / (lead + lag) if lead + lag > 0 else 0.5
 
 

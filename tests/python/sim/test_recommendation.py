@@ -60,6 +60,17 @@ def test_equals_are_no_runner_up() -> None:
     assert "Equally fast here: all_reduce:tree." in found.text()
 
 
+def test_updates_of_one_process_come_before_equally_fast_stale_ones() -> None:
+    settle = recommend._settle
+    asynchronous = Estimate(121.0, 0.02, False)
+    estimates = {"ps:asp": asynchronous} | recommendation().estimates
+    assert settle(estimates, None) == "all_reduce:ring"
+    assert settle(estimates | {"ps:asp": Estimate(121.0, 0.0, False)}, None) == "ps:asp"
+    assert settle(estimates | {"all_reduce": Estimate(119.9, 0.0, True)}, None) == "all_reduce"
+    text = Recommendation("all_reduce:ring", estimates).text()
+    assert "ps:asp, asynchronous, is faster by 0.8 %, no more." in text
+
+
 def test_the_accuracy_is_read_where_the_package_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

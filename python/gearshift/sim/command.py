@@ -23,7 +23,7 @@ from .table import NOT_ACCURACY, comparison, fastest, sweep_table
 
 SUMMARY = "summary.json"
 RECOMMENDATION = "recommendation.json"
-_MIN_WIDTH = 120
+_MAX_WIDTH = 400
 _USAGE_ERROR = 2
 _INTERRUPTED = 130
 
@@ -84,8 +84,10 @@ class _Outcome:
             print(json.dumps(self.document, indent=2, ensure_ascii=False))
             return
         console = Console()
-        if not console.is_terminal and console.width < _MIN_WIDTH:
-            console = Console(width=_MIN_WIDTH)
+        if not console.is_terminal:  # as wide as the tables are
+            wanted = [console.measure(p, options=console.options.update(max_width=_MAX_WIDTH))
+                      for p in self._parts if not isinstance(p, str)]  # fmt: skip
+            console = Console(width=max([console.width, *(m.maximum for m in wanted)]))
         for part in self._parts:
             if isinstance(part, str):
                 console.print(part, markup=False, highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from .winners import Cell, Crossover, Grid
 
 _COLUMNS = 3
 _MOST_MAPS = 24
+_LEGEND_WIDTH = 2.6  # inches of an entry
 _GREY = "#d8d8d8"
 
 
@@ -35,7 +36,7 @@ def draw(grid: Grid, crossovers: Sequence[Crossover], path: Path) -> Path | None
     columns = min(_COLUMNS, len(maps))
     rows = -(-len(maps) // columns)
     size = _size(grid.axes[across], None if up is None else grid.axes[up])
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 1), layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False)
     for axes, chosen in zip(plots.flat, maps, strict=False):
         fixed = dict(zip(others, chosen, strict=True))
@@ -45,7 +46,7 @@ def draw(grid: Grid, crossovers: Sequence[Crossover], path: Path) -> Path | None
     figure.legend(
         handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
         loc="outside lower center",
-        ncols=min(4, max(1, len(colours))),
+        ncols=max(1, min(len(colours), int(size[0] * columns / _LEGEND_WIDTH))),
     )
     figure.savefig(path, dpi=120)
     return path

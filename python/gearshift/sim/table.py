@@ -94,11 +94,12 @@ def sweep_table(grid: Grid, strategies: Sequence[str]) -> Table:
         title="samples per second", box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left"
     )
     for axis in grid.axes:
-        table.add_column(axis.name, justify="right", no_wrap=True)
+        table.add_column(axis.name, justify="right", vertical="bottom", no_wrap=True)
     for strategy in strategies:
-        table.add_column(strategy, justify="right", no_wrap=True)
-    table.add_column("winner", no_wrap=True)
-    table.add_column("by", justify="right", no_wrap=True)
+        header = strategy.replace("all_reduce:", "all_reduce:\n").replace("(", "\n(")
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    table.add_column("winner", vertical="bottom", no_wrap=True)
+    table.add_column("by", justify="right", vertical="bottom", no_wrap=True)
     for cell in grid.cells():
         winner = grid.winner(cell)
         found = grid.throughput.get(cell, {})

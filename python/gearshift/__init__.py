@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         zeros,
     )
     from ._session import init, is_initialized, local_rank, rank, shutdown, world_size
+    from .sim.simulation import simulate
 
 __all__ = [
     "ASP",
@@ -80,6 +81,7 @@ __all__ = [
     "reduce_scatter",
     "send",
     "shutdown",
+    "simulate",
     "world_size",
     "zeros",
 ]
@@ -93,6 +95,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _SESSION:
         from . import _session as module
+    elif name == "simulate":
+        from .sim import simulation as module  # type: ignore[no-redef]
     else:
         from . import _collectives as module  # type: ignore[no-redef]
     value = getattr(module, name)

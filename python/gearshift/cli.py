@@ -218,6 +218,78 @@ def profile(
 
 
 @app.command()
+def simulate(
+    cluster: Annotated[
+        Path, typer.Option("--cluster", "-c", help="TOML file of hosts and network.")
+    ],
+    workload: Annotated[
+        Path,
+        typer.Option("--workload", "-w", help="TOML file of the model: parameters and times."),
+    ],
+    axes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[AXIS=VALUES]…", help="With --sweep: more axes."),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help="all_reduce, all_reduce:ring, ps:bsp, ps:asp(shards=1), ps:ssp(3), "
+            "switch(at=10), …; repeat to compare (all_reduce).",
+        ),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS=VALUES",
+            help="Simulate all combinations: workers=4,8,16 bandwidth=100M,1G strategy=…; "
+            "an unknown axis gets a list of those that there are.",
+        ),
+    ] = None,
+    recommend: Annotated[
+        bool, typer.Option("--recommend", help="Say what to use, and what would change that.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Steps of each worker.")] = 20,
+    warmup: Annotated[int, typer.Option(help="Steps that figures leave out at first.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of all that varies in the cluster.")] = 1,
+    optimizer: Annotated[
+        str, typer.Option(help="Of the servers: sgd, adam, adamw, adagrad.")
+    ] = "sgd",
+    timeline: Annotated[
+        Path | None, typer.Option(help="File for a timeline, for https://ui.perfetto.dev.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/simulate"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Simulations at once (as many as cores).")
+    ] = None,
+) -> None:
+    """Predict training on machines that you don't have: step times, what limits them, who wins.
+
+    The strategies' own code runs on a virtual clock. docs/simulation.md describes the files,
+    docs/simulating.md what the figures mean; examples/ has clusters and workloads.
+    """
+    from .sim.command import Settings, SimulateOptions, run
+
+    if axes and sweep is None:
+        raise LaunchError(f"{axes[0]!r} goes with --sweep only")
+    options = SimulateOptions(
+        cluster=cluster,
+        workload=workload,
+        strategies=strategy or (),
+        sweep=() if sweep is None else (sweep, *(axes or ())),
+        recommend=recommend,
+        settings=Settings(steps, warmup, seed, optimizer, timeline is not None),
+        timeline=timeline,
+        out=out,
+        as_json=json,
+        jobs=jobs,
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Results of a demo.")] = Path("runs/demo"),
 ) -> None:

@@ -4,13 +4,19 @@ A strategy is passed to :func:`gearshift.torch.distribute`, as one of the values
 
 =================================  ===========================================================
 ``"all_reduce"``                   ``AllReduce()``
+``"all_reduce:ring"``, …           ``AllReduce("ring")``; any algorithm
 ``"parameter_server"``             ``ParameterServer()``, synchronous (BSP)
 ``"ps:bsp"``, ``"ps:asp"``,        ``ParameterServer(consistency=...)``; ``parameter_server:...``
 ``"ps:ssp(3)"``,                   means the same
 ``"ps:buffered(4)"``,
 ``"ps:buffered(4, bound=8)"``
 ``"switch"``                       ``StrategySwitch()``
+``"switch(at=100)"``               ``StrategySwitch(policy=At(step=100))``
 =================================  ===========================================================
+
+Options stand in parentheses, after what is there already: ``"all_reduce:ring(bucket_mb=8)"``,
+``"ps:bsp(shards=1)"``, ``"ps:ssp(3, shards=2)"``. There are ``bucket_mb`` and, for a parameter
+server, ``shards`` and ``servers``.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import InvalidArgument
 
@@ -260,18 +266,88 @@ def parse(strategy: Strategy | str) -> Strategy:
     if isinstance(strategy, AllReduce | ParameterServer | StrategySwitch):
         return strategy
     text = strategy.strip().lower().replace("-", "_") if isinstance(strategy, str) else ""
-    name, colon, consistency = text.partition(":")
-    if text == "all_reduce":
-        return AllReduce()
-    if text in ("switch", "strategy_switch"):
-        return StrategySwitch()
+    match = re.fullmatch(r"(\w+)(?::(\w*))?(?:\((.*)\))?", text)
+    name, variant, inside = match.groups() if match else ("", None, None)
+    arguments = [part.strip() for part in inside.split(",")] if inside else []
+    if name == "all_reduce" and variant != "":
+        return _parse_all_reduce(variant or "auto", arguments)
     if name in ("ps", "parameter_server"):
-        return ParameterServer(parse_consistency(consistency) if colon else BSP())
+        return _parse_server(variant, arguments)
+    if name in ("switch", "strategy_switch") and variant is None:
+        return _parse_switch(arguments)
     raise InvalidArgument(
-        f"strategy {strategy!r} is none of 'all_reduce', 'parameter_server', 'ps:bsp', 'ps:asp', "
-        "'ps:ssp(3)', 'ps:buffered(4)', 'switch', and no AllReduce, ParameterServer or "
-        "StrategySwitch value"
+        f"strategy {strategy!r} is none of 'all_reduce', 'all_reduce:ring', 'parameter_server', "
+        "'ps:bsp', 'ps:asp', 'ps:ssp(3)', 'ps:buffered(4)', 'switch', and no AllReduce, "
+        "ParameterServer or StrategySwitch value"
     )
+
+
+def _parse_all_reduce(algorithm: str, arguments: list[str]) -> AllReduce:
+    options = _take_options("all_reduce", arguments, {"bucket_mb": float})
+    _nothing_left("all_reduce", arguments, "bucket_mb")
+    return AllReduce(algorithm, **options)  # type: ignore[arg-type]
+
+
+def _parse_server(variant: str | None, arguments: list[str]) -> ParameterServer:
+    known = {"shards": int, "servers": int, "bucket_mb": float}
+    options = _take_options("parameter_server", arguments, known)
+    if variant is None:
+        _nothing_left("parameter_server", arguments, ", ".join(known))
+        return ParameterServer(**options)
+    consistency = variant + (f"({', '.join(arguments)})" if arguments else "")
+    return ParameterServer(parse_consistency(consistency), **options)
+
+
+def _parse_switch(arguments: list[str]) -> StrategySwitch:
+    options = _take_options("switch", arguments, {"at": int})
+    _nothing_left("switch", arguments, "at")
+    return StrategySwitch(policy=At(step=options["at"])) if options else StrategySwitch()
+
+
+def _take_options(what: str, arguments: list[str], known: dict[str, type]) -> dict[str, Any]:
+    """Removes `key=value` of the known keys from the arguments."""
+    taken: dict[str, Any] = {}
+    for argument in list(arguments):
+        key, equals, value = (part.strip() for part in argument.partition("="))
+        if not equals or key not in known:
+            continue
+        try:
+            taken[key] = known[key](value)
+        except ValueError as error:
+            raise InvalidArgument(f"{what}: {key}={value} is no number") from error
+        arguments.remove(argument)
+    return taken
+
+
+def _nothing_left(what: str, arguments: list[str], known: str) -> None:
+    if arguments:
+        raise InvalidArgument(f"{what}: unknown option {arguments[0]!r}; there are: {known}")
+
+
+def to_text(strategy: Strategy) -> str:
+    """The text of a strategy, as :func:`parse` takes it; what has no text is left out."""
+    if isinstance(strategy, StrategySwitch):
+        return _switch_text(strategy)
+    options = [] if strategy.bucket_mb == 4 else [f"bucket_mb={strategy.bucket_mb:g}"]
+    if isinstance(strategy, AllReduce):
+        text = "all_reduce" + ("" if strategy.algorithm == "auto" else f":{strategy.algorithm}")
+        return text + (f"({options[0]})" if options else "")
+    for key in ("servers", "shards"):
+        if getattr(strategy, key) is not None:
+            options.insert(0, f"{key}={getattr(strategy, key)}")
+    text = f"ps:{strategy.consistency}"
+    if not options:
+        return text
+    open_ = text.removesuffix(")")
+    return f"{open_}{'(' if open_ == text else ', '}{', '.join(options)})"
+
+
+def _switch_text(strategy: StrategySwitch) -> str:
+    at = strategy.policy.step if isinstance(strategy.policy, At) else None
+    name = "switch" if at is None else f"switch(at={at})"
+    if strategy == parse(name):
+        return name
+    return f"{name} {to_text(strategy.start)} -> {to_text(strategy.then)}"
 
 
 def parse_consistency(text: str) -> Consistency:

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 import gearshift as gs
-from gearshift.strategy import Algorithm, parse, to_core
+from gearshift.strategy import Algorithm, parse, to_core, to_text
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,34 @@ from gearshift.strategy import Algorithm, parse, to_core
         ("parameter_server:buffered(4)", gs.ParameterServer(gs.Buffered(4))),
         ("ps:buffered(4, bound=8)", gs.ParameterServer(gs.Buffered(4, bound=8))),
         ("switch", gs.StrategySwitch()),
+        ("all_reduce:tree", gs.AllReduce("tree")),
+        ("all-reduce:ring(bucket_mb=8)", gs.AllReduce("ring", bucket_mb=8)),
+        ("ps(shards=2)", gs.ParameterServer(shards=2)),
+        ("ps:asp(shards=1, bucket_mb=2)", gs.ParameterServer(gs.ASP(), shards=1, bucket_mb=2)),
+        ("ps:ssp(3, shards=2)", gs.ParameterServer(gs.SSP(3), shards=2)),
+        ("switch(at=10)", gs.StrategySwitch(policy=gs.At(step=10))),
     ],
 )
 def test_text_and_value_are_the_same(text: str, value: object) -> None:
     assert parse(text) == value
     assert parse(parse(text)) == value
+    assert parse(to_text(parse(text))) == value
     to_core(parse(text), 100).validate(4, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (gs.AllReduce(), "all_reduce"),
+        (gs.AllReduce("ring", bucket_mb=0.5), "all_reduce:ring(bucket_mb=0.5)"),
+        (gs.ParameterServer("ssp(3)", shards=2), "ps:ssp(3, shards=2)"),
+        (gs.ParameterServer(clip_norm=1.0), "ps:bsp"),
+        (gs.StrategySwitch(policy=gs.At(step=3)), "switch(at=3)"),
+        (gs.StrategySwitch(then="ps:bsp"), "switch all_reduce -> ps:bsp"),
+    ],
+)
+def test_a_value_has_a_text_for_people(value: object, text: str) -> None:
+    assert to_text(value) == text
 
 
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
@@ -72,6 +94,13 @@ def test_values_show_what_they_are() -> None:
         lambda: gs.StrategySwitch(policy=None),
         lambda: parse("ring"),
         lambda: parse("ps:"),
+        lambda: parse("all_reduce:"),
+        lambda: parse("all_reduce:pigeon"),
+        lambda: parse("all_reduce(shards=2)"),
+        lambda: parse("ps:bsp(shards=many)"),
+        lambda: parse("ps(speed=3)"),
+        lambda: parse("switch:asp"),
+        lambda: parse("switch(at=0)"),
     ],
 )
 def test_nonsense_is_refused_where_it_is_written(make: object) -> None:

@@ -1,0 +1,120 @@
+"""What a sweep varies: "workers=4,8,16 bandwidth=100M,1G strategy=all_reduce,ps:asp"."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..errors import InvalidArgument
+from ..strategy import parse, to_text
+from .durations import format_duration, parse_duration
+from .rates import format_rate, parse_rate
+
+STRATEGY = "strategy"
+
+HOST_KEYS: dict[str, Callable[[str], float] | None] = {
+    "workers": int,
+    "servers": int,
+    "speed": float,
+    "bandwidth": parse_rate,
+    "latency": parse_duration,
+    "local_bandwidth": parse_rate,
+    "local_latency": parse_duration,
+    "per_message": parse_duration,
+    "reduce_bandwidth": parse_rate,
+    "update_bandwidth": parse_rate,
+    "copy_bandwidth": parse_rate,
+    "zone": None,
+}
+"""Keys of a cluster's hosts, and what makes numbers of their values."""
+
+_NUMBERS: dict[str, Callable[[str], float] | None] = {
+    "workers": int,
+    "bandwidth": parse_rate,
+    "latency": parse_duration,
+    "stragglers": int,
+    "straggler_factor": float,
+    "batch_size": int,
+    **{f"hosts.{key}": number for key, number in HOST_KEYS.items()},
+}
+
+_LEAST = {"workers": 1, "stragglers": 0, "batch_size": 1}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A name, and its values in rising order where they are numbers."""
+
+    name: str
+    values: tuple[float | str, ...]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers: bytes per second, seconds, or plain."""
+        return not any(isinstance(value, str) for value in self.values)
+
+    def show(self, value: float | str) -> str:
+        """A value with its unit."""
+        if isinstance(value, str):
+            return value
+        number = _NUMBERS[self.name]
+        if number is parse_rate:
+            return format_rate(value)
+        if number is parse_duration:
+            return format_duration(float(f"{value:.4g}"))
+        return f"{value:.4g}"
+
+
+def parse_sweep(texts: Iterable[str]) -> list[Axis]:
+    """The axes of a sweep; blanks part axes, commas values, but not within parentheses.
+
+    Raises:
+        InvalidArgument: naming the axis; unknown ones, with a list of those that there are.
+    """
+    axes: list[Axis] = []
+    for part in _split(" ".join(texts), r"\s"):
+        name, equals, values = part.partition("=")
+        if not equals or not name:
+            raise InvalidArgument(f'sweep: "{part}" is no axis; write NAME=VALUE,VALUE,…')
+        if any(axis.name == name for axis in axes):
+            raise InvalidArgument(f'sweep: "{name}" is there twice')
+        axes.append(_axis(name, _split(values, ",")))
+    if not axes:
+        raise InvalidArgument("sweep: give at least one axis, such as workers=4,8,16")
+    return axes
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Parts of a text between separators that stand outside of parentheses."""
+    parts = re.findall(rf"(?:\([^)]*\)|(?!{separator}).)+", text, re.DOTALL)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _axis(name: str, texts: list[str]) -> Axis:
+    if not texts:
+        raise InvalidArgument(f"sweep: {name} has no values")
+    if name == STRATEGY:
+        values: list[float | str] = [to_text(parse(text)) for text in texts]
+    elif name not in _NUMBERS:
+        known = ", ".join([STRATEGY, *_NUMBERS])
+        raise InvalidArgument(f'sweep: there is no axis "{name}"; there are {known}')
+    else:
+        number = _NUMBERS[name]
+        values = sorted(_number(name, t, number) for t in texts) if number else list(texts)
+    if len(set(values)) < len(values):
+        raise InvalidArgument(f"sweep: {name} has a value twice")
+    return Axis(name, tuple(values))
+
+
+def _number(name: str, text: str, number: Callable[[str], float]) -> float:
+    try:
+        value = number(text)
+    except ValueError as error:
+        told = str(error) if number in (parse_rate, parse_duration) else f'"{text}" is no number'
+        raise InvalidArgument(f"sweep: {name}: {told}") from error
+    least = _LEAST.get(name)
+    if not math.isfinite(value) or value < 0 or (least is not None and value < least):
+        raise InvalidArgument(f"sweep: {name}: {text} is too small or not finite")
+    return value

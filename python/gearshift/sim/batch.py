@@ -1,0 +1,88 @@
+"""Several simulations of one cluster and workload, as many at once as there are cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Error
+from ..strategy import parse
+from .display import Display, Silent
+from .inputs import Source, WorkloadFacts
+from .messages import Request
+from .processes import Pool
+from .result import Result, make_result
+from .simulation import check, make_request
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all of them have in common."""
+
+    steps: int = 20
+    warmup: int = 2
+    seed: int = 1
+    optimizer: str = "sgd"
+    timeline: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of them."""
+
+    cluster: Source
+    workload: Source
+    strategy: str
+    seed: int | None = None
+    """None: that of the settings."""
+
+
+class Batch:
+    """Runs them."""
+
+    def __init__(
+        self, settings: Settings, pool: Pool | None = None, display: Display | None = None
+    ) -> None:
+        check(settings.steps, settings.warmup, settings.seed)
+        self.settings = settings
+        self._pool = pool or Pool()
+        self._display = display or Silent()
+
+    def run(self, jobs: Sequence[Job], what: str = "simulating") -> list[Result | Error]:
+        """The result of each, or what it failed with.
+
+        A training that ends early, for a host fails, is a result if steps were measured.
+        """
+        s = self.settings
+        requests = [
+            make_request(
+                job.cluster,
+                job.workload,
+                parse(job.strategy),
+                s.steps,
+                s.seed if job.seed is None else job.seed,
+                s.optimizer,
+                s.timeline,
+            )
+            for job in jobs
+        ]
+        results: list[Result | Error] = [Error("was not run")] * len(jobs)
+        self._display.begin(what, len(jobs) * s.steps)
+
+        def done(number: int, raw: dict[str, Any] | Error) -> None:
+            if isinstance(raw, Error):
+                results[number] = raw
+            else:
+                results[number] = self._result(jobs[number], raw, requests[number])
+
+        self._pool.run_all(requests, done, lambda step: self._display.advance())
+        return results
+
+    def _result(self, job: Job, raw: dict[str, Any], request: Request) -> Result | Error:
+        names = job.cluster.title, job.workload.title
+        facts = WorkloadFacts.of(job.workload)
+        try:
+            return make_result(raw, request, names, facts, self.settings.warmup)
+        except Error as error:
+            return error

@@ -1,0 +1,225 @@
+"""What ``gearshift simulate`` does with its options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import Error, InvalidArgument
+from ..strategy import parse, to_text
+from .axes import STRATEGY, Axis, parse_sweep
+from .batch import Batch, Job, Settings
+from .display import display
+from .inputs import Source, read_cluster, read_workload
+from .processes import Pool
+from .result import Result
+from .table import NOT_ACCURACY, comparison, fastest, sweep_table
+
+SUMMARY = "summary.json"
+RECOMMENDATION = "recommendation.json"
+_MAX_WIDTH = 400
+_USAGE_ERROR = 2
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """What the command line says."""
+
+    cluster: Path
+    workload: Path
+    strategies: Sequence[str] = ()
+    sweep: Sequence[str] = ()
+    """Parts of the text that :func:`gearshift.sim.axes.parse_sweep` reads; empty: no sweep."""
+    recommend: bool = False
+    settings: Settings = field(default_factory=Settings)
+    timeline: Path | None = None
+    out: Path = Path("runs/simulate")
+    as_json: bool = False
+    jobs: int | None = None
+
+
+def run(options: SimulateOptions) -> int:
+    """Simulate, show the outcome and write it to files; returns the exit code.
+
+    The code is 2 for what the user got wrong, 1 for what else failed.
+    """
+    try:
+        with display() as shown:
+            outcome = _Command(options, Batch(options.settings, Pool(options.jobs), shown)).run()
+    except Error as error:
+        print(f"gearshift simulate: {error}", file=sys.stderr)
+        wrong = isinstance(error, InvalidArgument) or error.code in ("io", "unsupported")
+        return _USAGE_ERROR if wrong else 1
+    except OSError as error:
+        print(f"gearshift simulate: {error.filename}: {error.strerror}", file=sys.stderr)
+        return _USAGE_ERROR
+    except KeyboardInterrupt:
+        print("gearshift simulate: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    outcome.show(options.as_json)
+    return outcome.code
+
+
+class _Outcome:
+    """What goes to stdout, for people and for programs."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.code = 0
+        self._parts: list[Any] = []
+
+    def add(self, part: Any) -> None:
+        """A table, or a line of text."""
+        self._parts.append(part)
+
+    def show(self, as_json: bool) -> None:
+        if as_json:
+            print(json.dumps(self.document, indent=2, ensure_ascii=False))
+            return
+        console = Console()
+        if not console.is_terminal:  # as wide as the tables are
+            wanted = [console.measure(p, options=console.options.update(max_width=_MAX_WIDTH))
+                      for p in self._parts if not isinstance(p, str)]  # fmt: skip
+            console = Console(width=max([console.width, *(m.maximum for m in wanted)]))
+        for part in self._parts:
+            if isinstance(part, str):
+                console.print(part, markup=False, highlight=False, soft_wrap=True)
+            else:
+                console.print(part)
+
+
+class _Command:
+    """One run of the command."""
+
+    def __init__(self, options: SimulateOptions, batch: Batch) -> None:
+        self._options = options
+        self._batch = batch
+        self._cluster = read_cluster(options.cluster)
+        self._workload = read_workload(options.workload)
+        for folder in (options.out, (options.timeline or options.out).parent):
+            folder.mkdir(parents=True, exist_ok=True)  # rather fail now than after an hour
+        self._strategies = list(dict.fromkeys(to_text(parse(s)) for s in options.strategies))
+
+    def run(self) -> _Outcome:
+        options = self._options
+        if options.sweep and options.recommend:
+            raise InvalidArgument("--sweep and --recommend: choose one")
+        if options.timeline is not None and (options.sweep or options.recommend):
+            raise InvalidArgument("--timeline goes with neither --sweep nor --recommend")
+        if options.recommend:
+            return self._recommend()
+        if options.sweep:
+            return self._sweep(parse_sweep(options.sweep))
+        return self._compare(self._strategies or ["all_reduce"])
+
+    def _compare(self, names: Sequence[str]) -> _Outcome:
+        jobs = [Job(self._cluster, self._workload, name) for name in names]
+        results = dict(zip(names, self._batch.run(jobs), strict=True))
+        worked = {name: r for name, r in results.items() if isinstance(r, Result)}
+        failed = {name: r for name, r in results.items() if isinstance(r, Error)}
+        if not worked:
+            raise next(iter(failed.values()))
+        outcome = _Outcome(
+            {
+                **self._head(),
+                "results": [result.to_dict() for result in worked.values()],
+                "failed": {name: str(error) for name, error in failed.items()},
+                "best": fastest(results),
+            }
+        )
+        outcome.code = 1 if failed else 0
+        outcome.add(comparison(results))
+        for name, error in failed.items():
+            outcome.add(f"- {name}: {error}")
+        for name, result in worked.items():
+            if result.failure is not None:
+                outcome.add(f"- {name}: training ended early: {result.failure}")
+        for name, path in self._timelines(worked).items():
+            outcome.add(f"Timeline of {name}: {path}")
+        outcome.add(f"Numbers: {self._write(SUMMARY, outcome.document)}")
+        return outcome
+
+    def _timelines(self, results: dict[str, Result]) -> dict[str, Path]:
+        path = self._options.timeline
+        if path is None:
+            return {}
+        several = len(results) > 1
+        return {
+            name: result.save_timeline(_with_name(path, name) if several else path)
+            for name, result in results.items()
+        }
+
+    def _sweep(self, axes: Sequence[Axis]) -> _Outcome:
+        from .sweep import check_packages, sweep
+
+        if self._strategies and any(axis.name == STRATEGY for axis in axes):
+            raise InvalidArgument("strategies are in --sweep and in --strategy: choose one")
+        check_packages()
+        names = self._strategies or ["all_reduce"]
+        found = sweep(self._cluster, self._workload, axes, names, self._batch)
+        files = found.save(self._options.out)
+        crossed = found.describe()
+        outcome = _Outcome(
+            {
+                **self._head(),
+                "rows": found.rows,
+                "crossovers": crossed,
+                "files": {what: str(path) for what, path in files.items()},
+            }
+        )
+        outcome.add(sweep_table(found.grid, found.strategies))
+        for sentence in crossed:
+            outcome.add(f"- {sentence}")
+        for error in dict.fromkeys(row["error"] for row in found.rows if row["error"]):
+            outcome.add(f"- failed: {error}")
+        if any(row["synchronous"] is False for row in found.rows):
+            outcome.add(f"- {NOT_ACCURACY.replace(' (*)', '')}")
+        self._write(SUMMARY, outcome.document)
+        listed = "    ".join(f"{what}: {path}" for what, path in files.items())
+        outcome.add(f"Files:  {listed}")
+        return outcome
+
+    def _recommend(self) -> _Outcome:
+        from .recommend import recommend
+
+        answer = recommend(self._cluster, self._workload, self._strategies, self._batch)
+        outcome = _Outcome({**self._head(), **answer.to_dict()})
+        outcome.add(answer.text())
+        for what, why in answer.impossible.items():
+            outcome.add(f"- not tried: {what}: {why}")
+        outcome.add(f"Numbers: {self._write(RECOMMENDATION, outcome.document)}")
+        return outcome
+
+    def _head(self) -> dict[str, Any]:
+        settings = self._options.settings
+        return {
+            "cluster": _described(self._cluster),
+            "workload": _described(self._workload),
+            "steps": settings.steps,
+            "warmup": settings.warmup,
+            "seed": settings.seed,
+            "optimizer": settings.optimizer,
+        }
+
+    def _write(self, name: str, document: dict[str, Any]) -> Path:
+        path = self._options.out / name
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+
+def _described(source: Source) -> dict[str, str]:
+    return {"name": source.title, "file": source.name}
+
+
+def _with_name(path: Path, strategy: str) -> Path:
+    """The path with a strategy in it: out.json → out.ps-asp.json."""
+    name = "".join(c if c.isalnum() or c == "_" else "-" for c in strategy).strip("-")
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")

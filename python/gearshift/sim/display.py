@@ -1,0 +1,101 @@
+"""Progress of simulations, on stderr: a bar with the time left on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_PLAIN_INTERVAL = 10.0
+
+
+class Display(Protocol):
+    """Takes the progress."""
+
+    def begin(self, what: str, of: int) -> None:
+        """So many pieces of work follow."""
+
+    def advance(self) -> None:
+        """One of them is done."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def begin(self, what: str, of: int) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+
+class PlainDisplay:
+    """A line every ten seconds, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._what = ""
+        self._of = self._done = 0
+        self._began = self._last = 0.0
+
+    def begin(self, what: str, of: int) -> None:
+        self._what, self._of, self._done = what, of, 0
+        self._began = self._last = time.monotonic()
+
+    def advance(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now < self._last + _PLAIN_INTERVAL:
+            return
+        self._last = now
+        left = (now - self._began) / self._done * (self._of - self._done)
+        self._console.print(
+            f"{self._what}: {self._done}/{self._of}, about {left:.0f} s left",
+            markup=False,
+            highlight=False,
+        )
+
+
+class LiveDisplay:
+    """A bar with the time that is left; may be used from several threads."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+
+    def begin(self, what: str, of: int) -> None:
+        self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=of)
+
+    def advance(self) -> None:
+        self._progress.advance(self._task)
+
+
+@contextlib.contextmanager
+def display() -> Iterator[Display]:
+    """The display that suits stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainDisplay(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield LiveDisplay(progress)

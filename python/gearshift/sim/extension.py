@@ -1,0 +1,33 @@
+"""The compiled simulator, which is there only when gearshift was built with SimGrid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import Unsupported
+
+
+def load() -> Any:
+    """The extension module.
+
+    Raises:
+        Unsupported: when gearshift was built without it; the text says how to get it.
+    """
+    try:
+        from gearshift import _sim  # type: ignore[attr-defined,unused-ignore]
+    except ImportError as error:
+        raise Unsupported(
+            f"this gearshift was built without the simulator ({error}); it needs SimGrid and "
+            "toml++: run `apt install libsimgrid-dev libtomlplusplus-dev` and install gearshift "
+            "again"
+        ) from error
+    return _sim
+
+
+def describe_cluster(text: str, name: str) -> dict[str, Any]:
+    """What a cluster file holds: ``workers``, ``servers``, ``hosts``.
+
+    Raises:
+        InvalidArgument: naming file, line and key.
+    """
+    return load().describe_cluster(text, name)

@@ -1,0 +1,168 @@
+"""What a simulation's raw numbers say: steps, throughput, exposed communication, waiting.
+
+Everything is a function of the core's answer, so that each figure can be computed by hand from it.
+docs/simulating.md defines them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import Error
+from ..strategy import BSP, AllReduce, Strategy, StrategySwitch
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Of the times of steps, in seconds."""
+
+    mean: float
+    p50: float
+    p95: float
+    least: float
+    most: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Distribution:
+        """Of at least one value; percentiles lie between neighbours in proportion."""
+        p50, p95 = np.percentile(values, [50, 95])
+        return Distribution(
+            float(np.mean(values)), float(p50), float(p95), float(min(values)), float(max(values))
+        )
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Seconds per step, mean over the workers, in which a worker only waits.
+
+    ``exposed = slower_workers + communication``.
+    """
+
+    exposed: float
+    slower_workers: float
+    """Until the slowest has computed its gradients; 0 where nobody waits for it (SSP, ASP)."""
+    communication: float
+    """The rest: data on its way, servers at work, and under SSP the bound."""
+    hidden: float
+    """Communication behind computation: not waiting."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One direction of a link."""
+
+    name: str
+    bandwidth: float
+    """Bytes per second."""
+    bytes: float
+    """Carried in the whole training."""
+    utilisation: float
+    """Share of what it could have carried."""
+
+
+def is_synchronous(strategy: Strategy) -> bool:
+    """Whether every update is made of all workers' gradients of one step."""
+    if isinstance(strategy, StrategySwitch):
+        return is_synchronous(strategy.start) and is_synchronous(strategy.then)
+    return isinstance(strategy, AllReduce) or isinstance(strategy.consistency, BSP)
+
+
+def measured_steps(workers: Sequence[Mapping[str, Any]], warmup: int, cut: bool) -> list[range]:
+    """The steps of each worker that count: without the first `warmup`.
+
+    With `cut`, only those that end before the first worker has done all of its steps: what the
+    others do afterwards, they do on an emptier network. Who has none of these counts with all.
+    """
+    horizon = min((w["end"][-1] for w in workers if w["end"]), default=0.0)
+    chosen = []
+    for worker in workers:
+        count = len(worker["end"])
+        within = sum(end <= horizon for end in worker["end"])
+        chosen.append(range(warmup, within if cut and within > warmup else count))
+    return chosen
+
+
+def step_times(workers: Sequence[Mapping[str, Any]], steps: Sequence[range]) -> list[float]:
+    """Of the given steps, all workers in a row.
+
+    Raises:
+        Error: when there is none.
+    """
+    times = [w["end"][i] - w["begin"][i] for w, chosen in zip(workers, steps, strict=True)
+             for i in chosen]  # fmt: skip
+    if not times:
+        raise Error("training ended before the warm-up was over")
+    return times
+
+
+def throughput(
+    workers: Sequence[Mapping[str, Any]], steps: Sequence[range], batch_size: int
+) -> float:
+    """Samples per second: the sum of what each worker does in its steps."""
+    return sum(
+        batch_size * len(chosen) / (worker["end"][chosen[-1]] - worker["begin"][chosen[0]])
+        for worker, chosen in zip(workers, steps, strict=True)
+        if chosen
+    )
+
+
+def ideal_throughput(speeds: Sequence[float], batch_size: int, compute_seconds: float) -> float:
+    """Samples per second of workers on hosts of these speeds, if each were alone."""
+    return sum(speeds) * batch_size / compute_seconds
+
+
+def waiting(workers: Sequence[Mapping[str, Any]], synchronous: bool) -> Waiting:
+    """Where the time between computations goes, over all steps."""
+    count = sum(len(worker["end"]) for worker in workers)
+    if count == 0:
+        return Waiting(0.0, 0.0, 0.0, 0.0)
+    slowest = _slowest(workers) if synchronous else []
+    exposed = sum(worker["exposed_seconds"] for worker in workers)
+    communicated = sum(worker["communication_seconds"] for worker in workers)
+    slower = sum(min(_behind(worker, slowest), worker["exposed_seconds"]) for worker in workers)
+    return Waiting(
+        exposed=exposed / count,
+        slower_workers=slower / count,
+        communication=(exposed - slower) / count,
+        hidden=max(communicated - exposed, 0.0) / count,
+    )
+
+
+def _slowest(workers: Sequence[Mapping[str, Any]]) -> list[float]:
+    """When the last worker had computed its gradients, of each step that all have done."""
+    return [max(times) for times in zip(*(worker["computed"] for worker in workers), strict=False)]
+
+
+def _behind(worker: Mapping[str, Any], slowest: Sequence[float]) -> float:
+    """For how long a worker waits, within its steps, until the slowest has computed."""
+    return sum(
+        min(last - own, end - own)
+        for last, own, end in zip(slowest, worker["computed"], worker["end"], strict=False)
+    )
+
+
+def staleness(workers: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """How many pushes of all workers lagged by how many versions."""
+    total: dict[int, int] = {}
+    for worker in workers:
+        for lag, count in worker["staleness"].items():
+            total[int(lag)] = total.get(int(lag), 0) + count
+    return dict(sorted(total.items()))
+
+
+def links(raw: Mapping[str, Any]) -> tuple[Link, ...]:
+    """All links, with their share of use."""
+    seconds = raw["virtual_seconds"]
+    return tuple(
+        Link(
+            link["name"],
+            link["bandwidth"],
+            link["bytes"],
+            link["bytes"] / (link["bandwidth"] * seconds) if link["bandwidth"] * seconds else 0.0,
+        )
+        for link in raw["links"]
+    )

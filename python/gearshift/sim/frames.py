@@ -1,0 +1,65 @@
+"""Results as pandas data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Unsupported
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .result import Result
+
+
+def steps_frame(result: Result) -> pd.DataFrame:
+    """See :meth:`Result.steps_frame`."""
+    columns: dict[str, list[Any]] = {
+        key: [] for key in ("rank", "host", "step", "begin", "computed", "end")
+    }
+    for worker in result.raw["workers"]:
+        count = len(worker["end"])
+        columns["rank"] += [worker["rank"]] * count
+        columns["host"] += [worker["host"]] * count
+        columns["step"] += range(1, count + 1)
+        for key in ("begin", "computed", "end"):
+            columns[key] += worker[key]
+    frame = _pandas().DataFrame(columns)
+    frame["seconds"] = frame["end"] - frame["begin"]
+    return frame
+
+
+def links_frame(result: Result) -> pd.DataFrame:
+    """See :meth:`Result.links_frame`."""
+    frame = _pandas().DataFrame([asdict(link) for link in result.links])
+    return frame.rename(columns={"name": "link"})
+
+
+def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Rows of one table as a Parquet file.
+
+    Raises:
+        Unsupported: when pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise _missing("pyarrow") from error
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+
+
+def _pandas() -> ModuleType:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise _missing("pandas") from error
+    return pd
+
+
+def _missing(what: str) -> Unsupported:
+    return Unsupported(f"{what} is not installed; `pip install 'gearshift[sim]'` does it")

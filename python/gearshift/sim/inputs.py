@@ -1,0 +1,139 @@
+"""Clusters and workloads as they are given: a path, the text of a file, a dict, a value."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import Error, InvalidArgument
+from . import toml_text
+from .durations import parse_duration
+from .workload import Workload
+
+ClusterLike = str | Path | Mapping[str, Any]
+WorkloadLike = str | Path | Mapping[str, Any] | Workload
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of a TOML file, and what it is called in errors."""
+
+    text: str
+    name: str
+    stem: str
+    """Name of what it describes, when the file gives none."""
+
+    def document(self) -> dict[str, Any]:
+        """Its contents.
+
+        Raises:
+            InvalidArgument: when it is no TOML.
+        """
+        try:
+            return tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidArgument(f"{self.name}: {error}") from error
+
+    @property
+    def title(self) -> str:
+        """What the file calls the cluster or the workload."""
+        return str(self.document().get("name", self.stem))
+
+    def changed(self, document: Mapping[str, Any], how: str) -> Source:
+        """With other contents; `how` says in errors what was changed. Itself if nothing was."""
+        if document == self.document():
+            return self  # so that errors name its lines
+        return Source(toml_text.dumps(document), f"{self.name} with {how}", self.stem)
+
+
+@dataclass(frozen=True)
+class WorkloadFacts:
+    """What figures need to know of a workload."""
+
+    batch_size: int
+    compute_seconds: float
+    """Forward, backward and the worker's own optimizer, on a host of speed 1."""
+
+    @staticmethod
+    def of(source: Source) -> WorkloadFacts:
+        """Of a workload that the simulator has found to be right."""
+        document = source.document()
+        times = (document.get(key, 0) for key in ("forward", "backward", "optimizer"))
+        return WorkloadFacts(int(document.get("batch_size", 1)), sum(map(seconds, times)))
+
+
+def seconds(value: Any) -> float:
+    """A time of a file: text with a unit, or a number."""
+    return parse_duration(value) if isinstance(value, str) else float(value)
+
+
+def read_cluster(cluster: ClusterLike | Source) -> Source:
+    """The cluster's file.
+
+    Raises:
+        InvalidArgument: when it is nothing that describes a cluster.
+        Error: when the file cannot be read.
+    """
+    return _source(cluster, "cluster")
+
+
+def read_workload(workload: WorkloadLike | Source) -> Source:
+    """The workload's file; see :func:`read_cluster`."""
+    if isinstance(workload, Workload):
+        return _source(_document_of(workload), "workload")
+    return _source(workload, "workload")
+
+
+def _source(given: Any, what: str) -> Source:
+    if isinstance(given, Source):
+        return given
+    if isinstance(given, Mapping):
+        return Source(toml_text.dumps(given), f"<{what}>", what)
+    if isinstance(given, str) and ("\n" in given or "=" in given):
+        return Source(given, f"<{what}>", what)
+    if not isinstance(given, str | Path):
+        raise InvalidArgument(
+            f"{what}: give a path, TOML text or a dict, not a {type(given).__name__}"
+        )
+    path = Path(given)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror or error}", code="io") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{path}: not UTF-8 text: {error}") from error
+    return Source(_from_json(text, path) if path.suffix == ".json" else text, str(path), path.stem)
+
+
+def _from_json(text: str, path: Path) -> str:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{path}: no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidArgument(f"{path}: must hold an object")
+    return toml_text.dumps(document)
+
+
+def _document_of(workload: Workload) -> dict[str, Any]:
+    variability: dict[str, Any] = {"kind": workload.variability.kind}
+    if workload.variability.kind == "empirical":
+        variability["factors"] = workload.variability.factors
+    elif workload.variability.kind != "constant":
+        variability["spread"] = workload.variability.spread
+    return {
+        "name": workload.name,
+        "batch_size": workload.batch_size,
+        "forward": workload.forward_seconds,
+        "backward": workload.backward_seconds,
+        "optimizer": workload.optimizer_seconds,
+        "variability": variability,
+        "parameters": [
+            {"name": p.name, "shape": p.shape, "dtype": p.dtype, "ready": p.ready_seconds}
+            for p in workload.parameters
+        ],
+    }

@@ -1,0 +1,63 @@
+"""What a simulation's process and the one that started it say to each other."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ..errors import InvalidArgument
+from ..strategy import Strategy
+
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One simulation; files are texts by now."""
+
+    cluster_text: str
+    cluster_name: str
+    """Stands for the file in errors."""
+    workload_text: str
+    workload_name: str
+    strategy: Strategy
+    optimizer: str = "sgd"
+    steps: int = 20
+    seed: int = 1
+    timeline: bool = False
+    timeout: float = 3600.0
+    """Virtual seconds without progress."""
+
+
+def encode(message: Any) -> bytes:
+    """A message with its length.
+
+    Raises:
+        InvalidArgument: when it cannot be sent to another process: a policy that is a lambda.
+    """
+    try:
+        data = pickle.dumps(message)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InvalidArgument(
+            f"a simulation runs in a process of its own, and this cannot be sent there: {error}; "
+            "a policy must be a function at the top of a module that can be imported"
+        ) from error
+    return _LENGTH.pack(len(data)) + data
+
+
+def read(stream: BinaryIO) -> Any:
+    """The next message.
+
+    Raises:
+        EOFError: when the other side has gone.
+    """
+    return pickle.loads(_exactly(stream, _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]))
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data

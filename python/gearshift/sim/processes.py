@@ -1,0 +1,142 @@
+"""Simulations in processes of their own, several at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import IO, Any, BinaryIO
+
+from ..errors import Error, from_core
+from . import messages
+from .messages import Request
+
+_LAST_LINES = 12
+
+OnStep = Callable[[int], None]
+"""Called with the number of steps that worker 0 has done."""
+
+
+class Pool:
+    """Runs simulations, at most `jobs` at once; by default as many as there are cores.
+
+    When a call ends with an exception, Ctrl-C included, no process is left.
+    """
+
+    def __init__(self, jobs: int | None = None) -> None:
+        self.jobs = jobs or len(os.sched_getaffinity(0))
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def run(self, request: Request, on_step: OnStep | None = None) -> dict[str, Any]:
+        """One simulation; returns what the core does.
+
+        Raises:
+            Error: what the simulation raised, or that its process broke down.
+        """
+        data = messages.encode(request)
+        with tempfile.TemporaryFile() as errors:
+            child = self._start(errors)
+            try:
+                return _converse(child, data, on_step or (lambda step: None), errors)
+            finally:
+                self._end(child)
+
+    def run_all(
+        self,
+        requests: Sequence[Request],
+        on_done: Callable[[int, dict[str, Any] | Error], None],
+        on_step: OnStep | None = None,
+    ) -> None:
+        """All of them, in any order; each result, or what it failed with, goes to `on_done`.
+
+        `on_done` gets the index of the request, and is called in the calling thread; `on_step` is
+        called in others.
+        """
+        executor = ThreadPoolExecutor(self.jobs)
+        futures = {executor.submit(self._try, r, on_step): i for i, r in enumerate(requests)}
+        try:
+            for future in as_completed(futures):
+                on_done(futures[future], future.result())
+        except BaseException:
+            self._stop(futures)
+            raise
+        finally:
+            executor.shutdown()
+
+    def _try(self, request: Request, on_step: OnStep | None) -> dict[str, Any] | Error:
+        try:
+            return self.run(request, on_step)
+        except Error as error:
+            return error
+
+    def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._stopped:
+                raise Error("stopped")
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gearshift.sim.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end it
+            )
+            self._running.add(child)
+        return child
+
+    def _end(self, child: subprocess.Popen[bytes]) -> None:
+        child.kill()
+        child.communicate()
+        with self._lock:
+            self._running.discard(child)
+
+    def _stop(self, futures: Iterable[Any]) -> None:
+        for future in futures:
+            future.cancel()
+        with self._lock:
+            self._stopped = True
+            for child in self._running:
+                child.kill()
+
+
+def _converse(
+    child: subprocess.Popen[bytes], request: bytes, on_step: OnStep, errors: IO[bytes]
+) -> dict[str, Any]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(request)
+        child.stdin.flush()
+        return _result(child.stdout, on_step)
+    except (EOFError, BrokenPipeError) as error:
+        raise _breakdown(child, errors) from error
+
+
+def _result(out: IO[bytes] | BinaryIO, on_step: OnStep) -> dict[str, Any]:
+    while True:
+        kind, payload = messages.read(out)  # type: ignore[arg-type]
+        if kind == "step":
+            on_step(payload)
+        elif kind == "error":
+            code, text, rank = payload
+            raise from_core(code, text, -1 if rank is None else rank)
+        else:
+            return payload
+
+
+def _breakdown(child: subprocess.Popen[bytes], errors: IO[bytes]) -> Error:
+    code = child.wait()
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    if code == -signal.SIGKILL:
+        how += " (out of memory?)"
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+    said = "".join(f"\n  {line}" for line in lines)
+    return Error(f"the simulation's process {how}" + (f"; it said:{said}" if said else ""))

@@ -1,0 +1,316 @@
+"""Which strategy to use on a cluster, by how much, how sure that is, and what would change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib import resources
+from statistics import fmean
+from typing import Any
+
+from ..errors import Error, InvalidArgument
+from . import scaling
+from .batch import Batch, Job
+from .extension import describe_cluster
+from .inputs import Source
+from .result import Result
+from .table import per_second
+from .winners import SAME, best
+
+PLAIN = "all_reduce"
+CANDIDATES = (
+    PLAIN,
+    "all_reduce:ring",
+    "all_reduce:recursive_doubling",
+    "all_reduce:rabenseifner",
+    "all_reduce:tree",
+    "all_reduce:hierarchical",
+    "ps:bsp",
+    "ps:bsp(shards=1)",
+    "ps:ssp(3)",
+    "ps:asp",
+)
+SEEDS = 3
+ACCURACY = "accuracy.json"
+_OUT_OF_REACH = 2.0
+"""Who is slower by this factor is not looked at again: no change that is tried makes more."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far the model was from measured runs; read from ``accuracy.json`` of the package."""
+
+    mean_absolute_error: float
+    p95_absolute_error: float
+    configurations: int
+
+    @staticmethod
+    def load() -> Accuracy | None:
+        """None: this build was not validated."""
+        file = resources.files(__package__) / ACCURACY
+        if not file.is_file():
+            return None
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Accuracy(*(values[key] for key in Accuracy.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Throughput of one strategy over several seeds, samples per second."""
+
+    mean: float
+    spread: float
+    """Half of the distance between the least and the greatest, as a share of the mean."""
+    synchronous: bool
+
+    @staticmethod
+    def of(results: Sequence[Result]) -> Estimate:
+        """Of at least one result."""
+        values = [result.throughput for result in results]
+        mean = fmean(values)
+        return Estimate(mean, (max(values) - min(values)) / 2 / mean, results[0].synchronous)
+
+
+@dataclass
+class Recommendation:
+    """The answer, and what it rests on."""
+
+    best: str
+    estimates: dict[str, Estimate]
+    """All that worked, the fastest first."""
+    changes: dict[str, str] = field(default_factory=dict)
+    """The winner after each change that was tried."""
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Changes that could not be tried, and strategies that do not work here; and why."""
+    accuracy: Accuracy | None = None
+
+    @property
+    def runner_up(self) -> str | None:
+        """The fastest of those that really differ from the best: "auto" runs one of the others."""
+        return self._other(lambda name, estimate: True)
+
+    @property
+    def best_synchronous(self) -> str | None:
+        """The fastest whose updates are those of one process."""
+        return next((name for name, e in self.estimates.items() if e.synchronous), None)
+
+    @property
+    def margin(self) -> float:
+        """Uncertainty of a throughput, as a share: of seeds, and of the model if that is known."""
+        seeds = self.estimates[self.best].spread
+        return max(seeds, self.accuracy.mean_absolute_error if self.accuracy else 0.0)
+
+    @property
+    def tolerance(self) -> float:
+        """By how much another one must be faster to be the winner."""
+        return max(self.margin, SAME)
+
+    def gain_over(self, other: str) -> float:
+        """By how much more the best does, as a share."""
+        return self.estimates[self.best].mean / self.estimates[other].mean - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "best": self.best,
+            "runner_up": self.runner_up,
+            "margin": self.margin,
+            "estimates": {name: asdict(e) for name, e in self.estimates.items()},
+            "changes": self.changes,
+            "impossible": self.impossible,
+            "accuracy": None if self.accuracy is None else asdict(self.accuracy),
+            "text": self.text(),
+        }
+
+    def text(self) -> str:
+        """One paragraph."""
+        sentences = [*self._answer(), *self._certainty(), *self._alternatives(), self._flips()]
+        return " ".join(sentences)
+
+    def _other(self, wanted: Callable[[str, Estimate], bool]) -> str | None:
+        return next(
+            (
+                name
+                for name, estimate in self.estimates.items()
+                if self.gain_over(name) > SAME and wanted(name, estimate)
+            ),
+            None,
+        )
+
+    def _answer(self) -> list[str]:
+        mean = self.estimates[self.best].mean
+        said = [f"Use {self.best}: {per_second(mean)} samples/s expected."]
+        same = [n for n in self.estimates if n != self.best and abs(self.gain_over(n)) <= SAME]
+        if same:
+            said.append(f"Equally fast here: {', '.join(same)}.")
+        gains = [
+            f"{100 * self.gain_over(name):.1f} % more than {what}{name}"
+            for what, name in (("the runner-up, ", self.runner_up), ("plain ", PLAIN))
+            if name in self.estimates and name != self.best and name not in same
+        ]
+        if self.runner_up == PLAIN:
+            del gains[1:]
+        if gains:
+            said.append(f"That is {' and '.join(gains)}.")
+        return said
+
+    def _certainty(self) -> list[str]:
+        seeds = f"{SEEDS} seeds differ by ±{100 * self.estimates[self.best].spread:.1f} %"
+        if self.accuracy is None:
+            said = [f"Margin of error: {seeds}; the model is not validated on your machines: run "
+                    "`gearshift calibrate`."]  # fmt: skip
+        else:
+            a = self.accuracy
+            said = [
+                f"Margin of error: {seeds}; in {a.configurations} configurations the model was "
+                f"{100 * a.mean_absolute_error:.1f} % off on average, in 95 % of them by no more "
+                f"than {100 * a.p95_absolute_error:.1f} %."
+            ]
+        said += [
+            f"{name}, asynchronous, is faster by {-100 * self.gain_over(name):.1f} %, no more."
+            for name in self.estimates
+            if self.gain_over(name) < -SAME
+        ]
+        if self.runner_up is not None and self.gain_over(self.runner_up) <= self.margin:
+            said.append(f"Within that margin it cannot be told from {self.runner_up}.")
+        return said
+
+    def _alternatives(self) -> list[str]:
+        if self.estimates[self.best].synchronous:
+            return []
+        other = self.best_synchronous
+        text = (
+            "It is asynchronous: samples per second say nothing about how much a sample teaches, "
+            "and stale gradients can need more of them"
+        )
+        if other is None:
+            return [f"{text}."]
+        lag = 1 - self.estimates[other].mean / self.estimates[self.best].mean
+        return [f"{text}; the best whose updates are those of one process is {other}, "
+                f"{100 * lag:.1f} % slower."]  # fmt: skip
+
+    def _flips(self) -> str:
+        flips: dict[str, list[str]] = {}
+        for change, winner in self.changes.items():
+            if winner != self.best:
+                flips.setdefault(winner, []).append(change)
+        tried = ", ".join(self.changes)
+        if not flips:
+            return f"None of these changes the answer: {tried}." if tried else ""
+        parts = [f"{winner} with {' or '.join(changes)}" for winner, changes in flips.items()]
+        stays = [change for change, winner in self.changes.items() if winner == self.best]
+        text = f"What would change the answer: {'; '.join(parts)}"
+        return f"{text}. It stays with {', '.join(stays)}." if stays else f"{text}."
+
+
+def recommend(
+    cluster: Source, workload: Source, strategies: Sequence[str], batch: Batch
+) -> Recommendation:
+    """Simulate the candidates with several seeds, then changes of the cluster.
+
+    Args:
+        strategies: the candidates; none: :data:`CANDIDATES`.
+
+    Raises:
+        InvalidArgument: when the files are wrong or no candidate works.
+    """
+    cluster_facts = describe_cluster(cluster.text, cluster.name)
+    names = list(strategies) or _candidates(cluster_facts)
+    first = batch.run([Job(cluster, workload, name) for name in names], "candidates")
+    worked, impossible = _sort_out(names, first)
+    greatest = max(result.throughput for result in worked.values())
+    near = [name for name, r in worked.items()
+            if r.throughput * _OUT_OF_REACH > greatest or name == PLAIN]  # fmt: skip
+    seeds = range(batch.settings.seed + 1, batch.settings.seed + SEEDS)
+    jobs = [Job(cluster, workload, name, seed) for name in near for seed in seeds]
+    results = {name: [worked[name]] for name in worked}
+    for job, more in zip(jobs, batch.run(jobs, "seeds"), strict=True):
+        if isinstance(more, Result) and more.failure is None:
+            results[job.strategy].append(more)
+    estimates = {name: Estimate.of(found) for name, found in results.items()}
+    ordered = dict(sorted(estimates.items(), key=lambda item: -item[1].mean))
+    accuracy = Accuracy.load()
+    answer = Recommendation(
+        _settle(ordered, accuracy), ordered, impossible=impossible, accuracy=accuracy
+    )
+    _try_changes(answer, cluster, workload, near, batch)
+    return answer
+
+
+def _candidates(cluster: Mapping[str, Any]) -> list[str]:
+    """Those that can be: shards are for clusters without dedicated servers."""
+    return [name for name in CANDIDATES if not (cluster["servers"] and "shards=" in name)]
+
+
+def _sort_out(
+    names: Sequence[str], found: Sequence[Result | Error]
+) -> tuple[dict[str, Result], dict[str, str]]:
+    worked, impossible = {}, {}
+    for name, result in zip(names, found, strict=True):
+        if isinstance(result, Result) and result.failure is None:
+            worked[name] = result
+        else:
+            impossible[name] = str(result if isinstance(result, Error) else result.failure)
+    if not worked:
+        raise InvalidArgument(next(iter(impossible.values())))
+    return worked, impossible
+
+
+def _settle(ordered: Mapping[str, Estimate], accuracy: Accuracy | None) -> str:
+    """The fastest, or one that is as fast as far as can be told, and better in another respect.
+
+    Plain all_reduce, which adapts to what changes; and updates of one process before stale ones.
+    """
+    first = next(iter(ordered))
+    fastest = ordered[first]
+    margin = max(SAME, fastest.spread, accuracy.mean_absolute_error if accuracy else 0.0)
+    if not fastest.synchronous:
+        near = (name for name, e in ordered.items() if e.synchronous)
+        other = next(near, first)
+        first = other if ordered[other].mean * (1 + margin) >= fastest.mean else first
+    plain = ordered.get(PLAIN)
+    return PLAIN if plain and plain.mean * (1 + SAME) >= ordered[first].mean else first
+
+
+def _try_changes(
+    answer: Recommendation, cluster: Source, workload: Source, names: Sequence[str], batch: Batch
+) -> None:
+    jobs: list[tuple[str, Job]] = []
+    for change, apply in _changes(cluster).items():
+        document = cluster.document()
+        try:
+            apply(document)
+        except Error as error:
+            answer.impossible[change] = str(error)
+            continue
+        changed = cluster.changed(document, change)
+        jobs += [(change, Job(changed, workload, name)) for name in names]
+    found = batch.run([job for _, job in jobs], "what would change it")
+    throughput: dict[str, dict[str, float]] = {}
+    for (change, job), result in zip(jobs, found, strict=True):
+        if isinstance(result, Result) and result.failure is None:
+            throughput.setdefault(change, {})[job.strategy] = result.throughput
+    for change, by_strategy in throughput.items():
+        stays = by_strategy.get(answer.best, 0.0) * (1 + answer.tolerance) >= max(
+            by_strategy.values()
+        )
+        answer.changes[change] = answer.best if stays else best(by_strategy).strategy
+
+
+def _changes(cluster: Source) -> dict[str, Callable[[scaling.Document], None]]:
+    workers = describe_cluster(cluster.text, cluster.name)["workers"]
+    sizes = [2 * workers, workers // 2] if workers > 1 else [2]
+    return {
+        "twice the bandwidth": partial(scaling.scale_bandwidth, factor=2.0),
+        "half the bandwidth": partial(scaling.scale_bandwidth, factor=0.5),
+        **{f"{n} workers": partial(scaling.scale_workers, workers=n) for n in sizes},
+        "a straggler (half as fast)": _add_straggler,
+    }
+
+
+def _add_straggler(cluster: scaling.Document) -> None:
+    before = list(cluster.get("stragglers", []))
+    scaling.set_stragglers(cluster, 1, 2.0)
+    cluster["stragglers"] = before + cluster["stragglers"]

@@ -1,0 +1,191 @@
+"""The result of one simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgument
+from ..strategy import to_text
+from . import figures
+from .durations import format_duration
+from .figures import Distribution, Link, Waiting
+from .inputs import WorkloadFacts
+from .messages import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a simulation says; docs/simulating.md defines the figures."""
+
+    cluster: str
+    workload: str
+    strategy: str
+    workers: int
+    servers: int
+    steps: int
+    warmup: int
+    seed: int
+    batch_size: int
+    """Samples per worker and step."""
+    step_seconds: Distribution
+    """Of the steps of all workers after the warm-up."""
+    throughput: float
+    """Samples per second, all workers together."""
+    efficiency: float
+    """Throughput in proportion to that of workers who compute alone, without the others."""
+    exposed_share: float
+    """Share of a step in which a worker only waits for communication or others."""
+    waiting: Waiting
+    synchronous: bool
+    """Whether every update is made of all workers' gradients of one step. If not, samples per
+    second say nothing about accuracy."""
+    staleness: dict[int, int]
+    """Pushes by the versions that their parameters lagged."""
+    links: tuple[Link, ...]
+    switches: tuple[dict[str, Any], ...]
+    bytes_sent: int
+    messages: int
+    virtual_seconds: float
+    wall_seconds: float
+    failure: str | None
+    """Why training ended before its last step, if it did."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """What the core returned: the steps of every worker, and the timeline."""
+
+    @property
+    def mean_staleness(self) -> float | None:
+        """Versions that a push lagged, on average; None without servers."""
+        pushes = sum(self.staleness.values())
+        return sum(lag * n for lag, n in self.staleness.items()) / pushes if pushes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, for JSON; without the single steps and the timeline."""
+        values = {name: value for name, value in vars(self).items() if name != "raw"}
+        return values | {
+            "step_seconds": asdict(self.step_seconds),
+            "waiting": asdict(self.waiting),
+            "staleness": {str(lag): count for lag, count in self.staleness.items()},
+            "links": [asdict(link) for link in self.links],
+            "switches": list(self.switches),
+        }
+
+    def steps_frame(self) -> pd.DataFrame:
+        """A row for each step of each worker: rank, host, step, begin, computed, end, seconds."""
+        from .frames import steps_frame
+
+        return steps_frame(self)
+
+    def links_frame(self) -> pd.DataFrame:
+        """A row for each direction of each link: link, bandwidth, bytes, utilisation."""
+        from .frames import links_frame
+
+        return links_frame(self)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw how step times are distributed, and the use of the links; returns the path."""
+        from .plot import draw
+
+        return draw(self, Path(path))
+
+    def save_timeline(self, path: str | Path) -> Path:
+        """Write what each rank does when, for https://ui.perfetto.dev; returns the path.
+
+        Raises:
+            InvalidArgument: when it was simulated without ``timeline=True``.
+        """
+        from .trace import save
+
+        if not self.raw["timeline"]:
+            raise InvalidArgument("there is no timeline: simulate with timeline=True")
+        return save(self, Path(path))
+
+    def summary(self) -> str:
+        """The chief figures in a few lines."""
+        step, wait = self.step_seconds, self.waiting
+        lines = [
+            f"{self.strategy}: {self.workload} on {self.cluster}, {self.workers} workers"
+            + (f", {self.servers} servers" if self.servers else ""),
+            f"step        {_time(step.mean)} (median {_time(step.p50)}, p95 {_time(step.p95)})",
+            f"throughput  {self.throughput:,.0f} samples/s,"
+            f" {100 * self.efficiency:.0f} % of workers who compute alone",
+            f"waiting     {_time(wait.exposed)} per step ({100 * self.exposed_share:.0f} %):"
+            f" {_time(wait.slower_workers)} for slower workers,"
+            f" {_time(wait.communication)} for communication",
+        ]
+        if self.mean_staleness is not None:
+            lines.append(f"staleness   {self.mean_staleness:.2f} versions on average")
+        busiest = max(self.links, key=lambda link: link.utilisation, default=None)
+        if busiest is not None:
+            lines.append(f"busiest     {busiest.name}: {100 * busiest.utilisation:.0f} %")
+        lines += [f"switch      after step {s['step']} to {s['to']}" for s in self.switches]
+        if self.failure is not None:
+            lines.append(f"ended early: {self.failure}")
+        return "\n".join(lines)
+
+
+def make_result(
+    raw: Mapping[str, Any], request: Request, names: tuple[str, str], facts: WorkloadFacts,
+    warmup: int,
+) -> Result:  # fmt: skip
+    """The figures of the core's answer; `names` are those of cluster and workload.
+
+    Raises:
+        Error: when no step was completed after the warm-up.
+    """
+    workers = raw["workers"]
+    synchronous = figures.is_synchronous(request.strategy)
+    counted = figures.measured_steps(workers, warmup, cut=not synchronous)
+    times = figures.step_times(workers, counted)
+    rate = figures.throughput(workers, counted, facts.batch_size)
+    wait = figures.waiting(workers, synchronous)
+    alone = figures.ideal_throughput(_speeds(raw), facts.batch_size, facts.compute_seconds)
+    return Result(
+        cluster=names[0],
+        workload=names[1],
+        strategy=to_text(request.strategy),
+        workers=len(workers),
+        servers=int(raw["cluster"]["servers"]),
+        steps=request.steps,
+        warmup=warmup,
+        seed=request.seed,
+        batch_size=facts.batch_size,
+        step_seconds=Distribution.of(times),
+        throughput=rate,
+        efficiency=rate / alone,
+        exposed_share=_share(workers),
+        waiting=wait,
+        synchronous=synchronous,
+        staleness=figures.staleness(workers),
+        links=figures.links(raw),
+        switches=tuple(raw["switches"]),
+        bytes_sent=sum(worker["bytes_sent"] for worker in workers),
+        messages=raw["messages"],
+        virtual_seconds=raw["virtual_seconds"],
+        wall_seconds=raw["wall_seconds"],
+        failure=raw.get("failure"),
+        raw=raw,
+    )
+
+
+def _speeds(raw: Mapping[str, Any]) -> list[float]:
+    speed = {host["name"]: float(host["speed"]) for host in raw["cluster"]["hosts"]}
+    return [speed[worker["host"]] for worker in raw["workers"]]
+
+
+def _share(workers: Sequence[Mapping[str, Any]]) -> float:
+    total = sum(
+        end - begin
+        for worker in workers
+        for begin, end in zip(worker["begin"], worker["end"], strict=True)
+    )
+    return sum(worker["exposed_seconds"] for worker in workers) / total if total else 0.0
+
+
+def _time(seconds: float) -> str:
+    return format_duration(float(f"{seconds:.4g}"))

@@ -1,0 +1,216 @@
+"""A sweep: every strategy in every combination of values, the winners, and where they change."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..errors import Error, InvalidArgument, Unsupported
+from . import scaling
+from .axes import STRATEGY, Axis
+from .batch import Batch, Job
+from .extension import describe_cluster
+from .inputs import Source
+from .result import Result
+from .winners import Cell, Crossover, Grid, crossovers
+
+TABLE = "sweep.parquet"
+TABLE_AS_TEXT = "sweep.csv"
+MAP = "heatmap.png"
+CROSSOVERS = "crossovers.json"
+
+
+@dataclass
+class Sweep:
+    """What a sweep found."""
+
+    grid: Grid
+    strategies: Sequence[str]
+    rows: list[dict[str, Any]]
+    """One per cell and strategy: the axes' values (bytes per second, seconds), and figures."""
+    crossovers: list[Crossover]
+
+    def save(self, folder: Path) -> dict[str, Path]:
+        """Write the table, as Parquet and as CSV, the map, and the crossovers.
+
+        Returns:
+            the files; without "map" where no axis has numbers.
+        """
+        from .frames import write_parquet
+        from .heatmap import draw
+
+        folder.mkdir(parents=True, exist_ok=True)
+        write_parquet(self.rows, folder / TABLE)
+        with (folder / TABLE_AS_TEXT).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        document = [self._crossover(crossover) for crossover in self.crossovers]
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        (folder / CROSSOVERS).write_text(text + "\n", encoding="utf-8")
+        files = {"table": folder / TABLE, "csv": folder / TABLE_AS_TEXT}
+        files["crossovers"] = folder / CROSSOVERS
+        drawn = draw(self.grid, self.crossovers, folder / MAP)
+        return files if drawn is None else files | {"map": drawn}
+
+    def describe(self) -> list[str]:
+        """The crossovers as sentences."""
+        return [self._sentence(crossover) for crossover in self.crossovers]
+
+    def _crossover(self, crossover: Crossover) -> dict[str, Any]:
+        number = self._number(crossover)
+        axis = self.grid.axes[number]
+        after = crossover.cell[number] + 1
+        others = self.grid.point(crossover.cell)
+        del others[crossover.axis]
+        return {
+            "axis": crossover.axis,
+            "value": crossover.value,
+            "low": axis.values[crossover.cell[number]],
+            "high": axis.values[after],
+            "below": crossover.between[0],
+            "above": crossover.between[1],
+            "at": others,
+        }
+
+    def _sentence(self, crossover: Crossover) -> str:
+        number = self._number(crossover)
+        where = ", ".join(
+            f"{axis.name}={axis.show(axis.values[i])}"
+            for n, (axis, i) in enumerate(zip(self.grid.axes, crossover.cell, strict=True))
+            if n != number
+        )
+        value = self.grid.axes[number].show(crossover.value)
+        return (
+            f"{crossover.between[0]} below, {crossover.between[1]} above {crossover.axis}={value}"
+            + (f" ({where})" if where else "")
+        )
+
+    def _number(self, crossover: Crossover) -> int:
+        return next(i for i, axis in enumerate(self.grid.axes) if axis.name == crossover.axis)
+
+
+def check_packages() -> None:
+    """Refuse a sweep before it runs when its files could not be written.
+
+    Raises:
+        Unsupported: saying what is missing.
+    """
+    missing = [name for name in ("pyarrow", "matplotlib") if not importlib.util.find_spec(name)]
+    if missing:
+        raise Unsupported(
+            f"a sweep needs {' and '.join(missing)}; `pip install 'gearshift[sim]'` does it"
+        )
+
+
+def sweep(
+    cluster: Source,
+    workload: Source,
+    axes: Sequence[Axis],
+    strategies: Sequence[str],
+    batch: Batch,
+) -> Sweep:
+    """Simulate all combinations.
+
+    A combination that cannot be, or a strategy that does not work there, has its error in the
+    table; what is wrong with the files as they are is raised.
+
+    Args:
+        strategies: where the axes have none.
+
+    Raises:
+        InvalidArgument: for the files, or when no combination works.
+    """
+    describe_cluster(cluster.text, cluster.name)
+    given = [str(value) for axis in axes if axis.name == STRATEGY for value in axis.values]
+    names = given or list(strategies)
+    grid = Grid([axis for axis in axes if axis.name != STRATEGY])
+    prepared = [(cell, *_prepare(cluster, workload, grid, cell)) for cell in grid.cells()]
+    jobs = [
+        (cell, Job(changed[0], changed[1], name))
+        for (cell, changed, _), name in product(prepared, names)
+        if changed is not None
+    ]
+    found = batch.run([job for _, job in jobs], "sweep")
+    results: dict[tuple[Cell, str], Result | Error] = {
+        (cell, job.strategy): result for (cell, job), result in zip(jobs, found, strict=True)
+    }
+    for cell, _, error in prepared:
+        if error is not None:
+            results |= {(cell, name): error for name in names}
+    return _collect(grid, names, results)
+
+
+def _prepare(
+    cluster: Source, workload: Source, grid: Grid, cell: Cell
+) -> tuple[tuple[Source, Source] | None, Error | None]:
+    """Cluster and workload of a cell, or why there are none."""
+    point = grid.point(cell)
+    if not point:
+        return (cluster, workload), None
+    documents = cluster.document(), workload.document()
+    try:
+        scaling.change(*documents, point)
+    except Error as error:
+        return None, error
+    except (KeyError, TypeError, ValueError) as error:  # of the workload, which nobody has checked
+        return None, InvalidArgument(f"{workload.name}: cannot be scaled: {error!r}")
+    how = ", ".join(
+        f"{axis.name}={axis.show(axis.values[i])}" for axis, i in zip(grid.axes, cell, strict=True)
+    )
+    return (cluster.changed(documents[0], how), workload.changed(documents[1], how)), None
+
+
+def _collect(
+    grid: Grid, strategies: Sequence[str], results: dict[tuple[Cell, str], Result | Error]
+) -> Sweep:
+    for (cell, name), result in results.items():
+        if isinstance(result, Result) and result.failure is None:
+            grid.add(cell, name, result.throughput)
+    if not grid.throughput:
+        first = next(iter(results.values()))
+        why = first if isinstance(first, Error) else first.failure
+        raise InvalidArgument(f"sweep: nothing could be simulated; the first error: {why}")
+    rows = []
+    for cell, name in product(grid.cells(), strategies):
+        winner = grid.winner(cell)
+        wins = winner is not None and winner.strategy == name
+        figures = _figures(results[cell, name])
+        rows.append({**grid.point(cell), STRATEGY: name, **figures, "winner": wins})
+    return Sweep(grid, strategies, rows, crossovers(grid))
+
+
+def _figures(result: Result | Error) -> dict[str, Any]:
+    columns: dict[str, Any] = dict.fromkeys(
+        ("workers_total", "servers_total", "throughput", "step_mean", "step_p50", "step_p95",
+         "efficiency", "exposed_share", "waiting_slower_workers", "waiting_communication",
+         "mean_staleness", "busiest_link", "bytes_sent", "messages", "virtual_seconds",
+         "wall_seconds", "synchronous", "error")
+    )  # fmt: skip
+    if isinstance(result, Error):
+        return columns | {"error": str(result)}
+    step = asdict(result.step_seconds)
+    return columns | {
+        "workers_total": result.workers,
+        "servers_total": result.servers,
+        "throughput": result.throughput,
+        **{f"step_{key}": step[key] for key in ("mean", "p50", "p95")},
+        "efficiency": result.efficiency,
+        "exposed_share": result.exposed_share,
+        "waiting_slower_workers": result.waiting.slower_workers,
+        "waiting_communication": result.waiting.communication,
+        "mean_staleness": result.mean_staleness,
+        "busiest_link": max((link.utilisation for link in result.links), default=None),
+        "bytes_sent": result.bytes_sent,
+        "messages": result.messages,
+        "virtual_seconds": result.virtual_seconds,
+        "wall_seconds": result.wall_seconds,
+        "synchronous": result.synchronous,
+        "error": result.failure,
+    }

@@ -1,0 +1,125 @@
+"""Results for people: the comparison of strategies, and the winners of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+
+from ..errors import Error
+from .durations import format_duration
+from .result import Result
+from .winners import Grid, best
+
+NOT_ACCURACY = (
+    "asynchronous strategies (*): samples per second say nothing about how much a sample teaches; "
+    "stale gradients can need more of them"
+)
+
+
+def comparison(results: Mapping[str, Result | Error]) -> Table:
+    """One row per strategy; the one with the greatest throughput is marked."""
+    first = next(result for result in results.values() if isinstance(result, Result))
+    servers = f", {first.servers} servers" if first.servers else ""
+    table = Table(
+        title=f"{first.workload} on {first.cluster}: {first.workers} workers{servers}, "
+        f"{first.steps} steps, seed {first.seed}",
+        caption="waiting: per step; for slower workers, and for communication" + _notes(results),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("strategy", no_wrap=True, vertical="bottom")
+    for header in (
+        "step\nmean",
+        "step\np50",
+        "step\np95",
+        "samples\nper s",
+        "effi-\nciency",
+        "exposed\nshare",
+        "wait:\nworkers",
+        "wait:\ncomm.",
+        "mean\nstale-\nness",
+        "busiest\nlink",
+    ):
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    winner = fastest(results)
+    for name, result in results.items():
+        if isinstance(result, Result):
+            table.add_row(*_cells(result, name == winner), style="bold" if name == winner else "")
+        else:
+            table.add_row(name, "failed", style="dim")
+    return table
+
+
+def fastest(results: Mapping[str, Result | Error]) -> str | None:
+    """The strategy with the greatest throughput, of several that trained to the end."""
+    throughput = {
+        name: result.throughput
+        for name, result in results.items()
+        if isinstance(result, Result) and result.failure is None
+    }
+    return best(throughput).strategy if throughput and len(results) > 1 else None
+
+
+def _notes(results: Mapping[str, Result | Error]) -> str:
+    asynchronous = any(isinstance(r, Result) and not r.synchronous for r in results.values())
+    return f"\n{NOT_ACCURACY}" if asynchronous else ""
+
+
+def _cells(result: Result, wins: bool) -> list[str]:
+    name = result.strategy + ("" if result.synchronous else " *")
+    busiest = max((link.utilisation for link in result.links), default=None)
+    return [
+        f"{name} \N{LEFTWARDS ARROW} best" if wins else name,
+        short(result.step_seconds.mean),
+        short(result.step_seconds.p50),
+        short(result.step_seconds.p95),
+        per_second(result.throughput),
+        f"{100 * result.efficiency:.0f} %",
+        f"{100 * result.exposed_share:.0f} %",
+        short(result.waiting.slower_workers),
+        short(result.waiting.communication),
+        "-" if result.mean_staleness is None else f"{result.mean_staleness:.2f}",
+        "-" if busiest is None else f"{100 * busiest:.0f} %",
+    ]
+
+
+def sweep_table(grid: Grid, strategies: Sequence[str]) -> Table:
+    """One row per cell: samples per second of each strategy, the winner's in bold."""
+    table = Table(
+        title="samples per second", box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left"
+    )
+    for axis in grid.axes:
+        table.add_column(axis.name, justify="right", vertical="bottom", no_wrap=True)
+    for strategy in strategies:
+        header = strategy.replace("all_reduce:", "all_reduce:\n").replace("(", "\n(")
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    table.add_column("winner", vertical="bottom", no_wrap=True)
+    table.add_column("by", justify="right", vertical="bottom", no_wrap=True)
+    for cell in grid.cells():
+        winner = grid.winner(cell)
+        found = grid.throughput.get(cell, {})
+        values = [axis.show(axis.values[i]) for axis, i in zip(grid.axes, cell, strict=True)]
+        for strategy in strategies:
+            text = per_second(found[strategy]) if strategy in found else "failed"
+            bold = winner is not None and winner.strategy == strategy
+            values.append(f"[bold]{text}[/bold]" if bold else text)
+        values.append("-" if winner is None else winner.strategy)
+        margin = None if winner is None else winner.margin
+        values.append("-" if margin is None else f"{100 * margin:.1f} %")
+        table.add_row(*values)
+    return table
+
+
+def short(seconds: float) -> str:
+    """A time in three digits."""
+    return format_duration(float(f"{seconds:.3g}")) if seconds > 5e-8 else "0"
+
+
+def per_second(samples: float) -> str:
+    """Samples per second, at least three digits."""
+    return f"{samples:,.0f}" if samples >= 100 else f"{samples:.3g}"

@@ -1,0 +1,126 @@
+"""Figures of hand-made answers against values computed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from gearshift_testing.simulated import raw_answer, result
+
+import gearshift as gs
+from gearshift.sim.figures import Distribution, Waiting, is_synchronous, measured_steps, waiting
+from gearshift.strategy import parse
+
+
+def test_a_distribution_interpolates_its_percentiles() -> None:
+    found = Distribution.of([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found == Distribution(mean=3.0, p50=3.0, p95=pytest.approx(4.8), least=1.0, most=5.0)
+
+
+def test_synchronous_figures() -> None:
+    found = result()
+    # After the warm-up each worker has two steps of 0.4 s.
+    assert found.step_seconds.mean == pytest.approx(0.4)
+    assert found.throughput == pytest.approx(2 * 8 * 2 / 0.8)
+    # Alone: 8 samples in 0.2 s on the host of speed 1, in 0.4 s on the other.
+    assert found.efficiency == pytest.approx(40 / (40 + 20))
+    assert found.exposed_share == pytest.approx((0.7 + 0.4) / 2.6)
+    assert [link.utilisation for link in found.links] == [pytest.approx(0.5), pytest.approx(0.25)]
+    assert found.bytes_sent == 600
+    assert found.mean_staleness is None
+    assert found.synchronous
+
+
+def test_waiting_has_two_causes_that_add_up() -> None:
+    found = result().waiting
+    # Worker 0 waits for worker 1 for 0.1 s in each of 3 steps; 6 steps of a worker in all.
+    assert found.slower_workers == pytest.approx(0.3 / 6)
+    assert found.exposed == pytest.approx(1.1 / 6)
+    assert found.slower_workers + found.communication == pytest.approx(found.exposed)
+    assert found.hidden == pytest.approx((1.5 - 1.1) / 6)
+
+
+def test_waiting_for_others_is_not_more_than_what_is_exposed() -> None:
+    raw = raw_answer()
+    raw["workers"][0]["exposed_seconds"] = 0.2
+    assert waiting(raw["workers"], synchronous=True).slower_workers == pytest.approx(0.2 / 6)
+    # Nor longer than the step: worker 0 is done before worker 1 has computed.
+    raw = raw_answer()
+    raw["workers"][0]["end"] = [0.25, 0.75, 1.15]
+    assert waiting(raw["workers"], synchronous=True).slower_workers == pytest.approx(0.15 / 6)
+
+
+def test_nobody_waits_for_others_without_synchrony() -> None:
+    assert waiting(raw_answer()["workers"], synchronous=False).slower_workers == 0.0
+    assert waiting([], synchronous=True) == Waiting(0.0, 0.0, 0.0, 0.0)
+
+
+def test_asynchronous_steps_count_until_the_first_worker_is_done() -> None:
+    raw = raw_answer()
+    slow = raw["workers"][1]
+    slow["begin"], slow["computed"], slow["end"] = [0.0, 0.6, 1.2], [0.5, 1.1, 1.7], [0.6, 1.2, 1.8]
+    assert measured_steps(raw["workers"], 1, cut=True) == [range(1, 3), range(1, 2)]
+    raw["workers"][0]["staleness"] = {0: 1, 2: 2}
+    raw["workers"][1]["staleness"] = {0: 1, 1: 2}
+    found = result(raw, "ps:asp")
+    assert found.throughput == pytest.approx(8 * 2 / 0.8 + 8 * 1 / 0.6)
+    assert found.step_seconds.mean == pytest.approx((0.4 + 0.4 + 0.6) / 3)
+    assert found.staleness == {0: 2, 1: 2, 2: 2}
+    assert found.mean_staleness == pytest.approx(1.0)
+    assert not found.synchronous
+
+
+def test_who_is_too_slow_for_the_window_counts_with_all_steps() -> None:
+    raw = raw_answer()
+    raw["workers"][1]["end"] = [2.0, 4.0, 6.0]
+    assert measured_steps(raw["workers"], 1, cut=True) == [range(1, 3), range(1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all_reduce", True),
+        ("ps:bsp", True),
+        ("ps:ssp(3)", False),
+        ("ps:asp", False),
+        ("ps:buffered(2)", False),
+        ("switch", False),
+    ],
+)
+def test_which_strategies_are_synchronous(text: str, expected: bool) -> None:
+    assert is_synchronous(parse(text)) is expected
+
+
+def test_training_that_ends_within_the_warm_up_is_an_error() -> None:
+    raw = raw_answer()
+    for worker in raw["workers"]:
+        for key in ("begin", "computed", "end"):
+            worker[key] = worker[key][:1]
+    with pytest.raises(gs.Error, match="warm-up"):
+        result(raw)
+
+
+def test_a_result_goes_into_json_frames_text_and_pictures(tmp_path: Path) -> None:
+    found = result()
+    values = json.loads(json.dumps(found.to_dict()))
+    assert values["waiting"]["slower_workers"] == pytest.approx(0.05)
+    assert values["links"][0] == {
+        "name": "fast out",
+        "bandwidth": 1000.0,
+        "bytes": 650.0,
+        "utilisation": 0.5,
+    }
+    assert "raw" not in values
+    text = found.summary()
+    assert "2 workers" in text
+    assert "400 ms" in text
+    assert "fast out: 50 %" in text
+    pytest.importorskip("matplotlib")
+    assert found.plot(tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    pytest.importorskip("pandas")
+    steps = found.steps_frame()
+    assert list(steps.columns) == ["rank", "host", "step", "begin", "computed", "end", "seconds"]
+    assert len(steps) == 6
+    assert steps["seconds"].iloc[0] == pytest.approx(0.5)
+    assert list(found.links_frame()["link"]) == ["fast out", "slow in"]

@@ -1,0 +1,91 @@
+"""The paragraph of a recommendation, from made-up throughputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from gearshift_testing.simulated import raw_answer, result
+
+from gearshift.sim import recommend
+from gearshift.sim.recommend import Accuracy, Estimate, Recommendation
+
+
+def recommendation(best: str = "all_reduce:ring") -> Recommendation:
+    """With the best of three strategies, and those that are slower."""
+    throughput = {"ps:asp": 150.0, "all_reduce:ring": 120.0, "all_reduce": 100.0}
+    estimates = {
+        name: Estimate(value, 0.02, name != "ps:asp")
+        for name, value in throughput.items()
+        if value <= throughput[best]
+    }
+    return Recommendation(best, estimates)
+
+
+def test_it_says_what_by_how_much_and_how_sure() -> None:
+    found = recommendation()
+    found.changes = {"twice the bandwidth": "all_reduce:ring", "8 workers": "ps:asp"}
+    text = found.text()
+    assert text.startswith("Use all_reduce:ring: 120 samples/s expected.")
+    assert "20.0 % more than the runner-up, all_reduce." in text
+    assert "3 seeds differ by ±2.0 %" in text
+    assert "not validated on your machines: run `gearshift calibrate`" in text
+    assert "ps:asp with 8 workers. It stays with twice the bandwidth." in text
+    assert "asynchronous" not in text
+    assert "\n" not in text
+    assert found.gain_over("all_reduce") == pytest.approx(0.2)
+
+
+def test_an_asynchronous_winner_comes_with_the_best_synchronous_one() -> None:
+    text = recommendation("ps:asp").text()
+    assert "25.0 % more than the runner-up, all_reduce:ring and" in text
+    assert "50.0 % more than plain all_reduce" in text
+    assert "updates are those of one process is all_reduce:ring, 20.0 % slower" in text
+
+
+def test_what_is_too_close_is_said_to_be() -> None:
+    found = recommendation()
+    assert "cannot be told" not in found.text()
+    found.accuracy = Accuracy(0.25, 0.4, 24)
+    text = found.text()
+    assert "in 24 configurations the model was 25.0 % off on average" in text
+    assert "it cannot be told from all_reduce" in text
+
+
+def test_equals_are_no_runner_up() -> None:
+    found = recommendation()
+    found.estimates["all_reduce:tree"] = Estimate(119.99, 0.0, True)
+    assert found.runner_up == "all_reduce"
+    assert "Equally fast here: all_reduce:tree." in found.text()
+
+
+def test_updates_of_one_process_come_before_equally_fast_stale_ones() -> None:
+    settle = recommend._settle
+    asynchronous = Estimate(121.0, 0.02, False)
+    estimates = {"ps:asp": asynchronous} | recommendation().estimates
+    assert settle(estimates, None) == "all_reduce:ring"
+    assert settle(estimates | {"ps:asp": Estimate(121.0, 0.0, False)}, None) == "ps:asp"
+    assert settle(estimates | {"all_reduce": Estimate(119.9, 0.0, True)}, None) == "all_reduce"
+    text = Recommendation("all_reduce:ring", estimates).text()
+    assert "ps:asp, asynchronous, is faster by 0.8 %, no more." in text
+
+
+def test_the_accuracy_is_read_where_the_package_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommend.resources, "files", lambda package: tmp_path)
+    assert Accuracy.load() is None
+    values = {"mean_absolute_error": 0.02, "p95_absolute_error": 0.06, "configurations": 24}
+    (tmp_path / "accuracy.json").write_text(json.dumps(values | {"more": 1}), encoding="utf-8")
+    assert Accuracy.load() == Accuracy(0.02, 0.06, 24)
+
+
+def test_an_estimate_is_of_several_seeds() -> None:
+    other = raw_answer()
+    for worker in other["workers"]:
+        worker["end"] = [time + 0.1 * i for i, time in enumerate(worker["end"])]
+        worker["begin"] = [0.0, *worker["end"][:-1]]
+    found = Estimate.of([result(), result(other)])
+    assert (found.mean, found.synchronous) == (pytest.approx((40 + 32) / 2), True)
+    assert found.spread == pytest.approx(4 / 36)

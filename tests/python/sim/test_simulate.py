@@ -1,0 +1,174 @@
+"""Simulations from Python, in processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gearshift as gs
+from gearshift.sim import extension
+from gearshift.sim.processes import Pool
+from gearshift.sim.workload import Workload
+
+needs_simulator = pytest.mark.skipif(
+    not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
+)
+
+CLUSTER: dict[str, Any] = {
+    "name": "four",
+    "hosts": [{"name": "n", "count": 4, "bandwidth": "100 Mbit/s", "latency": "50 us"}],
+}
+WORKLOAD = """
+name = "toy"
+batch_size = 8
+forward = "10 ms"
+backward = "20 ms"
+optimizer = "1 ms"
+parameters = [{ name = "a", shape = [256, 256] }, { name = "b", shape = [256] }]
+"""
+
+
+def test_without_the_extension_the_error_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gearshift._sim", None)
+    monkeypatch.delattr(gs, "_sim", raising=False)
+    with pytest.raises(gs.Unsupported, match="apt install libsimgrid-dev"):
+        extension.load()
+
+
+@needs_simulator
+def test_one_worker_alone_only_computes() -> None:
+    cluster = {"hosts": [{"name": "n", "speed": 0.5}]}
+    result = gs.simulate(cluster, WORKLOAD, "all_reduce", steps=5)
+    assert result.step_seconds.mean == pytest.approx(2 * 0.030 + 0.001, rel=0.02)
+    assert result.throughput == pytest.approx(8 / result.step_seconds.mean)
+    assert result.waiting.exposed == pytest.approx(0)
+    assert (result.workers, result.workload, result.cluster) == (1, "toy", "cluster")
+
+
+@needs_simulator
+def test_every_way_to_give_the_files_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "w.toml").write_text(WORKLOAD, encoding="utf-8")
+    steps: list[int] = []
+    first = gs.simulate(CLUSTER, tmp_path / "w.toml", "ps:bsp", steps=6, progress=steps.append)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    loaded = Workload.load(tmp_path / "w.toml")
+    for workload in (str(tmp_path / "w.toml"), WORKLOAD, loaded):
+        again = gs.simulate(CLUSTER, workload, gs.ParameterServer(), steps=6)
+        assert again.raw["workers"] == first.raw["workers"]
+    assert first.staleness == {0: 24}
+    assert first.efficiency < 1
+
+
+@needs_simulator
+def test_a_straggler_is_waited_for_only_by_synchronous_strategies() -> None:
+    cluster = CLUSTER | {"stragglers": [{"host": "n-1", "factor": 3.0}]}
+    synchronous = gs.simulate(cluster, WORKLOAD, "all_reduce", steps=8)
+    # Three of four workers wait for 60 ms.
+    assert synchronous.waiting.slower_workers == pytest.approx(0.045, rel=0.05)
+    stale = gs.simulate(cluster, WORKLOAD, "ps:asp", steps=8, timeline=True)
+    assert stale.waiting.slower_workers == 0
+    assert stale.throughput > synchronous.throughput
+    assert stale.raw["timeline"]
+    switched = gs.simulate(cluster, WORKLOAD, "switch(at=4)", steps=8)
+    assert [switch["step"] for switch in switched.switches] == [4]
+
+
+@needs_simulator
+def test_wrong_input_names_file_line_and_key(tmp_path: Path) -> None:
+    (tmp_path / "w.toml").write_text(WORKLOAD.replace("shape = [256] ", "shape = [-1] "), "utf-8")
+    with pytest.raises(gs.InvalidArgument, match=r"w\.toml:7: parameters\[1\].shape\[0\]"):
+        gs.simulate(CLUSTER, tmp_path / "w.toml", "all_reduce")
+    with pytest.raises(gs.InvalidArgument, match=r"<cluster>:\d+: hosts\[0\].speed"):
+        gs.simulate({"hosts": [{"name": "n", "speed": -1}]}, WORKLOAD, "all_reduce")
+    with pytest.raises(gs.InvalidArgument, match="shards"):
+        gs.simulate(CLUSTER, WORKLOAD, "ps(shards=5)")
+    with pytest.raises(gs.InvalidArgument, match="after warm-up"):
+        gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=2)
+    with pytest.raises(gs.InvalidArgument, match="seed=-1"):
+        gs.simulate(CLUSTER, WORKLOAD, "all_reduce", seed=-1)
+    with pytest.raises(gs.InvalidArgument, match="a policy must be a function at the top"):
+        gs.simulate(CLUSTER, WORKLOAD, gs.StrategySwitch(policy=lambda metrics: True))
+
+
+@needs_simulator
+def test_a_process_that_breaks_down_is_an_error() -> None:
+    pool = Pool()
+    killer = threading.Thread(target=kill_first, args=(pool,))
+    killer.start()
+    with pytest.raises(gs.Error, match="killed by SIGKILL"):
+        gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=10_000_000, pool=pool)
+    killer.join()
+
+
+def kill_first(pool: Pool) -> None:
+    """Kill the pool's first process when there is one."""
+    while not pool._running:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    next(iter(pool._running)).kill()
+
+
+@needs_simulator
+def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "w.toml").write_text(WORKLOAD, encoding="utf-8")
+    (tmp_path / "c.toml").write_text('[[hosts]]\nname = "n"\ncount = 4\n', encoding="utf-8")
+    arguments = ["simulate", "-c", "c.toml", "-w", "w.toml", "--steps", "10000000"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "gearshift.cli", *arguments, "-s", "ps", "-s", "all_reduce"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    children = wait_for_children(command.pid, 2)
+    command.send_signal(signal.SIGINT)
+    _, errors = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert "interrupted" in errors
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def wait_for_children(pid: int, count: int) -> list[int]:
+    """The children of a process, as soon as there are so many."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        found = [int(child) for task in tasks for child in task.read_text().split()]
+        if len(found) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} has not started {count} others")
+
+
+@needs_simulator
+def test_a_simulation_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import gearshift as gs, sys\n"
+        f"gs.simulate({CLUSTER!r}, {WORKLOAD!r}, 'ps', steps=10_000_000)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
+    (child,) = wait_for_children(parent.pid, 1)
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody waits for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

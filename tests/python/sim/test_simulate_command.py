@@ -1,0 +1,176 @@
+"""``gearshift simulate`` from the command line to its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import gearshift as gs
+from gearshift.cli import main
+
+pytestmark = pytest.mark.skipif(
+    not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
+)
+
+CLUSTER = """
+[[hosts]]
+name = "n"
+count = 4
+bandwidth = "100 Mbit/s"
+
+[variability]
+kind = "normal"
+spread = 0.05
+"""
+WORKLOAD = """
+batch_size = 8
+forward = "1 ms"
+backward = "2 ms"
+parameters = [{ name = "a", shape = [64, 64] }, { name = "b", shape = [256] }]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with c.toml and w.toml."""
+    (tmp_path / "c.toml").write_text(CLUSTER, encoding="utf-8")
+    (tmp_path / "w.toml").write_text(WORKLOAD, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def simulate(*arguments: str) -> int:
+    """The exit code of the command for c.toml and w.toml."""
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", "-c", "c.toml", "-w", "w.toml", *arguments])
+    return int(caught.value.code or 0)
+
+
+def test_strategies_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("-s", "all_reduce", "-s", "ps:asp(shards=1)", "--timeline", "traces/t.json")
+    assert simulate(*options, "--steps", "8") == 0
+    shown = capsys.readouterr().out
+    assert "w on c: 4 workers, 8 steps, seed 1" in shown
+    assert "all_reduce ← best" in shown
+    assert "ps:asp(shards=1) *" in shown
+    assert "asynchronous strategies (*)" in shown
+    summary = json.loads((folder / "runs/simulate/summary.json").read_text(encoding="utf-8"))
+    assert summary["best"] == "all_reduce"
+    assert [result["strategy"] for result in summary["results"]] == [
+        "all_reduce",
+        "ps:asp(shards=1)",
+    ]
+    assert {path.name for path in (folder / "traces").iterdir()} == {
+        "t.all_reduce.json",
+        "t.ps-asp-shards-1.json",
+    }
+
+
+def test_json_is_all_that_goes_to_stdout(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("--json", "--out", "elsewhere") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((folder / "elsewhere/summary.json").read_text(encoding="utf-8"))
+    assert printed["results"][0]["step_seconds"]["p95"] > 0
+
+
+def test_a_strategy_that_does_not_work_spares_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate("-s", "all_reduce", "-s", "ps(shards=9)") == 1
+    assert "ps:bsp(shards=9): shards must be" in capsys.readouterr().out
+
+
+def test_a_sweep_writes_its_table_map_and_crossovers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    axes = ("workers=2,4,8", "bandwidth=1M,1G", "strategy=all_reduce:ring,all_reduce:tree")
+    assert simulate("--steps", "6", "--sweep", *axes) == 0
+    assert " 1 Gbit/s " in capsys.readouterr().out
+    out = folder / "runs/simulate"
+    with (out / "sweep.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 2
+    assert {row["workers_total"] for row in rows} == {"2", "4", "8"}
+    winners = [row for row in rows if row["winner"] == "True"]
+    assert len(winners) == 3 * 2
+    assert (out / "heatmap.png").stat().st_size > 0
+    for crossover in json.loads((out / "crossovers.json").read_text(encoding="utf-8")):
+        assert crossover["low"] <= crossover["value"] <= crossover["high"]
+        assert crossover["below"] != crossover["above"]
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(out / "sweep.parquet")
+    assert list(frame["bandwidth"].unique()) == [125e3, 125e6]
+    assert frame["throughput"].min() > 0
+
+
+def test_a_point_that_cannot_be_has_its_error_in_the_table(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    assert simulate("--steps", "4", "--sweep", "stragglers=0,9") == 0
+    shown = capsys.readouterr().out
+    assert "failed: stragglers=9: only 4 hosts have workers" in shown
+    assert simulate("--sweep", "stragglers=9") == 2
+    assert "nothing could be simulated" in capsys.readouterr().err
+
+
+def test_a_recommendation_is_one_paragraph(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    candidates = ("-s", "all_reduce", "-s", "all_reduce:tree", "-s", "ps:asp")
+    assert simulate("--recommend", "--steps", "5", *candidates) == 0
+    paragraph = capsys.readouterr().out.splitlines()[0]
+    assert paragraph.startswith("Use ")
+    assert "3 seeds differ by" in paragraph
+    assert "answer" in paragraph
+    path = folder / "runs/simulate/recommendation.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["best"] in paragraph
+    assert set(found["changes"]) == {
+        "twice the bandwidth",
+        "half the bandwidth",
+        "8 workers",
+        "2 workers",
+        "a straggler (half as fast)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-s", "soon"], "strategy 'soon' is none of"),
+        (["--steps", "2"], "there must be steps after warm-up"),
+        (["--sweep", "colour=red"], 'there is no axis "colour"; there are strategy, workers'),
+        (["--sweep", "workers=2", "--recommend"], "choose one"),
+        (["--sweep", "strategy=ps", "-s", "ps"], "choose one"),
+        (["--timeline", "t.json", "--recommend"], "--timeline goes with neither"),
+        (["workers=2"], "'workers=2' goes with --sweep only"),
+        (["-c", "nowhere.toml"], "nowhere.toml: No such file"),
+        (["--optimizer", "magic"], "no native rule 'magic'"),
+        (["--out", "c.toml/x"], "c.toml/x: Not a directory"),
+    ],
+)
+def test_wrong_options_are_refused(
+    arguments: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(*arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--sweep", "workers=2,4"), ("--recommend",)])
+def test_a_wrong_file_is_named_with_line_and_key(
+    more: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "c.toml").write_text(CLUSTER.replace("100 Mbit/s", "-1 Mbit/s"), encoding="utf-8")
+    assert simulate(*more) == 2
+    assert "c.toml:5: hosts[0].bandwidth: a rate must be positive" in capsys.readouterr().err
+    (folder / "c.toml").write_text(CLUSTER, encoding="utf-8")
+    (folder / "w.toml").write_text(WORKLOAD.replace("1 ms", "1 mile"), encoding="utf-8")
+    assert simulate(*more) == 2
+    assert "w.toml:3: forward: " in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""Who wins where, and where that changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gearshift.sim.axes import Axis
+from gearshift.sim.winners import Grid, Winner, best, between, crossing, crossovers
+
+
+def grid_of(
+    axes: list[Axis], times: dict[str, Callable[..., float]], missing: set[tuple] = frozenset()
+) -> Grid:
+    """A grid from the time per sample of each strategy as a function of the axes' values."""
+    grid = Grid(axes)
+    for cell in grid.cells():
+        for name, time in times.items():
+            if (cell, name) not in missing:
+                grid.add(cell, name, 1 / time(*grid.point(cell).values()))
+    return grid
+
+
+BANDWIDTH = Axis("bandwidth", (1e6, 1e7, 1e8))
+WORKERS = Axis("workers", (2, 4, 8))
+
+
+def test_the_winner_and_its_margin() -> None:
+    assert best({"a": 10.0, "b": 12.0, "c": 11.0}) == Winner("b", 12.0, pytest.approx(12 / 11 - 1))
+    assert best({"a": 10.0}) == Winner("a", 10.0, None)
+    # What differs by less than 0.1 % is equal: of two names for the same the first one wins.
+    assert best({"a": 10.0, "b": 10.009}) == Winner("a", 10.0, 0.0)
+    assert best({"a": 10.0, "b": 10.02}).strategy == "b"
+
+
+def test_power_laws_cross_exactly_where_they_do() -> None:
+    # 1/b and 3e-4/sqrt(b) are straight lines in logarithms: equal at sqrt(b) = 1/3e-4.
+    times = {"a": lambda b: 3e-4 / math.sqrt(b), "b": lambda b: 1 / b}
+    (found,) = crossovers(grid_of([BANDWIDTH], times))
+    assert found.value == pytest.approx((1 / 3e-4) ** 2)
+    assert found.between == ("a", "b")
+    assert found.position == pytest.approx(1 + math.log10(found.value / 1e7))
+
+
+def test_a_crossover_by_the_formula() -> None:
+    part = crossing([1.0, 2.0], [3.0, 1.5])
+    assert part == pytest.approx(math.log(2) / (math.log(2) + math.log(2)))
+    assert between(1e6, 1e8, part) == pytest.approx(1e7)
+    assert between(0.0, 4.0, 0.25) == pytest.approx(1.0)
+    assert crossing([1.0, 1.0], [1.0, 1.0]) == 0.5
+
+
+def test_each_pair_of_neighbours_is_looked_at() -> None:
+    times = {"a": lambda b, n: float(n), "b": lambda b, n: 6e7 / b}
+    found = {(c.axis, c.cell): c.value for c in crossovers(grid_of([BANDWIDTH, WORKERS], times))}
+    # b wins everywhere at 1e8, and at 1e7 with 8 workers; both are straight lines in logarithms.
+    assert found == {
+        ("bandwidth", (1, 0)): pytest.approx(3e7),
+        ("bandwidth", (1, 1)): pytest.approx(1.5e7),
+        ("bandwidth", (0, 2)): pytest.approx(7.5e6),
+        ("workers", (1, 1)): pytest.approx(6),
+    }
+
+
+def test_without_both_strategies_on_both_sides_there_is_no_crossover() -> None:
+    times = {"a": lambda b: 1.0, "b": lambda b: 2e7 / b}
+    assert len(crossovers(grid_of([BANDWIDTH], times))) == 1
+    assert crossovers(grid_of([BANDWIDTH], times, {((2,), "a")})) == []
+    assert crossovers(grid_of([Axis("zone", ("x", "y", "z"))], {
+        "a": lambda z: 1.0, "b": lambda z: {"x": 2.0, "y": 0.5, "z": 2.0}[z]
+    })) == []  # fmt: skip
+
+
+def test_a_map_is_drawn_over_two_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from gearshift.sim.heatmap import draw
+
+    times = {"a": lambda b, z, n: 1.0 * n, "b": lambda b, z, n: 2e7 / b * 4}
+    grid = grid_of([BANDWIDTH, Axis("zone", ("x", "y")), WORKERS], times)
+    path = draw(grid, crossovers(grid), tmp_path / "map.png")
+    assert path is not None
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert draw(Grid([Axis("zone", ("x",))]), [], tmp_path / "none.png") is None
+
+
+def test_lines_join_the_points_within_squares_and_leave_the_map() -> None:
+    pytest.importorskip("matplotlib")
+    from gearshift.sim.heatmap import segments
+
+    assert segments({(0, 0, False): 0.3}, 2, 1) == [((0.3, 0), (0.3, -0.5)), ((0.3, 0), (0.3, 0.5))]
+    crossed = segments({(0, 0, False): 0.3, (0, 1, False): 0.6}, 2, 2)
+    assert crossed[0] == ((0.3, 0), (0.6, 1))
+    assert crossed[1:] == [((0.3, 0), (0.3, -0.5)), ((0.6, 1), (0.6, 1.5))]
+    three = segments({(0, 0, False): 0.5, (0, 0, True): 0.5, (1, 0, True): 0.5}, 2, 2)
+    middle = (0.5, pytest.approx(1 / 3))
+    assert [end for _, end in three[:3]] == [middle] * 3

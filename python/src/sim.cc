@@ -1,5 +1,3 @@
-#include "gearshift/sim/simulate.h"
-
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
@@ -7,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "calls.h"
+#include "gearshift/sim/simulate.h"
 
 namespace gearshift::python {
 namespace {

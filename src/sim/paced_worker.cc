@@ -13,7 +13,8 @@ PacedWorker::PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
       replica_(replica),
       optimizer_(optimizer),
       options_(std::move(options)),
-      order_(options_.workload->parameters.size()) {
+      order_(options_.workload->parameters.size()),
+      loss_(std::nan("")) {
   const auto& parameters = options_.workload->parameters;
   std::iota(order_.begin(), order_.end(), 0U);
   // Of those that become ready together, the later one in the model comes first, as in backward.
@@ -52,6 +53,7 @@ base::Status PacedWorker::step(int step) {
   StepTimes times;
   times.begin = seconds(begin);
 
+  GEARSHIFT_RETURN_IF_ERROR(learn(step));
   const base::TimePoint forward_end = begin + base::from_seconds(workload.forward_seconds * factor);
   scheduler_.sleep_until(forward_end);
   span("computation", "forward", begin);
@@ -72,7 +74,8 @@ base::Status PacedWorker::step(int step) {
   }
   waiting = scheduler_.now();
   strategy::StepInput input;
-  input.loss = std::nan("");
+  input.loss = loss_;
+  input.epoch = options_.steps_per_epoch > 0 ? (step - 1) / options_.steps_per_epoch : 0;
   input.hypers = options_.hypers;
   const double before = replica_.stats().mean_staleness;
   GEARSHIFT_ASSIGN_OR_RETURN(const strategy::StepReport report, replica_.step(input));
@@ -81,6 +84,30 @@ base::Status PacedWorker::step(int step) {
   if (report.switched) switches_.push_back(*report.switched);
   times.end = seconds(scheduler_.now());
   result_.steps.push_back(times);
+  return evaluate(step);
+}
+
+/// The parameters stay as they are until the step ends, so it does not matter when, within the
+/// step, the gradient is computed.
+base::Status PacedWorker::learn(int step) {
+  if (options_.learner == nullptr) return {};
+  GEARSHIFT_ASSIGN_OR_RETURN(loss_, options_.learner->gradient(result_.rank, step, replica_));
+  loss_sum_ += loss_;
+  ++loss_count_;
+  return {};
+}
+
+base::Status PacedWorker::evaluate(int step) {
+  const int every = options_.evaluate_every;
+  const bool due = every > 0 && (step % every == 0 || step == options_.steps);
+  if (options_.learner == nullptr || !due) return {};
+  CurvePoint point;
+  point.seconds = result_.steps.back().end;
+  point.step = step;
+  point.loss = loss_sum_ / loss_count_;
+  GEARSHIFT_ASSIGN_OR_RETURN(point.metric, options_.learner->evaluate(replica_));
+  loss_sum_ = loss_count_ = 0;
+  curve_.push_back(point);
   return {};
 }
 

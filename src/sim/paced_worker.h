@@ -24,6 +24,9 @@ class PacedWorker {
     int steps = 1;
     std::function<void(const Span&)> on_span;  ///< empty: not asked for
     std::function<void(int step)> on_step;
+    Learner* learner = nullptr;  ///< null: gradients have no values
+    int evaluate_every = 0;      ///< 0: never
+    int steps_per_epoch = 0;
   };
   /// The replica's strategy has started. `start` is the time from which the results count.
   PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
@@ -33,10 +36,13 @@ class PacedWorker {
   base::Status run(base::TimePoint start);
   WorkerResult& result() { return result_; }
   const std::vector<strategy::SwitchRecord>& switches() const { return switches_; }
+  const std::vector<CurvePoint>& curve() const { return curve_; }
 
  private:
   base::Status step(int step);
   base::Status backward(base::TimePoint begin, double factor);
+  base::Status learn(int step);
+  base::Status evaluate(int step);
   void note_staleness(double mean_before);
   void span(const char* track, const char* name, base::TimePoint begin);
   double seconds(base::TimePoint t) const { return base::to_seconds(t - start_); }
@@ -50,6 +56,9 @@ class PacedWorker {
   WorkerResult result_;
   std::int64_t pushes_ = 0;
   std::vector<strategy::SwitchRecord> switches_;
+  double loss_;                           ///< of the step under way; NaN without a learner
+  double loss_sum_ = 0, loss_count_ = 0;  ///< since the last point of the curve
+  std::vector<CurvePoint> curve_;
 };
 
 }  // namespace gearshift::sim

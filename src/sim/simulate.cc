@@ -12,15 +12,20 @@
 namespace gearshift::sim {
 namespace {
 
-/// Of every task. Pages that are never touched cost nothing.
-constexpr std::size_t kStackBytes = 256 * 1024;
+/// Of every task. Pages that are never touched cost nothing. A learner may be a whole framework.
+constexpr std::size_t kStackBytes = std::size_t{256} << 10;
+constexpr std::size_t kLearnerStackBytes = std::size_t{8} << 20;
 
-/// A training without values: every replica is a phantom.
+/// A training; without a learner every replica is a phantom.
 class Training {
  public:
   Training(const SimulationOptions& options, Job& job) : options_(options), job_(job) {}
 
   base::Result<SimulationResult> run() {
+    if (options_.timeline) {
+      job_.network().on_transfer(
+          [this](int from, int to, base::TimePoint begin) { note_transfer(from, to, begin); });
+    }
     result_.workers.resize(static_cast<std::size_t>(options_.cluster.workers()));
     GEARSHIFT_RETURN_IF_ERROR(job_.run([this](int rank, strategy::Environment environment) {
       return rank < environment.workers_count ? work(rank, environment)
@@ -43,13 +48,15 @@ class Training {
     replica_options.parameters = options_.workload.specs();
     replica_options.strategy = options_.strategy;
     replica_options.optimizer = options_.optimizer;
-    replica_options.phantom = true;
+    const bool phantom = options_.learner == nullptr;
+    replica_options.phantom = phantom;
     GEARSHIFT_ASSIGN_OR_RETURN(
         const auto optimizer,
-        strategy::LocalOptimizer::create(replica_options.parameters, options_.optimizer, true));
+        strategy::LocalOptimizer::create(replica_options.parameters, options_.optimizer, phantom));
     replica_options.bridge = optimizer.get();
     GEARSHIFT_ASSIGN_OR_RETURN(const auto replica,
                                strategy::Replica::create(environment, std::move(replica_options)));
+    if (!phantom) GEARSHIFT_RETURN_IF_ERROR(options_.learner->begin(rank, *replica));
     GEARSHIFT_RETURN_IF_ERROR(replica->start());
     GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(workers));
     GEARSHIFT_RETURN_IF_ERROR(train(rank, world, *replica, *optimizer));
@@ -75,6 +82,9 @@ class Training {
       paced.on_span = [this](const Span& span) { result_.timeline.push_back(span); };
     }
     if (rank == 0) paced.on_step = options_.on_step;
+    if (rank == 0) paced.evaluate_every = options_.evaluate_every;
+    paced.learner = options_.learner.get();
+    paced.steps_per_epoch = options_.steps_per_epoch;
     const transport::Traffic before = world.traffic();
     PacedWorker worker(job_.scheduler(), replica, &optimizer, std::move(paced));
     worker.result().rank = rank;
@@ -87,8 +97,17 @@ class Training {
     result.bytes_sent = after.bytes_sent - before.bytes_sent;
     result.messages_sent = after.messages_sent - before.messages_sent;
     if (rank == 0) result_.switches = worker.switches();
+    if (rank == 0) result_.curve = worker.curve();
     result_.virtual_seconds = std::max(result_.virtual_seconds, result.steps.back().end);
     return {};
+  }
+
+  void note_transfer(int from, int to, base::TimePoint begin) {
+    if (!start_ || from >= options_.cluster.workers()) return;
+    const base::TimePoint end = job_.scheduler().now();
+    result_.timeline.push_back({from, "wire to " + std::to_string(to), "message",
+                                base::to_seconds(begin - *start_),
+                                base::to_seconds(end - *start_)});
   }
 
   const SimulationOptions& options_;
@@ -123,7 +142,8 @@ base::Result<SimulationResult> simulate(const SimulationOptions& options) {
   const auto wall_clock = base::make_os_scheduler();
   const base::TimePoint begin = wall_clock->now();
   GEARSHIFT_ASSIGN_OR_RETURN(const auto job,
-                             Job::create(options.cluster, options.timeout, kStackBytes));
+                             Job::create(options.cluster, options.timeout,
+                                         options.learner ? kLearnerStackBytes : kStackBytes));
   auto result = Training(options, *job).run();
   if (result) {
     result->wall_seconds = base::to_seconds(wall_clock->now() - begin);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,32 @@
 #include "gearshift/strategy/replica.h"
 
 namespace gearshift::sim {
+
+/// Learns for real while time is simulated: gradients have values, and are applied in the order,
+/// and at the staleness, that virtual time dictates.
+///
+/// All calls come from the thread that simulates, one at a time, and take no virtual time: that is
+/// what the workload is for. An error ends the simulation.
+class Learner {
+ public:
+  virtual ~Learner() = default;
+  /// Before training: fills the parameters of this worker's replica (those of rank 0 count).
+  virtual base::Status begin(int rank, strategy::Replica& replica) = 0;
+  /// The gradient of this worker's batch of step `step` (counts from 1) at its parameters, into
+  /// `replica.gradient(p)` for each p. Returns the batch's mean loss.
+  virtual base::Result<double> gradient(int rank, std::int64_t step,
+                                        strategy::Replica& replica) = 0;
+  /// How good the parameters of worker 0 are: accuracy, or what else is wanted.
+  virtual base::Result<double> evaluate(strategy::Replica& replica) = 0;
+};
+
+/// A point of the learning curve.
+struct CurvePoint {
+  double seconds = 0;  ///< virtual, since the begin of training
+  std::int64_t step = 0;
+  double loss = 0;    ///< mean over worker 0's batches since the point before
+  double metric = 0;  ///< Learner::evaluate
+};
 
 /// What to simulate.
 struct SimulationOptions {
@@ -28,6 +55,10 @@ struct SimulationOptions {
   base::Duration timeout = std::chrono::hours(1);
   /// Keep every span of every rank for a timeline.
   bool timeline = false;
+  /// Null: values do not matter, and have no memory.
+  std::shared_ptr<Learner> learner;
+  int evaluate_every = 100;  ///< steps of worker 0 between points of the learning curve
+  int steps_per_epoch = 0;   ///< of a worker, for policies that look at epochs; 0: all in one
   /// Called after each step of worker 0, in real time, for a display of progress.
   std::function<void(int step)> on_step;
 };
@@ -61,7 +92,7 @@ struct LinkUse {
 /// A span of one rank's timeline, in virtual seconds.
 struct Span {
   int rank = 0;
-  std::string track;  ///< "computation", "communication", "wire to 3"
+  std::string track;  ///< "computation", "wire to 3"
   std::string name;
   double begin = 0, end = 0;
 };
@@ -73,9 +104,8 @@ struct SimulationResult {
   std::vector<WorkerResult> workers;
   std::vector<LinkUse> links;
   std::vector<strategy::SwitchRecord> switches;  ///< as worker 0 saw them
+  std::vector<CurvePoint> curve;                 ///< with a learner
   std::vector<Span> timeline;
-  /// Why training ended before the last step, if it did (a failed host).
-  std::optional<base::Error> failure;
 };
 
 /// Runs the strategy's own code for every worker and server on a virtual clock. Equal options give

@@ -145,8 +145,10 @@ TimePoint Network::arrival(int from, int to) {
 void Network::transfer(int from, int to, std::uint64_t bytes) {
   const int a = ranks_[static_cast<std::size_t>(from)].host;
   const int b = ranks_[static_cast<std::size_t>(to)].host;
+  const TimePoint begin = scheduler_.now();
   platform_.count(a, b, bytes);
   scheduler_.transfer(platform_.host(a), platform_.host(b), std::max<std::uint64_t>(bytes, 1));
+  if (on_transfer_) on_transfer_(from, to, begin);
 }
 
 void Network::carry(Link& link, int side) {

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "gearshift/group/group.h"
@@ -34,6 +36,11 @@ class Network {
 
   /// Breaks all links, now and later.
   void abort(const base::Error& error);
+
+  /// Called after each message that was on the wire between two ranks, with when it began.
+  void on_transfer(std::function<void(int from, int to, base::TimePoint begin)> listener) {
+    on_transfer_ = std::move(listener);
+  }
 
   // For connections and links:
   std::shared_ptr<Link> link(int from, int to);
@@ -75,6 +82,7 @@ class Network {
   std::vector<Carrier*> idle_;
   std::uint64_t messages_ = 0;
   std::optional<base::Error> aborted_;
+  std::function<void(int, int, base::TimePoint)> on_transfer_;
 };
 
 }  // namespace gearshift::sim

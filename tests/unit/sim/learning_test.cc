@@ -1,0 +1,206 @@
+// Learning on the virtual clock is learning: what one process computes by itself.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "clusters.h"
+#include "gearshift/sim/logistic_regression.h"
+#include "gearshift/sim/simulate.h"
+#include "in_child.h"
+
+namespace gearshift::sim::testing {
+namespace {
+
+constexpr std::size_t kFeatures = 5;
+constexpr int kClasses = 3;
+constexpr double kRate = 0.2;
+constexpr double kMomentum = 0.9;
+
+/// Three clouds of points around three corners.
+LabelledData clouds(std::size_t samples, int seed) {
+  LabelledData data{.feature_count = kFeatures, .classes = kClasses, .features = {}, .labels = {}};
+  for (std::size_t i = 0; i < samples; ++i) {
+    const int label = static_cast<int>(i % kClasses);
+    data.labels.push_back(label);
+    for (std::size_t f = 0; f < kFeatures; ++f) {
+      const double noise =
+          std::sin(12.9898 * static_cast<double>(i) + 78.233 * static_cast<double>(f) + seed);
+      data.features.push_back(static_cast<float>((f % kClasses == i % kClasses ? 1 : 0) + noise));
+    }
+  }
+  return data;
+}
+
+/// Plain softmax regression with momentum in one process, in double.
+std::vector<double> train_alone(const LabelledData& data, int steps, std::size_t batch) {
+  std::vector<double> w(kClasses * (kFeatures + 1), 0.0), v = w;
+  std::size_t next = 0;
+  for (int k = 0; k < steps; ++k) {
+    std::vector<double> d(w.size(), 0.0);
+    for (std::size_t i = 0; i < batch; ++i, ++next) {
+      const std::size_t s = next % data.size();
+      double z[kClasses], sum = 0;
+      for (std::size_t c = 0; c < kClasses; ++c) {
+        z[c] = w[kClasses * kFeatures + c];
+        for (std::size_t f = 0; f < kFeatures; ++f) {
+          z[c] += w[c * kFeatures + f] * data.features[s * kFeatures + f];
+        }
+        sum += std::exp(z[c]);
+      }
+      for (std::size_t c = 0; c < kClasses; ++c) {
+        const double error = std::exp(z[c]) / sum - (static_cast<int>(c) == data.labels[s] ? 1 : 0);
+        for (std::size_t f = 0; f < kFeatures; ++f) {
+          d[c * kFeatures + f] += error * data.features[s * kFeatures + f];
+        }
+        d[kClasses * kFeatures + c] += error;
+      }
+    }
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      v[i] = kMomentum * v[i] + d[i] / static_cast<double>(batch);
+      w[i] -= kRate * v[i];
+    }
+  }
+  return w;
+}
+
+/// Passes on to another learner, and keeps what worker 0's parameters are at the end.
+class Keeping final : public Learner {
+ public:
+  explicit Keeping(std::shared_ptr<Learner> learner) : learner_(std::move(learner)) {}
+  base::Status begin(int rank, strategy::Replica& replica) override {
+    return learner_->begin(rank, replica);
+  }
+  base::Result<double> gradient(int rank, std::int64_t step, strategy::Replica& replica) override {
+    return learner_->gradient(rank, step, replica);
+  }
+  base::Result<double> evaluate(strategy::Replica& replica) override {
+    parameters.clear();
+    for (const std::uint32_t p : {0U, 1U}) {
+      const base::Bytes memory = replica.parameter(p);
+      const auto* values = reinterpret_cast<const double*>(memory.data());
+      parameters.insert(parameters.end(), values, values + memory.size() / sizeof(double));
+    }
+    return learner_->evaluate(replica);
+  }
+  std::vector<double> parameters;
+
+ private:
+  std::shared_ptr<Learner> learner_;
+};
+
+SimulationOptions options_for(int workers, int steps) {
+  SimulationOptions options;
+  options.cluster = ideal_cluster(workers);
+  options.cluster.variability = Variability{.kind = Variability::Kind::kLogNormal, .spread = 0.4};
+  options.workload = one_parameter(1);
+  options.workload.batch_size = 4;
+  options.workload.parameters =
+      logistic_regression_parameters(kFeatures, kClasses, base::DType::kF64, 0.02);
+  options.hypers = {kRate, kMomentum};
+  options.steps = steps;
+  options.evaluate_every = 10;
+  auto learner = make_logistic_regression(options.workload, workers, clouds(48, 1), clouds(300, 2));
+  EXPECT_TRUE(learner.ok());
+  options.learner = std::make_shared<Keeping>(*learner);
+  return options;
+}
+
+void expect_equal_to_alone(const SimulationOptions& options) {
+  in_child([&] {
+    const auto result = simulate(options);
+    ASSERT_TRUE(result.ok()) << result.error().to_string();
+    const auto workers = static_cast<std::size_t>(options.cluster.workers());
+    const auto alone = train_alone(clouds(48, 1), options.steps, 4 * workers);
+    const auto& mine = static_cast<const Keeping&>(*options.learner).parameters;
+    ASSERT_EQ(mine.size(), alone.size());
+    for (std::size_t i = 0; i < alone.size(); ++i) {
+      EXPECT_NEAR(mine[i], alone[i], 1e-12 * std::abs(alone[i]) + 1e-14) << i;
+    }
+  });
+}
+
+TEST(Learning, SynchronousWorkersLearnWhatOneProcessLearns) {
+  for (const int workers : {1, 2, 3, 5}) {
+    SimulationOptions options = options_for(workers, 40);
+    expect_equal_to_alone(options);
+    for (const int shards : {1, workers}) {
+      strategy::ParameterServer server;
+      server.shards = shards;
+      options.strategy.kind = server;
+      expect_equal_to_alone(options);
+    }
+    strategy::StrategySwitch both;
+    both.then = strategy::ParameterServer{};
+    both.policy = strategy::at_step(13);
+    both.back = strategy::at_step(29);
+    options.strategy.kind = both;
+    expect_equal_to_alone(options);
+  }
+}
+
+TEST(Learning, OneAsynchronousWorkerLearnsWhatOneProcessLearns) {
+  SimulationOptions options = options_for(1, 40);
+  strategy::ParameterServer server;
+  server.consistency = ps::Consistency::asp();
+  options.strategy.kind = server;
+  expect_equal_to_alone(options);
+}
+
+TEST(Learning, CurveRisesOverVirtualTime) {
+  SimulationOptions options = options_for(4, 60);
+  strategy::ParameterServer server;
+  server.consistency = ps::Consistency::asp();
+  options.strategy.kind = server;
+  in_child([&] {
+    const auto result = simulate(options);
+    ASSERT_TRUE(result.ok()) << result.error().to_string();
+    ASSERT_EQ(result->curve.size(), 6u);
+    EXPECT_GT(result->curve.back().metric, 0.7);
+    EXPECT_LT(result->curve.back().loss, result->curve.front().loss);
+    EXPECT_NEAR(result->curve.back().seconds, result->workers[0].steps.back().end, 1e-12);
+  });
+}
+
+/// Rates that one process bears are too much for gradients that are many versions old.
+TEST(Learning, StaleGradientsDivergeWhereFreshOnesDoNot) {
+  SimulationOptions options = options_for(8, 60);
+  options.hypers = {4.0, 0.9};
+  strategy::ParameterServer server;
+  server.consistency = ps::Consistency::asp();
+  server.lr_scaling = strategy::LrScaling::kKeep;
+  server.divergence_factor = 0;
+  double losses[2] = {0, 0};
+  const std::string file = ::testing::TempDir() + "gearshift-losses";
+  for (const int asynchronous : {0, 1}) {
+    if (asynchronous == 1) options.strategy.kind = server;
+    in_child([&] {
+      const auto result = simulate(options);
+      ASSERT_TRUE(result.ok()) << result.error().to_string();
+      std::FILE* out = std::fopen(file.c_str(), "w");
+      double most = 0;
+      for (const CurvePoint& point : result->curve) most = std::max(most, point.loss);
+      std::fprintf(out, "%.17g", most);
+      std::fclose(out);
+    });
+    std::FILE* in = std::fopen(file.c_str(), "r");
+    ASSERT_NE(in, nullptr);
+    EXPECT_EQ(std::fscanf(in, "%lf", &losses[asynchronous]), 1);
+    std::fclose(in);
+  }
+  EXPECT_GT(losses[1], 3 * losses[0]);
+}
+
+TEST(Learning, RefusesDataThatDoesNotFit) {
+  Workload workload = one_parameter(7);
+  const auto made = make_logistic_regression(workload, 1, clouds(6, 1), clouds(6, 1));
+  ASSERT_FALSE(made.ok());
+  EXPECT_NE(made.error().message.find("weight (3 x 5)"), std::string::npos);
+  EXPECT_FALSE(make_logistic_regression(workload, 1, {}, clouds(6, 1)).ok());
+}
+
+}  // namespace
+}  // namespace gearshift::sim::testing

@@ -1,14 +1,74 @@
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "calls.h"
 #include "gearshift/sim/simulate.h"
 
 namespace gearshift::python {
 namespace {
+
+/// A Python object with begin(rank, parameters, gradients), gradient(rank, step) and evaluate().
+/// The simulation runs in the thread that holds the GIL, on stacks of its own: calls return before
+/// another task runs.
+class PythonLearner final : public sim::Learner {
+ public:
+  explicit PythonLearner(nb::object object) : object_(std::move(object)) {}
+
+  base::Status begin(int rank, strategy::Replica& replica) override {
+    return guarded([&] {
+      nb::list parameters, gradients;
+      for (std::uint32_t p = 0; p < replica.plan().parameters.size(); ++p) {
+        parameters.append(array(replica.parameter(p)));
+        gradients.append(array(replica.gradient(p)));
+      }
+      object_.attr("begin")(rank, parameters, gradients);
+      return 0.0;
+    });
+  }
+  base::Result<double> gradient(int rank, std::int64_t step, strategy::Replica&) override {
+    return number([&] { return nb::cast<double>(object_.attr("gradient")(rank, step)); });
+  }
+  base::Result<double> evaluate(strategy::Replica&) override {
+    return number([&] { return nb::cast<double>(object_.attr("evaluate")()); });
+  }
+
+ private:
+  using Array = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
+
+  /// The replica's own memory, which outlives the training.
+  static nb::object array(base::Bytes memory) {
+    return nb::cast(Array(memory.data(), {memory.size()}, nb::handle()), nb::rv_policy::reference);
+  }
+  template <typename F>
+  base::Result<double> number(F f) {
+    try {
+      return f();
+    } catch (nb::python_error& e) {
+      return base::Error(base::ErrorCode::kInvalidArgument, text_of(e));
+    } catch (const nb::cast_error&) {
+      return base::Error(base::ErrorCode::kInvalidArgument, "the training did not return a number");
+    }
+  }
+  template <typename F>
+  base::Status guarded(F f) {
+    const base::Result<double> result = number(f);
+    return result ? base::Status() : base::Status(result.error());
+  }
+  static std::string text_of(nb::python_error& e) {
+    return "the training raised an exception:\n" + std::string(e.what());
+  }
+
+  const nb::object object_;
+};
 
 nb::dict to_dict(const sim::WorkerResult& worker) {
   nb::list begin, computed, end;
@@ -52,10 +112,13 @@ nb::dict to_dict(const sim::LinkUse& link) {
 }
 
 nb::dict to_dict(const sim::SimulationResult& r) {
-  nb::list workers, links, switches, timeline;
+  nb::list workers, links, switches, curve, timeline;
   for (const auto& worker : r.workers) workers.append(to_dict(worker));
   for (const auto& link : r.links) links.append(to_dict(link));
   for (const auto& record : r.switches) switches.append(to_dict(record));
+  for (const sim::CurvePoint& point : r.curve) {
+    curve.append(nb::make_tuple(point.seconds, point.step, point.loss, point.metric));
+  }
   for (const sim::Span& span : r.timeline) {
     timeline.append(nb::make_tuple(span.rank, span.track, span.name, span.begin, span.end));
   }
@@ -66,24 +129,31 @@ nb::dict to_dict(const sim::SimulationResult& r) {
   result["workers"] = workers;
   result["links"] = links;
   result["switches"] = switches;
+  result["curve"] = curve;
   result["timeline"] = timeline;
   return result;
 }
 
 nb::dict simulate(const std::string& cluster_text, const std::string& cluster_name,
                   const std::string& workload_text, const std::string& workload_name,
-                  const strategy::Strategy& strategy, const std::string& optimizer, int steps,
-                  std::uint64_t seed, bool timeline, double timeout,
-                  std::function<void(int)> on_step) {
+                  const strategy::Strategy& strategy, const std::string& optimizer,
+                  const std::vector<std::string>& hyper_names, const std::vector<double>& hypers,
+                  std::uint32_t param_groups, int steps, std::uint64_t seed, bool timeline,
+                  double timeout, const nb::object& learner, int evaluate_every,
+                  int steps_per_epoch, std::function<void(int)> on_step) {
   sim::SimulationOptions options;
   options.cluster = unwrap(sim::parse_cluster(cluster_text, cluster_name));
   options.workload = unwrap(sim::parse_workload(workload_text, workload_name));
   options.strategy = strategy;
-  options.optimizer.kind = optimizer;
+  options.optimizer = {optimizer, hyper_names, param_groups};
+  options.hypers = hypers;
   options.steps = steps;
   options.seed = seed;
   options.timeline = timeline;
   options.timeout = base::from_seconds(timeout);
+  if (!learner.is_none()) options.learner = std::make_shared<PythonLearner>(learner);
+  options.evaluate_every = evaluate_every;
+  options.steps_per_epoch = steps_per_epoch;
   options.on_step = std::move(on_step);
   // The simulation runs in this thread, which keeps the GIL: nothing else waits for it.
   return to_dict(unwrap(sim::simulate(options)));
@@ -119,8 +189,12 @@ NB_MODULE(_sim, m) {
   bind_errors(m);
   m.def("simulate", &simulate, nb::kw_only(), nb::arg("cluster_text"), nb::arg("cluster_name"),
         nb::arg("workload_text"), nb::arg("workload_name"), nb::arg("strategy"),
-        nb::arg("optimizer") = "sgd", nb::arg("steps") = 20, nb::arg("seed") = 1,
-        nb::arg("timeline") = false, nb::arg("timeout") = 3600.0,
+        nb::arg("optimizer") = "sgd",
+        nb::arg("hyper_names") = std::vector<std::string>{"lr", "momentum"},
+        nb::arg("hypers") = std::vector<double>{0.1, 0.9}, nb::arg("param_groups") = 1,
+        nb::arg("steps") = 20, nb::arg("seed") = 1, nb::arg("timeline") = false,
+        nb::arg("timeout") = 3600.0, nb::arg("learner").none() = nb::none(),
+        nb::arg("evaluate_every") = 100, nb::arg("steps_per_epoch") = 0,
         nb::arg("on_step").none() = nb::none());
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

@@ -1,7 +1,7 @@
 #include "gearshift/transport/connection.h"
 
+#include "gearshift/transport/requests.h"
 #include "gearshift/transport/shared_region.h"
-#include "transport/requests.h"
 
 namespace gearshift::transport {
 namespace {

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "gearshift/transport/matcher.h"
-#include "transport/requests.h"
+#include "gearshift/transport/requests.h"
 
 namespace gearshift::transport {
 namespace {

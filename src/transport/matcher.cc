@@ -7,7 +7,7 @@
 #include <set>
 #include <vector>
 
-#include "transport/requests.h"
+#include "gearshift/transport/requests.h"
 
 namespace gearshift::transport {
 namespace {

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <string>
 
+#include "gearshift/transport/requests.h"
 #include "gearshift/transport/router.h"
 #include "sim/simgrid/network.h"
-#include "transport/requests.h"
 
 namespace gearshift::sim {
 

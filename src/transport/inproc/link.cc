@@ -4,7 +4,7 @@
 #include <mutex>
 #include <string>
 
-#include "transport/requests.h"
+#include "gearshift/transport/requests.h"
 
 namespace gearshift::transport::inproc {
 

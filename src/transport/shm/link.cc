@@ -2,7 +2,7 @@
 
 #include <sys/socket.h>
 
-#include "transport/requests.h"
+#include "gearshift/transport/requests.h"
 #include "transport/shm/backoff.h"
 
 namespace gearshift::transport::shm {

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "transport/requests.h"
+#include "gearshift/transport/requests.h"
 
 namespace gearshift::transport::tcp {
 

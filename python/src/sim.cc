@@ -129,6 +129,9 @@ nb::dict to_dict(const sim::SimulationResult& r) {
   result["workers"] = workers;
   result["links"] = links;
   result["switches"] = switches;
+  result["failure"] = r.failure ? nb::cast(r.failure->message) : nb::none();
+  result["restarts"] = r.restarts;
+  result["repeated_steps"] = r.repeated_steps;
   result["curve"] = curve;
   result["timeline"] = timeline;
   return result;
@@ -140,7 +143,8 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
                   const std::vector<std::string>& hyper_names, const std::vector<double>& hypers,
                   std::uint32_t param_groups, int steps, std::uint64_t seed, bool timeline,
                   double timeout, const nb::object& learner, int evaluate_every,
-                  int steps_per_epoch, std::function<void(int)> on_step) {
+                  int steps_per_epoch, double detection, int checkpoint_every,
+                  std::function<void(int)> on_step) {
   sim::SimulationOptions options;
   options.cluster = unwrap(sim::parse_cluster(cluster_text, cluster_name));
   options.workload = unwrap(sim::parse_workload(workload_text, workload_name));
@@ -154,6 +158,8 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
   if (!learner.is_none()) options.learner = std::make_shared<PythonLearner>(learner);
   options.evaluate_every = evaluate_every;
   options.steps_per_epoch = steps_per_epoch;
+  options.detection = base::from_seconds(detection);
+  options.checkpoint_every = checkpoint_every;
   options.on_step = std::move(on_step);
   // The simulation runs in this thread, which keeps the GIL: nothing else waits for it.
   return to_dict(unwrap(sim::simulate(options)));
@@ -195,6 +201,7 @@ NB_MODULE(_sim, m) {
         nb::arg("steps") = 20, nb::arg("seed") = 1, nb::arg("timeline") = false,
         nb::arg("timeout") = 3600.0, nb::arg("learner").none() = nb::none(),
         nb::arg("evaluate_every") = 100, nb::arg("steps_per_epoch") = 0,
+        nb::arg("detection") = 30.0, nb::arg("checkpoint_every") = 0,
         nb::arg("on_step").none() = nb::none());
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

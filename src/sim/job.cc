@@ -23,7 +23,7 @@ void configure(std::size_t stack_bytes) {
 }  // namespace
 
 base::Result<std::unique_ptr<Job>> Job::create(const Cluster& cluster, base::Duration timeout,
-                                               std::size_t stack_bytes) {
+                                               std::size_t stack_bytes, base::Duration detection) {
   GEARSHIFT_RETURN_IF_ERROR(validate(cluster));
   static std::atomic<bool> used{false};
   if (used.exchange(true)) {
@@ -35,14 +35,16 @@ base::Result<std::unique_ptr<Job>> Job::create(const Cluster& cluster, base::Dur
   char* argv[] = {name, quiet, nullptr};
   auto engine = std::make_unique<sg4::Engine>(&argc, argv);
   configure(stack_bytes);
-  return std::unique_ptr<Job>(new Job(cluster, timeout, std::move(engine)));
+  return std::unique_ptr<Job>(new Job(cluster, timeout, detection, std::move(engine)));
 }
 
-Job::Job(const Cluster& cluster, base::Duration timeout, std::unique_ptr<sg4::Engine> engine)
+Job::Job(const Cluster& cluster, base::Duration timeout, base::Duration detection,
+         std::unique_ptr<sg4::Engine> engine)
     : cluster_(cluster),
       engine_(std::move(engine)),
       network_(scheduler_, cluster, timeout),
-      monitor_([this](const base::Error& error) { network_.abort(error); }),
+      monitor_([this](const base::Error& error) { break_links(error); }),
+      faults_(cluster, detection, scheduler_, network_, monitor_),
       worlds_(static_cast<std::size_t>(network_.ranks())) {}
 
 Job::~Job() = default;
@@ -50,10 +52,30 @@ Job::~Job() = default;
 base::Status Job::run(const Body& body) {
   // A task joins when it is destroyed, which must not happen outside of the simulation.
   static_cast<void>(
-      scheduler_.spawn_on(network_.host(0), "main", [this, &body] { run_ranks(body); }).release());
+      scheduler_.spawn_on(network_.host(0), "main", [this, &body] { run_until_done(body); })
+          .release());
   engine_->run();
   if (const auto failure = monitor_.failure()) return *failure;
   return {};
+}
+
+void Job::break_links(const base::Error& error) {
+  network_.abort(error);
+  for (const auto& world : worlds_) {
+    if (world) world->context()->loopback->abort(error);
+  }
+}
+
+void Job::run_until_done(const Body& body) {
+  run_ranks(body);
+  while (const auto recovery = faults_.recovery()) {
+    scheduler_.sleep_until(*recovery);
+    monitor_.reset();
+    network_.restart();
+    ++restarts_;
+    run_ranks(body);
+  }
+  network_.stop();
 }
 
 void Job::run_ranks(const Body& body) {
@@ -69,8 +91,8 @@ void Job::run_ranks(const Body& body) {
         }));
   }
   for (const auto& task : tasks) task->join();
-  worlds_.clear();
-  network_.stop();
+  faults_.end();
+  for (auto& world : worlds_) world.reset();
 }
 
 base::Status Job::run_rank(int rank, const Body& body) {

@@ -8,6 +8,7 @@
 #include "gearshift/base/result.h"
 #include "gearshift/sim/cluster.h"
 #include "gearshift/strategy/replica.h"
+#include "sim/faults.h"
 #include "sim/job_monitor.h"
 #include "sim/simgrid/network.h"
 #include "sim/simgrid/scheduler.h"
@@ -25,20 +26,28 @@ class Job {
  public:
   /// The cluster is valid and outlives the job. `stack_bytes` of every task. kUnsupported when this
   /// process has had a job.
-  static base::Result<std::unique_ptr<Job>> create(const Cluster& cluster, base::Duration timeout,
-                                                   std::size_t stack_bytes);
+  static base::Result<std::unique_ptr<Job>> create(
+      const Cluster& cluster, base::Duration timeout, std::size_t stack_bytes,
+      base::Duration detection = std::chrono::seconds(30));
   ~Job();
 
   /// What a rank does; the environment has no `workers` group yet.
   using Body = std::function<base::Status(int rank, strategy::Environment environment)>;
-  /// Runs the body on every rank; once. The first error ends the job for all ranks.
+  /// Runs the body on every rank; once, and again each time that a failed host is back. The first
+  /// error ends the job for all ranks. Failures of hosts count from `faults().begin`.
   base::Status run(const Body& body);
 
   SimScheduler& scheduler() { return scheduler_; }
   Network& network() { return network_; }
+  Faults& faults() { return faults_; }
+  /// How often the body has been begun anew on all ranks.
+  int restarts() const { return restarts_; }
 
  private:
-  Job(const Cluster& cluster, base::Duration timeout, std::unique_ptr<simgrid::s4u::Engine> engine);
+  Job(const Cluster& cluster, base::Duration timeout, base::Duration detection,
+      std::unique_ptr<simgrid::s4u::Engine> engine);
+  void break_links(const base::Error& error);
+  void run_until_done(const Body& body);
   void run_ranks(const Body& body);
   base::Status run_rank(int rank, const Body& body);
 
@@ -47,6 +56,8 @@ class Job {
   SimScheduler scheduler_;
   Network network_;
   JobMonitor monitor_;
+  Faults faults_;
+  int restarts_ = 0;
   /// By rank. They end together: a rank that is ready closes nothing that another still uses.
   std::vector<std::unique_ptr<group::Group>> worlds_;
 };

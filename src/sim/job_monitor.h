@@ -23,6 +23,8 @@ class JobMonitor final : public membership::Monitor {
     failure_ = error;
     end_job_(error);
   }
+  /// The job starts anew.
+  void reset() { failure_.reset(); }
   std::vector<membership::PeerReport> report() const override { return {}; }
   std::string report_text() const override { return {}; }
   base::Error explain(const base::Error& error) const override { return failure_.value_or(error); }

@@ -29,13 +29,13 @@ PacedWorker::PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
 base::Status PacedWorker::run(base::TimePoint start) {
   start_ = start;
   base::Status status;
-  for (int k = 1; status && k <= options_.steps; ++k) {
+  for (int k = options_.first_step; status && k <= options_.steps; ++k) {
     status = step(k);
     if (status && options_.on_step) options_.on_step(k);
   }
   const strategy::Stats stats = replica_.stats();
-  result_.exposed_seconds = stats.exposed_seconds;
-  result_.communication_seconds = stats.communication_seconds;
+  result_.exposed_seconds += stats.exposed_seconds;
+  result_.communication_seconds += stats.communication_seconds;
   return status;
 }
 

@@ -21,7 +21,8 @@ class PacedWorker {
     const Workload* workload = nullptr;
     const Pace* pace = nullptr;
     ps::HyperValues hypers;
-    int steps = 1;
+    int first_step = 1;
+    int steps = 1;                             ///< the last one's number
     std::function<void(const Span&)> on_span;  ///< empty: not asked for
     std::function<void(int step)> on_step;
     Learner* learner = nullptr;  ///< null: gradients have no values
@@ -33,6 +34,7 @@ class PacedWorker {
               strategy::LocalOptimizer* optimizer, Options options);
 
   /// All steps; what was reached when an error ended them stands in `result`.
+  /// Statistics are added to what `result` holds already.
   base::Status run(base::TimePoint start);
   WorkerResult& result() { return result_; }
   const std::vector<strategy::SwitchRecord>& switches() const { return switches_; }

@@ -26,11 +26,21 @@ class Training {
       job_.network().on_transfer(
           [this](int from, int to, base::TimePoint begin) { note_transfer(from, to, begin); });
     }
-    result_.workers.resize(static_cast<std::size_t>(options_.cluster.workers()));
-    GEARSHIFT_RETURN_IF_ERROR(job_.run([this](int rank, strategy::Environment environment) {
+    for (int rank = 0; rank < options_.cluster.workers(); ++rank) {
+      const auto host = static_cast<std::size_t>(options_.cluster.host_of(rank));
+      WorkerResult worker;
+      worker.rank = rank;
+      worker.host = options_.cluster.hosts[host].name;
+      result_.workers.push_back(std::move(worker));
+    }
+    const base::Status status = job_.run([this](int rank, strategy::Environment environment) {
       return rank < environment.workers_count ? work(rank, environment)
                                               : strategy::run_server(environment);
-    }));
+    });
+    const bool host_failed = !status && status.error().code == base::ErrorCode::kPeerLost &&
+                             !options_.cluster.failures.empty();
+    if (!status && !host_failed) return status.error();
+    if (host_failed) result_.failure = status.error();
     result_.messages = job_.network().messages();
     result_.links = job_.network().platform().link_use();
     return std::move(result_);
@@ -68,15 +78,30 @@ class Training {
 
   base::Status train(int rank, group::Group& world, strategy::Replica& replica,
                      strategy::LocalOptimizer& optimizer) {
-    if (!start_) {
-      start_ = job_.scheduler().now();
-      job_.network().platform().reset_counts();
-    }
+    begin_or_resume();
     const Pace pace(options_.cluster, options_.workload, rank, options_.seed);
+    const transport::Traffic before = world.traffic();
+    PacedWorker worker(job_.scheduler(), replica, &optimizer, options_of(rank, pace));
+    WorkerResult& result = result_.workers[static_cast<std::size_t>(rank)];
+    worker.result() = std::move(result);
+    const base::Status status = worker.run(*start_);
+    const transport::Traffic after = world.traffic();
+    result = std::move(worker.result());
+    result.bytes_sent += after.bytes_sent - before.bytes_sent;
+    result.messages_sent += after.messages_sent - before.messages_sent;
+    if (rank == 0) result_.switches = worker.switches();
+    if (rank == 0) result_.curve = worker.curve();
+    const base::TimePoint now = job_.scheduler().now();
+    result_.virtual_seconds = std::max(result_.virtual_seconds, base::to_seconds(now - *start_));
+    return status;
+  }
+
+  PacedWorker::Options options_of(int rank, const Pace& pace) {
     PacedWorker::Options paced;
     paced.workload = &options_.workload;
     paced.pace = &pace;
     paced.hypers = options_.hypers;
+    paced.first_step = static_cast<int>(checkpoint_) + 1;
     paced.steps = options_.steps;
     if (options_.timeline) {
       paced.on_span = [this](const Span& span) { result_.timeline.push_back(span); };
@@ -85,21 +110,32 @@ class Training {
     if (rank == 0) paced.evaluate_every = options_.evaluate_every;
     paced.learner = options_.learner.get();
     paced.steps_per_epoch = options_.steps_per_epoch;
-    const transport::Traffic before = world.traffic();
-    PacedWorker worker(job_.scheduler(), replica, &optimizer, std::move(paced));
-    worker.result().rank = rank;
-    GEARSHIFT_RETURN_IF_ERROR(worker.run(*start_));
-    const transport::Traffic after = world.traffic();
-    WorkerResult& result = result_.workers[static_cast<std::size_t>(rank)];
-    result = std::move(worker.result());
-    result.host =
-        options_.cluster.hosts[static_cast<std::size_t>(options_.cluster.host_of(rank))].name;
-    result.bytes_sent = after.bytes_sent - before.bytes_sent;
-    result.messages_sent = after.messages_sent - before.messages_sent;
-    if (rank == 0) result_.switches = worker.switches();
-    if (rank == 0) result_.curve = worker.curve();
-    result_.virtual_seconds = std::max(result_.virtual_seconds, result.steps.back().end);
-    return {};
+    return paced;
+  }
+
+  /// The first worker that is ready begins training for all; after a failure, from the last
+  /// checkpoint that all had reached.
+  void begin_or_resume() {
+    if (start_ && job_.restarts() == result_.restarts) return;
+    if (!start_) {
+      start_ = job_.scheduler().now();
+      job_.network().platform().reset_counts();
+    } else {
+      result_.restarts = job_.restarts();
+      const int every = options_.checkpoint_every;
+      std::size_t reached = result_.workers[0].steps.size();
+      for (const WorkerResult& worker : result_.workers) {
+        reached = std::min(reached, worker.steps.size());
+      }
+      checkpoint_ =
+          every > 0 ? reached / static_cast<std::size_t>(every) * static_cast<std::size_t>(every)
+                    : 0;
+      for (WorkerResult& worker : result_.workers) {
+        result_.repeated_steps += static_cast<std::int64_t>(worker.steps.size() - checkpoint_);
+        worker.steps.resize(checkpoint_);
+      }
+    }
+    job_.faults().begin(*start_);
   }
 
   void note_transfer(int from, int to, base::TimePoint begin) {
@@ -113,8 +149,25 @@ class Training {
   const SimulationOptions& options_;
   Job& job_;
   std::optional<base::TimePoint> start_;
+  std::size_t checkpoint_ = 0;  ///< steps of each worker that the latest one holds
   SimulationResult result_;
 };
+
+/// What happens to a training whose hosts fail, and cannot be simulated.
+base::Status check_failures(const SimulationOptions& options) {
+  const auto& failures = options.cluster.failures;
+  const bool restarts = std::any_of(failures.begin(), failures.end(),
+                                    [](const Failure& f) { return f.recovers_at.has_value(); });
+  if (!restarts) return {};
+  const char* what = nullptr;
+  if (options.learner) what = "with a learner, whose checkpoints would have to be kept";
+  if (std::holds_alternative<strategy::StrategySwitch>(options.strategy.kind)) {
+    what = "under a strategy that switches";
+  }
+  if (what == nullptr) return {};
+  return base::Error(base::ErrorCode::kUnsupported,
+                     std::string("hosts that recover from a failure cannot be simulated ") + what);
+}
 
 base::Status check(const SimulationOptions& options) {
   const auto invalid = [](const std::string& what) {
@@ -127,11 +180,11 @@ base::Status check(const SimulationOptions& options) {
   if (options.steps < 1) {
     return invalid("steps must be positive, this is " + std::to_string(options.steps));
   }
-  if (!options.cluster.failures.empty()) {
-    return base::Error(base::ErrorCode::kUnsupported,
-                       "the cluster has failures: training ends when a host fails, so simulate it "
-                       "without them");
+  if (options.checkpoint_every < 0) {
+    return invalid("checkpoint_every must not be negative, this is " +
+                   std::to_string(options.checkpoint_every));
   }
+  GEARSHIFT_RETURN_IF_ERROR(check_failures(options));
   return options.strategy.validate(options.cluster.workers(), options.cluster.servers());
 }
 
@@ -141,9 +194,10 @@ base::Result<SimulationResult> simulate(const SimulationOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(check(options));
   const auto wall_clock = base::make_os_scheduler();
   const base::TimePoint begin = wall_clock->now();
-  GEARSHIFT_ASSIGN_OR_RETURN(const auto job,
-                             Job::create(options.cluster, options.timeout,
-                                         options.learner ? kLearnerStackBytes : kStackBytes));
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const auto job,
+      Job::create(options.cluster, options.timeout,
+                  options.learner ? kLearnerStackBytes : kStackBytes, options.detection));
   auto result = Training(options, *job).run();
   if (result) {
     result->wall_seconds = base::to_seconds(wall_clock->now() - begin);

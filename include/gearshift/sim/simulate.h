@@ -53,6 +53,11 @@ struct SimulationOptions {
   std::uint64_t seed = 1;
   /// Virtual time after which an operation without progress is an error, as in a real job.
   base::Duration timeout = std::chrono::hours(1);
+  /// Time after which a host that failed is missed, and the job ends: a real job's timeout.
+  base::Duration detection = std::chrono::seconds(30);
+  /// Steps between checkpoints, from the last of which training goes on when a failed host is back;
+  /// 0: there are none, and it begins anew. Writing one takes no time.
+  int checkpoint_every = 0;
   /// Keep every span of every rank for a timeline.
   bool timeline = false;
   /// Null: values do not matter, and have no memory.
@@ -104,7 +109,11 @@ struct SimulationResult {
   std::vector<WorkerResult> workers;
   std::vector<LinkUse> links;
   std::vector<strategy::SwitchRecord> switches;  ///< as worker 0 saw them
-  std::vector<CurvePoint> curve;                 ///< with a learner
+  /// What ended training before its last step: a host that failed and did not come back.
+  std::optional<base::Error> failure;
+  int restarts = 0;                 ///< after failures
+  std::int64_t repeated_steps = 0;  ///< of all workers: lost in a failure, and done again
+  std::vector<CurvePoint> curve;    ///< with a learner
   std::vector<Span> timeline;
 };
 

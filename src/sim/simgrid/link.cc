@@ -91,11 +91,15 @@ void Link::carry(int side) {
   SimScheduler& scheduler = network_.scheduler();
   while (!from.queue.empty()) {
     if (from.queue.front().ready > scheduler.now()) return next_packet(side);
-    network_.transfer(from.rank.value, rank(1 - side).value, from.queue.front().bytes());
+    const bool lost = network_.loses(from.rank.value, rank(1 - side).value);
+    if (!lost) {
+      network_.transfer(from.rank.value, rank(1 - side).value, from.queue.front().bytes());
+    }
     if (from.queue.empty()) break;  // the link broke meanwhile
     Packet packet = std::move(from.queue.front());
     from.queue.pop_front();
     packet.sending->finish(std::nullopt);
+    if (lost) continue;
     from.in_flight.push_back(std::move(packet));
     const base::TimePoint arrival = network_.arrival(from.rank.value, rank(1 - side).value);
     if (arrival > scheduler.now()) {

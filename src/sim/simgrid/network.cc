@@ -58,7 +58,11 @@ struct Ends {
 }  // namespace
 
 Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout)
-    : scheduler_(scheduler), cluster_(cluster), timeout_(timeout), platform_(cluster) {
+    : scheduler_(scheduler),
+      cluster_(cluster),
+      timeout_(timeout),
+      platform_(cluster),
+      silent_(cluster.hosts.size()) {
   const int world = cluster.workers() + cluster.servers();
   for (int rank = 0; rank < world; ++rank) {
     ranks_.push_back(
@@ -183,6 +187,20 @@ void Network::abort(const base::Error& error) {
   std::vector<std::shared_ptr<Link>> links;
   for (const auto& [ranks, link] : links_) links.push_back(link);
   for (const auto& link : links) link->abort(0, error);
+}
+
+void Network::restart() {
+  aborted_.reset();
+  for (auto& [ranks, link] : links_) former_.push_back(std::move(link));
+  links_.clear();
+  for (RankState& rank : ranks_) rank.router = std::make_shared<transport::Router>(scheduler_);
+}
+
+bool Network::loses(int from, int to) const {
+  const auto host = [this](int rank) {
+    return static_cast<std::size_t>(ranks_[static_cast<std::size_t>(rank)].host);
+  };
+  return silent_[host(from)] || silent_[host(to)];
 }
 
 void Network::stop() {

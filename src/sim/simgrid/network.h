@@ -36,6 +36,11 @@ class Network {
 
   /// Breaks all links, now and later.
   void abort(const base::Error& error);
+  /// New links and routers for ranks that join anew, after `abort`.
+  void restart();
+  /// From now on, what is sent to or from this host gets lost; or no longer.
+  void silence(int host, bool silent) { silent_[static_cast<std::size_t>(host)] = silent; }
+  bool loses(int from, int to) const;
 
   /// Called after each message that was on the wire between two ranks, with when it began.
   void on_transfer(std::function<void(int from, int to, base::TimePoint begin)> listener) {
@@ -78,6 +83,8 @@ class Network {
   std::vector<RankState> ranks_;
   std::shared_ptr<const group::Topology> topology_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Link>> links_;
+  std::vector<std::shared_ptr<Link>> former_;  ///< what is under way may still end there
+  std::vector<bool> silent_;                   ///< by host
   std::vector<std::unique_ptr<Carrier>> carriers_;
   std::vector<Carrier*> idle_;
   std::uint64_t messages_ = 0;

@@ -152,6 +152,67 @@ TEST(Simulate, TimelineCoversTheSteps) {
   });
 }
 
+/// Steps of 0.1 s and more, in which node-2 fails after 0.35 s; the others notice 2 s later.
+SimulationOptions failing_options() {
+  SimulationOptions options = some_options();
+  options.cluster.variability = Variability{};
+  options.workload.forward_seconds = 0.1;
+  options.cluster.failures.push_back({.host = "node-2", .at = 0.35});
+  options.detection = std::chrono::seconds(2);
+  return options;
+}
+
+TEST(Simulate, AHostThatFailsEndsTraining) {
+  for (const auto& kind : strategies()) {
+    SimulationOptions options = failing_options();
+    options.strategy.kind = kind;
+    in_child([&] {
+      const auto result = run(options);
+      ASSERT_TRUE(result->failure.has_value());
+      EXPECT_EQ(result->failure->code, base::ErrorCode::kPeerLost);
+      EXPECT_NE(result->failure->message.find("host node-2 failed after 0.35 s"),
+                std::string::npos);
+      EXPECT_GE(result->virtual_seconds, 2.35);
+      EXPECT_LE(result->virtual_seconds, 2.6);
+      EXPECT_GE(result->workers[0].steps.size(), 1u);
+      EXPECT_LT(result->workers[0].steps.size(), 6u);
+    });
+  }
+}
+
+TEST(Simulate, AHostThatRecoversLetsTrainingGoOnFromTheCheckpoint) {
+  for (const int every : {0, 1, 2}) {
+    SimulationOptions options = failing_options();
+    options.cluster.failures[0].recovers_at = 5;
+    options.checkpoint_every = every;
+    in_child([&] {
+      const auto result = run(options);
+      EXPECT_FALSE(result->failure.has_value());
+      EXPECT_EQ(result->restarts, 1);
+      const std::size_t kept = every == 0 ? 0 : 2;
+      for (const WorkerResult& worker : result->workers) {
+        ASSERT_EQ(worker.steps.size(), 6u);
+        EXPECT_GE(worker.steps[kept].begin, 5);
+        EXPECT_LE(worker.steps[kept].begin, 5.2);
+        if (kept > 0) {
+          EXPECT_LT(worker.steps[kept - 1].end, 0.35);
+        }
+      }
+      EXPECT_EQ(result->repeated_steps, every == 0 ? 8 : 0);
+    });
+  }
+}
+
+TEST(Simulate, AFailureAfterTheEndChangesNothing) {
+  SimulationOptions options = failing_options();
+  options.cluster.failures[0].at = 1000;
+  in_child([&] {
+    const auto result = run(options);
+    EXPECT_FALSE(result->failure.has_value());
+    EXPECT_LT(result->virtual_seconds, 10);
+  });
+}
+
 TEST(Simulate, AProcessSimulatesOnce) {
   in_child([&] {
     EXPECT_TRUE(run(some_options()).ok());

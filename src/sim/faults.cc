@@ -1,0 +1,83 @@
+#include "sim/faults.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <mutex>
+
+namespace gearshift::sim {
+namespace {
+
+std::string seconds_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g s", seconds);
+  return text;
+}
+
+}  // namespace
+
+Faults::Faults(const Cluster& cluster, base::Duration detection, SimScheduler& scheduler,
+               Network& network, JobMonitor& monitor)
+    : cluster_(cluster),
+      detection_(detection),
+      scheduler_(scheduler),
+      network_(network),
+      monitor_(monitor),
+      failures_(cluster.failures),
+      ending_(scheduler.make_monitor()) {
+  std::stable_sort(failures_.begin(), failures_.end(),
+                   [](const Failure& a, const Failure& b) { return a.at < b.at; });
+}
+
+void Faults::begin(base::TimePoint start) {
+  if (!start_) start_ = start;
+  if (task_ || next_ == failures_.size()) return;
+  ended_ = false;
+  task_ = scheduler_.spawn("failures", [this] { run(); });
+}
+
+void Faults::end() {
+  if (!task_) return;
+  {
+    std::lock_guard<base::Monitor> lock(*ending_);
+    ended_ = true;
+    ending_->notify_all();
+  }
+  task_.reset();
+}
+
+bool Faults::wait_until(base::TimePoint when) {
+  std::lock_guard<base::Monitor> lock(*ending_);
+  while (!ended_ && scheduler_.now() < when) ending_->wait_until(when);
+  return !ended_;
+}
+
+void Faults::run() {
+  const Failure& failure = failures_[next_];
+  if (!wait_until(at(failure.at))) return;
+  const auto host = std::find_if(cluster_.hosts.begin(), cluster_.hosts.end(),
+                                 [&](const Host& h) { return h.name == failure.host; });
+  network_.silence(static_cast<int>(host - cluster_.hosts.begin()), true);
+  // Even if the job has nothing more to ask of it: its processes are gone.
+  if (!wait_until(at(failure.at) + detection_)) return;
+  happened_ = true;
+  monitor_.fail(base::Error(base::ErrorCode::kPeerLost,
+                            "host " + failure.host + " failed after " + seconds_text(failure.at) +
+                                " of training, which the others noticed " +
+                                seconds_text(base::to_seconds(detection_)) + " later"));
+}
+
+std::optional<base::TimePoint> Faults::recovery() {
+  if (!happened_) return std::nullopt;
+  happened_ = false;
+  const Failure& failure = failures_[next_++];
+  if (!failure.recovers_at) return std::nullopt;
+  const auto host = std::find_if(cluster_.hosts.begin(), cluster_.hosts.end(),
+                                 [&](const Host& h) { return h.name == failure.host; });
+  network_.silence(static_cast<int>(host - cluster_.hosts.begin()), false);
+  // Failures while nobody trains hit nobody.
+  const double back = std::max(*failure.recovers_at, failure.at + base::to_seconds(detection_));
+  while (next_ < failures_.size() && failures_[next_].at <= back) ++next_;
+  return at(back);
+}
+
+}  // namespace gearshift::sim

@@ -25,6 +25,9 @@ class Settings:
     seed: int = 1
     optimizer: str = "sgd"
     timeline: bool = False
+    train: str | None = None
+    """The task to learn; None: values do not matter."""
+    evaluate_every: int = 100
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ class Batch:
     def __init__(
         self, settings: Settings, pool: Pool | None = None, display: Display | None = None
     ) -> None:
-        check(settings.steps, settings.warmup, settings.seed)
+        check(
+            settings.steps,
+            settings.warmup,
+            settings.seed,
+            settings.train,
+            settings.evaluate_every,
+        )
         self.settings = settings
         self._pool = pool or Pool()
         self._display = display or Silent()
@@ -64,6 +73,8 @@ class Batch:
                 s.seed if job.seed is None else job.seed,
                 s.optimizer,
                 s.timeline,
+                s.train,
+                s.evaluate_every,
             )
             for job in jobs
         ]

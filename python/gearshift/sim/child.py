@@ -7,6 +7,7 @@ The network simulator can be set up only once in a process. The request comes on
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 
 from .. import strategy
 from ..errors import Error
-from . import extension, messages
+from . import extension, learning, messages
 from .messages import Request
 
 
@@ -52,21 +53,25 @@ def _end_with_parent() -> None:
 
 
 def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
-    result: dict[str, Any] = extension.load().simulate(
+    cluster = extension.describe_cluster(request.cluster_text, request.cluster_name)
+    simulate = functools.partial(
+        extension.load().simulate,
         cluster_text=request.cluster_text,
         cluster_name=request.cluster_name,
         workload_text=request.workload_text,
         workload_name=request.workload_name,
         strategy=strategy.to_core(request.strategy, request.steps),
-        optimizer=request.optimizer,
         steps=request.steps,
         seed=request.seed,
         timeline=request.timeline,
         timeout=request.timeout,
         on_step=lambda step: _send(out, ("step", step)),
     )
-    result["cluster"] = extension.describe_cluster(request.cluster_text, request.cluster_name)
-    return result
+    if request.train is None:
+        result = simulate(optimizer=request.optimizer)
+    else:
+        result = learning.learn(request, cluster["workers"], simulate)
+    return result | {"cluster": cluster}
 
 
 def _send(out: BinaryIO, message: tuple[str, Any]) -> None:

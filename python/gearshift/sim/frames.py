@@ -39,6 +39,12 @@ def links_frame(result: Result) -> pd.DataFrame:
     return frame.rename(columns={"name": "link"})
 
 
+def curve_frame(result: Result) -> pd.DataFrame:
+    """See :meth:`Result.curve_frame`."""
+    columns = ["seconds", "step", "loss", "metric"]
+    return _pandas().DataFrame([asdict(point) for point in result.curve], columns=columns)
+
+
 def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Rows of one table as a Parquet file.
 

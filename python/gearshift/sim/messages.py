@@ -29,6 +29,10 @@ class Request:
     timeline: bool = False
     timeout: float = 3600.0
     """Virtual seconds without progress."""
+    train: str | None = None
+    """The task to learn; None: values do not matter."""
+    evaluate_every: int = 100
+    """Steps of worker 0 between points of the learning curve."""
 
 
 def encode(message: Any) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidArgument
 from ..strategy import to_text
 from . import figures
+from .curve import CurvePoint, Divergence, curve_of, divergence_of, time_to
 from .durations import format_duration
 from .figures import Distribution, Link, Waiting
 from .inputs import WorkloadFacts
@@ -55,6 +56,10 @@ class Result:
     wall_seconds: float
     failure: str | None
     """Why training ended before its last step, if it did."""
+    curve: tuple[CurvePoint, ...]
+    """What was learnt when, with ``train``; empty otherwise."""
+    diverged: Divergence | None
+    """Whether training diverged; other figures are those of a training that goes on."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """What the core returned: the steps of every worker, and the timeline."""
 
@@ -73,7 +78,22 @@ class Result:
             "staleness": {str(lag): count for lag, count in self.staleness.items()},
             "links": [asdict(link) for link in self.links],
             "switches": list(self.switches),
+            "curve": [asdict(point) for point in self.curve],
+            "diverged": None if self.diverged is None else asdict(self.diverged),
         }
+
+    def time_to(self, metric: float) -> float | None:
+        """The first virtual second at which the metric is at least so great; None: never.
+
+        Between two points of the curve the metric is taken to run straight.
+        """
+        return time_to(self.curve, metric)
+
+    def curve_frame(self) -> pd.DataFrame:
+        """A row for each point of the learning curve: seconds, step, loss, metric."""
+        from .frames import curve_frame
+
+        return curve_frame(self)
 
     def steps_frame(self) -> pd.DataFrame:
         """A row for each step of each worker: rank, host, step, begin, computed, end, seconds."""
@@ -88,7 +108,10 @@ class Result:
         return links_frame(self)
 
     def plot(self, path: str | Path) -> Path:
-        """Draw how step times are distributed, and the use of the links; returns the path."""
+        """Draw how step times are distributed, the use of the links, and what was learnt.
+
+        Returns the path.
+        """
         from .plot import draw
 
         return draw(self, Path(path))
@@ -124,6 +147,10 @@ class Result:
         if busiest is not None:
             lines.append(f"busiest     {busiest.name}: {100 * busiest.utilisation:.0f} %")
         lines += [f"switch      after step {s['step']} to {s['to']}" for s in self.switches]
+        if self.diverged is not None:
+            lines.append(f"learning    {self.diverged}: {self.diverged.reason}")
+        elif self.curve:
+            lines.append(f"learning    {_learnt(self.curve[-1])}")
         if self.failure is not None:
             lines.append(f"ended early: {self.failure}")
         return "\n".join(lines)
@@ -139,6 +166,7 @@ def make_result(
         Error: when no step was completed after the warm-up.
     """
     workers = raw["workers"]
+    diverged = divergence_of(raw)
     synchronous = figures.is_synchronous(request.strategy)
     counted = figures.measured_steps(workers, warmup, cut=not synchronous)
     times = figures.step_times(workers, counted)
@@ -169,8 +197,15 @@ def make_result(
         virtual_seconds=raw["virtual_seconds"],
         wall_seconds=raw["wall_seconds"],
         failure=raw.get("failure"),
+        curve=curve_of(raw, diverged),
+        diverged=diverged,
         raw=raw,
     )
+
+
+def _learnt(point: CurvePoint) -> str:
+    metric = "" if point.metric is None else f", metric {point.metric:.4g}"
+    return f"loss {point.loss:.4g}{metric} after step {point.step} at {_time(point.seconds)}"
 
 
 def _speeds(raw: Mapping[str, Any]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import InvalidArgument
 from ..strategy import Strategy, parse
+from . import task
 from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_cluster, read_workload
 from .messages import Request
 from .processes import OnStep, Pool
@@ -20,6 +21,8 @@ def simulate(
     seed: int = 1,
     optimizer: str = "sgd",
     timeline: bool = False,
+    train: str | None = None,
+    evaluate_every: int = 100,
     progress: OnStep | None = None,
     pool: Pool | None = None,
 ) -> Result:
@@ -37,19 +40,30 @@ def simulate(
         steps: that each worker does.
         warmup: steps of each worker that figures leave out.
         seed: of all that varies in the cluster.
-        optimizer: "sgd", "adam", "adamw", "adagrad": how much state servers hold and update.
+        optimizer: "sgd", "adam", "adamw", "adagrad": how much state servers hold and update. With
+            `train` it is the training's own.
         timeline: keep what each rank does when, for :meth:`Result.save_timeline`.
+        train: a task to learn for real, for :attr:`Result.curve`: "path/to/task.py",
+            "path/to/task.py:function" or "module:function". The function (``training``) takes
+            nothing and returns a :class:`gearshift.torch.SimulatedTraining` of the workload's
+            model. It is called in the simulation's process, where torch has one thread.
+        evaluate_every: with `train`, steps of worker 0 between points of the learning curve; the
+            last step always has one.
         progress: called with the number of steps done.
         pool: where to run it; to run several at once in threads.
 
     Raises:
         InvalidArgument: naming file, line and key where cluster or workload are wrong.
-        Unsupported: when gearshift was built without the simulator.
+            What the training raises is one, too, with the lines that led to it.
+        Unsupported: when gearshift was built without the simulator, and for optimizers that cannot
+            be simulated.
         Error: when a file cannot be read, or training ends before the warm-up is over.
     """
-    check(steps, warmup, seed)
+    check(steps, warmup, seed, train, evaluate_every)
     sources = read_cluster(cluster), read_workload(workload)
-    request = make_request(*sources, parse(strategy), steps, seed, optimizer, timeline)
+    request = make_request(
+        *sources, parse(strategy), steps, seed, optimizer, timeline, train, evaluate_every
+    )
     raw = (pool or Pool()).run(request, progress)
     names = sources[0].title, sources[1].title
     return make_result(raw, request, names, WorkloadFacts.of(sources[1]), warmup)
@@ -63,6 +77,8 @@ def make_request(
     seed: int,
     optimizer: str = "sgd",
     timeline: bool = False,
+    train: str | None = None,
+    evaluate_every: int = 100,
 ) -> Request:
     """What the simulation's process is sent."""
     return Request(
@@ -75,16 +91,25 @@ def make_request(
         steps=steps,
         seed=seed,
         timeline=timeline,
+        train=train,
+        evaluate_every=evaluate_every,
     )
 
 
-def check(steps: int, warmup: int, seed: int) -> None:
+def check(
+    steps: int, warmup: int, seed: int, train: str | None = None, evaluate_every: int = 100
+) -> None:
     """Refuse what cannot be simulated, or leaves no step to measure.
 
     Raises:
         InvalidArgument: with what is wrong.
+        Error: when there is no file with the task.
     """
     if warmup < 0 or steps <= warmup:
         raise InvalidArgument(f"steps={steps}, warmup={warmup}: there must be steps after warm-up")
     if not 0 <= seed < 2**63:
         raise InvalidArgument(f"seed={seed}: must not be negative, and less than 2^63")
+    if evaluate_every < 1:
+        raise InvalidArgument(f"evaluate_every={evaluate_every}: must be positive")
+    if train is not None:
+        task.check(train)

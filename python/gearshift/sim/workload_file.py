@@ -126,7 +126,7 @@ def _workload(value: Any, stem: str) -> Workload:
     found = tuple(parameter for parameter, _ in read)
     workload = Workload(name, batch_size, forward, backward, optimizer, found, variability)
     workload.validate()
-    return _spread_ready(workload, [given for _, given in read])
+    return spread_ready(workload, [given for _, given in read])
 
 
 def _parameter(value: Any, path: str) -> tuple[WorkloadParameter, bool]:
@@ -156,7 +156,7 @@ def _variability(value: Any) -> Variability:
     return Variability(kind, spread, tuple(float(factor) for factor in factors))
 
 
-def _spread_ready(workload: Workload, given: list[bool]) -> Workload:
+def spread_ready(workload: Workload, given: list[bool]) -> Workload:
     """Parameters without `ready` are so from the last to the first, in proportion to bytes."""
     if all(given):
         return workload

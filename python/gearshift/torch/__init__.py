@@ -29,10 +29,12 @@ from ._distribute import distribute
 from ._objects import broadcast_object, zeros
 from ._profile import Profile, profile
 from ._sampler import DistributedSampler
+from ._simulated import SimulatedTraining
 
 __all__ = [
     "DistributedSampler",
     "Profile",
+    "SimulatedTraining",
     "broadcast_object",
     "clip_grad_norm_",
     "distribute",

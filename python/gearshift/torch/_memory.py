@@ -113,7 +113,7 @@ class Buffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._found = list(_distinct_buffers(model))
+        self._found = list(distinct_buffers(model))
         self._adopted: list[_Buffer] = []
 
     @property
@@ -159,9 +159,10 @@ class Buffers:
                 b.tensor.copy_(b.shadow)
 
 
-def _distinct_buffers(
+def distinct_buffers(
     model: nn.Module,
 ) -> Iterable[tuple[dict[str, Tensor | None], str, str, Tensor]]:
+    """Holder, name there, full name and tensor of each dense buffer, shared ones once."""
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for name, tensor in module._buffers.items():

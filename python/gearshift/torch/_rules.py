@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 
 from ..errors import Unsupported
 
-_NATIVE: dict[type[Optimizer], str] = {
+NATIVE: dict[type[Optimizer], str] = {
     torch.optim.SGD: "sgd",
     torch.optim.Adam: "adam",
     torch.optim.AdamW: "adamw",
     torch.optim.Adagrad: "adagrad",
 }
+"""Rules that the core has itself."""
 
 _ELEMENTWISE: tuple[type[Optimizer], ...] = (
     torch.optim.Adadelta,
@@ -81,7 +82,7 @@ def rule_of(optimizer: Optimizer, elementwise: bool) -> Rule:
     cls = type(optimizer)
     _check_options(optimizer)
     numbers = tuple(_numbers(optimizer.param_groups[0], optimizer.defaults))
-    kind = _NATIVE.get(cls)
+    kind = NATIVE.get(cls)
     if kind is None:
         _check_elementwise(cls, elementwise)
         kind = f"{cls.__module__}:{cls.__qualname__}"

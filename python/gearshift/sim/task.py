@@ -1,0 +1,108 @@
+"""The task that a simulation learns: the text that names it, and the function behind it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from ..errors import Error, InvalidArgument
+
+FUNCTION = "training"
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
+
+
+def split(task: str) -> tuple[str, str]:
+    """File or module, and function, of "task.py", "task.py:function", "module:function".
+
+    Raises:
+        InvalidArgument: when it is none of them.
+    """
+    where, colon, function = task.rpartition(":")
+    if not colon:
+        where, function = task, FUNCTION
+    if not where or not function.isidentifier():
+        raise InvalidArgument(
+            f'train: "{task}" is no task; write PATH.py, PATH.py:FUNCTION or MODULE:FUNCTION'
+        )
+    return where, function
+
+
+def check(task: str) -> None:
+    """Refuse a task whose text is wrong, or whose file is not there, before anything is started.
+
+    Raises:
+        InvalidArgument: for the text.
+        Error: for the file.
+    """
+    where, _ = split(task)
+    if _is_path(where) and not Path(where).is_file():
+        raise Error(f"{where}: No such file", code="io")
+
+
+def make(task: str) -> Any:
+    """What the task's function returns.
+
+    Raises:
+        InvalidArgument: when there is no such function, or it fails; with the place in the file.
+    """
+    where, function = split(task)
+    module = _guarded(f"{where} cannot be loaded", lambda: _load(where))
+    found = getattr(module, function, None)
+    if not callable(found):
+        own = [name for name, value in vars(module).items() if _is_own(value, module)]
+        there = f"; its functions are {', '.join(own)}" if own else ""
+        raise InvalidArgument(f'train: {where} has no function "{function}"{there}')
+    return _guarded(f"{function}() of {where} failed", found)
+
+
+def describe(error: BaseException) -> str:
+    """An exception of the user's code, with the lines that led to it."""
+    begin = error.__traceback__
+    while begin is not None and _is_ours(begin):
+        begin = begin.tb_next
+    return "".join(traceback.format_exception(type(error), error, begin)).rstrip()
+
+
+def _guarded(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Error:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InvalidArgument(f"train: {what}:\n{describe(error)}") from error
+
+
+def _is_path(where: str) -> bool:
+    return where.endswith(".py") or os.sep in where
+
+
+def _load(where: str) -> ModuleType:
+    if not _is_path(where):
+        sys.path.insert(0, os.getcwd())
+        return importlib.import_module(where)
+    path = Path(where).resolve()
+    sys.path.insert(0, str(path.parent))  # as of a script that is run
+    name = path.stem if path.stem not in sys.modules else f"gearshift_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidArgument(f"train: {where} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _is_own(value: Any, module: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    name = frame.tb_frame.f_code.co_filename
+    return name.startswith(_PACKAGE) or name.startswith("<frozen importlib")

@@ -1,0 +1,245 @@
+"""Computes the gradients of simulated workers, all with one torch model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgument
+from ._memory import distinct_buffers, tensor_on
+from ._simulated import SimulatedTraining, dtype_name
+
+Memory = np.ndarray[Any, Any]
+T = TypeVar("T")
+
+
+@dataclass
+class _Worker:
+    values: list[Tensor]
+    """On the replica's memory, as are the gradients."""
+    gradients: list[Tensor]
+    buffers: list[Tensor]
+    """Its own BatchNorm statistics and the like."""
+
+
+class Learner:
+    """What the core asks for parameters, gradients and the metric.
+
+    Once a loss or a gradient is not finite, training has diverged: from then on all gradients are
+    zero, so that the simulation goes on to its end without learning.
+    """
+
+    def __init__(
+        self,
+        training: SimulatedTraining,
+        expected: Callable[[], Sequence[Mapping[str, Any]]],
+        *,
+        workers: int,
+        seed: int,
+        one_for_all: bool,
+    ) -> None:
+        """Made before the simulation.
+
+        Args:
+            expected: the workload's parameters; called once the core has found them to be right.
+            workers: how many there are.
+            seed: of the random numbers.
+            one_for_all: before each step all workers get worker 0's buffers, as under All-Reduce.
+        """
+        self._training = training
+        self._model = training.model
+        self._parameters = [p for _, p in training.parameters()]
+        self._buffers = [
+            (holder, name, tensor) for holder, name, _, tensor in distinct_buffers(self._model)
+        ]
+        self._expected = expected
+        self._count = workers
+        self._seed = seed
+        self._one_for_all = one_for_all
+        self._workers: dict[int, _Worker] = {}
+        self._shared: dict[int, list[Tensor]] = {}
+        """Worker 0's buffers after a step; the latest two."""
+        self.error: BaseException | None = None
+        """What the training raised, if it did."""
+        self.diverged: tuple[int, int, str] | None = None
+        """Worker and step whose gradient was the first that is not finite, and what was not."""
+        self.last_step: dict[int, int] = {}
+        """The step of each worker's latest gradient."""
+        self.points: list[tuple[int, float, float]] = []
+        """Step, loss and metric at worker 0's evaluations."""
+        self._losses: list[float] = []
+
+    # Called by the core.
+
+    def begin(self, rank: int, parameters: list[Memory], gradients: list[Memory]) -> None:
+        """The memory of one replica, to be filled with the model's parameters."""
+        self._guarded(lambda: self._begin(rank, parameters, gradients))
+
+    def gradient(self, rank: int, step: int) -> float:
+        """Writes a worker's gradient of its batch of a step (from 1); returns the loss."""
+        return self._guarded(lambda: self._gradient(rank, step))
+
+    def evaluate(self) -> float:
+        """The metric at worker 0's parameters; NaN without one."""
+        return self._guarded(self._evaluate)
+
+    def _guarded(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except BaseException as error:
+            self.error = self.error or error
+            raise
+
+    # Implementation.
+
+    def _begin(self, rank: int, parameters: list[Memory], gradients: list[Memory]) -> None:
+        if not self._workers:
+            self._check_workload()
+        worker = _Worker(
+            self._tensors_on(parameters),
+            self._tensors_on(gradients),
+            [tensor.detach().clone() for _, _, tensor in self._buffers],
+        )
+        for value, parameter in zip(worker.values, self._parameters, strict=True):
+            value.copy_(parameter.detach())  # no worker has computed yet: they are the model's own
+        self._workers[rank] = worker
+
+    def _tensors_on(self, memories: list[Memory]) -> list[Tensor]:
+        pairs = zip(memories, self._parameters, strict=True)
+        return [tensor_on(memory, p.dtype, p.shape) for memory, p in pairs]
+
+    def _check_workload(self) -> None:
+        """Refuse a workload of another model; the error names the first difference."""
+        wanted = [(n, list(p.shape), dtype_name(p)) for n, p in self._training.parameters()]
+        given = [(e["name"], list(e["shape"]), e.get("dtype", "float32")) for e in self._expected()]
+        for i, (ours, theirs) in enumerate(zip(wanted, given, strict=False)):
+            if ours != theirs:
+                raise InvalidArgument(
+                    f"the workload is not that of the model: parameters[{i}] is {_shown(theirs)} "
+                    f"in the workload, {_shown(ours)} in the model"
+                )
+        if len(wanted) != len(given):
+            which, first = (
+                ("model", wanted[len(given)])
+                if len(wanted) > len(given)
+                else ("workload", given[len(wanted)])
+            )
+            raise InvalidArgument(
+                f"the workload is not that of the model: it has {len(given)} parameters, the model "
+                f"{len(wanted)} trainable ones; only the {which} has {_shown(first)}"
+            )
+
+    def _gradient(self, rank: int, step: int) -> float:
+        worker = self._workers[rank]
+        self.last_step[rank] = step
+        for gradient in worker.gradients:
+            gradient.zero_()
+        if self.diverged is not None:
+            return math.nan
+        if self._one_for_all and step - 1 in self._shared:
+            worker.buffers = [t.clone() for t in self._shared[step - 1]]
+        self._put_in(worker)
+        self._seed_all(f"{rank} {step}")
+        batch = self._training.batch(rank, step, self._count)
+        loss = self._backward(worker, batch)
+        worker.buffers = self._take_buffers()
+        if self._one_for_all and rank == 0:
+            self._shared[step] = [t.clone() for t in worker.buffers]
+            self._shared.pop(step - 2, None)
+        if rank == 0:
+            self._losses.append(loss)
+        return self._checked(worker, loss, rank, step)
+
+    def _backward(self, worker: _Worker, batch: Any) -> float:
+        with torch.enable_grad():
+            loss = self._training.loss(self._model, batch)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                kind = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+                raise InvalidArgument(f"loss() must return a tensor of one number, not {kind}")
+            loss.backward()
+        for parameter, gradient in zip(self._parameters, worker.gradients, strict=True):
+            if parameter.grad is not None and parameter.grad is not gradient:
+                gradient.copy_(parameter.grad)  # the loss function cleared it, and it came anew
+        return float(loss.item())
+
+    def _checked(self, worker: _Worker, loss: float, rank: int, step: int) -> float:
+        if not math.isfinite(loss):
+            self.diverged = (rank, step, f"the loss is {loss}")
+        elif not all(bool(torch.isfinite(g).all()) for g in worker.gradients):
+            self.diverged = (rank, step, "the gradient is not finite")
+        if self.diverged is None:
+            return loss
+        for gradient in worker.gradients:
+            gradient.zero_()
+        return math.nan
+
+    def _evaluate(self) -> float:
+        metric = math.nan
+        if self.diverged is None and self._training.evaluate is not None:
+            worker = self._workers[0]
+            self._put_in(worker)
+            self._seed_all("evaluate")
+            modes = [(module, module.training) for module in self._model.modules()]
+            self._model.eval()
+            with torch.no_grad():
+                metric = float(self._training.evaluate(self._model))
+            for module, mode in modes:
+                module.training = mode
+        loss = sum(self._losses) / len(self._losses) if self._losses else math.nan
+        self._losses.clear()
+        step = self.last_step.get(0, 0)
+        self.points.append((step, loss, metric))
+        return metric
+
+    def _put_in(self, worker: _Worker) -> None:
+        """Make the model that of a worker."""
+        for parameter, value, gradient in zip(
+            self._parameters, worker.values, worker.gradients, strict=True
+        ):
+            parameter.data = value
+            parameter.grad = gradient
+        for (_, _, tensor), own in zip(self._buffers, worker.buffers, strict=True):
+            tensor.data = own
+
+    def _take_buffers(self) -> list[Tensor]:
+        """The buffers as the model left them, which may have replaced them by others."""
+        taken = []
+        for holder, name, tensor in self._buffers:
+            current = holder.get(name)
+            if current is None:
+                raise InvalidArgument(f"the training removed the buffer '{name}'")
+            if current is not tensor:
+                tensor.data = current.detach()
+                holder[name] = tensor
+            taken.append(tensor.data)
+        return taken
+
+    def _seed_all(self, what: str) -> None:
+        seed_all(self._seed, what)
+
+
+def one_thread() -> None:
+    """As many simulations run at once as there are cores."""
+    torch.set_num_threads(1)
+
+
+def seed_all(seed: int, what: str) -> None:
+    """Seed torch, numpy and Python for one piece of work."""
+    digest = hashlib.blake2b(f"{seed} {what}".encode(), digest_size=7).digest()
+    number = int.from_bytes(digest, "big")
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def _shown(parameter: tuple[str, list[int], str]) -> str:
+    name, shape, dtype = parameter
+    return f"'{name}' {dtype}{shape}"

@@ -256,6 +256,20 @@ def simulate(
     optimizer: Annotated[
         str, typer.Option(help="Of the servers: sgd, adam, adamw, adagrad.")
     ] = "sgd",
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="Learn for real: task.py, task.py:function or module:function, which returns a "
+            "SimulatedTraining.",
+        ),
+    ] = None,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="With --train: steps between evaluations.")
+    ] = 100,
+    target: Annotated[
+        float | None, typer.Option(help="With --train: the metric to time, such as 0.9.")
+    ] = None,
     timeline: Annotated[
         Path | None, typer.Option(help="File for a timeline, for https://ui.perfetto.dev.")
     ] = None,
@@ -274,13 +288,15 @@ def simulate(
 
     if axes and sweep is None:
         raise LaunchError(f"{axes[0]!r} goes with --sweep only")
+    settings = Settings(steps, warmup, seed, optimizer, timeline is not None, train, evaluate_every)
     options = SimulateOptions(
         cluster=cluster,
         workload=workload,
         strategies=strategy or (),
         sweep=() if sweep is None else (sweep, *(axes or ())),
         recommend=recommend,
-        settings=Settings(steps, warmup, seed, optimizer, timeline is not None),
+        settings=settings,
+        target=target,
         timeline=timeline,
         out=out,
         as_json=json,

@@ -19,9 +19,10 @@ from .display import display
 from .inputs import Source, read_cluster, read_workload
 from .processes import Pool
 from .result import Result
-from .table import NOT_ACCURACY, comparison, fastest, sweep_table
+from .table import NOT_ACCURACY, comparison, fastest, learning_table, sweep_table
 
 SUMMARY = "summary.json"
+CURVES = "curves.png"
 RECOMMENDATION = "recommendation.json"
 _MAX_WIDTH = 400
 _USAGE_ERROR = 2
@@ -39,6 +40,8 @@ class SimulateOptions:
     """Parts of the text that :func:`gearshift.sim.axes.parse_sweep` reads; empty: no sweep."""
     recommend: bool = False
     settings: Settings = field(default_factory=Settings)
+    target: float | None = None
+    """The metric whose time is asked for."""
     timeline: Path | None = None
     out: Path = Path("runs/simulate")
     as_json: bool = False
@@ -113,6 +116,13 @@ class _Command:
             raise InvalidArgument("--sweep and --recommend: choose one")
         if options.timeline is not None and (options.sweep or options.recommend):
             raise InvalidArgument("--timeline goes with neither --sweep nor --recommend")
+        learns = options.settings.train is not None
+        if learns and (options.sweep or options.recommend):
+            raise InvalidArgument("--train goes with neither --sweep nor --recommend")
+        if options.target is not None and not learns:
+            raise InvalidArgument("--target goes with --train only")
+        if learns:
+            from . import curves_plot  # noqa: F401  # rather fail now than after an hour
         if options.recommend:
             return self._recommend()
         if options.sweep:
@@ -136,6 +146,8 @@ class _Command:
         )
         outcome.code = 1 if failed else 0
         outcome.add(comparison(results))
+        if self._options.settings.train is not None:
+            self._add_learning(outcome, worked)
         for name, error in failed.items():
             outcome.add(f"- {name}: {error}")
         for name, result in worked.items():
@@ -145,6 +157,19 @@ class _Command:
             outcome.add(f"Timeline of {name}: {path}")
         outcome.add(f"Numbers: {self._write(SUMMARY, outcome.document)}")
         return outcome
+
+    def _add_learning(self, outcome: _Outcome, results: dict[str, Result]) -> None:
+        from .curves_plot import draw_curves
+
+        target = self._options.target
+        times = {name: _time_to(result, target) for name, result in results.items()}
+        path = draw_curves(results, self._options.out / CURVES, target)
+        outcome.document |= {"target": target, "seconds_to_target": times, "curves": str(path)}
+        outcome.add(learning_table(results, target))
+        for name, result in results.items():
+            if result.diverged is not None:
+                outcome.add(f"- {name}: {result.diverged}: {result.diverged.reason}")
+        outcome.add(f"Curves: {path}")
 
     def _timelines(self, results: dict[str, Result]) -> dict[str, Path]:
         path = self._options.timeline
@@ -205,7 +230,11 @@ class _Command:
             "steps": settings.steps,
             "warmup": settings.warmup,
             "seed": settings.seed,
-            "optimizer": settings.optimizer,
+            **(
+                {"optimizer": settings.optimizer}
+                if settings.train is None
+                else {"train": settings.train, "evaluate_every": settings.evaluate_every}
+            ),
         }
 
     def _write(self, name: str, document: dict[str, Any]) -> Path:
@@ -213,6 +242,10 @@ class _Command:
         text = json.dumps(document, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
         return path
+
+
+def _time_to(result: Result, target: float | None) -> float | None:
+    return None if target is None else result.time_to(target)
 
 
 def _described(source: Source) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
+from .curves_plot import draw_learning
 
 try:
     from matplotlib.axes import Axes
@@ -23,10 +24,13 @@ _MOST_LINKS = 24
 
 def draw(result: Result, path: Path) -> Path:
     """See :meth:`Result.plot`."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    times, links = figure.subplots(1, 2)
+    columns = 3 if result.curve else 2
+    figure = Figure(figsize=(5.5 * columns, 4.4), layout="constrained")
+    times, links, *learning = figure.subplots(1, columns)
     _draw_times(times, result)
     _draw_links(links, result)
+    for axes in learning:
+        draw_learning(axes, {result.strategy: result})
     figure.suptitle(f"{result.strategy}: {result.workload} on {result.cluster}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

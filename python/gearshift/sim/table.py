@@ -55,6 +55,43 @@ def comparison(results: Mapping[str, Result | Error]) -> Table:
     return table
 
 
+def learning_table(results: Mapping[str, Result], target: float | None) -> Table:
+    """What each strategy has learnt; the one that reaches the target first is marked."""
+    table = Table(
+        title="learnt, by worker 0, in virtual time",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_justify="left",
+    )
+    table.add_column("strategy", no_wrap=True, vertical="bottom")
+    headers = ["loss", "metric", "step", "time"]
+    if target is not None:
+        headers.append(f"time to\nmetric {target:g}")
+    for header in headers:
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    table.add_column("outcome", vertical="bottom", no_wrap=True)
+    times = {} if target is None else {name: r.time_to(target) for name, r in results.items()}
+    reached = {name: time for name, time in times.items() if time is not None}
+    first = min(reached, key=lambda name: reached[name]) if len(results) > 1 and reached else None
+    for name, result in results.items():
+        cells = [f"{name} \N{LEFTWARDS ARROW} first" if name == first else name]
+        cells += _learnt(result)
+        if target is not None:
+            cells.append(short(reached[name]) if name in reached else "-")
+        cells.append("" if result.diverged is None else str(result.diverged))
+        table.add_row(*cells, style="bold" if name == first else "")
+    return table
+
+
+def _learnt(result: Result) -> list[str]:
+    if not result.curve:
+        return ["-"] * 4
+    last = result.curve[-1]
+    metric = "-" if last.metric is None else f"{last.metric:.4g}"
+    return [f"{last.loss:.4g}", metric, f"{last.step:,}", short(last.seconds)]
+
+
 def fastest(results: Mapping[str, Result | Error]) -> str | None:
     """The strategy with the greatest throughput, of several that trained to the end."""
     throughput = {

@@ -56,7 +56,10 @@ def divergence_of(raw: Mapping[str, Any]) -> Divergence | None:
     if raw.get("diverged") is None:
         return None
     worker, step, reason = raw["diverged"]
-    return Divergence(worker, step - 1, raw["workers"][worker]["begin"][step - 1], reason)
+    begins = raw["workers"][worker]["begin"]
+    unfinished = step > len(begins)  # a host failed during the step
+    seconds = raw["virtual_seconds"] if unfinished else begins[step - 1]
+    return Divergence(worker, step - 1, seconds, reason)
 
 
 def time_to(points: Sequence[CurvePoint], target: float) -> float | None:

@@ -68,10 +68,19 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         on_step=lambda step: _send(out, ("step", step)),
     )
     if request.train is None:
-        result = simulate(optimizer=request.optimizer)
+        result = simulate(optimizer=request.optimizer, **_numbers(request))
     else:
         result = learning.learn(request, cluster["workers"], simulate)
     return result | {"cluster": cluster}
+
+
+def _numbers(request: Request) -> dict[str, Any]:
+    if request.numbers is None:
+        return {}
+    return {
+        "hyper_names": [name for name, _ in request.numbers],
+        "hypers": [value for _, value in request.numbers],
+    }
 
 
 def _send(out: BinaryIO, message: tuple[str, Any]) -> None:

@@ -19,7 +19,7 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
     """The core's result, with ``diverged``: None, or worker, step and reason.
 
     When the core gave up a training whose loss ran away, there is no result but ``diverged`` and
-    ``points``: step, loss and metric.
+    ``points`` (step, loss and metric), with the ``optimizer`` and its ``numbers``.
 
     Raises:
         InvalidArgument: for a task that is wrong, or whose functions fail.
@@ -38,6 +38,7 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         kind = type(training).__name__
         raise InvalidArgument(f"train: {request.train} returned a {kind}, no SimulatedTraining")
     rule = _simulated.check_training(training)
+    groups = training.optimizer.param_groups
     learner = _learner.Learner(
         training,
         lambda: tomllib.loads(request.workload_text)["parameters"],
@@ -49,13 +50,14 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         result = simulate(
             optimizer=rule.kind,
             hyper_names=rule.names,
-            hypers=rule.values(training.optimizer.param_groups),
+            hypers=rule.values(groups),
             learner=learner,
             evaluate_every=request.evaluate_every,
             steps_per_epoch=training.steps_per_epoch,
         )
     except Error as error:
-        return _after(error, learner)
+        numbers = tuple(zip(rule.names, rule.values(groups), strict=True))
+        return _after(error, learner) | {"optimizer": rule.kind, "numbers": numbers}
     return result | {"diverged": learner.diverged}
 
 

@@ -24,6 +24,9 @@ class Request:
     workload_name: str
     strategy: Strategy
     optimizer: str = "sgd"
+    numbers: tuple[tuple[str, float], ...] | None = None
+    """Names and values of the optimizer's numbers, which travel with gradients; None: the core's
+    own."""
     steps: int = 20
     seed: int = 1
     timeline: bool = False

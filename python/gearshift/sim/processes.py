@@ -60,7 +60,8 @@ class Pool:
             isinstance(request.strategy.policy, At) and isinstance(request.strategy.back, At | None)
         ):
             raise Diverged(reason, rank=worker)
-        raw = self._run(replace(request, train=None), None)
+        rule = {"optimizer": learnt["optimizer"], "numbers": learnt["numbers"]}
+        raw = self._run(replace(request, train=None, **rule), None)
         ends = raw["workers"][0]["end"]
         curve = [(ends[at - 1], at, loss, metric) for at, loss, metric in learnt["points"]]
         return raw | {"curve": curve, "diverged": (worker, step, reason)}

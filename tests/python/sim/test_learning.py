@@ -1,0 +1,229 @@
+"""Simulations that learn: equal to one process where they must be, stale where time says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gearshift as gs
+
+torch = pytest.importorskip("torch")
+
+from gearshift_testing import learning_tasks as tasks  # noqa: E402
+from gearshift_testing.learning import (  # noqa: E402
+    alone,
+    assert_equal_models,
+    cluster,
+    learn,
+    workload,
+)
+
+pytestmark = pytest.mark.skipif(
+    not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
+)
+
+THERE_AND_BACK = gs.StrategySwitch(
+    gs.AllReduce(), gs.ParameterServer(gs.BSP(), shards=2), gs.At(step=8), gs.At(step=20)
+)
+
+
+@pytest.mark.parametrize("task", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("workers", "strategy"),
+    [
+        (1, "all_reduce"),
+        (2, "all_reduce"),
+        (3, "all_reduce"),
+        (1, "ps:bsp"),
+        (2, "ps:bsp"),
+        (3, "ps:bsp(shards=2)"),
+        (1, "ps:asp"),
+        (3, THERE_AND_BACK),
+    ],
+)
+def test_as_one_process_with_the_batches_of_all(
+    task: str, workers: int, strategy: Any, tmp_path: Path
+) -> None:
+    result = learn(task, cluster(workers), strategy, tmp_path / "model.pt")
+    assert_equal_models(tmp_path / "model.pt", alone(task, workers))
+    assert [point.step for point in result.curve] == [10, 20, 30]
+    assert result.diverged is None
+    if strategy is THERE_AND_BACK:
+        assert [switch["step"] for switch in result.switches] == [8, 20]
+
+
+def test_a_repetition_is_equal_to_the_last_bit(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.pt" for i in range(3)]
+    results = [
+        learn("dropout", cluster(4), "ps:asp", path, seed=seed)
+        for path, seed in zip(paths, (1, 1, 2), strict=True)
+    ]
+    assert results[0].curve == results[1].curve != results[2].curve
+    states = [torch.load(path, weights_only=True) for path in paths]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_learning_takes_no_virtual_time() -> None:
+    result = learn("sgd", cluster(3), "all_reduce")
+    plain = gs.simulate(cluster(3), workload(tasks.sgd()), "all_reduce", steps=30)
+    assert plain.curve == ()
+    assert plain.step_seconds == result.step_seconds
+
+
+def test_unused_and_frozen_parameters_stay(tmp_path: Path) -> None:
+    learn("partial", cluster(2), "all_reduce", tmp_path / "model.pt")
+    assert_equal_models(tmp_path / "model.pt", alone("partial", 2))
+
+
+@pytest.mark.parametrize("strategy", ["all_reduce", "ps:asp"])
+def test_one_worker_s_statistics_of_batches(strategy: str, tmp_path: Path) -> None:
+    learn("batch_norm", cluster(1), strategy, tmp_path / "model.pt")
+    assert_equal_models(tmp_path / "model.pt", alone("batch_norm", 1))
+
+
+@pytest.mark.parametrize("strategy", ["all_reduce", "ps:asp"])
+def test_evaluations_see_the_statistics_of_worker_0(strategy: str, tmp_path: Path) -> None:
+    learn("batch_norm", cluster(3), strategy, tmp_path / "model.pt")
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert int(state["1.num_batches_tracked"]) == 30
+
+
+def test_under_all_reduce_worker_0_s_buffers_are_everybody_s(tmp_path: Path) -> None:
+    learn("remembers", cluster(3), "all_reduce", tmp_path / "model.pt", steps=6)
+    training = tasks.remembers()
+    for step in range(1, 7):
+        last = training.model.last
+        training.optimizer.zero_grad()
+        for worker in (1, 2, 0):
+            training.model.last = last
+            (training.loss(training.model, training.batch(worker, step, 3)) / 3).backward()
+        training.optimizer.step()
+    assert_equal_models(tmp_path / "model.pt", training.model)
+
+
+def test_stale_gradients_teach_less() -> None:
+    where = cluster(8, stragglers=[{"host": "n-7", "factor": 3.0}])
+    fresh = learn("steep", where, "all_reduce", steps=40)
+    stale = learn(
+        "steep", where, gs.ParameterServer(gs.ASP(), lr_scaling="keep"), steps=40, evaluate_every=4
+    )
+    assert stale.mean_staleness is not None
+    assert stale.mean_staleness > 4
+    assert fresh.curve[-1].metric == pytest.approx(0, abs=1e-4)
+    assert stale.diverged is not None or stale.curve[-1].metric < -0.1
+    assert stale.step_seconds.mean < fresh.step_seconds.mean / 1.5
+
+
+def test_the_result_tells_what_was_learnt(tmp_path: Path) -> None:
+    result = learn("sgd", cluster(2), "all_reduce")
+    first, *_, last = result.curve
+    assert last.metric is not None
+    assert first.metric is not None
+    assert first.metric < last.metric
+    assert last.seconds == pytest.approx(result.raw["workers"][0]["end"][-1])
+    assert result.time_to(first.metric) == first.seconds
+    halfway = result.time_to((first.metric + last.metric) / 2)
+    assert halfway is not None
+    assert first.seconds < halfway < last.seconds
+    assert result.time_to(0.1) is None
+    assert result.to_dict()["curve"][-1]["step"] == 30
+    assert f"loss {last.loss:.4g}" in result.summary()
+    pytest.importorskip("pandas")
+    assert list(result.curve_frame()["step"]) == [10, 20, 30]
+    pytest.importorskip("matplotlib")
+    assert result.plot(tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_without_a_metric_there_are_losses() -> None:
+    result = learn("no_metric", cluster(1), "all_reduce")
+    assert [point.metric for point in result.curve] == [None] * 3
+    assert result.curve[0].loss > result.curve[-1].loss
+    assert result.time_to(0.0) is None
+
+
+@pytest.mark.parametrize("strategy", ["all_reduce", "ps:bsp", "ps:asp"])
+def test_a_loss_that_is_none_is_an_outcome(strategy: str) -> None:
+    result = learn("not_a_number", cluster(2), strategy, evaluate_every=1)
+    assert result.diverged is not None
+    assert (result.diverged.worker, result.diverged.step) == (1, 3)
+    assert result.diverged.reason == "the loss is nan"
+    assert result.diverged.seconds == result.raw["workers"][1]["begin"][3]
+    assert result.curve
+    assert all(point.seconds <= result.diverged.seconds for point in result.curve)
+    assert "diverged after step 3 at" in result.summary()
+    assert result.to_dict()["diverged"]["worker"] == 1
+
+
+def test_a_loss_that_the_server_finds_too_great_is_an_outcome() -> None:
+    result = learn("explodes", cluster(3), "ps:asp", evaluate_every=2)
+    assert result.diverged is not None
+    assert "the smoothed loss rose" in result.diverged.reason
+    assert 0 < result.diverged.seconds < result.virtual_seconds
+    assert result.curve
+    ends = [worker["end"] for worker in result.raw["workers"]]
+    assert all(point.seconds == ends[0][point.step - 1] for point in result.curve)
+    tame = learn("sgd", cluster(3), "ps:asp")
+    assert ends == [worker["end"] for worker in tame.raw["workers"]]
+
+
+def test_when_the_loss_decides_on_times_they_are_unknown_after_it_diverged() -> None:
+    strategy = gs.StrategySwitch(gs.ParameterServer(gs.ASP()), gs.AllReduce())
+    with pytest.raises(gs.Diverged, match="the smoothed loss rose"):
+        learn("explodes", cluster(3), strategy)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "told"),
+    [
+        ("two_groups", gs.Unsupported, "6 param groups: simulations learn with one"),
+        ("unknown_rule", gs.Unsupported, "RMSprop cannot be simulated"),
+        ("transposed", gs.InvalidArgument, r"'0.weight' is not contiguous \(strides \(1, 16\)"),
+        ("forgets_one", gs.InvalidArgument, "does not have parameter '0.weight'"),
+        ("raises", gs.InvalidArgument, "ValueError: this loss is not ready"),
+        ("no_number", gs.InvalidArgument, r"loss\(\) must return a tensor of one number"),
+        ("nothing", gs.InvalidArgument, "nothing returned a int, no SimulatedTraining"),
+        ("nowhere", gs.InvalidArgument, 'has no function "nowhere"; its functions are batch,'),
+    ],
+)
+def test_what_cannot_be_learnt(task: str, kind: type[gs.Error], told: str) -> None:
+    with pytest.raises(kind, match=told) as caught:
+        learn(task, cluster(2), "all_reduce", workload=workload(tasks.sgd()))
+    if task == "raises":
+        line = 'raise ValueError("this loss is not ready")'
+        assert f'learning_tasks.py", line {_line_of(line)}, in wrong\n    {line}' in str(
+            caught.value
+        )
+
+
+def _line_of(text: str) -> int:
+    lines = Path(tasks.__file__).read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "weight"}, r"parameters\[2\] is 'weight' float64\[16, 16\] in the workload, "
+                             r"'2.weight' float64\[16, 16\] in the model"),
+        ({"shape": [4, 64]}, r"float64\[4, 64\] in the workload"),
+        ({"dtype": "float32"}, r"float32\[16, 16\] in the workload"),
+        ({}, r"it has 7 parameters, the model 6 trainable ones; only the workload has 'more'"),
+        (None, r"it has 5 parameters, the model 6 trainable ones; only the model has '4.bias'"),
+    ],
+)  # fmt: skip
+def test_a_workload_of_another_model(change: dict[str, Any] | None, told: str) -> None:
+    found = tasks.sgd().parameters()
+    entries: list[dict[str, Any]] = [
+        {"name": name, "shape": list(p.shape), "dtype": "float64"} for name, p in found
+    ]
+    if change is None:
+        entries.pop()
+    elif change:
+        entries[2] |= change
+    else:
+        entries.append({"name": "more", "shape": [1]})
+    other = {"batch_size": 4, "forward": 0.001, "backward": 0.002, "parameters": entries}
+    with pytest.raises(gs.InvalidArgument, match=told):
+        learn("sgd", cluster(2), "all_reduce", workload=other)

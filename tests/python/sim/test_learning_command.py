@@ -9,6 +9,7 @@ import pytest
 
 import gearshift as gs
 from gearshift.cli import main
+from gearshift.data.fashion_mnist import DEFAULT_FOLDER
 from gearshift.sim import task
 from gearshift.sim.curve import CurvePoint, divergence_of, time_to
 
@@ -16,6 +17,7 @@ needs_simulator = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
 )
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 CLUSTER = """
 [[hosts]]
 name = "n"
@@ -95,6 +97,25 @@ def test_learning_is_shown_and_written(folder: Path, capsys: pytest.CaptureFixtu
         assert curve[-1]["metric"] > 0.5
         assert summary["seconds_to_target"][result["strategy"]] < curve[-1]["seconds"]
     assert (folder / "runs/simulate/curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@needs_simulator
+@pytest.mark.skipif(not DEFAULT_FOLDER.exists(), reason="no dataset-fashion-mnist")
+def test_the_example_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    files = {
+        "--cluster": "clusters/four-hosts-1g.toml",
+        "--workload": "workloads/fashion-mnist-cnn.toml",
+        "--train": "simulation/fashion_mnist.py",
+    }
+    options = [part for name, path in files.items() for part in (name, str(EXAMPLES / path))]
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", *options, "--steps", "40", "--out", str(tmp_path), "--json"])
+    assert not caught.value.code
+    (point,) = json.loads(capsys.readouterr().out)["results"][0]["curve"]
+    assert point["step"] == 40
+    assert point["metric"] > 0.4
 
 
 @needs_simulator

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <set>
+#include <tuple>
 #include <vector>
 
 #include "collectives/all_reduce/tree.h"
@@ -241,10 +243,31 @@ TEST(TwoTrees, NeedFewSteps) {
   for (int n = 2; n <= 64; ++n) {
     for (const std::size_t packets : {2u, 4u, 16u, 64u}) {
       const auto depth = static_cast<std::size_t>(std::bit_width(static_cast<unsigned>(n - 1)));
-      const std::size_t steps = tree_steps(n, packets, 0).size();
+      const std::size_t steps = TreeTimetable(n, packets).steps();
       EXPECT_LE(steps, 3 * packets + 6 * depth) << n << " ranks, " << packets << " packets";
     }
   }
+}
+
+TEST(TwoTrees, TimetablesAgreeOnEveryMessage) {
+  for (const int n : {2, 3, 17, 64, 1024}) {
+    const auto table = TreeTimetable::find(n, 8);
+    std::set<std::tuple<std::uint32_t, int, int, std::uint32_t>> sent, received;
+    for (int position = 0; position < n; ++position) {
+      for (const TreeStep& step : table->of(position)) {
+        if (step.to >= 0) sent.emplace(step.number, position, step.to, step.sent);
+        if (step.from >= 0) received.emplace(step.number, step.from, position, step.received);
+      }
+    }
+    EXPECT_EQ(sent.size(), 2 * 8 * static_cast<std::size_t>(n - 1)) << n << " ranks";
+    EXPECT_EQ(sent, received) << n << " ranks";
+  }
+}
+
+TEST(TwoTrees, TimetablesThatWereUsedLastAreKept) {
+  const auto first = TreeTimetable::find(16, 4);
+  EXPECT_EQ(TreeTimetable::find(16, 8)->packets(), 8u);
+  EXPECT_EQ(TreeTimetable::find(16, 4), first);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, AllReduceTraffic, ::testing::Range(2, 9));

@@ -53,12 +53,15 @@ struct Halving {
 
 /// What a player sends and receives, in elements: the halves that it gives away, and on the way
 /// back those that it has kept.
-Halving halving(std::size_t count, int power, int number, std::uint64_t segments) {
+Halving halving(std::size_t count, int power, int number) {
   Halving total;
+  std::size_t largest = count;  // over all players
   for (int distance = 1; distance < power; distance *= 2) {
     const bool second = (number & distance) != 0;
     const std::size_t keep = part_size(count, 2, second ? 1 : 0);
     const std::size_t give = part_size(count, 2, second ? 0 : 1);
+    largest = part_size(largest, 2, 0);
+    const std::uint64_t segments = segments_of(largest * kWidth);
     total.sent += give + keep;
     total.received += keep + give;
     total.messages_sent += messages(give, segments) + messages(keep, segments);
@@ -74,14 +77,11 @@ TEST_P(AllReduceTraffic, Rabenseifner) {
   for (const std::size_t count : kCounts) {
     const auto costs =
         measure(n(), [&](group::Group& group) { reduce(group, count, Algorithm::kRabenseifner); });
-    const std::size_t largest = folded > 0 ? count : part_size(count, 2, 0);
-    const std::uint64_t segments = segments_of(largest * kWidth);
     for (int r = 0; r < n(); ++r) {
       const bool paired = r < 2 * folded;
       const bool folds = paired && r % 2 == 0;
-      const Halving game =
-          folds ? Halving{} : halving(count, power, paired ? r / 2 : r - folded, segments);
-      const std::uint64_t extra = paired ? messages(count, segments) : 0;
+      const Halving game = folds ? Halving{} : halving(count, power, paired ? r / 2 : r - folded);
+      const std::uint64_t extra = paired ? messages(count, segments_of(count * kWidth)) : 0;
       const std::size_t whole = paired ? count : 0;
       const Cost expected{game.messages_sent + extra, game.messages_received + extra,
                           (game.sent + whole) * kWidth, (game.received + whole) * kWidth};

@@ -15,7 +15,8 @@ std::size_t scratch_segment_bytes(const Schedule& schedule) {
   for (const Step& step : schedule.steps) {
     if (step.combine == Combine::kReplace) continue;
     // Segment 0 is the largest: part_begin gives the remainder to the first ones.
-    largest = std::max(largest, segment(step.into, schedule.unit, schedule.segments, 0).size());
+    const std::size_t count = schedule.segments_of(step);
+    largest = std::max(largest, segment(step.into, schedule.unit, count, 0).size());
   }
   return largest;
 }
@@ -25,8 +26,12 @@ bool uses_phantoms(const Schedule& schedule) {
                      [](const Step& step) { return base::is_phantom(step.into); });
 }
 
+/// Items that can be under way at the same time.
 std::size_t window_of(const Schedule& schedule) {
-  return std::min(kWindow, schedule.independent ? schedule.items() : schedule.segments);
+  if (schedule.independent) return std::min(kWindow, schedule.items());
+  std::size_t most = 1;
+  for (const Step& step : schedule.steps) most = std::max(most, schedule.segments_of(step));
+  return std::min(kWindow, most);
 }
 
 class Pipeline {
@@ -34,7 +39,6 @@ class Pipeline {
   Pipeline(Operation& operation, const Schedule& schedule)
       : operation_(operation),
         schedule_(schedule),
-        items_(schedule.items()),
         window_(window_of(schedule)),
         slot_bytes_(scratch_segment_bytes(schedule)),
         scratch_(slot_bytes_ * window_, uses_phantoms(schedule)) {}
@@ -50,34 +54,57 @@ class Pipeline {
   Pipeline& operator=(const Pipeline&) = delete;
 
   base::Status run() {
-    for (std::size_t item = 0; item < std::min(window_, items_); ++item) start(item);
-    for (std::size_t item = 0; item < items_; ++item) {
-      GEARSHIFT_RETURN_IF_ERROR(finish(item));
-      if (item + window_ < items_) start(item + window_);
+    while (done_.step < schedule_.steps.size()) {
+      for (; may_start(); advance(next_)) start(next_);
+      GEARSHIFT_RETURN_IF_ERROR(finish(done_));
+      advance(done_);
     }
     return {};
   }
 
  private:
-  const Step& step_of(std::size_t item) const { return schedule_.steps[item / schedule_.segments]; }
+  struct Item {
+    std::size_t step = 0;
+    std::size_t segment = 0;
+    std::size_t number = 0;  ///< in row order
+  };
+
+  const Step& step_of(const Item& item) const { return schedule_.steps[item.step]; }
+  std::size_t slot_of(const Item& item) const { return item.number % window_; }
+
+  void advance(Item& item) const {
+    ++item.number;
+    if (++item.segment < schedule_.segments_of(step_of(item))) return;
+    item.segment = 0;
+    ++item.step;
+  }
+
+  /// See Schedule for the rules.
+  bool may_start() const {
+    if (next_.step == schedule_.steps.size() || next_.number - done_.number == window_)
+      return false;
+    if (next_.step == done_.step || schedule_.independent) return true;
+    return !step_of(next_).fence && next_.step == done_.step + 1 && next_.segment < done_.segment;
+  }
 
   template <typename View>
-  View cut(View view, std::size_t item) const {
-    return segment(view, schedule_.unit, schedule_.segments, item % schedule_.segments);
+  View cut(View view, const Item& item) const {
+    return segment(view, schedule_.unit, schedule_.segments_of(step_of(item)), item.segment);
   }
 
   /// Where an item's bytes arrive.
-  base::Bytes landing(std::size_t item) {
+  base::Bytes landing(const Item& item) {
     const Step& step = step_of(item);
     const base::Bytes into = cut(step.into, item);
     if (step.combine == Combine::kReplace) return into;
-    return base::slice(scratch_.view(), (item % window_) * slot_bytes_, into.size());
+    return base::slice(scratch_.view(), slot_of(item) * slot_bytes_, into.size());
   }
 
-  void start(std::size_t item) {
+  void start(const Item& item) {
     const Step& step = step_of(item);
-    const transport::Tag tag = operation_.tag(item);
-    const std::size_t slot = item % window_;
+    if (step.from == kNobody && step.to == kNobody) return;
+    const transport::Tag tag = operation_.tag(item.number);
+    const std::size_t slot = slot_of(item);
     if (const base::Bytes into = landing(item); step.from != kNobody && !into.empty()) {
       receiving_[slot] = operation_.link(step.from).recv(tag, into);
     }
@@ -86,10 +113,10 @@ class Pipeline {
     }
   }
 
-  base::Status finish(std::size_t item) {
+  base::Status finish(const Item& item) {
     const Step& step = step_of(item);
-    const std::size_t slot = item % window_;
-    const Operation::Position at{item / schedule_.segments, schedule_.steps.size()};
+    const std::size_t slot = slot_of(item);
+    const Operation::Position at{item.step, schedule_.steps.size()};
     if (step.from != kNobody) {
       GEARSHIFT_RETURN_IF_ERROR(operation_.await_recv(receiving_[slot], step.from, at));
       receiving_[slot] = {};
@@ -102,7 +129,7 @@ class Pipeline {
     return {};
   }
 
-  void combine(const Step& step, std::size_t item) {
+  void combine(const Step& step, const Item& item) {
     const base::Bytes into = cut(step.into, item);
     if (into.empty()) return;
     if (step.combine == Combine::kOwnFirst) {
@@ -120,7 +147,8 @@ class Pipeline {
 
   Operation& operation_;
   const Schedule& schedule_;
-  const std::size_t items_;
+  Item next_;  ///< to be started
+  Item done_;  ///< to be finished
   const std::size_t window_;
   const std::size_t slot_bytes_;
   Scratch scratch_;
@@ -129,6 +157,12 @@ class Pipeline {
 };
 
 }  // namespace
+
+std::size_t Schedule::items() const {
+  std::size_t sum = 0;
+  for (const Step& step : steps) sum += segments_of(step);
+  return sum;
+}
 
 base::Status run(Operation& operation, const Schedule& schedule) {
   operation.reserve(schedule.items());

@@ -29,39 +29,42 @@ struct Step {
   Combine combine = Combine::kReplace;
   base::ConstBytes own{};  ///< the first or second operand; may be `into`
   bool ends_mean = false;  ///< `into` is complete: under kMean, divide it
+  /// Segments of the parts of this step; 0: Schedule::segments. Equal on all ranks, idle ones
+  /// included, so it follows from a size that all of them know.
+  std::size_t segments = 0;
+  /// Nothing of this step starts before everything ahead of it is complete on this rank.
+  bool fence = false;
 };
 
 /// An algorithm as data: what one rank does, step by step. The cost of an algorithm can be read off
 /// it, and `run` is the only loop that moves bytes for all of them.
 ///
-/// Each part is cut into `segments` segments. Item i = (step, segment) in row order is message i
-/// on its link. Items are sent and received up to `kWindow` ahead of the one that is being
-/// combined, but never more than one step ahead, hence the rules:
+/// Each part is cut into segments. Item i = (step, segment) in row order is message i on its link.
+/// Items are sent and received up to `kWindow` ahead of the one that is being combined, but never
+/// over a fence, nor more than one step ahead, and segment k of the next step not before segment k
+/// of this one is complete. Hence the rules:
 ///  - a step may send what any earlier step received or combined;
 ///  - a combining step may write what it, or any earlier step, sends;
 ///  - a replacing step may write what any earlier step sends;
-///  - of the step before, this is true segment by segment: where a step cuts the same memory
-///    differently than the one before, `append_fence` comes between them.
+///  - of the step before, this is true segment by segment: a step that cuts the same memory
+///    differently than the one before has a fence.
 struct Schedule {
   std::vector<Step> steps{};
-  std::size_t segments = 1;
-  std::size_t unit = 1;  ///< bytes of an element: no segment ends within one
+  std::size_t segments = 1;  ///< of the steps that don't say otherwise
+  std::size_t unit = 1;      ///< bytes of an element: no segment ends within one
   base::DType dtype = base::DType::kU8;
   base::ReduceOp op = base::ReduceOp::kSum;
   /// No step reads or writes what another one writes: messages of several steps may be under way.
   bool independent = false;
 
-  std::size_t items() const { return steps.size() * segments; }
+  std::size_t segments_of(const Step& step) const {
+    return step.segments > 0 ? step.segments : segments;
+  }
+  std::size_t items() const;
 };
 
-/// Everything before a fence is complete, on this rank, before anything behind it starts: an empty
-/// step, since messages are under way at most one step ahead. Without segments every step is one.
-inline void append_fence(Schedule& schedule) {
-  if (schedule.segments > 1) schedule.steps.push_back({});
-}
-
-/// Runs the schedule. Every rank must have the same number of steps and segments. When it returns,
-/// successful or not, nothing touches the schedule's memory any more.
+/// Runs the schedule. Every rank must have the same number of steps, and of segments in each. When
+/// it returns, successful or not, nothing touches the schedule's memory any more.
 base::Status run(Operation& operation, const Schedule& schedule);
 
 }  // namespace gearshift::collectives

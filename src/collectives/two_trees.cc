@@ -1,5 +1,6 @@
 #include "collectives/two_trees.h"
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
@@ -20,17 +21,18 @@ int in_order_parent(int v, int n) {
 /// Plays the journey of all packets through, step by step.
 class Play {
  public:
-  Play(const TwoTrees& trees, int n, std::size_t packets, int self)
-      : n_(n), self_(self), places_{places_of(trees, 0), places_of(trees, 1)} {
+  Play(const TwoTrees& trees, int n, std::size_t packets, std::vector<std::vector<TreeStep>>& table)
+      : n_(n), table_(table), places_{places_of(trees, 0), places_of(trees, 1)} {
     count_[0] = (packets + 1) / 2;
     count_[1] = packets / 2;
     for (int tree = 0; tree < 2; ++tree)
       left_ += 2 * count_[tree] * static_cast<std::size_t>(n - 1);
   }
 
-  std::vector<TreeStep> run() {
-    while (left_ > 0) step();
-    return std::move(steps_);
+  /// Returns the number of steps.
+  std::size_t run() {
+    for (; left_ > 0; ++number_) step();
+    return number_;
   }
 
  private:
@@ -85,11 +87,11 @@ class Play {
   void step() {
     std::vector<Move> made;
     std::vector<bool> taken(static_cast<std::size_t>(n_));
-    std::vector<Move> moves;
+    std::vector<Move> moves;  // of one position
     for (int i = 0; i < n_; ++i) {
       // Another one begins in each step, or the same would always be served first.
-      const int position = static_cast<int>((static_cast<std::size_t>(i) + steps_.size()) %
-                                            static_cast<std::size_t>(n_));
+      const int position =
+          static_cast<int>((static_cast<std::size_t>(i) + number_) % static_cast<std::size_t>(n_));
       moves.clear();
       offer(position, moves);
       const Move* best = nullptr;
@@ -101,7 +103,6 @@ class Play {
       taken[static_cast<std::size_t>(best->to)] = true;
       made.push_back(*best);
     }
-    steps_.emplace_back();
     for (const Move& m : made) carry_out(m);
     left_ -= made.size();
   }
@@ -116,27 +117,32 @@ class Play {
       ++sender.to_child[sender.node->children[0] == m.to ? 0 : 1];
       ++receiver.from_above;
     }
-    const std::size_t packet = 2 * m.packet + m.tree;
-    TreeStep& step = steps_.back();
-    if (m.from == self_) {
-      step.to = m.to;
-      step.sent = packet;
-    }
-    if (m.to == self_) {
-      step.from = m.from;
-      step.received = packet;
-      step.combines = m.up;
-      step.completes =
-          m.up && receiver.node->parent < 0 && gathered(receiver, m.tree) == m.packet + 1;
-    }
+    const auto packet = static_cast<std::uint32_t>(2 * m.packet + m.tree);
+    TreeStep& there = entry(m.from);
+    there.to = m.to;
+    there.sent = packet;
+    TreeStep& here = entry(m.to);
+    here.from = m.from;
+    here.received = packet;
+    here.combines = m.up;
+    here.completes =
+        m.up && receiver.node->parent < 0 && gathered(receiver, m.tree) == m.packet + 1;
+  }
+
+  /// A position's entry for the step that is played.
+  TreeStep& entry(int position) {
+    std::vector<TreeStep>& entries = table_[static_cast<std::size_t>(position)];
+    const auto number = static_cast<std::uint32_t>(number_);
+    if (entries.empty() || entries.back().number != number) entries.push_back({.number = number});
+    return entries.back();
   }
 
   const int n_;
-  const int self_;
+  std::vector<std::vector<TreeStep>>& table_;
   std::vector<Place> places_[2];
   std::size_t count_[2] = {};
-  std::size_t left_ = 0;  ///< messages
-  std::vector<TreeStep> steps_;
+  std::size_t left_ = 0;    ///< messages
+  std::size_t number_ = 0;  ///< of the step
 };
 
 }  // namespace
@@ -160,9 +166,25 @@ TwoTrees::TwoTrees(int n) {
   }
 }
 
-std::vector<TreeStep> tree_steps(int n, std::size_t packets, int self) {
+TreeTimetable::TreeTimetable(int n, std::size_t packets)
+    : packets_(packets), positions_(static_cast<std::size_t>(n)) {
   const TwoTrees trees(n);
-  return Play(trees, n, packets, self).run();
+  steps_ = Play(trees, n, packets, positions_).run();
+}
+
+std::shared_ptr<const TreeTimetable> TreeTimetable::find(int n, std::size_t packets) {
+  constexpr std::size_t kKept = 4;
+  thread_local std::vector<std::shared_ptr<const TreeTimetable>> kept;  // the latest first
+  const auto known = std::find_if(kept.begin(), kept.end(), [&](const auto& table) {
+    return table->size() == n && table->packets() == packets;
+  });
+  if (known == kept.end()) {
+    if (kept.size() == kKept) kept.pop_back();
+    kept.insert(kept.begin(), std::make_shared<const TreeTimetable>(n, packets));
+  } else {
+    std::rotate(kept.begin(), known, known + 1);
+  }
+  return kept.front();
 }
 
 }  // namespace gearshift::collectives

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <map>
+#include <numeric>
 
 #include "group/ring_order.h"
 
@@ -55,45 +56,51 @@ LinkSpeed Topology::between(int host, int other) const {
 
 void Topology::find_ring() {
   const auto n = members_.size();
+  slowest_remote_ = slowest_in_ring_ = n > 1 ? speeds_.remote : speeds_.local;
+  best_.assign(n, 1 / slowest_remote_.seconds_per_byte);
+  if (speeds_.between.empty() || n == 1) {
+    host_ring_.resize(n);
+    std::iota(host_ring_.begin(), host_ring_.end(), 0);
+  } else {
+    judge_links();
+  }
+  for (const int host : host_ring_) {
+    for (const int rank : members(host)) {
+      position_[static_cast<std::size_t>(rank)] = static_cast<int>(order_.size());
+      order_.push_back(rank);
+    }
+  }
+}
+
+void Topology::judge_links() {
+  const auto n = members_.size();
   std::vector<double> costs(n * n);
-  slowest_remote_ = slowest_in_ring_ = n > 1 ? LinkSpeed{0, 0} : speeds_.local;
+  slowest_remote_ = slowest_in_ring_ = {0, 0};
+  best_.assign(n, 0);
   for (std::size_t a = 0; a < n; ++a) {
     for (std::size_t b = 0; b < n; ++b) {
       if (a == b) continue;
       const LinkSpeed link = between(static_cast<int>(a), static_cast<int>(b));
       costs[a * n + b] = link.seconds(kTypicalBytes);
       slowest_remote_ = slower(slowest_remote_, link);
+      best_[a] = std::max(best_[a], 1 / link.seconds_per_byte);
     }
   }
   host_ring_ = ring_order(costs, hosts());
   for (std::size_t i = 0; i < n; ++i) {
-    const int host = host_ring_[i];
-    for (const int rank : members(host)) {
-      position_[static_cast<std::size_t>(rank)] = static_cast<int>(order_.size());
-      order_.push_back(rank);
-    }
-    if (n > 1) {
-      slowest_in_ring_ = slower(slowest_in_ring_, between(host, host_ring_[(i + 1) % n]));
-    }
+    slowest_in_ring_ = slower(slowest_in_ring_, between(host_ring_[i], host_ring_[(i + 1) % n]));
   }
-}
-
-double Topology::bandwidth(int host) const {
-  double best = 0;
-  for (int other = 0; other < hosts(); ++other) {
-    if (other != host) best = std::max(best, 1 / between(host, other).seconds_per_byte);
-  }
-  return hosts() == 1 ? 1 / speeds_.local.seconds_per_byte : best;
 }
 
 Topology Topology::subset(const std::vector<int>& ranks) const {
   std::vector<int> labels;
   std::vector<int> kept;  // hosts, in the order in which the new topology numbers them
+  std::vector<bool> seen(members_.size());
   for (const int rank : ranks) {
-    labels.push_back(host_of(rank));
-    if (std::find(kept.begin(), kept.end(), labels.back()) == kept.end()) {
-      kept.push_back(labels.back());
-    }
+    const int host = host_of(rank);
+    labels.push_back(host);
+    if (!seen[static_cast<std::size_t>(host)]) kept.push_back(host);
+    seen[static_cast<std::size_t>(host)] = true;
   }
   LinkSpeeds speeds = speeds_;
   speeds.between.clear();

@@ -15,10 +15,12 @@ using base::ErrorCode;
 
 base::Status check_options(const group::Group& group, const ClientOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_loopback(group));
-  if (options.servers.empty() || options.servers.size() != options.layout.shards.size()) {
+  if (options.servers.empty() || options.layout == nullptr ||
+      options.servers.size() != options.layout->shards.size()) {
     return Error(ErrorCode::kInvalidArgument,
                  std::to_string(options.servers.size()) + " servers for " +
-                     std::to_string(options.layout.shards.size()) + " shards");
+                     std::to_string(options.layout ? options.layout->shards.size() : 0) +
+                     " shards");
   }
   for (std::size_t k = 0; k < options.servers.size(); ++k) {
     if (options.servers[k].value < 0 || options.servers[k].value >= group.size()) {
@@ -28,7 +30,7 @@ base::Status check_options(const group::Group& group, const ClientOptions& optio
                        std::to_string(group.size()));
     }
     const auto any_group = std::numeric_limits<std::uint32_t>::max();
-    GEARSHIFT_RETURN_IF_ERROR(check_slices(options.layout.shards[k], any_group));
+    GEARSHIFT_RETURN_IF_ERROR(check_slices(options.layout->shards[k], any_group));
   }
   return {};
 }
@@ -40,15 +42,15 @@ base::ConstBytes view(const std::vector<std::byte>& bytes) { return {bytes.data(
 Client::Impl::Impl(group::Group g, ClientOptions o)
     : group(std::move(g)), options(std::move(o)), usable(check_options(group, options)) {
   versions.resize(shard_count());
-  for (std::size_t k = 0; k < options.layout.shards.size(); ++k) {
-    const auto& slices = options.layout.shards[k];
+  for (std::size_t k = 0; options.layout && k < options.layout->shards.size(); ++k) {
+    const auto& slices = layout().shards[k];
     attempts.emplace_back(slices.size());
     for (std::uint32_t i = 0; i < slices.size(); ++i) owners[slices[i].bucket].emplace_back(k, i);
   }
 }
 
 base::Status Client::Impl::check_buckets(const std::vector<base::ConstBytes>& buckets) const {
-  for (const auto& slices : options.layout.shards) {
+  for (const auto& slices : layout().shards) {
     for (const Slice& s : slices) {
       if (s.bucket < buckets.size() && s.bucket_offset + s.bytes <= buckets[s.bucket].size()) {
         continue;
@@ -65,9 +67,8 @@ base::Status Client::Impl::check_staged() const {
     const auto missing = std::find(attempts[k].begin(), attempts[k].end(), std::uint64_t{0});
     if (missing == attempts[k].end()) continue;
     const auto slice = static_cast<std::size_t>(missing - attempts[k].begin());
-    return Error(
-        ErrorCode::kInvalidArgument,
-        "bucket " + std::to_string(options.layout.shards[k][slice].bucket) + " was not staged");
+    return Error(ErrorCode::kInvalidArgument,
+                 "bucket " + std::to_string(layout().shards[k][slice].bucket) + " was not staged");
   }
   return {};
 }
@@ -116,7 +117,7 @@ base::Result<Reply> Client::Impl::ask_parameters(Kind kind, const std::string& w
                                                  const std::vector<base::Bytes>& parameters) {
   Exchange exchange(*this, what);
   for (std::size_t k = 0; k < shard_count(); ++k) {
-    const auto& slices = options.layout.shards[k];
+    const auto& slices = layout().shards[k];
     for (std::size_t i = 0; i < slices.size(); ++i) {
       exchange.receive(
           k, static_cast<std::uint16_t>(i),
@@ -196,7 +197,7 @@ base::Status Client::stage(std::uint32_t bucket, base::ConstBytes gradient) {
                  "bucket " + std::to_string(bucket) + " is not in the layout");
   }
   for (const auto& [shard, slice] : parts->second) {
-    const Slice& s = impl_->options.layout.shards[shard][slice];
+    const Slice& s = impl_->layout().shards[shard][slice];
     if (s.bucket_offset + s.bytes > gradient.size()) {
       return Error(ErrorCode::kInvalidArgument, "the gradient of bucket " + std::to_string(bucket) +
                                                     " has " + std::to_string(gradient.size()) +
@@ -207,7 +208,7 @@ base::Status Client::stage(std::uint32_t bucket, base::ConstBytes gradient) {
   std::erase_if(impl_->staged, [](const transport::Request& r) { return r.done(); });
   const std::uint64_t attempt = ++impl_->last_attempt;
   for (const auto& [shard, slice] : parts->second) {
-    const Slice& s = impl_->options.layout.shards[shard][slice];
+    const Slice& s = impl_->layout().shards[shard][slice];
     const Head head{.kind = Kind::kStage, .slice = slice, .attempt = attempt};
     impl_->attempts[shard][slice] = attempt;
     impl_->send(shard, head, base::slice(gradient, s.bucket_offset, s.bytes), impl_->staged);

@@ -14,6 +14,7 @@ namespace gearshift::ps {
 struct Client::Impl {
   Impl(group::Group g, ClientOptions o);
 
+  const Layout& layout() const { return *options.layout; }
   std::size_t shard_count() const { return options.servers.size(); }
   transport::Connection& link(std::size_t shard) const {
     return link_to(group, options.servers[shard]);

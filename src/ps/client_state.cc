@@ -139,8 +139,8 @@ base::Result<Share> cut(const std::vector<Slice>& slices, const std::vector<Stat
 base::Result<std::vector<StateEntry>> Client::fetch_state(
     const std::vector<std::size_t>& parameter_sizes, const std::vector<base::DType>& dtypes) {
   GEARSHIFT_RETURN_IF_ERROR(impl_->usable);
-  const auto& shards = impl_->options.layout.shards;
-  GEARSHIFT_RETURN_IF_ERROR(check_parameters(impl_->options.layout, parameter_sizes, dtypes));
+  const auto& shards = impl_->layout().shards;
+  GEARSHIFT_RETURN_IF_ERROR(check_parameters(impl_->layout(), parameter_sizes, dtypes));
   std::vector<std::vector<Buffer>> data(shards.size());
   std::vector<Buffer> described(shards.size());
   Exchange exchange(*impl_, "fetch optimizer state");
@@ -181,7 +181,7 @@ base::Result<std::vector<StateEntry>> Client::fetch_state(
 
 base::Status Client::store_state(const std::vector<StateEntry>& state) {
   GEARSHIFT_RETURN_IF_ERROR(impl_->usable);
-  const auto& shards = impl_->options.layout.shards;
+  const auto& shards = impl_->layout().shards;
   const bool phantom = has_phantoms(state);
   std::vector<Share> shares;
   std::size_t copied = 0;
@@ -209,7 +209,7 @@ base::Status Client::store_state(const std::vector<StateEntry>& state) {
 base::Status Client::store_parameters(const std::vector<ConstBytes>& buckets) {
   GEARSHIFT_RETURN_IF_ERROR(impl_->usable);
   if (auto ok = impl_->check_buckets(buckets); !ok) return ok.error().within("store parameters");
-  const auto& shards = impl_->options.layout.shards;
+  const auto& shards = impl_->layout().shards;
   Exchange exchange(*impl_, "store parameters");
   for (std::size_t k = 0; k < shards.size(); ++k) {
     if (shards[k].empty()) continue;  // nothing to send, so nothing would be answered

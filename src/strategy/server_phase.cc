@@ -58,6 +58,31 @@ base::Result<std::size_t> adopt_state(ps::Optimizer& optimizer,
   return copied;
 }
 
+/// What each server owns. The layout that a thread made last is at hand: all workers of a
+/// simulation have the same.
+std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
+                                             const std::vector<base::Rank>& servers,
+                                             const std::shared_ptr<const group::Topology>& world) {
+  struct Known {
+    BucketPlan plan;
+    std::vector<base::Rank> servers;
+    std::weak_ptr<const group::Topology> world;
+    std::weak_ptr<const ps::Layout> layout;
+  };
+  thread_local Known known;
+  if (auto layout = known.layout.lock();
+      layout && known.world.lock() == world && known.servers == servers && known.plan == plan) {
+    return layout;
+  }
+  const std::vector<std::uint32_t> weights =
+      world ? shard_weights(*world, servers) : std::vector<std::uint32_t>{};
+  auto layout = std::make_shared<const ps::Layout>(
+      make_layout(plan, static_cast<int>(servers.size()),
+                  std::max(kSliceBytes, plan.total_bytes() / kMostSlices), weights));
+  known = {plan, servers, world, layout};
+  return layout;
+}
+
 base::Status send_order(group::Group& world, base::Rank server, base::ConstBytes order) {
   return world.link(server)
       .send(transport::Tag(kServerHostService, 0, 0), order, {})
@@ -78,10 +103,7 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
   const int shards = dedicated_ ? environment.world->size() - workers
                                 : (options_.config.shards > 0 ? options_.config.shards : workers);
   for (int k = 0; k < shards; ++k) servers_.emplace_back(dedicated_ ? workers + k : k);
-  const auto& topology = environment.world->topology();
-  layout_ =
-      make_layout(plan, shards, std::max(kSliceBytes, plan.total_bytes() / kMostSlices),
-                  topology ? shard_weights(*topology, servers_) : std::vector<std::uint32_t>{});
+  layout_ = layout_for(plan, servers_, environment.world->topology());
   client_ = std::make_unique<ps::Client>(
       environment.world->with_channel(server_channel(options_.model)),
       ps::ClientOptions{wire_model_, layout_, servers_, options_.phantom});
@@ -108,7 +130,7 @@ ps::ShardOptions ServerPhase::shard_options(int index) const {
   o.model = wire_model_;
   o.index = index;
   o.workers = environment_.workers->size();
-  o.slices = layout_.shards[static_cast<std::size_t>(index)];
+  o.slices = layout_->shards[static_cast<std::size_t>(index)];
   o.consistency = options_.config.consistency;
   o.optimizer = options_.optimizer;
   o.lr_factor = lr_factor(options_.config, o.workers);

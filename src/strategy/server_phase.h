@@ -63,7 +63,7 @@ class ServerPhase {
   std::uint16_t wire_model_;
   bool dedicated_;
   std::vector<base::Rank> servers_;
-  ps::Layout layout_;
+  std::shared_ptr<const ps::Layout> layout_;
   std::unique_ptr<ps::Client> client_;
   std::unique_ptr<ps::Shard> shard_;
 };

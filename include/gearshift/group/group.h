@@ -96,12 +96,12 @@ class Window;
 /// methods and `next_sequence` from any task; one collective at a time per Group object.
 class Group {
  public:
+  using Links = std::vector<std::shared_ptr<transport::Connection>>;
   /// `links[r]` leads to rank r; the own entry is null. Connections are shared with subgroups.
-  Group(std::shared_ptr<Context> context, base::Rank rank,
-        std::vector<std::shared_ptr<transport::Connection>> links, std::uint16_t channel);
+  Group(std::shared_ptr<Context> context, base::Rank rank, Links links, std::uint16_t channel);
 
   base::Rank rank() const { return rank_; }
-  int size() const { return static_cast<int>(links_.size()); }
+  int size() const { return static_cast<int>(links_->size()); }
   base::Generation generation() const { return context_->generation; }
   base::Scheduler& scheduler() const { return *context_->scheduler; }
   base::Duration timeout() const { return context_->timeout; }
@@ -112,9 +112,9 @@ class Group {
   const std::shared_ptr<Context>& context() const { return context_; }
 
   transport::Connection& link(base::Rank peer) const {
-    return *links_[static_cast<std::size_t>(peer.value)];
+    return *(*links_)[static_cast<std::size_t>(peer.value)];
   }
-  const std::vector<std::shared_ptr<transport::Connection>>& links() const { return links_; }
+  const Links& links() const { return *links_; }
 
   std::uint16_t channel() const { return channel_; }
   /// Number of the next operation on this group's channel; equal on all ranks by their order.
@@ -157,16 +157,19 @@ class Group {
   void close(base::TimePoint deadline) const;
 
  private:
+  Group(std::shared_ptr<Context> context, base::Rank rank, std::shared_ptr<const Links> links,
+        std::uint16_t channel);
+
   std::shared_ptr<Context> context_;
   base::Rank rank_;
-  std::vector<std::shared_ptr<transport::Connection>> links_;
+  std::shared_ptr<const Links> links_;  ///< shared by all groups of the same members
   std::uint16_t channel_;
   std::shared_ptr<const Topology> topology_;
   std::uint32_t sequence_ = 0;
   std::shared_ptr<Window> window_;
   bool window_opened_ = false;  ///< or found impossible
-  std::vector<std::uint32_t> sent_ = std::vector<std::uint32_t>(links_.size());
-  std::vector<std::uint32_t> received_ = std::vector<std::uint32_t>(links_.size());
+  std::vector<std::uint32_t> sent_ = std::vector<std::uint32_t>(links_->size());
+  std::vector<std::uint32_t> received_ = std::vector<std::uint32_t>(links_->size());
 };
 
 }  // namespace gearshift::group

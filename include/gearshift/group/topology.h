@@ -61,13 +61,14 @@ class Topology {
   const LinkSpeed& slowest_remote() const { return slowest_remote_; }
   const LinkSpeed& slowest_in_ring() const { return slowest_in_ring_; }
   /// Bytes per second that a host reaches over its best link to another one.
-  double bandwidth(int host) const;
+  double bandwidth(int host) const { return best_[static_cast<std::size_t>(host)]; }
 
   /// What remains for the members `ranks` of a subgroup.
   Topology subset(const std::vector<int>& ranks) const;
 
  private:
   void find_ring();
+  void judge_links();  ///< O(hosts²)
 
   std::vector<int> host_of_;
   std::vector<std::vector<int>> members_;
@@ -77,6 +78,7 @@ class Topology {
   std::vector<int> host_ring_;
   std::vector<int> order_;
   std::vector<int> position_;
+  std::vector<double> best_;  ///< bandwidth, by host
   LinkSpeed slowest_remote_;
   LinkSpeed slowest_in_ring_;
 };

@@ -15,7 +15,7 @@ namespace gearshift::ps {
 
 struct ClientOptions {
   std::uint16_t model = 0;
-  Layout layout;
+  std::shared_ptr<const Layout> layout;
   /// Rank of the group on which shard k runs; may be this process.
   std::vector<base::Rank> servers;
   /// Parameters, gradients and state are phantoms: fetched state is, too.

@@ -21,6 +21,7 @@ struct ParameterSpec {
   std::uint32_t param_group = 0;
 
   std::size_t elements() const;
+  bool operator==(const ParameterSpec&) const = default;
 };
 
 /// Parameters fused into one operation.
@@ -28,12 +29,14 @@ struct Bucket {
   struct Entry {
     std::uint32_t parameter = 0;
     std::size_t offset = 0;  ///< bytes from the bucket's begin; a multiple of 64
+    bool operator==(const Entry&) const = default;
   };
   base::DType dtype = base::DType::kF32;
   std::vector<Entry> entries;
   std::size_t bytes = 0;  ///< with padding; a multiple of 64
   /// Gradient buckets end with one element per entry: how many ranks have this gradient.
   std::size_t gradient_bytes = 0;
+  bool operator==(const Bucket&) const = default;
 };
 
 /// Which parameter lives in which bucket. Buckets are numbered from the back of the model to its
@@ -48,6 +51,7 @@ struct BucketPlan {
   static base::Result<BucketPlan> make(std::vector<ParameterSpec> parameters,
                                        std::size_t bucket_bytes);
   std::size_t total_bytes() const;
+  bool operator==(const BucketPlan&) const = default;
 };
 
 /// Most bytes of a slice by default. A shard applies and answers slice by slice: while it works on

@@ -28,10 +28,13 @@ class Hierarchy {
 
   void append() {
     append_scatter();
-    append_fence(schedule_);
+    const std::size_t between = schedule_.steps.size();
     if (topology_.hosts() > 1) append_between_hosts();
-    append_fence(schedule_);
+    const std::size_t back = schedule_.steps.size();
     append_gather();
+    for (const std::size_t first : {between, back}) {
+      if (first < schedule_.steps.size()) schedule_.steps[first].fence = true;
+    }
   }
 
  private:

@@ -15,13 +15,17 @@ struct Exchange {
   int partner = 0;
   base::Bytes keep{};
   base::Bytes give{};
+  std::size_t segments = 1;  ///< of the larger half that any player has in this exchange
 };
 
 std::vector<Exchange> exchanges_of(const Players& players, base::Bytes data, std::size_t unit) {
   std::vector<Exchange> exchanges;
   base::Bytes range = data;
+  base::Bytes largest = data;
   for (int distance = 1; distance < players.count(); distance *= 2) {
-    Exchange e{players.number() ^ distance, part(range, unit, 2, 0), part(range, unit, 2, 1)};
+    largest = part(largest, unit, 2, 0);
+    Exchange e{players.number() ^ distance, part(range, unit, 2, 0), part(range, unit, 2, 1),
+               segments_for(largest.size())};
     if ((players.number() & distance) != 0) std::swap(e.keep, e.give);
     range = e.keep;
     exchanges.push_back(e);
@@ -40,21 +44,21 @@ void append_exchanges(const Players& players, const std::vector<Exchange>& excha
          .into = e.keep,
          .combine = players.number() < e.partner ? Combine::kOwnFirst : Combine::kReceivedFirst,
          .own = e.keep,
-         .ends_mean = &e == &exchanges.back()});
-    append_fence(schedule);
+         .ends_mean = &e == &exchanges.back(),
+         .segments = e.segments});
   }
   for (auto e = exchanges.rbegin(); e != exchanges.rend(); ++e) {
     const int peer = players.rank_of(e->partner);
-    schedule.steps.push_back({.to = peer, .send = e->keep, .from = peer, .into = e->give});
-    append_fence(schedule);
+    schedule.steps.push_back(
+        {.to = peer, .send = e->keep, .from = peer, .into = e->give, .segments = e->segments});
   }
 }
 
-/// As many steps as a player has.
-void append_idling(std::size_t exchanges, Schedule& schedule) {
-  for (std::size_t i = 0; i < 2 * exchanges; ++i) {
-    schedule.steps.push_back({});
-    append_fence(schedule);
+/// The steps of a player, without messages.
+void append_idling(const std::vector<Exchange>& exchanges, Schedule& schedule) {
+  for (const Exchange& e : exchanges) schedule.steps.push_back({.segments = e.segments});
+  for (auto e = exchanges.rbegin(); e != exchanges.rend(); ++e) {
+    schedule.steps.push_back({.segments = e->segments});
   }
 }
 
@@ -63,18 +67,19 @@ void append_idling(std::size_t exchanges, Schedule& schedule) {
 base::Status rabenseifner_all_reduce(Operation& operation, const Team& team, base::Bytes data,
                                      base::DType dtype, base::ReduceOp op) {
   const Players players(team);
-  Schedule schedule{.unit = base::size_of(dtype), .dtype = dtype, .op = op};
-  const base::Bytes largest = players.any_folded() ? data : part(data, schedule.unit, 2, 0);
-  schedule.segments = segments_for(largest.size());
+  Schedule schedule{.segments = segments_for(data.size()),  // of folding
+                    .unit = base::size_of(dtype),
+                    .dtype = dtype,
+                    .op = op};
   players.append_fold(data, schedule);
-  append_fence(schedule);
   const std::vector<Exchange> exchanges = exchanges_of(players, data, schedule.unit);
   if (players.folds()) {
-    append_idling(exchanges.size(), schedule);
+    append_idling(exchanges, schedule);
   } else {
     append_exchanges(players, exchanges, schedule);
   }
   players.append_unfold(data, schedule);
+  for (Step& step : schedule.steps) step.fence = true;  // each cuts another range
   return run(operation, schedule);
 }
 

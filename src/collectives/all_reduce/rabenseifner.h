@@ -17,14 +17,15 @@ namespace gearshift::collectives {
 /// as in recursive doubling.
 ///
 /// N ranks, B bytes; P divides B's elements, or a half is one element larger than the other.
-/// S = segments_for(largest message), which is B if R > 0, else B/2. Per rank:
+/// S(k) = segments_for(B/2^k). Per rank:
 ///   steps     2·log2 P, plus 2 if R > 0
-///   messages  folded (even position < 2R): S sent, S received; its partner: (1 + 2·log2 P)·S of
-///             each; the others: 2·log2 P · S of each (minus empty halves)
+///   messages  a player: 2·(S(1) + … + S(log2 P)) sent, as many received (minus empty segments):
+///             about 2·(B/kSegmentBytes + log2 P); a folded rank (even position < 2R): S(0) of
+///             each; its partner: S(0) of each more
 ///   bytes     2(P-1)/P·B sent, as many received; plus B of each for a folded rank's partner; B of
 ///             each for a folded rank
 ///   combines  (P-1)/P·B bytes, plus B for a folded rank's partner; none for a folded rank
-///   memory    min(kWindow, S) segments
+///   memory    min(kWindow, S(1)) segments, S(0) if R > 0
 /// Source: R. Rabenseifner, "Optimization of collective reduction operations", ICCS 2004; R. Thakur
 /// et al., IJHPCA 19(1), 2005, section 4.5.
 ///

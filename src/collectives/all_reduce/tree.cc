@@ -1,7 +1,6 @@
 #include "collectives/all_reduce/tree.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "collectives/schedule.h"
 #include "collectives/segments.h"
@@ -12,22 +11,6 @@ namespace {
 
 constexpr std::size_t kPacketBytes = 64 * 1024;
 constexpr std::size_t kMaxPackets = 256;
-
-/// The timetable that this thread used last: training repeats few sizes, and small operations
-/// should not spend their time on finding it anew.
-const std::vector<TreeStep>& timetable(int size, std::size_t packets, int self) {
-  struct Known {
-    int size = 0;
-    std::size_t packets = 0;
-    int self = 0;
-    std::vector<TreeStep> steps{};
-  };
-  thread_local Known known;
-  if (known.size != size || known.packets != packets || known.self != self) {
-    known = {size, packets, self, tree_steps(size, packets, self)};
-  }
-  return known.steps;
-}
 
 }  // namespace
 
@@ -41,10 +24,10 @@ base::Status tree_all_reduce(Operation& operation, const Team& team, base::Bytes
   Schedule schedule{.unit = base::size_of(dtype), .dtype = dtype, .op = op};
   const std::size_t packets = tree_packets(data.size());
   const auto packet = [&](std::size_t q) { return segment(data, schedule.unit, packets, q); };
-  const std::vector<TreeStep>& table = timetable(team.size(), packets, team.self);
-  schedule.steps.reserve(table.size());
-  for (const TreeStep& t : table) {
-    Step step;
+  const auto timetable = TreeTimetable::find(team.size(), packets);
+  schedule.steps.resize(timetable->steps());
+  for (const TreeStep& t : timetable->of(team.self)) {
+    Step& step = schedule.steps[t.number];
     if (t.to >= 0) {
       step.to = team.rank(t.to);
       step.send = packet(t.sent);
@@ -58,7 +41,6 @@ base::Status tree_all_reduce(Operation& operation, const Team& team, base::Bytes
       step.combine = Combine::kReceivedFirst;
       step.own = step.into;
     }
-    schedule.steps.push_back(step);
   }
   return run(operation, schedule);
 }

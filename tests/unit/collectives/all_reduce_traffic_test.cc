@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <set>
+#include <tuple>
 #include <vector>
 
 #include "collectives/all_reduce/tree.h"
@@ -51,12 +53,15 @@ struct Halving {
 
 /// What a player sends and receives, in elements: the halves that it gives away, and on the way
 /// back those that it has kept.
-Halving halving(std::size_t count, int power, int number, std::uint64_t segments) {
+Halving halving(std::size_t count, int power, int number) {
   Halving total;
+  std::size_t largest = count;  // over all players
   for (int distance = 1; distance < power; distance *= 2) {
     const bool second = (number & distance) != 0;
     const std::size_t keep = part_size(count, 2, second ? 1 : 0);
     const std::size_t give = part_size(count, 2, second ? 0 : 1);
+    largest = part_size(largest, 2, 0);
+    const std::uint64_t segments = segments_of(largest * kWidth);
     total.sent += give + keep;
     total.received += keep + give;
     total.messages_sent += messages(give, segments) + messages(keep, segments);
@@ -72,14 +77,11 @@ TEST_P(AllReduceTraffic, Rabenseifner) {
   for (const std::size_t count : kCounts) {
     const auto costs =
         measure(n(), [&](group::Group& group) { reduce(group, count, Algorithm::kRabenseifner); });
-    const std::size_t largest = folded > 0 ? count : part_size(count, 2, 0);
-    const std::uint64_t segments = segments_of(largest * kWidth);
     for (int r = 0; r < n(); ++r) {
       const bool paired = r < 2 * folded;
       const bool folds = paired && r % 2 == 0;
-      const Halving game =
-          folds ? Halving{} : halving(count, power, paired ? r / 2 : r - folded, segments);
-      const std::uint64_t extra = paired ? messages(count, segments) : 0;
+      const Halving game = folds ? Halving{} : halving(count, power, paired ? r / 2 : r - folded);
+      const std::uint64_t extra = paired ? messages(count, segments_of(count * kWidth)) : 0;
       const std::size_t whole = paired ? count : 0;
       const Cost expected{game.messages_sent + extra, game.messages_received + extra,
                           (game.sent + whole) * kWidth, (game.received + whole) * kWidth};
@@ -241,10 +243,31 @@ TEST(TwoTrees, NeedFewSteps) {
   for (int n = 2; n <= 64; ++n) {
     for (const std::size_t packets : {2u, 4u, 16u, 64u}) {
       const auto depth = static_cast<std::size_t>(std::bit_width(static_cast<unsigned>(n - 1)));
-      const std::size_t steps = tree_steps(n, packets, 0).size();
+      const std::size_t steps = TreeTimetable(n, packets).steps();
       EXPECT_LE(steps, 3 * packets + 6 * depth) << n << " ranks, " << packets << " packets";
     }
   }
+}
+
+TEST(TwoTrees, TimetablesAgreeOnEveryMessage) {
+  for (const int n : {2, 3, 17, 64, 1024}) {
+    const auto table = TreeTimetable::find(n, 8);
+    std::set<std::tuple<std::uint32_t, int, int, std::uint32_t>> sent, received;
+    for (int position = 0; position < n; ++position) {
+      for (const TreeStep& step : table->of(position)) {
+        if (step.to >= 0) sent.emplace(step.number, position, step.to, step.sent);
+        if (step.from >= 0) received.emplace(step.number, step.from, position, step.received);
+      }
+    }
+    EXPECT_EQ(sent.size(), 2 * 8 * static_cast<std::size_t>(n - 1)) << n << " ranks";
+    EXPECT_EQ(sent, received) << n << " ranks";
+  }
+}
+
+TEST(TwoTrees, TimetablesThatWereUsedLastAreKept) {
+  const auto first = TreeTimetable::find(16, 4);
+  EXPECT_EQ(TreeTimetable::find(16, 8)->packets(), 8u);
+  EXPECT_EQ(TreeTimetable::find(16, 4), first);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, AllReduceTraffic, ::testing::Range(2, 9));

@@ -44,12 +44,16 @@ TEST(Client, RefusesWhatIsWrong) {
 
 TEST(Client, OptionsThatMakeNoSense) {
   Cluster cluster({.workers = 1});
-  ClientOptions options{.model = 0, .layout = cluster.layout(), .servers = {}};
+  ClientOptions options{.model = 0, .layout = nullptr, .servers = {}};
+  EXPECT_FALSE(Client(cluster.group(0), options).pull({}).ok()) << "no layout";
+  options.layout = std::make_shared<const Layout>(cluster.layout());
   EXPECT_FALSE(Client(cluster.group(0), options).pull({}).ok());
   options.servers = {base::Rank(7)};
   EXPECT_FALSE(Client(cluster.group(0), options).flush().ok());
   options.servers = {base::Rank(0)};
-  options.layout.shards[0].resize(kMaxSlices + 1);
+  Layout layout = cluster.layout();
+  layout.shards[0].resize(kMaxSlices + 1);
+  options.layout = std::make_shared<const Layout>(layout);
   EXPECT_FALSE(Client(cluster.group(0), options).flush().ok());
 }
 

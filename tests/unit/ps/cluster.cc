@@ -175,7 +175,8 @@ Cluster::Cluster(ClusterOptions options)
   const int ranks = std::max({options_.workers, options_.servers.back() + 1, options_.ranks});
   groups_ = make_groups(options_.transport, *scheduler_, ranks, options_.timeout);
   start_shards();
-  ClientOptions client{.model = 3, .layout = layout_, .servers = {}};
+  ClientOptions client{
+      .model = 3, .layout = std::make_shared<const Layout>(layout_), .servers = {}};
   for (const int rank : options_.servers) client.servers.emplace_back(rank);
   for (int w = 0; w < options_.workers; ++w) {
     clients_.push_back(std::make_unique<Client>(group(w), client));

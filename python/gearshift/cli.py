@@ -270,6 +270,12 @@ def simulate(
     target: Annotated[
         float | None, typer.Option(help="With --train: the metric to time, such as 0.9.")
     ] = None,
+    detection: Annotated[
+        float, typer.Option(help="Seconds after which a host that failed is missed.")
+    ] = 30.0,
+    checkpoint_every: Annotated[
+        int, typer.Option(help="Steps between checkpoints, for hosts that recover (none).")
+    ] = 0,
     timeline: Annotated[
         Path | None, typer.Option(help="File for a timeline, for https://ui.perfetto.dev.")
     ] = None,
@@ -284,11 +290,19 @@ def simulate(
     The strategies' own code runs on a virtual clock. docs/simulation.md describes the files,
     docs/simulating.md what the figures mean; examples/ has clusters and workloads.
     """
+    from .errors import InvalidArgument
     from .sim.command import Settings, SimulateOptions, run
+    from .sim.messages import AfterFailure
 
     if axes and sweep is None:
         raise LaunchError(f"{axes[0]!r} goes with --sweep only")
-    settings = Settings(steps, warmup, seed, optimizer, timeline is not None, train, evaluate_every)
+    try:
+        after_failure = AfterFailure(detection, checkpoint_every)
+    except InvalidArgument as error:
+        raise LaunchError(str(error)) from error
+    settings = Settings(
+        steps, warmup, seed, optimizer, timeline is not None, train, evaluate_every, after_failure
+    )
     options = SimulateOptions(
         cluster=cluster,
         workload=workload,

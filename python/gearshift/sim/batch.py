@@ -10,7 +10,7 @@ from ..errors import Error
 from ..strategy import parse
 from .display import Display, Silent
 from .inputs import Source, WorkloadFacts
-from .messages import Request
+from .messages import AfterFailure, Request
 from .processes import Pool
 from .result import Result, make_result
 from .simulation import check, make_request
@@ -28,6 +28,7 @@ class Settings:
     train: str | None = None
     """The task to learn; None: values do not matter."""
     evaluate_every: int = 100
+    after_failure: AfterFailure = AfterFailure()
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Batch:
                 s.timeline,
                 s.train,
                 s.evaluate_every,
+                s.after_failure,
             )
             for job in jobs
         ]

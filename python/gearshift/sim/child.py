@@ -65,6 +65,8 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         seed=request.seed,
         timeline=request.timeline,
         timeout=request.timeout,
+        detection=request.after_failure.detection,
+        checkpoint_every=request.after_failure.checkpoint_every,
         on_step=lambda step: _send(out, ("step", step)),
     )
     if request.train is None:

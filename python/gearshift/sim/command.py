@@ -151,6 +151,11 @@ class _Command:
         for name, error in failed.items():
             outcome.add(f"- {name}: {error}")
         for name, result in worked.items():
+            if result.restarts:
+                outcome.add(
+                    f"- {name}: restarted {result.restarts} times after failures; of all workers "
+                    f"{result.repeated_steps} steps were done twice"
+                )
             if result.failure is not None:
                 outcome.add(f"- {name}: training ended early: {result.failure}")
         for name, path in self._timelines(worked).items():

@@ -14,6 +14,22 @@ _LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
+class AfterFailure:
+    """What happens when a host of the cluster fails."""
+
+    detection: float = 30.0
+    """Virtual seconds after which it is missed, and the job ends: a real job's timeout."""
+    checkpoint_every: int = 0
+    """Steps between the checkpoints from which training goes on when it is back; 0: none."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.detection < float("inf"):
+            raise InvalidArgument(f"detection={self.detection}: must be seconds, not negative")
+        if self.checkpoint_every < 0:
+            raise InvalidArgument(f"checkpoint_every={self.checkpoint_every}: must not be negative")
+
+
+@dataclass(frozen=True)
 class Request:
     """One simulation; files are texts by now."""
 
@@ -36,6 +52,7 @@ class Request:
     """The task to learn; None: values do not matter."""
     evaluate_every: int = 100
     """Steps of worker 0 between points of the learning curve."""
+    after_failure: AfterFailure = AfterFailure()
 
 
 def encode(message: Any) -> bytes:

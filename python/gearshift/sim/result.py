@@ -56,6 +56,10 @@ class Result:
     wall_seconds: float
     failure: str | None
     """Why training ended before its last step, if it did."""
+    restarts: int
+    """After hosts that failed."""
+    repeated_steps: int
+    """Of all workers: lost in a failure, and done again."""
     curve: tuple[CurvePoint, ...]
     """What was learnt when, with ``train``; empty otherwise."""
     diverged: Divergence | None
@@ -151,6 +155,8 @@ class Result:
             lines.append(f"learning    {self.diverged}: {self.diverged.reason}")
         elif self.curve:
             lines.append(f"learning    {_learnt(self.curve[-1])}")
+        if self.restarts:
+            lines.append(f"restarts    {self.restarts}, {self.repeated_steps} steps done twice")
         if self.failure is not None:
             lines.append(f"ended early: {self.failure}")
         return "\n".join(lines)
@@ -196,7 +202,9 @@ def make_result(
         messages=raw["messages"],
         virtual_seconds=raw["virtual_seconds"],
         wall_seconds=raw["wall_seconds"],
-        failure=raw.get("failure"),
+        failure=raw["failure"],
+        restarts=raw["restarts"],
+        repeated_steps=raw["repeated_steps"],
         curve=curve_of(raw, diverged),
         diverged=diverged,
         raw=raw,

@@ -6,7 +6,7 @@ from ..errors import InvalidArgument
 from ..strategy import Strategy, parse
 from . import task
 from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_cluster, read_workload
-from .messages import Request
+from .messages import AfterFailure, Request
 from .processes import OnStep, Pool
 from .result import Result, make_result
 
@@ -23,6 +23,8 @@ def simulate(
     timeline: bool = False,
     train: str | None = None,
     evaluate_every: int = 100,
+    detection: float = 30.0,
+    checkpoint_every: int = 0,
     progress: OnStep | None = None,
     pool: Pool | None = None,
 ) -> Result:
@@ -49,6 +51,9 @@ def simulate(
             model. It is called in the simulation's process, where torch has one thread.
         evaluate_every: with `train`, steps of worker 0 between points of the learning curve; the
             last step always has one.
+        detection: virtual seconds after which a host that failed is missed, and the job ends.
+        checkpoint_every: steps between the checkpoints from which training goes on when a host
+            that failed is back; 0: it begins anew.
         progress: called with the number of steps done.
         pool: where to run it; to run several at once in threads.
 
@@ -62,7 +67,15 @@ def simulate(
     check(steps, warmup, seed, train, evaluate_every)
     sources = read_cluster(cluster), read_workload(workload)
     request = make_request(
-        *sources, parse(strategy), steps, seed, optimizer, timeline, train, evaluate_every
+        *sources,
+        parse(strategy),
+        steps,
+        seed,
+        optimizer,
+        timeline,
+        train,
+        evaluate_every,
+        AfterFailure(detection, checkpoint_every),
     )
     raw = (pool or Pool()).run(request, progress)
     names = sources[0].title, sources[1].title
@@ -79,6 +92,7 @@ def make_request(
     timeline: bool = False,
     train: str | None = None,
     evaluate_every: int = 100,
+    after_failure: AfterFailure | None = None,
 ) -> Request:
     """What the simulation's process is sent."""
     return Request(
@@ -93,6 +107,7 @@ def make_request(
         timeline=timeline,
         train=train,
         evaluate_every=evaluate_every,
+        after_failure=after_failure or AfterFailure(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Error
@@ -28,7 +28,7 @@ class Settings:
     train: str | None = None
     """The task to learn; None: values do not matter."""
     evaluate_every: int = 100
-    after_failure: AfterFailure = AfterFailure()
+    after_failure: AfterFailure = field(default_factory=AfterFailure)
 
 
 @dataclass(frozen=True)

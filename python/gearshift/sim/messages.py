@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from ..errors import InvalidArgument
@@ -52,7 +52,7 @@ class Request:
     """The task to learn; None: values do not matter."""
     evaluate_every: int = 100
     """Steps of worker 0 between points of the learning curve."""
-    after_failure: AfterFailure = AfterFailure()
+    after_failure: AfterFailure = field(default_factory=AfterFailure)
 
 
 def encode(message: Any) -> bytes:

@@ -69,20 +69,13 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         checkpoint_every=request.after_failure.checkpoint_every,
         on_step=lambda step: _send(out, ("step", step)),
     )
-    if request.train is None:
-        result = simulate(optimizer=request.optimizer, **_numbers(request))
-    else:
+    if request.replay is not None:
+        result = learning.repeat(request, request.replay, simulate)
+    elif request.train is not None:
         result = learning.learn(request, cluster["workers"], simulate)
+    else:
+        result = simulate(optimizer=request.optimizer)
     return result | {"cluster": cluster}
-
-
-def _numbers(request: Request) -> dict[str, Any]:
-    if request.numbers is None:
-        return {}
-    return {
-        "hyper_names": [name for name, _ in request.numbers],
-        "hypers": [value for _, value in request.numbers],
-    }
 
 
 def _send(out: BinaryIO, message: tuple[str, Any]) -> None:

@@ -10,6 +10,7 @@ from ..errors import Error, InvalidArgument, Unsupported
 from ..strategy import AllReduce
 from . import task
 from .messages import Request
+from .replay import Replay
 
 Simulate = Callable[..., dict[str, Any]]
 """The core's simulation, which lacks only the arguments of learning."""
@@ -19,7 +20,7 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
     """The core's result, with ``diverged``: None, or worker, step and reason.
 
     When the core gave up a training whose loss ran away, there is no result but ``diverged`` and
-    ``points`` (step, loss and metric), with the ``optimizer`` and its ``numbers``.
+    ``points`` (step, loss and metric), with a ``replay`` for the times.
 
     Raises:
         InvalidArgument: for a task that is wrong, or whose functions fail.
@@ -57,8 +58,21 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         )
     except Error as error:
         numbers = tuple(zip(rule.names, rule.values(groups), strict=True))
-        return _after(error, learner) | {"optimizer": rule.kind, "numbers": numbers}
+        replay = Replay(rule.kind, numbers, training.steps_per_epoch, learner.losses_before_last())
+        return _after(error, learner) | {"replay": replay}
     return result | {"diverged": learner.diverged}
+
+
+def repeat(request: Request, replay: Replay, simulate: Simulate) -> dict[str, Any]:
+    """The core's result of a training that diverged, as if it had gone on."""
+    return simulate(
+        optimizer=replay.optimizer,
+        hyper_names=[name for name, _ in replay.numbers],
+        hypers=[value for _, value in replay.numbers],
+        learner=replay,
+        evaluate_every=request.evaluate_every,
+        steps_per_epoch=replay.steps_per_epoch,
+    )
 
 
 def _after(error: Error, learner: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from ..errors import InvalidArgument
 from ..strategy import Strategy
+from .replay import Replay
 
 _LENGTH = struct.Struct("<Q")
 
@@ -40,9 +41,6 @@ class Request:
     workload_name: str
     strategy: Strategy
     optimizer: str = "sgd"
-    numbers: tuple[tuple[str, float], ...] | None = None
-    """Names and values of the optimizer's numbers, which travel with gradients; None: the core's
-    own."""
     steps: int = 20
     seed: int = 1
     timeline: bool = False
@@ -50,6 +48,8 @@ class Request:
     """Virtual seconds without progress."""
     train: str | None = None
     """The task to learn; None: values do not matter."""
+    replay: Replay | None = None
+    """Instead of `train`: a training that was done already."""
     evaluate_every: int = 100
     """Steps of worker 0 between points of the learning curve."""
     after_failure: AfterFailure = field(default_factory=AfterFailure)

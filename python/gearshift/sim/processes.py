@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import IO, Any, BinaryIO
 
-from ..errors import Diverged, Error, from_core
-from ..strategy import At, StrategySwitch
+from ..errors import Error, from_core
 from . import messages
 from .messages import Request
 
@@ -48,23 +47,11 @@ class Pool:
         return self._timed(request, raw)
 
     def _timed(self, request: Request, learnt: dict[str, Any]) -> dict[str, Any]:
-        """A training that the core gave up for it diverged, with its times.
-
-        Values have no influence on them: a simulation that does not learn has the same.
-
-        Raises:
-            Diverged: when they have, for the loss decides when strategies switch.
-        """
-        worker, step, reason = learnt["diverged"]
-        if isinstance(request.strategy, StrategySwitch) and not (
-            isinstance(request.strategy.policy, At) and isinstance(request.strategy.back, At | None)
-        ):
-            raise Diverged(reason, rank=worker)
-        rule = {"optimizer": learnt["optimizer"], "numbers": learnt["numbers"]}
-        raw = self._run(replace(request, train=None, **rule), None)
+        """A training that the core gave up for it diverged, with its times."""
+        raw = self._run(replace(request, train=None, replay=learnt["replay"]), None)
         ends = raw["workers"][0]["end"]
         curve = [(ends[at - 1], at, loss, metric) for at, loss, metric in learnt["points"]]
-        return raw | {"curve": curve, "diverged": (worker, step, reason)}
+        return raw | {"curve": curve, "diverged": learnt["diverged"]}
 
     def _run(self, request: Request, on_step: OnStep | None) -> dict[str, Any]:
         data = messages.encode(request)

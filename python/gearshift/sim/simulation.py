@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..errors import InvalidArgument
 from ..strategy import Strategy, parse
 from . import task
@@ -21,7 +23,7 @@ def simulate(
     seed: int = 1,
     optimizer: str = "sgd",
     timeline: bool = False,
-    train: str | None = None,
+    train: str | Path | None = None,
     evaluate_every: int = 100,
     detection: float = 30.0,
     checkpoint_every: int = 0,
@@ -64,6 +66,7 @@ def simulate(
             be simulated.
         Error: when a file cannot be read, or training ends before the warm-up is over.
     """
+    train = None if train is None else str(train)
     check(steps, warmup, seed, train, evaluate_every)
     sources = read_cluster(cluster), read_workload(workload)
     request = make_request(

@@ -75,7 +75,10 @@ class Learner:
         """The step of each worker's latest gradient."""
         self.points: list[tuple[int, float, float]] = []
         """Step, loss and metric at worker 0's evaluations."""
-        self._losses: list[float] = []
+        self._losses: dict[tuple[int, int], float] = {}
+        """By worker and step."""
+        self._point = 0
+        """Step of worker 0's latest evaluation."""
 
     # Called by the core.
 
@@ -90,6 +93,14 @@ class Learner:
     def evaluate(self) -> float:
         """The metric at worker 0's parameters; NaN without one."""
         return self._guarded(self._evaluate)
+
+    def losses_before_last(self) -> dict[tuple[int, int], float]:
+        """By worker and step, without each worker's latest: servers may not have seen these."""
+        return {
+            (rank, step): loss
+            for (rank, step), loss in self._losses.items()
+            if step < self.last_step[rank]
+        }
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
@@ -154,8 +165,7 @@ class Learner:
         if self._one_for_all and rank == 0:
             self._shared[step] = [t.clone() for t in worker.buffers]
             self._shared.pop(step - 2, None)
-        if rank == 0:
-            self._losses.append(loss)
+        self._losses[rank, step] = loss
         return self._checked(worker, loss, rank, step)
 
     def _backward(self, worker: _Worker, batch: Any) -> float:
@@ -193,10 +203,10 @@ class Learner:
                 metric = float(self._training.evaluate(self._model))
             for module, mode in modes:
                 module.training = mode
-        loss = sum(self._losses) / len(self._losses) if self._losses else math.nan
-        self._losses.clear()
         step = self.last_step.get(0, 0)
-        self.points.append((step, loss, metric))
+        losses = [self._losses.get((0, s), math.nan) for s in range(self._point + 1, step + 1)]
+        self.points.append((step, sum(losses) / max(len(losses), 1), metric))
+        self._point = step
         return metric
 
     def _put_in(self, worker: _Worker) -> None:

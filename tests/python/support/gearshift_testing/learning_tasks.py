@@ -116,6 +116,13 @@ def explodes() -> gst.SimulatedTraining:
     return made(mlp(), lr=50.0)
 
 
+def explodes_in_epochs() -> gst.SimulatedTraining:
+    """The same, with epochs of three steps."""
+    training = explodes()
+    training.steps_per_epoch = 3
+    return training
+
+
 def not_a_number() -> gst.SimulatedTraining:
     """Worker 1's loss of step 4 is none."""
     training = sgd()

@@ -60,9 +60,13 @@ class Hosts:
 
     def shape(self, mbit: float) -> None:
         """Give every link a rate, in each direction."""
-        for host, name in enumerate(self.names):
-            _shape(name, INTERFACE, mbit)
-            _shape(self._switch, f"port{host}", mbit)
+        for host in range(len(self.names)):
+            self.shape_host(host, mbit)
+
+    def shape_host(self, host: int, mbit: float) -> None:
+        """Give the link of one host a rate, in each direction."""
+        _shape(self.names[host], INTERFACE, mbit)
+        _shape(self._switch, f"port{host}", mbit)
 
     def sent_bytes(self) -> int:
         """What all hosts together have sent to others, headers included."""

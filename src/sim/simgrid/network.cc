@@ -155,19 +155,19 @@ void Network::transfer(int from, int to, std::uint64_t bytes) {
   if (on_transfer_) on_transfer_(from, to, begin);
 }
 
-void Network::carry(Link& link, int side) {
+void Network::carry(Link& link, int lane) {
   if (!idle_.empty()) {
     Carrier& carrier = *idle_.back();
     idle_.pop_back();
     carrier.link = &link;
-    carrier.side = side;
+    carrier.lane = lane;
     scheduler_.wake(*carrier.actor);
     return;
   }
   carriers_.push_back(std::make_unique<Carrier>());
   Carrier& carrier = *carriers_.back();
   carrier.link = &link;
-  carrier.side = side;
+  carrier.lane = lane;
   carrier.task = scheduler_.spawn_on(platform_.host(0), "wire", [this, &carrier] { run(carrier); });
 }
 
@@ -175,7 +175,7 @@ void Network::run(Carrier& carrier) {
   carrier.actor = &scheduler_.current();
   while (!carrier.stopping) {
     if (Link* link = std::exchange(carrier.link, nullptr)) {
-      link->carry(carrier.side);
+      link->carry(carrier.lane);
       idle_.push_back(&carrier);
     }
     scheduler_.park(TimePoint::never());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,10 @@ struct Options {
   int streams = 2;
   std::size_t stripe_bytes = 256 << 10;
 };
+
+/// Bodies above Options::stripe_bytes travel in chunks of at most this size, between which small
+/// messages may pass.
+inline constexpr std::uint32_t kMaxChunkBytes = 1U << 20;
 
 /// Listens at once. Errors: kIo with the address and the reason.
 base::Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,

@@ -151,7 +151,11 @@ void Network::transfer(int from, int to, std::uint64_t bytes) {
   const int b = ranks_[static_cast<std::size_t>(to)].host;
   const TimePoint begin = scheduler_.now();
   platform_.count(a, b, bytes);
-  scheduler_.transfer(platform_.host(a), platform_.host(b), std::max<std::uint64_t>(bytes, 1));
+  const std::uint64_t at_once =
+      platform_.begin_transfer(a, b, bytes, base::to_seconds(begin.since_origin));
+  scheduler_.transfer(platform_.host(a), platform_.host(b),
+                      std::max<std::uint64_t>(bytes - at_once, 1));
+  platform_.end_transfer(a, b, base::to_seconds(scheduler_.now().since_origin));
   if (on_transfer_) on_transfer_(from, to, begin);
 }
 

@@ -2,6 +2,7 @@
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
 #include <sys/prctl.h>
 
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "calls.h"
 #include "gearshift/runtime/session.h"
+#include "gearshift/sim/link_probe.h"
 #include "gearshift/sim/paced_job.h"
 
 namespace gearshift::python {
@@ -78,6 +80,39 @@ nb::dict run(PacedSession& session, const std::string& cluster, const std::strin
   return session.run(job);
 }
 
+/// Seconds of a message of each size, and from one small message to the next; on rank `a`.
+nb::tuple probe_link(const PacedSession& session, int a, int b,
+                     const std::vector<std::size_t>& sizes, int round_trips) {
+  const sim::LinkTimes times = unwrap(without_gil([&] {
+    return sim::probe_link(session.core().workers(), base::Rank(a), base::Rank(b), sizes,
+                           round_trips);
+  }));
+  nb::list one_way;
+  for (const double seconds : times.one_way) one_way.append(seconds);
+  return nb::make_tuple(one_way, times.per_message);
+}
+
+nb::dict probe_work(const PacedSession& session) {
+  const sim::WorkRates rates =
+      unwrap(without_gil([&] { return sim::probe_work(session.core().workers().scheduler()); }));
+  nb::dict dict;
+  dict["reduce_bandwidth"] = rates.reduce;
+  dict["update_bandwidth"] = rates.update;
+  dict["copy_bandwidth"] = rates.copy;
+  return dict;
+}
+
+/// Rank by rank of the workers, the number of its host.
+std::vector<int> hosts(const PacedSession& session) {
+  group::Group& workers = session.core().workers();
+  std::vector<int> found(static_cast<std::size_t>(workers.size()), 0);
+  if (workers.topology() == nullptr) return found;
+  for (int r = 0; r < workers.size(); ++r) {
+    found[static_cast<std::size_t>(r)] = workers.topology()->host_of(r);
+  }
+  return found;
+}
+
 }  // namespace
 
 void bind_paced(nb::module_& m) {
@@ -86,6 +121,10 @@ void bind_paced(nb::module_& m) {
       .def(nb::new_(&S::open))
       .def_prop_ro("rank", [](const S& s) { return s.core().rank().value; })
       .def_prop_ro("is_server", [](const S& s) { return s.core().is_server(); })
+      .def("hosts", &hosts)
+      .def("probe_link", &probe_link, nb::arg("a"), nb::arg("b"), nb::arg("sizes"),
+           nb::arg("round_trips"))
+      .def("probe_work", &probe_work)
       .def("serve", [](const S& s) { unwrap(without_gil([&] { return s.core().serve(); })); })
       .def("close", [](const S& s) { unwrap(without_gil([&] { return s.core().close(); })); })
       .def("run", &run, nb::kw_only(), nb::arg("cluster_text"), nb::arg("workload_text"),

@@ -123,13 +123,30 @@ std::optional<Link::Frame> Link::take(Stream& here) const {
   return std::nullopt;
 }
 
+std::optional<Link::Frame> Link::next(Stream& here) const {
+  return here.chosen ? std::exchange(here.chosen, std::nullopt) : take(here);
+}
+
+/// Puts the current frame on the wire. What follows it is chosen when its rest is in the buffer.
+void Link::transmit(int lane) {
+  const int from = rank(side_of(lane)).value;
+  const int to = rank(1 - side_of(lane)).value;
+  Stream& here = stream(lane);
+  const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
+  const std::uint64_t first = here.current->bytes - rest;
+  if (first > 0) network_.transfer(from, to, first);
+  if (!here.current) return;  // the link broke meanwhile
+  here.chosen = take(here);
+  network_.transfer(from, to, rest);
+}
+
 void Link::carry(int lane) {
   const int from = at(side_of(lane)).rank.value;
   const int to = rank(1 - side_of(lane)).value;
   Stream& here = stream(lane);
-  while ((here.current = take(here))) {
+  while ((here.current = next(here))) {
     const bool lost = network_.loses(from, to);
-    if (!lost) network_.transfer(from, to, here.current->bytes);
+    if (!lost) transmit(lane);
     if (!here.current) break;  // the link broke meanwhile
     Frame frame = *std::exchange(here.current, std::nullopt);
     if (--frame.message->to_leave == 0) frame.message->sending->finish(std::nullopt);
@@ -196,8 +213,10 @@ bool Link::end(int side, const Error& reason) {
       for (const Frame& frame : *frames) frame.message->sending->finish(reason);
       frames->clear();
     }
-    if (stream.current) stream.current->message->sending->finish(reason);
-    stream.current.reset();
+    for (auto* frame : {&stream.current, &stream.chosen}) {
+      if (*frame) (*frame)->message->sending->finish(reason);
+      frame->reset();
+    }
   }
   here.under_way = 0;
   for (Actor* waiter : here.drained) network_.scheduler().wake(*waiter);

@@ -38,8 +38,10 @@ class Sending final : public transport::RequestState {
 ///
 /// The wire is that of the tcp transport: a few streams, each of which carries one frame at a time.
 /// A message of up to `stripe_bytes` is one frame of the first stream; a larger one is spread over
-/// all of them in chunks, and whole messages pass the chunks that have not begun. Within a host, as
-/// through shared memory, there is one stream, and messages leave in order.
+/// all of them in chunks, and whole messages pass the chunks that are not chosen yet: which frame
+/// follows is decided when what is left of the one before fits into the socket's buffer
+/// (`kUnsentBytes`). Within a host, as through shared memory, there is one stream, and messages leave
+/// in order.
 class Link final : public Alarmed {
  public:
   Link(Network& network, int rank_a, int rank_b);
@@ -77,6 +79,7 @@ class Link final : public Alarmed {
   struct Stream {
     std::list<Frame> whole, chunks;  ///< not yet on the wire
     std::optional<Frame> current;    ///< on the wire
+    std::optional<Frame> chosen;     ///< follows it
     std::list<Frame> in_flight;      ///< through the wire, not yet there
     bool busy = false;               ///< one is on the wire, or will be
   };
@@ -100,6 +103,8 @@ class Link final : public Alarmed {
   void post(int side, const std::shared_ptr<Message>& message, base::TimePoint ready);
   void start(int lane);
   std::optional<Frame> take(Stream& stream) const;
+  std::optional<Frame> next(Stream& stream) const;
+  void transmit(int lane);
   void land(int lane);
   void deliver(int side, const Message& message);
   void over(int side);

@@ -218,6 +218,30 @@ def profile(
 
 
 @app.command()
+def calibrate(
+    transport: Annotated[
+        list[str] | None,
+        typer.Option(help="shm or loopback; repeat (both). The way that [defaults] then has."),
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            help="What a job of one process per host measured: gearshift run --nnodes … "
+            "-m gearshift.sim.calibration.probe FILE."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Cluster file to write.")] = Path("host.toml"),
+) -> None:
+    """Measure latency, bandwidth and cost of messages here, for a cluster file.
+
+    Shows how far the model is from each measured point. docs/calibration.md describes the method.
+    """
+    from .sim.calibration.command import run
+
+    raise typer.Exit(run(transport or ["shm", "loopback"], measured, out))
+
+
+@app.command()
 def simulate(
     cluster: Annotated[
         Path, typer.Option("--cluster", "-c", help="TOML file of hosts and network.")

@@ -12,6 +12,7 @@
 
 #include "calls.h"
 #include "gearshift/sim/simulate.h"
+#include "paced.h"
 
 namespace gearshift::python {
 namespace {
@@ -70,7 +71,9 @@ class PythonLearner final : public sim::Learner {
   const nb::object object_;
 };
 
-nb::dict to_dict(const sim::WorkerResult& worker) {
+}  // namespace
+
+nb::dict worker_dict(const sim::WorkerResult& worker) {
   nb::list begin, computed, end;
   for (const sim::StepTimes& step : worker.steps) {
     begin.append(step.begin);
@@ -90,6 +93,16 @@ nb::dict to_dict(const sim::WorkerResult& worker) {
   result["messages_sent"] = worker.messages_sent;
   return result;
 }
+
+nb::list span_list(const std::vector<sim::Span>& timeline) {
+  nb::list spans;
+  for (const sim::Span& span : timeline) {
+    spans.append(nb::make_tuple(span.rank, span.track, span.name, span.begin, span.end));
+  }
+  return spans;
+}
+
+namespace {
 
 nb::dict to_dict(const strategy::SwitchRecord& record) {
   nb::dict result;
@@ -112,15 +125,12 @@ nb::dict to_dict(const sim::LinkUse& link) {
 }
 
 nb::dict to_dict(const sim::SimulationResult& r) {
-  nb::list workers, links, switches, curve, timeline;
-  for (const auto& worker : r.workers) workers.append(to_dict(worker));
+  nb::list workers, links, switches, curve;
+  for (const auto& worker : r.workers) workers.append(worker_dict(worker));
   for (const auto& link : r.links) links.append(to_dict(link));
   for (const auto& record : r.switches) switches.append(to_dict(record));
   for (const sim::CurvePoint& point : r.curve) {
     curve.append(nb::make_tuple(point.seconds, point.step, point.loss, point.metric));
-  }
-  for (const sim::Span& span : r.timeline) {
-    timeline.append(nb::make_tuple(span.rank, span.track, span.name, span.begin, span.end));
   }
   nb::dict result;
   result["virtual_seconds"] = r.virtual_seconds;
@@ -133,7 +143,7 @@ nb::dict to_dict(const sim::SimulationResult& r) {
   result["restarts"] = r.restarts;
   result["repeated_steps"] = r.repeated_steps;
   result["curve"] = curve;
-  result["timeline"] = timeline;
+  result["timeline"] = span_list(r.timeline);
   return result;
 }
 
@@ -203,6 +213,7 @@ NB_MODULE(_sim, m) {
         nb::arg("evaluate_every") = 100, nb::arg("steps_per_epoch") = 0,
         nb::arg("detection") = 30.0, nb::arg("checkpoint_every") = 0,
         nb::arg("on_step").none() = nb::none());
+  bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }
 

@@ -53,6 +53,7 @@ class ClusterReader {
     table.number("speed", host.speed);
     table.rate("bandwidth", host.bandwidth);
     table.duration("latency", host.latency);
+    table.integer("burst", host.burst, 0);
     table.rate("local_bandwidth", host.model.local_bandwidth);
     table.duration("local_latency", host.model.local_latency);
     table.duration("per_message", host.model.per_message);

@@ -31,6 +31,9 @@ struct Host {
   double speed = 1;          ///< relative to the machine on which the workload was profiled
   double bandwidth = 125e6;  ///< of its interface, bytes per second of payload, each way
   double latency = 25e-6;    ///< of its interface, seconds; a message crosses two interfaces
+  /// Bytes that the interface, once it was idle, lets through at once, each way: the size of the
+  /// token bucket, where one limits the rate (tc tbf, many clouds).
+  std::int64_t burst = 0;
   HostModel model{};
 
   bool operator==(const Host&) const = default;

@@ -60,9 +60,25 @@ class Hosts:
 
     def shape(self, mbit: float) -> None:
         """Give every link a rate, in each direction."""
+        for host in range(len(self.names)):
+            self.shape_host(host, mbit)
+
+    def shape_host(self, host: int, mbit: float) -> None:
+        """Give the link of one host a rate, in each direction."""
+        _shape(self.names[host], INTERFACE, mbit)
+        _shape(self._switch, f"port{host}", mbit)
+
+    def set_mtu(self, size: int) -> None:
+        """Make the packets of all links as large as this."""
         for host, name in enumerate(self.names):
-            _shape(name, INTERFACE, mbit)
-            _shape(self._switch, f"port{host}", mbit)
+            ip("-n", name, "link", "set", INTERFACE, "mtu", str(size))
+            ip("-n", self._switch, "link", "set", f"port{host}", "mtu", str(size))
+
+    def set_congestion_control(self, name: str) -> None:
+        """Have TCP between the hosts control congestion like this: "cubic", "bbr", …"""
+        for host in self.names:
+            route = ("route", "change", f"{self.address(0)[:-1]}0/24", "dev", INTERFACE)
+            ip("-n", host, *route, "congctl", name)
 
     def sent_bytes(self) -> int:
         """What all hosts together have sent to others, headers included."""
@@ -109,9 +125,14 @@ def ip(*arguments: str) -> None:
     _run("ip", *arguments)
 
 
+def burst_bytes(mbit: float) -> int:
+    """What a link of this rate lets through at once after a pause."""
+    return max(_LEAST_BURST, int(mbit * 1e6 / 8 * _BURST_SECONDS))
+
+
 def _shape(namespace: str, device: str, mbit: float) -> None:
     bytes_per_second = mbit * 1e6 / 8
-    burst = max(_LEAST_BURST, int(bytes_per_second * _BURST_SECONDS))
+    burst = burst_bytes(mbit)
     limit = burst + int(bytes_per_second * _QUEUE_SECONDS)
     _run(
         *("tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "gearshift/transport/requests.h"
 #include "gearshift/transport/router.h"
@@ -48,91 +49,154 @@ transport::Request Link::send(int side, transport::Tag tag, base::ConstBytes hea
   }
   Side& from = at(side);
   if (from.reason) return transport::failed_request(*from.reason);
-  Packet packet;
-  packet.tag = tag;
-  packet.head.assign(head.begin(), head.end());
-  packet.phantom = base::is_phantom(body);
-  packet.body = packet.phantom ? base::Buffer::phantom(body.size()) : base::Buffer::copy_of(body);
-  packet.ready = network_.occupy_sender(from.rank.value, rank(1 - side).value);
-  packet.sending = std::make_shared<Sending>(network_.scheduler());
-  transport::Request request(packet.sending);
-  from.bytes_sent += packet.bytes();
+  auto message = std::make_shared<Message>();
+  message->tag = tag;
+  message->head.assign(head.begin(), head.end());
+  message->phantom = base::is_phantom(body);
+  message->body =
+      message->phantom ? base::Buffer::phantom(body.size()) : base::Buffer::copy_of(body);
+  message->sending = std::make_shared<Sending>(network_.scheduler());
+  from.bytes_sent += message->bytes();
   ++from.messages_sent;
-  from.queue.push_back(std::move(packet));
-  if (!from.busy) next_packet(side);
-  return request;
+  ++from.under_way;
+  post(side, message, network_.occupy_sender(from.rank.value, rank(1 - side).value));
+  return transport::Request(message->sending);
 }
 
-/// What an alarm is for, by side.
-constexpr int kReady = 0, kArrival = 2;
+/// Cuts the message as the tcp transport does, and lets the streams begin.
+void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoint ready) {
+  Side& from = at(side);
+  const std::uint64_t size = message->body.size();
+  constexpr std::uint64_t kStripe = transport::tcp::Options{}.stripe_bytes;
+  if (size <= kStripe || network_.capabilities(rank(0).value, rank(1).value).same_host) {
+    from.streams[0].whole.push_back({message, message->bytes(), ready});
+    return start(side * kStreams);
+  }
+  const std::uint64_t share = (size + kStreams - 1) / kStreams;
+  const std::uint64_t chunk = std::min<std::uint64_t>(share, transport::tcp::kMaxChunkBytes);
+  message->to_leave = message->to_arrive = static_cast<int>((size + chunk - 1) / chunk);
+  std::uint64_t extra = message->head.size();
+  for (int i = 0; i < message->to_arrive; ++i) {
+    const std::uint64_t begin = static_cast<std::uint64_t>(i) * chunk;
+    from.streams[static_cast<std::size_t>(i % kStreams)].chunks.push_back(
+        {message, std::min(chunk, size - begin) + std::exchange(extra, 0), ready});
+  }
+  for (int s = 0; s < kStreams; ++s) start(side * kStreams + s);
+}
+
+/// What an alarm is for, by lane: a stream of a side.
+constexpr int kReady = 0;
+constexpr int kArrival = 2 * transport::tcp::Options{}.streams;
 
 void Link::alarm(int what) {
-  const int side = what % 2;
-  if (what - side == kArrival) {
-    deliver(side);
+  if (what >= kArrival) {
+    land(what - kArrival);
   } else {
-    network_.carry(*this, side);
+    network_.carry(*this, what);
   }
 }
 
-/// The side is busy from here on.
-void Link::next_packet(int side) {
-  at(side).busy = true;
-  const base::TimePoint ready = at(side).queue.front().ready;
+/// If the stream does nothing and something waits there. It is busy from here on.
+void Link::start(int lane) {
+  Stream& here = stream(lane);
+  if (here.busy || (here.whole.empty() && here.chunks.empty())) return;
+  here.busy = true;
+  base::TimePoint ready = base::TimePoint::never();
+  for (const auto* queue : {&here.whole, &here.chunks}) {
+    if (!queue->empty()) ready = std::min(ready, queue->front().ready);
+  }
   if (ready > network_.scheduler().now()) {
-    network_.scheduler().call_at(ready, *this, kReady + side);
+    network_.scheduler().call_at(ready, *this, kReady + lane);
   } else {
-    network_.carry(*this, side);
+    network_.carry(*this, lane);
   }
 }
 
-void Link::carry(int side) {
-  Side& from = at(side);
-  SimScheduler& scheduler = network_.scheduler();
-  while (!from.queue.empty()) {
-    if (from.queue.front().ready > scheduler.now()) return next_packet(side);
-    const bool lost = network_.loses(from.rank.value, rank(1 - side).value);
-    if (!lost) {
-      network_.transfer(from.rank.value, rank(1 - side).value, from.queue.front().bytes());
+/// The next frame that is ready: a whole message, if there is one.
+std::optional<Link::Frame> Link::take(Stream& here) const {
+  for (auto* queue : {&here.whole, &here.chunks}) {
+    if (queue->empty() || queue->front().ready > network_.scheduler().now()) continue;
+    Frame frame = std::move(queue->front());
+    queue->pop_front();
+    return frame;
+  }
+  return std::nullopt;
+}
+
+std::optional<Link::Frame> Link::next(Stream& here) const {
+  return here.chosen ? std::exchange(here.chosen, std::nullopt) : take(here);
+}
+
+/// Puts the current frame on the wire. What follows it is chosen when its rest is in the buffer.
+void Link::transmit(int lane) {
+  const int from = rank(side_of(lane)).value;
+  const int to = rank(1 - side_of(lane)).value;
+  Stream& here = stream(lane);
+  const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
+  const std::uint64_t first = here.current->bytes - rest;
+  if (first > 0) network_.transfer(from, to, first);
+  if (!here.current) return;  // the link broke meanwhile
+  here.chosen = take(here);
+  network_.transfer(from, to, rest);
+}
+
+void Link::carry(int lane) {
+  const int from = at(side_of(lane)).rank.value;
+  const int to = rank(1 - side_of(lane)).value;
+  Stream& here = stream(lane);
+  while ((here.current = next(here))) {
+    const bool lost = network_.loses(from, to);
+    if (!lost) transmit(lane);
+    if (!here.current) break;  // the link broke meanwhile
+    Frame frame = *std::exchange(here.current, std::nullopt);
+    if (--frame.message->to_leave == 0) frame.message->sending->finish(std::nullopt);
+    if (lost) {
+      if (--frame.message->to_arrive == 0) over(side_of(lane));
+      continue;
     }
-    if (from.queue.empty()) break;  // the link broke meanwhile
-    Packet packet = std::move(from.queue.front());
-    from.queue.pop_front();
-    packet.sending->finish(std::nullopt);
-    if (lost) continue;
-    from.in_flight.push_back(std::move(packet));
-    const base::TimePoint arrival = network_.arrival(from.rank.value, rank(1 - side).value);
-    if (arrival > scheduler.now()) {
-      scheduler.call_at(arrival, *this, kArrival + side);
+    here.in_flight.push_back(std::move(frame));
+    const base::TimePoint arrival = network_.arrival(from, to);
+    if (arrival > network_.scheduler().now()) {
+      network_.scheduler().call_at(arrival, *this, kArrival + lane);
     } else {
-      deliver(side);
+      land(lane);
     }
   }
-  from.busy = false;
+  here.busy = false;
+  start(lane);
 }
 
-void Link::deliver(int side) {
-  Side& from = at(side);
+void Link::land(int lane) {
+  Stream& here = stream(lane);
+  if (here.in_flight.empty()) return;  // the link broke meanwhile
+  const std::shared_ptr<Message> message = std::move(here.in_flight.front().message);
+  here.in_flight.pop_front();
+  if (--message->to_arrive == 0) deliver(side_of(lane), *message);
+}
+
+void Link::deliver(int side, const Message& message) {
   Side& to = at(1 - side);
-  if (from.in_flight.empty()) return;  // the link broke meanwhile
-  Packet packet = std::move(from.in_flight.front());
-  from.in_flight.pop_front();
-  auto landing = to.matcher.arrive(packet.tag, packet.head, packet.body.size(), packet.phantom);
+  auto landing = to.matcher.arrive(message.tag, message.head, message.body.size(), message.phantom);
   if (landing) {
     const base::Bytes into = (*landing)->into;
-    if (into.data() != nullptr && packet.body.data() != nullptr && !packet.body.empty()) {
-      std::memcpy(into.data(), packet.body.data(), packet.body.size());
+    if (into.data() != nullptr && message.body.data() != nullptr && !message.body.empty()) {
+      std::memcpy(into.data(), message.body.data(), message.body.size());
     }
-    to.bytes_arrived += packet.bytes();
+    to.bytes_arrived += message.bytes();
     ++to.messages_arrived;
     to.matcher.complete(*landing);
   } else if (!to.reason) {
     break_link(1 - side, landing.error());
   }
-  if (from.in_flight.empty() && from.queue.empty()) {
-    for (Actor* waiter : from.drained) network_.scheduler().wake(*waiter);
-    from.drained.clear();
-  }
+  over(side);
+}
+
+/// One message of that side less is under way.
+void Link::over(int side) {
+  Side& from = at(side);
+  if (from.reason || --from.under_way > 0) return;
+  for (Actor* waiter : from.drained) network_.scheduler().wake(*waiter);
+  from.drained.clear();
 }
 
 Error Link::lost(int side) const {
@@ -144,10 +208,17 @@ bool Link::end(int side, const Error& reason) {
   Side& here = at(side);
   if (here.reason) return false;
   here.reason = reason;
-  for (auto* packets : {&here.queue, &here.in_flight}) {
-    for (Packet& packet : *packets) packet.sending->finish(reason);
-    packets->clear();
+  for (Stream& stream : here.streams) {
+    for (auto* frames : {&stream.whole, &stream.chunks, &stream.in_flight}) {
+      for (const Frame& frame : *frames) frame.message->sending->finish(reason);
+      frames->clear();
+    }
+    for (auto* frame : {&stream.current, &stream.chosen}) {
+      if (*frame) (*frame)->message->sending->finish(reason);
+      frame->reset();
+    }
   }
+  here.under_way = 0;
   for (Actor* waiter : here.drained) network_.scheduler().wake(*waiter);
   here.drained.clear();
   here.matcher.fail(reason);
@@ -169,7 +240,7 @@ void Link::abort(int side, const Error& reason) {
 void Link::close(int side, base::TimePoint deadline) {
   Side& here = at(side);
   SimScheduler& scheduler = network_.scheduler();
-  while (!here.reason && !(here.queue.empty() && here.in_flight.empty())) {
+  while (!here.reason && here.under_way > 0) {
     Actor* self = &scheduler.current();
     here.drained.push_back(self);
     if (!scheduler.park(deadline)) {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <array>
-#include <deque>
+#include <list>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -9,6 +9,7 @@
 #include "gearshift/base/bytes.h"
 #include "gearshift/transport/connection.h"
 #include "gearshift/transport/matcher.h"
+#include "gearshift/transport/tcp/factory.h"
 #include "sim/simgrid/scheduler.h"
 
 namespace gearshift::sim {
@@ -32,10 +33,15 @@ class Sending final : public transport::RequestState {
 
 /// Two ranks and the connection between them, both ways.
 ///
-/// Messages of one direction leave in order, one after the other, as through one socket; each takes
-/// the sender's processor (`per_message`), then the wire (what crosses the same links at the same
-/// time shares them), then the latency, then the receiver's processor. Only the wire is occupied by
-/// one message at a time: latencies and processors work on several.
+/// Messages take the sender's processor (`per_message`), then the wire (what crosses the same links
+/// at the same time shares them), then the latency, then the receiver's processor.
+///
+/// The wire is that of the tcp transport: a few streams, each of which carries one frame at a time.
+/// A message of up to `stripe_bytes` is one frame of the first stream; a larger one is spread over
+/// all of them in chunks, and whole messages pass the chunks that are not chosen yet: which frame
+/// follows is decided when what is left of the one before fits into the socket's buffer
+/// (`kUnsentBytes`). Within a host, as through shared memory, there is one stream, and messages leave
+/// in order.
 class Link final : public Alarmed {
  public:
   Link(Network& network, int rank_a, int rank_b);
@@ -48,37 +54,60 @@ class Link final : public Alarmed {
   void close(int side, base::TimePoint deadline);
   void abort(int side, const base::Error& reason);
   transport::Traffic traffic(int side) const;
-  /// Sends what waits on that side, as long as it is ready. For the network's tasks.
-  void carry(int side);
+  /// Sends what waits in a stream of a side, as long as it is ready. For the network's tasks.
+  void carry(int lane);
   void alarm(int what) override;
   base::Rank rank(int side) const { return sides_[static_cast<std::size_t>(side)]->rank; }
 
  private:
-  struct Packet {
+  static constexpr int kStreams = transport::tcp::Options{}.streams;
+
+  struct Message {
     transport::Tag tag;
     std::vector<std::byte> head;
     base::Buffer body;
     bool phantom = false;
-    base::TimePoint ready;  ///< when the sender's processor is done with it
     std::shared_ptr<Sending> sending;
+    int to_leave = 1, to_arrive = 1;  ///< frames
     std::uint64_t bytes() const { return head.size() + body.size(); }
+  };
+  struct Frame {
+    std::shared_ptr<Message> message;
+    std::uint64_t bytes = 0;
+    base::TimePoint ready;  ///< when the sender's processor is done with it
+  };
+  struct Stream {
+    std::list<Frame> whole, chunks;  ///< not yet on the wire
+    std::optional<Frame> current;    ///< on the wire
+    std::optional<Frame> chosen;     ///< follows it
+    std::list<Frame> in_flight;      ///< through the wire, not yet there
+    bool busy = false;               ///< one is on the wire, or will be
   };
   struct Side {
     Side(Network& network, int own, int peer);
     const base::Rank rank;
     std::shared_ptr<transport::Router> router;
     transport::Matcher matcher;
-    std::deque<Packet> queue;      ///< to the peer: not yet on the wire
-    std::deque<Packet> in_flight;  ///< to the peer: through the wire, not yet there
-    bool busy = false;             ///< a packet of this side is on the wire
-    std::vector<Actor*> drained;   ///< who waits until the two are empty
+    std::array<Stream, kStreams> streams;  ///< to the peer
+    int under_way = 0;                     ///< messages to the peer that are not yet there
+    std::vector<Actor*> drained;           ///< who waits until there are none
     std::optional<base::Error> reason;
     std::uint64_t bytes_sent = 0, messages_sent = 0;
     std::uint64_t bytes_arrived = 0, messages_arrived = 0;
   };
   Side& at(int side) { return *sides_[static_cast<std::size_t>(side)]; }
-  void next_packet(int side);
-  void deliver(int side);
+  Stream& stream(int lane) {
+    return at(side_of(lane)).streams[static_cast<std::size_t>(lane % kStreams)];
+  }
+  static int side_of(int lane) { return lane / kStreams; }
+  void post(int side, const std::shared_ptr<Message>& message, base::TimePoint ready);
+  void start(int lane);
+  std::optional<Frame> take(Stream& stream) const;
+  std::optional<Frame> next(Stream& stream) const;
+  void transmit(int lane);
+  void land(int lane);
+  void deliver(int side, const Message& message);
+  void over(int side);
   void break_link(int side, const base::Error& reason);
   bool end(int side, const base::Error& reason);
   base::Error lost(int side) const;

@@ -151,23 +151,27 @@ void Network::transfer(int from, int to, std::uint64_t bytes) {
   const int b = ranks_[static_cast<std::size_t>(to)].host;
   const TimePoint begin = scheduler_.now();
   platform_.count(a, b, bytes);
-  scheduler_.transfer(platform_.host(a), platform_.host(b), std::max<std::uint64_t>(bytes, 1));
+  const std::uint64_t at_once =
+      platform_.begin_transfer(a, b, bytes, base::to_seconds(begin.since_origin));
+  scheduler_.transfer(platform_.host(a), platform_.host(b),
+                      std::max<std::uint64_t>(bytes - at_once, 1));
+  platform_.end_transfer(a, b, base::to_seconds(scheduler_.now().since_origin));
   if (on_transfer_) on_transfer_(from, to, begin);
 }
 
-void Network::carry(Link& link, int side) {
+void Network::carry(Link& link, int lane) {
   if (!idle_.empty()) {
     Carrier& carrier = *idle_.back();
     idle_.pop_back();
     carrier.link = &link;
-    carrier.side = side;
+    carrier.lane = lane;
     scheduler_.wake(*carrier.actor);
     return;
   }
   carriers_.push_back(std::make_unique<Carrier>());
   Carrier& carrier = *carriers_.back();
   carrier.link = &link;
-  carrier.side = side;
+  carrier.lane = lane;
   carrier.task = scheduler_.spawn_on(platform_.host(0), "wire", [this, &carrier] { run(carrier); });
 }
 
@@ -175,7 +179,7 @@ void Network::run(Carrier& carrier) {
   carrier.actor = &scheduler_.current();
   while (!carrier.stopping) {
     if (Link* link = std::exchange(carrier.link, nullptr)) {
-      link->carry(carrier.side);
+      link->carry(carrier.lane);
       idle_.push_back(&carrier);
     }
     scheduler_.park(TimePoint::never());

@@ -55,8 +55,8 @@ class Network {
   /// When a message that has left now has arrived, and the receiver's processor has worked on it.
   base::TimePoint arrival(int from, int to);
   void transfer(int from, int to, std::uint64_t bytes);
-  /// Runs `link.carry(side)` in a task of its own; tasks are used again.
-  void carry(Link& link, int side);
+  /// Runs `link.carry(lane)` in a task of its own; tasks are used again.
+  void carry(Link& link, int lane);
   /// Ends the tasks above. Nothing may be under way.
   void stop();
 
@@ -68,7 +68,7 @@ class Network {
   };
   struct Carrier {
     Link* link = nullptr;  ///< what to carry, if anything
-    int side = 0;
+    int lane = 0;
     Actor* actor = nullptr;
     bool stopping = false;
     std::unique_ptr<base::Task> task;

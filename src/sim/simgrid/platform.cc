@@ -68,8 +68,9 @@ Platform::Platform(const Cluster& cluster) : cluster_(cluster) {
 
 Platform::~Platform() = default;
 
-int Platform::add_edge(const std::string& name, double bandwidth, double latency, bool interface) {
-  Edge edge{name, bandwidth, latency};
+int Platform::add_edge(const std::string& name, double bandwidth, double latency, double burst,
+                       bool interface) {
+  Edge edge{name, bandwidth, latency, burst};
   if (bandwidth > 0) {
     sg4::NetZone* zone = zone_->get_iface();
     edge.up = zone->create_link(name + (interface ? " out" : " up"), bandwidth);
@@ -85,11 +86,12 @@ void Platform::add_edges() {
   std::map<std::string, int> zone_edge;
   std::map<std::string, std::string> parent;
   for (const Zone& zone : cluster_.zones) {
-    zone_edge[zone.name] = add_edge(zone.name, zone.bandwidth, zone.latency, false);
+    zone_edge[zone.name] = add_edge(zone.name, zone.bandwidth, zone.latency, 0, false);
     parent[zone.name] = zone.parent;
   }
   for (const Host& host : cluster_.hosts) {
-    std::vector<int> path{add_edge(host.name, host.bandwidth, host.latency, true)};
+    std::vector<int> path{add_edge(host.name, host.bandwidth, host.latency,
+                                   static_cast<double>(host.burst), true)};
     for (std::string zone = host.zone; !zone.empty(); zone = parent[zone]) {
       path.push_back(zone_edge[zone]);
     }
@@ -126,6 +128,39 @@ double Platform::bandwidth(int from, int to) const {
   };
   travel(*this, from, to, narrow, narrow);
   return least;
+}
+
+double Platform::tokens(const Edge& edge, const TokenBucket& bucket, double now) {
+  if (bucket.under_way > 0) return bucket.tokens;
+  return std::min(edge.burst, bucket.tokens + (now - bucket.since) * edge.bandwidth);
+}
+
+std::uint64_t Platform::begin_transfer(int from, int to, std::uint64_t bytes, double now) {
+  if (from == to) return 0;
+  auto at_once = static_cast<double>(bytes);
+  travel(
+      *this, from, to,
+      [&](const Edge& e) {
+        if (e.bandwidth > 0) at_once = std::min(at_once, tokens(e, e.out, now));
+      },
+      [&](const Edge& e) {
+        if (e.bandwidth > 0) at_once = std::min(at_once, tokens(e, e.in, now));
+      });
+  const auto spend = [&](const Edge& edge, TokenBucket& bucket) {
+    bucket.tokens = tokens(edge, bucket, now) - at_once;
+    ++bucket.under_way;
+  };
+  travel(
+      *this, from, to, [&](Edge& e) { spend(e, e.out); }, [&](Edge& e) { spend(e, e.in); });
+  return static_cast<std::uint64_t>(at_once);
+}
+
+void Platform::end_transfer(int from, int to, double now) {
+  const auto note = [now](TokenBucket& bucket) {
+    if (--bucket.under_way == 0) bucket.since = now;
+  };
+  travel(
+      *this, from, to, [&](Edge& e) { note(e.out); }, [&](Edge& e) { note(e.in); });
 }
 
 void Platform::count(int from, int to, std::uint64_t bytes) {

@@ -29,6 +29,10 @@ class Platform {
   double latency(int from, int to) const;
   /// Bytes per second of the narrowest link between them.
   double bandwidth(int from, int to) const;
+  /// A transfer begins, and ends. What interfaces that were idle let through at once (Host::burst)
+  /// is returned: so many bytes less take time.
+  std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes, double now);
+  void end_transfer(int from, int to, double now);
   /// Notes that bytes went this way.
   void count(int from, int to, std::uint64_t bytes);
   /// Forgets what went so far.
@@ -40,10 +44,18 @@ class Platform {
 
  private:
   class TreeZone;
+  /// Tokens fill up while nothing is under way, and are spent by who comes first.
+  struct TokenBucket {
+    double tokens = 0;  ///< bytes, at `since`
+    double since = 0;
+    int under_way = 0;
+  };
   struct Edge {  ///< an interface or an uplink
     std::string name;
     double bandwidth = 0;
     double latency = 0;
+    double burst = 0;
+    TokenBucket out{burst}, in{burst};
     simgrid::s4u::Link* up = nullptr;
     simgrid::s4u::Link* down = nullptr;
     std::uint64_t bytes_up = 0, bytes_down = 0;
@@ -52,7 +64,9 @@ class Platform {
   template <typename Self, typename Up, typename Down>
   static void travel(Self& self, int from, int to, Up up, Down down);
   void add_edges();
-  int add_edge(const std::string& name, double bandwidth, double latency, bool interface);
+  int add_edge(const std::string& name, double bandwidth, double latency, double burst,
+               bool interface);
+  static double tokens(const Edge& edge, const TokenBucket& bucket, double now);
 
   const Cluster& cluster_;
   TreeZone* zone_ = nullptr;  ///< owned by the engine

@@ -6,6 +6,7 @@
 
 #include "gearshift/base/result.h"
 #include "gearshift/transport/message.h"
+#include "gearshift/transport/tcp/factory.h"
 
 namespace gearshift::transport::tcp {
 
@@ -49,9 +50,6 @@ struct Frame {
 static_assert(sizeof(Frame) == 48 && std::is_trivially_copyable_v<Frame>);
 static_assert(std::endian::native == std::endian::little);
 
-/// Bodies above Options::stripe_bytes travel in chunks of at most this size, between which small
-/// messages may pass.
-inline constexpr std::uint32_t kMaxChunkBytes = 1U << 20;
 inline constexpr std::uint64_t kMaxChunks = 1U << 16;
 
 /// Whether a correct peer can have sent this; nothing is allocated before. kProtocol otherwise.

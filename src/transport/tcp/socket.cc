@@ -14,6 +14,8 @@
 #include <memory>
 #include <system_error>
 
+#include "gearshift/transport/tcp/factory.h"
+
 namespace gearshift::transport::tcp {
 
 using base::Error;
@@ -48,14 +50,11 @@ Fd open_socket(const addrinfo& address) {
   return Fd(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 }
 
-/// What the kernel may hold of a stream beyond what is in flight. More would stand before messages
-/// that are to overtake (see Outflow), and fall out of the processor's cache before it is sent.
-constexpr int kUnsentBytes = 256 << 10;
-
 void tune(const Fd& fd) {
   const int on = 1;
+  const int unsent = static_cast<int>(kUnsentBytes);
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentBytes, sizeof(kUnsentBytes));
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 }
 
 /// Waits until `fd` is ready for `events` (or broken: the next call on it will say so).

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,14 @@ struct Options {
   int streams = 2;
   std::size_t stripe_bytes = 256 << 10;
 };
+
+/// Bodies above Options::stripe_bytes travel in chunks of at most this size, between which small
+/// messages may pass.
+inline constexpr std::uint32_t kMaxChunkBytes = 1U << 20;
+
+/// What the kernel may hold of a stream beyond what is in flight. More would stand before messages
+/// that are to overtake, and fall out of the processor's cache before it is sent.
+inline constexpr std::uint64_t kUnsentBytes = 256U << 10;
 
 /// Listens at once. Errors: kIo with the address and the reason.
 base::Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,

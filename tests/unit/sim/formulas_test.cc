@@ -67,7 +67,7 @@ TEST_P(Formulas, RecursiveDoublingAndRabenseifner) {
   const double doubling = (folds + std::log2(power)) * whole;
   const double halving = (folds + 2.0 * (power - 1) / power) * whole;
   // Who has been folded with runs a few segments behind the others, and meets theirs on its link.
-  const double tolerance = power == n() ? kTolerance : 0.025;
+  const double tolerance = power == n() ? kTolerance : 0.035;
   in_child([&] {
     expect_near(all_reduce_seconds(ideal_cluster(n(), kBandwidth), bytes(),
                                    collectives::Algorithm::kRecursiveDoubling),
@@ -100,7 +100,7 @@ TEST(HierarchicalFormula, SendsTheMinimumOutOfEachHost) {
     const double formula = 2.0 * (hosts - 1) / hosts * static_cast<double>(kBytes) / kBandwidth;
     in_child([&] {
       expect_near(all_reduce_seconds(cluster, kBytes, collectives::Algorithm::kHierarchical),
-                  formula, hosts == 3 ? 0.025 : kTolerance);
+                  formula, hosts == 3 ? 0.035 : kTolerance);
     });
   }
 }
@@ -137,24 +137,42 @@ TEST(StepFormulas, AllReduceByRing) {
   in_child([&] { expect_near(step_seconds(options), formula); });
 }
 
-/// N workers with K shards, hosted (the first K workers) or dedicated, B bytes. What a shard's host
-/// receives: the gradients of all other workers, then it sends the parameters to them; hosts that
-/// serve and work overlap neither, since nobody answers before all have pushed.
-TEST(StepFormulas, ParameterServerWithShards) {
-  constexpr double kBytes = 1e8;
-  for (const int shards : {1, 2, 4}) {
-    SimulationOptions hosted = options_for(ideal_cluster(4, kBandwidth), 25'000'000);
-    strategy::ParameterServer server;
-    server.shards = shards;
-    hosted.strategy.kind = server;
-    const double hosted_formula = 0.030 + 2 * 3 * kBytes / shards / kBandwidth;
-    in_child([&] { expect_near(step_seconds(hosted), hosted_formula); });
+constexpr double kBytes = 1e8;
+/// The last slice is answered when nothing is left to push.
+constexpr double kSlice = 1 << 20;
 
-    SimulationOptions dedicated = options_for(ideal_cluster(4, kBandwidth, shards), 25'000'000);
-    dedicated.strategy.kind = strategy::ParameterServer{};
-    const double dedicated_formula = 0.030 + 2 * 4 * kBytes / shards / kBandwidth;
-    in_child([&] { expect_near(step_seconds(dedicated), dedicated_formula); });
+double server_step_seconds(int servers, int shards) {
+  SimulationOptions options = options_for(ideal_cluster(4, kBandwidth, servers), 25'000'000);
+  strategy::ParameterServer server;
+  server.shards = shards;
+  options.strategy.kind = server;
+  return step_seconds(options);
+}
+
+/// N workers and K dedicated servers: each receives N·B/K of gradients, and answers slice by slice
+/// meanwhile.
+TEST(StepFormulas, ParameterServerWithDedicatedServers) {
+  for (const int servers : {1, 2, 4}) {
+    in_child([&] {
+      expect_near(server_step_seconds(servers, 0),
+                  0.030 + (4 * kBytes / servers + 4 * kSlice) / kBandwidth);
+    });
   }
+}
+
+/// A shard in one worker: the others push B each to it, and get B. A shard in each: every worker
+/// pushes (N-1)/N·B, and answers with as much.
+TEST(StepFormulas, ParameterServerWithShardsInWorkers) {
+  in_child([] {
+    expect_near(server_step_seconds(0, 1), 0.030 + (3 * kBytes + 3 * kSlice) / kBandwidth);
+  });
+  in_child([] { expect_near(server_step_seconds(0, 4), 0.030 + 2 * 0.75 * kBytes / kBandwidth); });
+  // With two, whose workers push to each other, too, 2B leave each; in which order has no formula.
+  in_child([] {
+    const double seconds = server_step_seconds(0, 2);
+    EXPECT_GE(seconds, 0.030 + 2 * kBytes / kBandwidth);
+    EXPECT_LE(seconds, 0.030 + 3 * kBytes / kBandwidth);
+  });
 }
 
 }  // namespace

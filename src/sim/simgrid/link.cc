@@ -48,7 +48,9 @@ transport::Request Link::send(int side, transport::Tag tag, base::ConstBytes hea
   }
   Side& from = at(side);
   if (from.reason) return transport::failed_request(*from.reason);
-  Packet packet;
+  Packet& packet = from.queue.emplace_back();
+  packet.link = this;
+  packet.side = side;
   packet.tag = tag;
   packet.head.assign(head.begin(), head.end());
   packet.phantom = base::is_phantom(body);
@@ -58,20 +60,22 @@ transport::Request Link::send(int side, transport::Tag tag, base::ConstBytes hea
   transport::Request request(packet.sending);
   from.bytes_sent += packet.bytes();
   ++from.messages_sent;
-  from.queue.push_back(std::move(packet));
   if (!from.busy) next_packet(side);
   return request;
 }
 
 /// What an alarm is for, by side.
-constexpr int kReady = 0, kArrival = 2;
+constexpr int kReady = 0, kThrough = 2, kArrival = 4;
 
 void Link::alarm(int what) {
   const int side = what % 2;
-  if (what - side == kArrival) {
-    deliver(side);
-  } else {
-    network_.carry(*this, side);
+  switch (what - side) {
+    case kThrough:
+      return land(side);
+    case kArrival:
+      return deliver(side);
+    default:
+      return network_.carry(*this, side);
   }
 }
 
@@ -86,6 +90,42 @@ void Link::next_packet(int side) {
   }
 }
 
+void Link::launch(int side) {
+  Side& from = at(side);
+  if (!from.queue.empty() && network_.loses(from.rank.value, rank(1 - side).value)) {
+    from.queue.front().sending->finish(std::nullopt);
+    from.queue.pop_front();
+    if (!from.queue.empty()) return next_packet(side);
+  }
+  if (from.queue.empty()) {  // or the link broke meanwhile
+    from.busy = false;
+    return;
+  }
+  Packet& packet = from.queue.front();
+  const int own = from.rank.value;
+  const int peer = rank(1 - side).value;
+  packet.begin = network_.scheduler().now();
+  network_.count(own, peer, packet.bytes());
+  if (const auto takes = network_.local_transfer(own, peer, packet.bytes())) {
+    network_.scheduler().call_at(network_.scheduler().now() + *takes, *this, kThrough + side);
+    return;
+  }
+  if (from.route.empty()) from.route = network_.route(own, peer);
+  packet.enter(packet.bytes());
+}
+
+/// A packet is through all ports.
+void Link::land(int side) {
+  Side& from = at(side);
+  if (from.queue.empty()) return;  // the link broke meanwhile
+  from.queue.front().sending->finish(std::nullopt);
+  network_.note_transfer(from.rank.value, rank(1 - side).value, from.queue.front().begin);
+  from.in_flight.splice(from.in_flight.end(), from.queue, from.queue.begin());
+  from.busy = false;
+  expect(side);
+  if (!from.queue.empty() && !from.busy) next_packet(side);
+}
+
 void Link::carry(int side) {
   Side& from = at(side);
   SimScheduler& scheduler = network_.scheduler();
@@ -96,19 +136,25 @@ void Link::carry(int side) {
       network_.transfer(from.rank.value, rank(1 - side).value, from.queue.front().bytes());
     }
     if (from.queue.empty()) break;  // the link broke meanwhile
-    Packet packet = std::move(from.queue.front());
-    from.queue.pop_front();
-    packet.sending->finish(std::nullopt);
-    if (lost) continue;
-    from.in_flight.push_back(std::move(packet));
-    const base::TimePoint arrival = network_.arrival(from.rank.value, rank(1 - side).value);
-    if (arrival > scheduler.now()) {
-      scheduler.call_at(arrival, *this, kArrival + side);
-    } else {
-      deliver(side);
+    from.queue.front().sending->finish(std::nullopt);
+    if (lost) {
+      from.queue.pop_front();
+      continue;
     }
+    from.in_flight.splice(from.in_flight.end(), from.queue, from.queue.begin());
+    expect(side);
   }
   from.busy = false;
+}
+
+/// The latest in flight will be there after the latency and the receiver's processor.
+void Link::expect(int side) {
+  const base::TimePoint arrival = network_.arrival(at(side).rank.value, rank(1 - side).value);
+  if (arrival > network_.scheduler().now()) {
+    network_.scheduler().call_at(arrival, *this, kArrival + side);
+  } else {
+    deliver(side);
+  }
 }
 
 void Link::deliver(int side) {
@@ -129,7 +175,7 @@ void Link::deliver(int side) {
   } else if (!to.reason) {
     break_link(1 - side, landing.error());
   }
-  if (from.in_flight.empty() && from.queue.empty()) {
+  if (idle(side)) {
     for (Actor* waiter : from.drained) network_.scheduler().wake(*waiter);
     from.drained.clear();
   }
@@ -146,7 +192,7 @@ bool Link::end(int side, const Error& reason) {
   here.reason = reason;
   for (auto* packets : {&here.queue, &here.in_flight}) {
     for (Packet& packet : *packets) packet.sending->finish(reason);
-    packets->clear();
+    here.lost.splice(here.lost.end(), *packets);
   }
   for (Actor* waiter : here.drained) network_.scheduler().wake(*waiter);
   here.drained.clear();
@@ -169,7 +215,7 @@ void Link::abort(int side, const Error& reason) {
 void Link::close(int side, base::TimePoint deadline) {
   Side& here = at(side);
   SimScheduler& scheduler = network_.scheduler();
-  while (!here.reason && !(here.queue.empty() && here.in_flight.empty())) {
+  while (!here.reason && !idle(side)) {
     Actor* self = &scheduler.current();
     here.drained.push_back(self);
     if (!scheduler.park(deadline)) {

@@ -57,12 +57,16 @@ struct Ends {
 
 }  // namespace
 
-Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout)
+Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout,
+                 Sharing sharing)
     : scheduler_(scheduler),
       cluster_(cluster),
       timeout_(timeout),
       platform_(cluster),
       silent_(cluster.hosts.size()) {
+  for (int d = 0; sharing == Sharing::kPerLink && d < platform_.directions(); ++d) {
+    ports_.push_back(std::make_unique<Port>(scheduler_, platform_.bandwidth_of(d)));
+  }
   const int world = cluster.workers() + cluster.servers();
   for (int rank = 0; rank < world; ++rank) {
     ranks_.push_back(
@@ -100,9 +104,7 @@ std::unique_ptr<group::Group> Network::join(int rank) {
   return group;
 }
 
-simgrid::s4u::Host* Network::host(int rank) const {
-  return platform_.host(ranks_[static_cast<std::size_t>(rank)].host);
-}
+simgrid::s4u::Host* Network::host(int rank) const { return platform_.host(host_of(rank)); }
 
 const std::shared_ptr<transport::Router>& Network::router(int rank) const {
   return ranks_[static_cast<std::size_t>(rank)].router;
@@ -146,16 +148,34 @@ TimePoint Network::arrival(int from, int to) {
   return rank.receiver_free;
 }
 
+void Network::count(int from, int to, std::uint64_t bytes) {
+  platform_.count(host_of(from), host_of(to), bytes);
+}
+
 void Network::transfer(int from, int to, std::uint64_t bytes) {
-  const int a = ranks_[static_cast<std::size_t>(from)].host;
-  const int b = ranks_[static_cast<std::size_t>(to)].host;
   const TimePoint begin = scheduler_.now();
-  platform_.count(a, b, bytes);
-  scheduler_.transfer(platform_.host(a), platform_.host(b), std::max<std::uint64_t>(bytes, 1));
-  if (on_transfer_) on_transfer_(from, to, begin);
+  count(from, to, bytes);
+  scheduler_.transfer(host(from), host(to), std::max<std::uint64_t>(bytes, 1));
+  note_transfer(from, to, begin);
+}
+
+std::vector<Port*> Network::route(int from, int to) const {
+  std::vector<Port*> ports;
+  for (const int direction : platform_.way(host_of(from), host_of(to))) {
+    ports.push_back(ports_[static_cast<std::size_t>(direction)].get());
+  }
+  return ports;
+}
+
+std::optional<base::Duration> Network::local_transfer(int from, int to, std::uint64_t bytes) const {
+  const int host = host_of(from);
+  if (host != host_of(to)) return std::nullopt;
+  const double rate = platform_.bandwidth(host, host);
+  return std::max(base::from_seconds(static_cast<double>(bytes) / rate), base::Duration(1));
 }
 
 void Network::carry(Link& link, int side) {
+  if (!ports_.empty()) return link.launch(side);
   if (!idle_.empty()) {
     Carrier& carrier = *idle_.back();
     idle_.pop_back();

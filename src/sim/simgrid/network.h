@@ -9,9 +9,11 @@
 
 #include "gearshift/group/group.h"
 #include "gearshift/sim/cluster.h"
+#include "gearshift/sim/simulate.h"
 #include "gearshift/transport/router.h"
 #include "sim/simgrid/link.h"
 #include "sim/simgrid/platform.h"
+#include "sim/simgrid/port.h"
 #include "sim/simgrid/scheduler.h"
 
 namespace gearshift::sim {
@@ -20,7 +22,8 @@ namespace gearshift::sim {
 /// Not thread-safe, like its scheduler.
 class Network {
  public:
-  Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout);
+  /// `sharing` is not kAuto.
+  Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout, Sharing sharing);
   ~Network();
 
   /// The world of one rank, connected with all others. Once per rank, from a task of its host.
@@ -54,9 +57,19 @@ class Network {
   base::TimePoint occupy_sender(int from, int to);
   /// When a message that has left now has arrived, and the receiver's processor has worked on it.
   base::TimePoint arrival(int from, int to);
-  void transfer(int from, int to, std::uint64_t bytes);
-  /// Runs `link.carry(side)` in a task of its own; tasks are used again.
+  void count(int from, int to, std::uint64_t bytes);
+  void note_transfer(int from, int to, base::TimePoint begin) const {
+    if (on_transfer_) on_transfer_(from, to, begin);
+  }
+  /// Sends what waits on that side of the link: under max-min fairness by `link.carry` in a task of
+  /// its own (tasks are used again), else by `link.launch`.
   void carry(Link& link, int side);
+  /// Waits until SimGrid has carried the bytes.
+  void transfer(int from, int to, std::uint64_t bytes);
+  /// The ports between ranks of two hosts.
+  std::vector<Port*> route(int from, int to) const;
+  /// How long bytes take between ranks of one host, if it is one.
+  std::optional<base::Duration> local_transfer(int from, int to, std::uint64_t bytes) const;
   /// Ends the tasks above. Nothing may be under way.
   void stop();
 
@@ -73,6 +86,7 @@ class Network {
     bool stopping = false;
     std::unique_ptr<base::Task> task;
   };
+  int host_of(int rank) const { return ranks_[static_cast<std::size_t>(rank)].host; }
   void run(Carrier& carrier);
   std::shared_ptr<const group::Topology> make_topology() const;
 
@@ -80,6 +94,7 @@ class Network {
   const Cluster& cluster_;
   const base::Duration timeout_;
   Platform platform_;
+  std::vector<std::unique_ptr<Port>> ports_;  ///< by direction; none under max-min fairness
   std::vector<RankState> ranks_;
   std::shared_ptr<const group::Topology> topology_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Link>> links_;

@@ -128,6 +128,18 @@ double Platform::bandwidth(int from, int to) const {
   return least;
 }
 
+std::vector<int> Platform::way(int from, int to) const {
+  std::vector<int> directions;
+  const auto add = [&](const Edge& edge, int down) {
+    const auto index = static_cast<int>(&edge - edges_.data());
+    if (edge.bandwidth > 0) directions.push_back(2 * index + down);
+  };
+  travel(
+      *this, from, to, [&](const Edge& edge) { add(edge, 0); },
+      [&](const Edge& edge) { add(edge, 1); });
+  return directions;
+}
+
 void Platform::count(int from, int to, std::uint64_t bytes) {
   travel(
       *this, from, to, [bytes](Edge& edge) { edge.bytes_up += bytes; },

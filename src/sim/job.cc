@@ -20,10 +20,17 @@ void configure(std::size_t stack_bytes) {
   sg4::Engine::set_config("contexts/stack-size:" + std::to_string(stack_bytes / 1024));
 }
 
+Sharing resolved(Sharing sharing, const Cluster& cluster) {
+  if (sharing != Sharing::kAuto) return sharing;
+  const bool few = cluster.workers() + cluster.servers() <= kMaxMinRanks;
+  return few ? Sharing::kMaxMin : Sharing::kPerLink;
+}
+
 }  // namespace
 
 base::Result<std::unique_ptr<Job>> Job::create(const Cluster& cluster, base::Duration timeout,
-                                               std::size_t stack_bytes, base::Duration detection) {
+                                               std::size_t stack_bytes, base::Duration detection,
+                                               Sharing sharing) {
   GEARSHIFT_RETURN_IF_ERROR(validate(cluster));
   static std::atomic<bool> used{false};
   if (used.exchange(true)) {
@@ -35,14 +42,14 @@ base::Result<std::unique_ptr<Job>> Job::create(const Cluster& cluster, base::Dur
   char* argv[] = {name, quiet, nullptr};
   auto engine = std::make_unique<sg4::Engine>(&argc, argv);
   configure(stack_bytes);
-  return std::unique_ptr<Job>(new Job(cluster, timeout, detection, std::move(engine)));
+  return std::unique_ptr<Job>(new Job(cluster, timeout, detection, sharing, std::move(engine)));
 }
 
-Job::Job(const Cluster& cluster, base::Duration timeout, base::Duration detection,
+Job::Job(const Cluster& cluster, base::Duration timeout, base::Duration detection, Sharing sharing,
          std::unique_ptr<sg4::Engine> engine)
     : cluster_(cluster),
       engine_(std::move(engine)),
-      network_(scheduler_, cluster, timeout),
+      network_(scheduler_, cluster, timeout, resolved(sharing, cluster)),
       monitor_([this](const base::Error& error) { break_links(error); }),
       faults_(cluster, detection, scheduler_, network_, monitor_),
       worlds_(static_cast<std::size_t>(network_.ranks())) {}

@@ -7,6 +7,7 @@
 
 #include "gearshift/base/result.h"
 #include "gearshift/sim/cluster.h"
+#include "gearshift/sim/simulate.h"
 #include "gearshift/strategy/replica.h"
 #include "sim/faults.h"
 #include "sim/job_monitor.h"
@@ -28,7 +29,7 @@ class Job {
   /// process has had a job.
   static base::Result<std::unique_ptr<Job>> create(
       const Cluster& cluster, base::Duration timeout, std::size_t stack_bytes,
-      base::Duration detection = std::chrono::seconds(30));
+      base::Duration detection = std::chrono::seconds(30), Sharing sharing = Sharing::kAuto);
   ~Job();
 
   /// What a rank does; the environment has no `workers` group yet.
@@ -44,7 +45,7 @@ class Job {
   int restarts() const { return restarts_; }
 
  private:
-  Job(const Cluster& cluster, base::Duration timeout, base::Duration detection,
+  Job(const Cluster& cluster, base::Duration timeout, base::Duration detection, Sharing sharing,
       std::unique_ptr<simgrid::s4u::Engine> engine);
   void break_links(const base::Error& error);
   void run_until_done(const Body& body);

@@ -194,10 +194,10 @@ base::Result<SimulationResult> simulate(const SimulationOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(check(options));
   const auto wall_clock = base::make_os_scheduler();
   const base::TimePoint begin = wall_clock->now();
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      const auto job,
-      Job::create(options.cluster, options.timeout,
-                  options.learner ? kLearnerStackBytes : kStackBytes, options.detection));
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto job,
+                             Job::create(options.cluster, options.timeout,
+                                         options.learner ? kLearnerStackBytes : kStackBytes,
+                                         options.detection, options.sharing));
   auto result = Training(options, *job).run();
   if (result) {
     result->wall_seconds = base::to_seconds(wall_clock->now() - begin);

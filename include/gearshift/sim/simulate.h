@@ -41,6 +41,17 @@ struct CurvePoint {
   double metric = 0;  ///< Learner::evaluate
 };
 
+/// How messages that cross a link at the same time share it (docs/simulating.md, "Speed").
+enum class Sharing : unsigned char {
+  kAuto,    ///< kMaxMin for up to kMaxMinRanks processes, else kPerLink
+  kMaxMin,  ///< each gets its max-min fair share of all links on its way: SimGrid's
+  /// Each link shares itself equally among its messages, whatever the others do. Costs a fraction,
+  /// and no more per message when thousands of them meet; how far steps differ from kMaxMin is
+  /// asserted by tests/unit/sim/sharing_test.cc.
+  kPerLink,
+};
+inline constexpr int kMaxMinRanks = 16;
+
 /// What to simulate.
 struct SimulationOptions {
   Cluster cluster;
@@ -58,6 +69,7 @@ struct SimulationOptions {
   /// Steps between checkpoints, from the last of which training goes on when a failed host is back;
   /// 0: there are none, and it begins anew. Writing one takes no time.
   int checkpoint_every = 0;
+  Sharing sharing = Sharing::kAuto;
   /// Keep every span of every rank for a timeline.
   bool timeline = false;
   /// Null: values do not matter, and have no memory.

@@ -57,12 +57,16 @@ struct Ends {
 
 }  // namespace
 
-Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout)
+Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout,
+                 Sharing sharing)
     : scheduler_(scheduler),
       cluster_(cluster),
       timeout_(timeout),
       platform_(cluster),
       silent_(cluster.hosts.size()) {
+  for (int d = 0; sharing == Sharing::kPerLink && d < platform_.directions(); ++d) {
+    ports_.push_back(std::make_unique<Port>(scheduler_, platform_.bandwidth_of(d)));
+  }
   const int world = cluster.workers() + cluster.servers();
   for (int rank = 0; rank < world; ++rank) {
     ranks_.push_back(
@@ -153,10 +157,55 @@ void Network::transfer(int from, int to, std::uint64_t bytes) {
   platform_.count(a, b, bytes);
   const std::uint64_t at_once =
       platform_.begin_transfer(a, b, bytes, base::to_seconds(begin.since_origin));
-  scheduler_.transfer(platform_.host(a), platform_.host(b),
-                      std::max<std::uint64_t>(bytes - at_once, 1));
+  const std::uint64_t rest = std::max<std::uint64_t>(bytes - at_once, 1);
+  if (ports_.empty()) {
+    scheduler_.transfer(platform_.host(a), platform_.host(b), rest);
+  } else {
+    pass_ports(a, b, rest);
+  }
   platform_.end_transfer(a, b, base::to_seconds(scheduler_.now().since_origin));
   if (on_transfer_) on_transfer_(from, to, begin);
+}
+
+namespace {
+
+/// A task that waits until its bytes are through all ports.
+class Waiting final : public Passenger {
+ public:
+  Waiting(SimScheduler& scheduler, std::vector<Port*> route)
+      : scheduler_(scheduler), actor_(scheduler.current()), route_(std::move(route)) {}
+
+  const std::vector<Port*>& route() override { return route_; }
+  void on_through() override {
+    through_ = true;
+    scheduler_.wake(actor_);
+  }
+  void await() {
+    while (!through_) scheduler_.park(TimePoint::never());
+  }
+
+ private:
+  SimScheduler& scheduler_;
+  Actor& actor_;
+  const std::vector<Port*> route_;
+  bool through_ = false;
+};
+
+}  // namespace
+
+void Network::pass_ports(int from_host, int to_host, std::uint64_t bytes) {
+  std::vector<Port*> route;
+  for (const int direction : platform_.way(from_host, to_host)) {
+    route.push_back(ports_[static_cast<std::size_t>(direction)].get());
+  }
+  if (route.empty()) {  // within a host, or nothing limits it
+    const double rate = platform_.bandwidth(from_host, to_host);
+    scheduler_.sleep_for(base::from_seconds(static_cast<double>(bytes) / rate));
+    return;
+  }
+  Waiting waiting(scheduler_, std::move(route));
+  waiting.enter(bytes);
+  waiting.await();
 }
 
 void Network::carry(Link& link, int lane) {

@@ -9,9 +9,11 @@
 
 #include "gearshift/group/group.h"
 #include "gearshift/sim/cluster.h"
+#include "gearshift/sim/simulate.h"
 #include "gearshift/transport/router.h"
 #include "sim/simgrid/link.h"
 #include "sim/simgrid/platform.h"
+#include "sim/simgrid/port.h"
 #include "sim/simgrid/scheduler.h"
 
 namespace gearshift::sim {
@@ -20,7 +22,8 @@ namespace gearshift::sim {
 /// Not thread-safe, like its scheduler.
 class Network {
  public:
-  Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout);
+  /// `sharing` is not kAuto.
+  Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout, Sharing sharing);
   ~Network();
 
   /// The world of one rank, connected with all others. Once per rank, from a task of its host.
@@ -54,6 +57,7 @@ class Network {
   base::TimePoint occupy_sender(int from, int to);
   /// When a message that has left now has arrived, and the receiver's processor has worked on it.
   base::TimePoint arrival(int from, int to);
+  /// Waits until the bytes are through the wire.
   void transfer(int from, int to, std::uint64_t bytes);
   /// Runs `link.carry(lane)` in a task of its own; tasks are used again.
   void carry(Link& link, int lane);
@@ -74,12 +78,14 @@ class Network {
     std::unique_ptr<base::Task> task;
   };
   void run(Carrier& carrier);
+  void pass_ports(int from_host, int to_host, std::uint64_t bytes);
   std::shared_ptr<const group::Topology> make_topology() const;
 
   SimScheduler& scheduler_;
   const Cluster& cluster_;
   const base::Duration timeout_;
   Platform platform_;
+  std::vector<std::unique_ptr<Port>> ports_;  ///< by direction; none under max-min fairness
   std::vector<RankState> ranks_;
   std::shared_ptr<const group::Topology> topology_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Link>> links_;

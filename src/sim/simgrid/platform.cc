@@ -90,8 +90,8 @@ void Platform::add_edges() {
     parent[zone.name] = zone.parent;
   }
   for (const Host& host : cluster_.hosts) {
-    std::vector<int> path{add_edge(host.name, host.bandwidth, host.latency,
-                                   static_cast<double>(host.burst), true)};
+    std::vector<int> path{
+        add_edge(host.name, host.bandwidth, host.latency, static_cast<double>(host.burst), true)};
     for (std::string zone = host.zone; !zone.empty(); zone = parent[zone]) {
       path.push_back(zone_edge[zone]);
     }
@@ -128,6 +128,18 @@ double Platform::bandwidth(int from, int to) const {
   };
   travel(*this, from, to, narrow, narrow);
   return least;
+}
+
+std::vector<int> Platform::way(int from, int to) const {
+  std::vector<int> directions;
+  const auto add = [&](const Edge& edge, int down) {
+    const auto index = static_cast<int>(&edge - edges_.data());
+    if (edge.bandwidth > 0) directions.push_back(2 * index + down);
+  };
+  travel(
+      *this, from, to, [&](const Edge& edge) { add(edge, 0); },
+      [&](const Edge& edge) { add(edge, 1); });
+  return directions;
 }
 
 double Platform::tokens(const Edge& edge, const TokenBucket& bucket, double now) {

@@ -29,6 +29,13 @@ class Platform {
   double latency(int from, int to) const;
   /// Bytes per second of the narrowest link between them.
   double bandwidth(int from, int to) const;
+  /// Links by direction: their number, bandwidth, and those between two hosts in the order of
+  /// travel (without the ones that are no limit).
+  int directions() const { return 2 * static_cast<int>(edges_.size()); }
+  double bandwidth_of(int direction) const {
+    return edges_[static_cast<std::size_t>(direction / 2)].bandwidth;
+  }
+  std::vector<int> way(int from, int to) const;
   /// A transfer begins, and ends. What interfaces that were idle let through at once (Host::burst)
   /// is returned: so many bytes less take time.
   std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes, double now);

@@ -19,6 +19,7 @@ namespace gearshift::sim {
 
 /// One actor of the simulation, and what it waits for. Lives as long as its scheduler.
 struct Actor {
+  std::size_t number = 0;
   simgrid::s4u::ActorPtr actor;
   const HostModel* model = nullptr;  ///< of its host
   bool woken = false;                ///< a wake-up that its next `park` takes

@@ -1,0 +1,64 @@
+#include "sim/simgrid/port.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace gearshift::sim {
+
+/// The clock's resolution.
+constexpr double kTick = 1e-9;
+
+void Passenger::enter(std::uint64_t size) {
+  size_ = static_cast<double>(std::max<std::uint64_t>(size, 1));
+  pending_ = route().size();
+  for (Port* port : route()) port->enter(*this);
+}
+
+void Port::enter(Passenger& passenger) {
+  advance();
+  served_.push({progress_ + passenger.size_, entered_++, &passenger});
+  arm();
+}
+
+void Port::advance() {
+  const base::TimePoint now = scheduler_.now();
+  if (served_.empty()) {
+    progress_ = 0;
+  } else {
+    progress_ += base::to_seconds(now - since_) * bandwidth_ / static_cast<double>(served_.size());
+  }
+  since_ = now;
+}
+
+/// Until the next message is through, if no other one comes.
+double Port::seconds_left() const {
+  return (served_.top().end - progress_) * static_cast<double>(served_.size()) / bandwidth_;
+}
+
+/// An alarm that comes too early is harmless, and cheaper than a new one for every message that
+/// begins.
+void Port::arm() {
+  const auto ticks = static_cast<std::int64_t>(std::ceil(seconds_left() / kTick));
+  const base::TimePoint at = since_ + base::Duration(std::max<std::int64_t>(ticks, 1));
+  if (armed_ && armed_at_ <= at) return;
+  armed_ = true;
+  armed_at_ = at;
+  scheduler_.call_at(at, *this, ++alarms_);
+}
+
+void Port::alarm(int what) {
+  if (what != alarms_) return;
+  armed_ = false;
+  advance();
+  std::vector<Passenger*> done;
+  while (!served_.empty() && seconds_left() < kTick) {
+    done.push_back(served_.top().passenger);
+    served_.pop();
+  }
+  if (!served_.empty()) arm();
+  for (Passenger* passenger : done) {
+    if (--passenger->pending_ == 0) passenger->on_through();
+  }
+}
+
+}  // namespace gearshift::sim

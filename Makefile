@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; `make` alone prints the list.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo bench test sanitize chaos lint format clean
+.PHONY: help setup build demo bench validate test sanitize chaos lint format clean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -19,6 +19,9 @@ demo: setup ## Train on Fashion-MNIST under each strategy (results in runs/demo)
 
 bench: build ## Measure against the peers (BENCH="--quick" takes two minutes; results in runs/bench)
 	@$(BIN)/gearshift bench $(BENCH)
+
+validate: setup ## Compare simulations with real jobs (VALIDATE="--quick": two minutes; runs/validate)
+	@$(BIN)/python -m gearshift.sim.validation $(VALIDATE)
 
 test: ## Build, check and test all; prints a summary
 	@JOBS=$(JOBS) tools/test.sh

@@ -42,9 +42,14 @@ base::ConstBytes view(const std::vector<std::byte>& bytes) { return {bytes.data(
 Client::Impl::Impl(group::Group g, ClientOptions o)
     : group(std::move(g)), options(std::move(o)), usable(check_options(group, options)) {
   versions.resize(shard_count());
-  for (std::size_t k = 0; options.layout && k < options.layout->shards.size(); ++k) {
+  if (!options.layout) return;
+  const std::size_t shards = layout().shards.size();
+  for (const auto& slices : layout().shards) attempts.emplace_back(slices.size());
+  // Each worker begins with another shard: if all sent to the same one first, its link would be
+  // flooded while the others wait.
+  for (std::size_t n = 1; n <= shards; ++n) {
+    const std::size_t k = (static_cast<std::size_t>(group.rank().value) + n) % shards;
     const auto& slices = layout().shards[k];
-    attempts.emplace_back(slices.size());
     for (std::uint32_t i = 0; i < slices.size(); ++i) owners[slices[i].bucket].emplace_back(k, i);
   }
 }

@@ -38,7 +38,10 @@ base::Status ShardImpl::advance(const std::shared_ptr<StreamedUpdate>& update, s
     if (!workers_[static_cast<std::size_t>(share.rank)].has(slice)) return {};
   }
   GEARSHIFT_RETURN_IF_ERROR(apply_slice(*update, slice));
-  for (const int r : update->ranks) {
+  // Each shard begins with another worker, so that not all answers take the same link first.
+  const std::size_t count = update->ranks.size();
+  for (std::size_t n = 1; n <= count; ++n) {
+    const int r = update->ranks[(static_cast<std::size_t>(options_.index) + n) % count];
     const PendingCommit& pending = *workers_[static_cast<std::size_t>(r)].pending;
     if (pending.answers_slices) answer_slice(r, pending.request, slice);
   }

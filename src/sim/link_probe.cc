@@ -18,7 +18,7 @@ constexpr int kStreamed = 2000;
 constexpr std::size_t kStreamedBytes = 64;
 /// Round trips of a size end after so long, once there are a few.
 constexpr double kLongestSeconds = 1.0;
-constexpr std::size_t kWorkBytes = 4U << 20;
+constexpr std::size_t kWorkBytes = 32U << 20;  ///< more than caches hold
 constexpr int kWorkRounds = 15;
 
 double median(std::vector<double> values) {

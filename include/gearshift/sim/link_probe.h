@@ -29,7 +29,7 @@ struct WorkRates {
   double update = 0;  ///< parameters updated (float32, SGD with momentum)
   double copy = 0;
 };
-/// Medians over a few MiB, one thread.
+/// Medians over more than caches hold, one thread.
 base::Result<WorkRates> probe_work(base::Scheduler& scheduler);
 
 }  // namespace gearshift::sim

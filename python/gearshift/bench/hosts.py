@@ -19,7 +19,7 @@ INTERFACE = "eth0"
 
 _BURST_SECONDS = 0.001
 _LEAST_BURST = 32_000
-_QUEUE_SECONDS = 0.05
+QUEUE_SECONDS = 0.05
 
 
 class NamespaceError(Exception):
@@ -63,10 +63,20 @@ class Hosts:
         for host in range(len(self.names)):
             self.shape_host(host, mbit)
 
-    def shape_host(self, host: int, mbit: float) -> None:
-        """Give the link of one host a rate, in each direction."""
-        _shape(self.names[host], INTERFACE, mbit)
-        _shape(self._switch, f"port{host}", mbit)
+    def shape_host(
+        self,
+        host: int,
+        mbit: float,
+        own_queue: float = QUEUE_SECONDS,
+        port_queue: float = QUEUE_SECONDS,
+    ) -> None:
+        """Give the link of one host a rate, in each direction.
+
+        Queues are the seconds that a packet may wait, for the host's own interface and for the
+        switch's port; what would wait longer is lost.
+        """
+        _shape(self.names[host], INTERFACE, mbit, own_queue)
+        _shape(self._switch, f"port{host}", mbit, port_queue)
 
     def set_mtu(self, size: int) -> None:
         """Make the packets of all links as large as this."""
@@ -79,6 +89,12 @@ class Hosts:
         for host in self.names:
             route = ("route", "change", f"{self.address(0)[:-1]}0/24", "dev", INTERFACE)
             ip("-n", host, *route, "congctl", name)
+
+    def keep_windows(self) -> None:
+        """Have TCP begin again after a pause as it ended, and not slowly."""
+        setting = "net.ipv4.tcp_slow_start_after_idle=0"
+        for host in range(len(self.names)):
+            _run(*self.enter(host), "sysctl", "-q", "-w", setting)
 
     def sent_bytes(self) -> int:
         """What all hosts together have sent to others, headers included."""
@@ -130,10 +146,10 @@ def burst_bytes(mbit: float) -> int:
     return max(_LEAST_BURST, int(mbit * 1e6 / 8 * _BURST_SECONDS))
 
 
-def _shape(namespace: str, device: str, mbit: float) -> None:
+def _shape(namespace: str, device: str, mbit: float, queue: float) -> None:
     bytes_per_second = mbit * 1e6 / 8
     burst = burst_bytes(mbit)
-    limit = burst + int(bytes_per_second * _QUEUE_SECONDS)
+    limit = burst + int(bytes_per_second * queue)
     _run(
         *("tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf"),
         *("rate", f"{mbit:g}mbit", "burst", str(burst), "limit", str(limit)),

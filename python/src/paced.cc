@@ -29,10 +29,10 @@ class PacedSession {
     // Timers may be late by 50 µs otherwise; threads that are made later inherit it.
     ::prctl(PR_SET_TIMERSLACK, 1UL);
     const auto options = unwrap(runtime::SessionOptions::from_environment());
-    return std::make_unique<PacedSession>(unwrap(without_gil([&] { return runtime::Session::create(options); })));
+    return std::make_unique<PacedSession>(
+        unwrap(without_gil([&] { return runtime::Session::create(options); })));
   }
-  explicit PacedSession(std::unique_ptr<runtime::Session> session)
-      : session_(std::move(session)) {}
+  explicit PacedSession(std::unique_ptr<runtime::Session> session) : session_(std::move(session)) {}
 
   runtime::Session& core() const { return *session_; }
 

@@ -111,11 +111,9 @@ base::Result<WorkRates> probe_work(base::Scheduler& scheduler) {
   const base::Bytes left = std::as_writable_bytes(std::span<float>(a));
   const base::Bytes right = std::as_writable_bytes(std::span<float>(b));
   WorkRates rates;
-  rates.copy =
-      rate_of(scheduler, [&] { std::memcpy(left.data(), right.data(), left.size()); });
-  rates.reduce = rate_of(scheduler, [&] {
-    kernels::reduce(base::DType::kF32, base::ReduceOp::kSum, left, right);
-  });
+  rates.copy = rate_of(scheduler, [&] { std::memcpy(left.data(), right.data(), left.size()); });
+  rates.reduce = rate_of(
+      scheduler, [&] { kernels::reduce(base::DType::kF32, base::ReduceOp::kSum, left, right); });
   const ps::OptimizerSpec rule{"sgd", {"lr", "momentum"}, 1};
   const ps::Slice whole{0, base::DType::kF32, 0, kWorkBytes, {{0, 0, 0, 0, a.size()}}};
   GEARSHIFT_ASSIGN_OR_RETURN(const auto optimizer, ps::make_native_optimizer(rule, {whole}));

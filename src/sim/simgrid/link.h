@@ -40,8 +40,8 @@ class Sending final : public transport::RequestState {
 /// A message of up to `stripe_bytes` is one frame of the first stream; a larger one is spread over
 /// all of them in chunks, and whole messages pass the chunks that are not chosen yet: which frame
 /// follows is decided when what is left of the one before fits into the socket's buffer
-/// (`kUnsentBytes`). Within a host, as through shared memory, there is one stream, and messages leave
-/// in order.
+/// (`kUnsentBytes`). Within a host, as through shared memory, there is one stream, and messages
+/// leave in order.
 class Link final : public Alarmed {
  public:
   Link(Network& network, int rank_a, int rank_b);

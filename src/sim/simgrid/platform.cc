@@ -90,8 +90,8 @@ void Platform::add_edges() {
     parent[zone.name] = zone.parent;
   }
   for (const Host& host : cluster_.hosts) {
-    std::vector<int> path{add_edge(host.name, host.bandwidth, host.latency,
-                                   static_cast<double>(host.burst), true)};
+    std::vector<int> path{
+        add_edge(host.name, host.bandwidth, host.latency, static_cast<double>(host.burst), true)};
     for (std::string zone = host.zone; !zone.empty(); zone = parent[zone]) {
       path.push_back(zone_edge[zone]);
     }

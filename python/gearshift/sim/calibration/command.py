@@ -78,7 +78,9 @@ def _title(name: str, link: Mapping[str, Any]) -> str:
     return name if link["same_host"] else f"rank 0 and rank {link['rank']}"
 
 
-def _keys(calibration: Calibration, same_host: bool, known: Mapping[str, float]) -> dict[str, float]:
+def _keys(
+    calibration: Calibration, same_host: bool, known: Mapping[str, float]
+) -> dict[str, float]:
     """What a link says of [defaults]: the slower of several counts.
 
     Between hosts a message costs `per_message` at either end and crosses two interfaces; within a
@@ -103,7 +105,7 @@ def _keys(calibration: Calibration, same_host: bool, known: Mapping[str, float])
 
 def _document(keys: Mapping[str, float], name: str) -> str:
     head = (
-        "# Measured by `gearshift calibrate`: seconds, and bytes per second (docs/calibration.md).\n"
+        "# Measured by `gearshift calibrate`: seconds, bytes per second (docs/calibration.md).\n"
         "# Rates and latencies between hosts are only here if they were measured in a job.\n"
     )
     host = {"name": "host", "count": 2}

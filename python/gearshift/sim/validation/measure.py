@@ -23,7 +23,9 @@ _PATIENCE_PER_TRAINING = 60.0
 
 
 def measure(cell: Cell) -> dict[str, dict[str, float]]:
-    """Step time and its spread, by strategy. What is unsteady is measured twice; the steadier counts.
+    """Step time and its spread, by strategy.
+
+    What is unsteady is measured twice; the steadier counts.
 
     Raises:
         NamespaceError: when hosts cannot be made here.

@@ -62,9 +62,7 @@ def cluster(cell: Cell, parameters: Parameters) -> Source:
     return read_cluster(document)
 
 
-def predict(
-    rows: Sequence[Configuration], parameters: Parameters, pool: Pool
-) -> dict[str, float]:
+def predict(rows: Sequence[Configuration], parameters: Parameters, pool: Pool) -> dict[str, float]:
     """Step times by the rows' names.
 
     Raises:

@@ -50,7 +50,7 @@ enum class Sharing : unsigned char {
   /// asserted by tests/unit/sim/sharing_test.cc.
   kPerLink,
 };
-inline constexpr int kMaxMinRanks = 16;
+inline constexpr int kMaxMinRanks = 8;
 
 /// What to simulate.
 struct SimulationOptions {

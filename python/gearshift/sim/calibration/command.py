@@ -105,11 +105,7 @@ def _keys(
 
 def _document(keys: Mapping[str, float], name: str) -> str:
     head = (
-<<<<<<< HEAD
-        "# Measured by `gearshift calibrate`: seconds and bytes per second (docs/calibration.md).\n"
-=======
         "# Measured by `gearshift calibrate`: seconds, bytes per second (docs/calibration.md).\n"
->>>>>>> val
         "# Rates and latencies between hosts are only here if they were measured in a job.\n"
     )
     host = {"name": "host", "count": 2}

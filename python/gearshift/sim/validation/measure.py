@@ -23,13 +23,9 @@ _PATIENCE_PER_TRAINING = 60.0
 
 
 def measure(cell: Cell) -> dict[str, dict[str, float]]:
-<<<<<<< HEAD
-    """Step time and its spread, by strategy; of what is unsteady, the steadier of two.
-=======
     """Step time and its spread, by strategy.
 
     What is unsteady is measured twice; the steadier counts.
->>>>>>> val
 
     Raises:
         NamespaceError: when hosts cannot be made here.

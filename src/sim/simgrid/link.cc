@@ -87,9 +87,12 @@ void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoi
 /// What an alarm is for, by lane: a stream of a side.
 constexpr int kReady = 0;
 constexpr int kArrival = 2 * transport::tcp::Options{}.streams;
+constexpr int kPassed = 2 * kArrival;
 
 void Link::alarm(int what) {
-  if (what >= kArrival) {
+  if (what >= kPassed) {
+    passed(what - kPassed);
+  } else if (what >= kArrival) {
     land(what - kArrival);
   } else {
     network_.carry(*this, what);
@@ -148,22 +151,80 @@ void Link::carry(int lane) {
     const bool lost = network_.loses(from, to);
     if (!lost) transmit(lane);
     if (!here.current) break;  // the link broke meanwhile
-    Frame frame = *std::exchange(here.current, std::nullopt);
-    if (--frame.message->to_leave == 0) frame.message->sending->finish(std::nullopt);
-    if (lost) {
-      if (--frame.message->to_arrive == 0) over(side_of(lane));
-      continue;
-    }
-    here.in_flight.push_back(std::move(frame));
-    const base::TimePoint arrival = network_.arrival(from, to);
-    if (arrival > network_.scheduler().now()) {
-      network_.scheduler().call_at(arrival, *this, kArrival + lane);
-    } else {
-      land(lane);
-    }
+    leave(lane, lost);
   }
   here.busy = false;
   start(lane);
+}
+
+/// The current frame is through the wire, or lost on it.
+void Link::leave(int lane, bool lost) {
+  Stream& here = stream(lane);
+  Frame frame = *std::exchange(here.current, std::nullopt);
+  if (--frame.message->to_leave == 0) frame.message->sending->finish(std::nullopt);
+  if (lost) {
+    if (--frame.message->to_arrive == 0) over(side_of(lane));
+    return;
+  }
+  here.in_flight.push_back(std::move(frame));
+  const int side = side_of(lane);
+  const base::TimePoint arrival = network_.arrival(rank(side).value, rank(1 - side).value);
+  if (arrival > network_.scheduler().now()) {
+    network_.scheduler().call_at(arrival, *this, kArrival + lane);
+  } else {
+    land(lane);
+  }
+}
+
+void Link::launch(int lane) {
+  const int side = side_of(lane);
+  Stream& here = stream(lane);
+  while ((here.current = next(here))) {
+    if (!network_.loses(rank(side).value, rank(1 - side).value)) {
+      const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
+      const std::uint64_t first = here.current->bytes - rest;
+      here.passage.rest = first > 0 ? rest : 0;
+      if (first == 0) here.chosen = take(here);
+      return pass(lane, first > 0 ? first : rest);
+    }
+    leave(lane, true);
+  }
+  here.busy = false;
+  start(lane);
+}
+
+void Link::pass(int lane, std::uint64_t bytes) {
+  const int from = rank(side_of(lane)).value;
+  const int to = rank(1 - side_of(lane)).value;
+  SimScheduler& scheduler = network_.scheduler();
+  Passage& passage = stream(lane).passage;
+  passage.begin = scheduler.now();
+  const std::uint64_t timed = network_.begin_transfer(from, to, bytes);
+  if (const auto takes = network_.local_transfer(from, to, timed)) {
+    return scheduler.call_at(scheduler.now() + *takes, *this, kPassed + lane);
+  }
+  if (passage.ports.empty()) {
+    passage.link = this;
+    passage.lane = lane;
+    passage.ports = network_.route(from, to);
+  }
+  passage.enter(timed);
+}
+
+/// All ports are done with what the stream had there.
+void Link::passed(int lane) {
+  Stream& here = stream(lane);
+  network_.end_transfer(rank(side_of(lane)).value, rank(1 - side_of(lane)).value,
+                        here.passage.begin);
+  if (!here.current) {  // the link broke meanwhile
+    here.busy = false;
+  } else if (const std::uint64_t rest = std::exchange(here.passage.rest, 0); rest > 0) {
+    here.chosen = take(here);
+    pass(lane, rest);
+  } else {
+    leave(lane, false);
+    launch(lane);
+  }
 }
 
 void Link::land(int lane) {

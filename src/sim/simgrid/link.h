@@ -10,6 +10,7 @@
 #include "gearshift/transport/connection.h"
 #include "gearshift/transport/matcher.h"
 #include "gearshift/transport/tcp/factory.h"
+#include "sim/simgrid/port.h"
 #include "sim/simgrid/scheduler.h"
 
 namespace gearshift::sim {
@@ -42,6 +43,9 @@ class Sending final : public transport::RequestState {
 /// follows is decided when what is left of the one before fits into the socket's buffer
 /// (`kUnsentBytes`). Within a host, as through shared memory, there is one stream, and messages
 /// leave in order.
+///
+/// How the wire is shared is the network's business: by SimGrid (a task carries frame after frame),
+/// or by ports that frames pass.
 class Link final : public Alarmed {
  public:
   Link(Network& network, int rank_a, int rank_b);
@@ -56,6 +60,8 @@ class Link final : public Alarmed {
   transport::Traffic traffic(int side) const;
   /// Sends what waits in a stream of a side, as long as it is ready. For the network's tasks.
   void carry(int lane);
+  /// Sends what waits in a stream of a side through the ports of its way, one after the other.
+  void launch(int lane);
   void alarm(int what) override;
   base::Rank rank(int side) const { return sides_[static_cast<std::size_t>(side)]->rank; }
 
@@ -76,12 +82,24 @@ class Link final : public Alarmed {
     std::uint64_t bytes = 0;
     base::TimePoint ready;  ///< when the sender's processor is done with it
   };
+  /// What a stream has on its way through ports: a frame, or the part of it before its rest.
+  struct Passage final : Passenger {
+    const std::vector<Port*>& route() override { return ports; }
+    void on_through() override { link->passed(lane); }
+
+    Link* link = nullptr;
+    int lane = 0;
+    std::uint64_t rest = 0;  ///< of the frame, which follows
+    base::TimePoint begin;
+    std::vector<Port*> ports;  ///< once something took them
+  };
   struct Stream {
     std::list<Frame> whole, chunks;  ///< not yet on the wire
     std::optional<Frame> current;    ///< on the wire
     std::optional<Frame> chosen;     ///< follows it
     std::list<Frame> in_flight;      ///< through the wire, not yet there
     bool busy = false;               ///< one is on the wire, or will be
+    Passage passage;
   };
   struct Side {
     Side(Network& network, int own, int peer);
@@ -105,6 +123,9 @@ class Link final : public Alarmed {
   std::optional<Frame> take(Stream& stream) const;
   std::optional<Frame> next(Stream& stream) const;
   void transmit(int lane);
+  void pass(int lane, std::uint64_t bytes);
+  void passed(int lane);
+  void leave(int lane, bool lost);
   void land(int lane);
   void deliver(int side, const Message& message);
   void over(int side);

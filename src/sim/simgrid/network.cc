@@ -104,9 +104,7 @@ std::unique_ptr<group::Group> Network::join(int rank) {
   return group;
 }
 
-simgrid::s4u::Host* Network::host(int rank) const {
-  return platform_.host(ranks_[static_cast<std::size_t>(rank)].host);
-}
+simgrid::s4u::Host* Network::host(int rank) const { return platform_.host(host_of(rank)); }
 
 const std::shared_ptr<transport::Router>& Network::router(int rank) const {
   return ranks_[static_cast<std::size_t>(rank)].router;
@@ -150,65 +148,43 @@ TimePoint Network::arrival(int from, int to) {
   return rank.receiver_free;
 }
 
-void Network::transfer(int from, int to, std::uint64_t bytes) {
-  const int a = ranks_[static_cast<std::size_t>(from)].host;
-  const int b = ranks_[static_cast<std::size_t>(to)].host;
-  const TimePoint begin = scheduler_.now();
+std::uint64_t Network::begin_transfer(int from, int to, std::uint64_t bytes) {
+  const int a = host_of(from);
+  const int b = host_of(to);
   platform_.count(a, b, bytes);
-  const std::uint64_t at_once =
-      platform_.begin_transfer(a, b, bytes, base::to_seconds(begin.since_origin));
-  const std::uint64_t rest = std::max<std::uint64_t>(bytes - at_once, 1);
-  if (ports_.empty()) {
-    scheduler_.transfer(platform_.host(a), platform_.host(b), rest);
-  } else {
-    pass_ports(a, b, rest);
-  }
-  platform_.end_transfer(a, b, base::to_seconds(scheduler_.now().since_origin));
+  const double now = base::to_seconds(scheduler_.now().since_origin);
+  return std::max<std::uint64_t>(bytes - platform_.begin_transfer(a, b, bytes, now), 1);
+}
+
+void Network::end_transfer(int from, int to, TimePoint begin) {
+  const double now = base::to_seconds(scheduler_.now().since_origin);
+  platform_.end_transfer(host_of(from), host_of(to), now);
   if (on_transfer_) on_transfer_(from, to, begin);
 }
 
-namespace {
+void Network::transfer(int from, int to, std::uint64_t bytes) {
+  const TimePoint begin = scheduler_.now();
+  scheduler_.transfer(host(from), host(to), begin_transfer(from, to, bytes));
+  end_transfer(from, to, begin);
+}
 
-/// A task that waits until its bytes are through all ports.
-class Waiting final : public Passenger {
- public:
-  Waiting(SimScheduler& scheduler, std::vector<Port*> route)
-      : scheduler_(scheduler), actor_(scheduler.current()), route_(std::move(route)) {}
-
-  const std::vector<Port*>& route() override { return route_; }
-  void on_through() override {
-    through_ = true;
-    scheduler_.wake(actor_);
+std::vector<Port*> Network::route(int from, int to) const {
+  std::vector<Port*> ports;
+  for (const int direction : platform_.way(host_of(from), host_of(to))) {
+    ports.push_back(ports_[static_cast<std::size_t>(direction)].get());
   }
-  void await() {
-    while (!through_) scheduler_.park(TimePoint::never());
-  }
+  return ports;
+}
 
- private:
-  SimScheduler& scheduler_;
-  Actor& actor_;
-  const std::vector<Port*> route_;
-  bool through_ = false;
-};
-
-}  // namespace
-
-void Network::pass_ports(int from_host, int to_host, std::uint64_t bytes) {
-  std::vector<Port*> route;
-  for (const int direction : platform_.way(from_host, to_host)) {
-    route.push_back(ports_[static_cast<std::size_t>(direction)].get());
-  }
-  if (route.empty()) {  // within a host, or nothing limits it
-    const double rate = platform_.bandwidth(from_host, to_host);
-    scheduler_.sleep_for(base::from_seconds(static_cast<double>(bytes) / rate));
-    return;
-  }
-  Waiting waiting(scheduler_, std::move(route));
-  waiting.enter(bytes);
-  waiting.await();
+std::optional<base::Duration> Network::local_transfer(int from, int to, std::uint64_t bytes) const {
+  const int host = host_of(from);
+  if (host != host_of(to)) return std::nullopt;
+  const double rate = platform_.bandwidth(host, host);
+  return std::max(base::from_seconds(static_cast<double>(bytes) / rate), base::Duration(1));
 }
 
 void Network::carry(Link& link, int lane) {
+  if (!ports_.empty()) return link.launch(lane);
   if (!idle_.empty()) {
     Carrier& carrier = *idle_.back();
     idle_.pop_back();

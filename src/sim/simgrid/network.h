@@ -57,9 +57,18 @@ class Network {
   base::TimePoint occupy_sender(int from, int to);
   /// When a message that has left now has arrived, and the receiver's processor has worked on it.
   base::TimePoint arrival(int from, int to);
-  /// Waits until the bytes are through the wire.
+  /// Bytes go on the wire; returns how many of them take time, at least one.
+  std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes);
+  /// What went on the wire at `begin` is through.
+  void end_transfer(int from, int to, base::TimePoint begin);
+  /// Waits until SimGrid has carried the bytes.
   void transfer(int from, int to, std::uint64_t bytes);
-  /// Runs `link.carry(lane)` in a task of its own; tasks are used again.
+  /// The ports between ranks of two hosts.
+  std::vector<Port*> route(int from, int to) const;
+  /// How long bytes take between ranks of one host, if it is one.
+  std::optional<base::Duration> local_transfer(int from, int to, std::uint64_t bytes) const;
+  /// Sends what waits in that stream of the link: under max-min fairness by `link.carry` in a task
+  /// of its own (tasks are used again), else by `link.launch`.
   void carry(Link& link, int lane);
   /// Ends the tasks above. Nothing may be under way.
   void stop();
@@ -77,8 +86,8 @@ class Network {
     bool stopping = false;
     std::unique_ptr<base::Task> task;
   };
+  int host_of(int rank) const { return ranks_[static_cast<std::size_t>(rank)].host; }
   void run(Carrier& carrier);
-  void pass_ports(int from_host, int to_host, std::uint64_t bytes);
   std::shared_ptr<const group::Topology> make_topology() const;
 
   SimScheduler& scheduler_;

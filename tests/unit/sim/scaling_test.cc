@@ -84,7 +84,7 @@ TEST(Scaling, ParameterServersInManyWorkers) {
   server.shards = 32;
   options.strategy.kind = server;
   const double messages = kBuckets * 32.0 * (1 + 1);
-  expect_cost(options, 0.9 * messages, 1.8 * messages, 800);
+  expect_cost(options, 0.9 * messages, 1.8 * messages, 200);
 }
 
 }  // namespace

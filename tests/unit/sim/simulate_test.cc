@@ -153,8 +153,9 @@ TEST(Simulate, TimelineCoversTheSteps) {
 }
 
 /// Steps of 0.1 s and more, in which node-2 fails after 0.35 s; the others notice 2 s later.
-SimulationOptions failing_options() {
+SimulationOptions failing_options(Sharing sharing) {
   SimulationOptions options = some_options();
+  options.sharing = sharing;
   options.cluster.variability = Variability{};
   options.workload.forward_seconds = 0.1;
   options.cluster.failures.push_back({.host = "node-2", .at = 0.35});
@@ -164,25 +165,27 @@ SimulationOptions failing_options() {
 
 TEST(Simulate, AHostThatFailsEndsTraining) {
   for (const auto& kind : strategies()) {
-    SimulationOptions options = failing_options();
-    options.strategy.kind = kind;
-    in_child([&] {
-      const auto result = run(options);
-      ASSERT_TRUE(result->failure.has_value());
-      EXPECT_EQ(result->failure->code, base::ErrorCode::kPeerLost);
-      EXPECT_NE(result->failure->message.find("host node-2 failed after 0.35 s"),
-                std::string::npos);
-      EXPECT_GE(result->virtual_seconds, 2.35);
-      EXPECT_LE(result->virtual_seconds, 2.6);
-      EXPECT_GE(result->workers[0].steps.size(), 1u);
-      EXPECT_LT(result->workers[0].steps.size(), 6u);
-    });
+    for (const Sharing sharing : {Sharing::kMaxMin, Sharing::kPerLink}) {
+      SimulationOptions options = failing_options(sharing);
+      options.strategy.kind = kind;
+      in_child([&] {
+        const auto result = run(options);
+        ASSERT_TRUE(result->failure.has_value());
+        EXPECT_EQ(result->failure->code, base::ErrorCode::kPeerLost);
+        EXPECT_NE(result->failure->message.find("host node-2 failed after 0.35 s"),
+                  std::string::npos);
+        EXPECT_GE(result->virtual_seconds, 2.35);
+        EXPECT_LE(result->virtual_seconds, 2.6);
+        EXPECT_GE(result->workers[0].steps.size(), 1u);
+        EXPECT_LT(result->workers[0].steps.size(), 6u);
+      });
+    }
   }
 }
 
 TEST(Simulate, AHostThatRecoversLetsTrainingGoOnFromTheCheckpoint) {
   for (const int every : {0, 1, 2}) {
-    SimulationOptions options = failing_options();
+    SimulationOptions options = failing_options(every == 1 ? Sharing::kMaxMin : Sharing::kPerLink);
     options.cluster.failures[0].recovers_at = 5;
     options.checkpoint_every = every;
     in_child([&] {
@@ -204,7 +207,7 @@ TEST(Simulate, AHostThatRecoversLetsTrainingGoOnFromTheCheckpoint) {
 }
 
 TEST(Simulate, AFailureAfterTheEndChangesNothing) {
-  SimulationOptions options = failing_options();
+  SimulationOptions options = failing_options(Sharing::kAuto);
   options.cluster.failures[0].at = 1000;
   in_child([&] {
     const auto result = run(options);

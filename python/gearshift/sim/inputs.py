@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import Error, InvalidArgument
-from . import toml_text
+from ..errors import InvalidArgument
+from . import toml_text, workload_file
 from .durations import parse_duration
 from .workload import Workload
 
@@ -84,7 +84,7 @@ def read_cluster(cluster: ClusterLike | Source) -> Source:
 def read_workload(workload: WorkloadLike | Source) -> Source:
     """The workload's file; see :func:`read_cluster`."""
     if isinstance(workload, Workload):
-        return _source(_document_of(workload), "workload")
+        return _source(workload_file.document(workload), "workload")
     return _source(workload, "workload")
 
 
@@ -100,12 +100,7 @@ def _source(given: Any, what: str) -> Source:
             f"{what}: give a path, TOML text or a dict, not a {type(given).__name__}"
         )
     path = Path(given)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Error(f"{path}: {error.strerror or error}", code="io") from error
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"{path}: not UTF-8 text: {error}") from error
+    text = workload_file.read_text(path)
     return Source(_from_json(text, path) if path.suffix == ".json" else text, str(path), path.stem)
 
 
@@ -117,23 +112,3 @@ def _from_json(text: str, path: Path) -> str:
     if not isinstance(document, dict):
         raise InvalidArgument(f"{path}: must hold an object")
     return toml_text.dumps(document)
-
-
-def _document_of(workload: Workload) -> dict[str, Any]:
-    variability: dict[str, Any] = {"kind": workload.variability.kind}
-    if workload.variability.kind == "empirical":
-        variability["factors"] = workload.variability.factors
-    elif workload.variability.kind != "constant":
-        variability["spread"] = workload.variability.spread
-    return {
-        "name": workload.name,
-        "batch_size": workload.batch_size,
-        "forward": workload.forward_seconds,
-        "backward": workload.backward_seconds,
-        "optimizer": workload.optimizer_seconds,
-        "variability": variability,
-        "parameters": [
-            {"name": p.name, "shape": p.shape, "dtype": p.dtype, "ready": p.ready_seconds}
-            for p in workload.parameters
-        ],
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,26 @@ _FACTORS_PER_LINE = 10
 
 def load(path: Path) -> Workload:
     """See :meth:`Workload.load`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise Error(f"{path}: {error.strerror or error}", code="io") from error
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"{path}: not UTF-8 text: {error}") from error
+    text = read_text(path)
     try:
         return _workload(_parse(text, path), path.stem)
     except InvalidArgument as error:
         raise InvalidArgument(f"{path}: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        Error: when it cannot be read.
+        InvalidArgument: when it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror or error}", code="io") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{path}: not UTF-8 text: {error}") from error
 
 
 def save(workload: Workload, path: Path, comment: str = "") -> None:
@@ -173,26 +183,27 @@ def spread_ready(workload: Workload, given: list[bool]) -> Workload:
 # Writing.
 
 
-def _json(workload: Workload) -> str:
+def document(
+    workload: Workload, time: Callable[[float], str | float] = lambda seconds: seconds
+) -> dict[str, Any]:
+    """What the file holds; `time` says how seconds are written there (as numbers)."""
     variability = workload.variability
-    value = {
+    return {
         "name": workload.name,
         "batch_size": workload.batch_size,
-        "forward": format_duration(workload.forward_seconds),
-        "backward": format_duration(workload.backward_seconds),
-        "optimizer": format_duration(workload.optimizer_seconds),
+        "forward": time(workload.forward_seconds),
+        "backward": time(workload.backward_seconds),
+        "optimizer": time(workload.optimizer_seconds),
         "parameters": [
-            {
-                "name": p.name,
-                "shape": p.shape,
-                "dtype": p.dtype,
-                "ready": format_duration(p.ready_seconds),
-            }
+            {"name": p.name, "shape": p.shape, "dtype": p.dtype, "ready": time(p.ready_seconds)}
             for p in workload.parameters
         ],
         "variability": {"kind": variability.kind, **_numbers_of(variability)},
     }
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _json(workload: Workload) -> str:
+    return json.dumps(document(workload, format_duration), indent=1, ensure_ascii=False) + "\n"
 
 
 def _numbers_of(variability: Variability) -> dict[str, Any]:

@@ -50,11 +50,6 @@ class SimConnection final : public transport::Connection {
   std::shared_ptr<Link> link_;
 };
 
-/// The connections of one rank, in one piece of memory.
-struct Ends {
-  std::vector<std::unique_ptr<SimConnection>> all;
-};
-
 }  // namespace
 
 Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration timeout,

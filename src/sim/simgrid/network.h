@@ -45,7 +45,8 @@ class Network {
   void silence(int host, bool silent) { silent_[static_cast<std::size_t>(host)] = silent; }
   bool loses(int from, int to) const;
 
-  /// Called after each message that was on the wire between two ranks, with when it began.
+  /// Called after each piece of a message that was on the wire between two ranks, with when it
+  /// began.
   void on_transfer(std::function<void(int from, int to, base::TimePoint begin)> listener) {
     on_transfer_ = std::move(listener);
   }

@@ -13,8 +13,8 @@
 namespace gearshift::sim {
 
 /// A cluster as SimGrid's platform: a tree of zones whose uplinks, and the interfaces of whose
-/// hosts, are links with a direction each. What shares a link gets equal shares of it (max-min
-/// fairness); latencies are paid by whoever sends, not in SimGrid.
+/// hosts, are links with a direction each. What SimGrid carries shares them by max-min fairness;
+/// latencies are paid by whoever sends, not in SimGrid.
 ///
 /// The engine exists already and has no platform yet.
 class Platform {

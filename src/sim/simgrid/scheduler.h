@@ -91,9 +91,9 @@ class SimScheduler final : public base::Scheduler {
 
   struct Sleeper {
     base::TimePoint until;
-    std::uint64_t number =
-        0;                   ///< sleepers until the same time wake in the order in which they came
-    Actor* actor = nullptr;  ///< who sleeps, or
+    /// Sleepers until the same time wake in the order in which they came.
+    std::uint64_t number = 0;
+    Actor* actor = nullptr;     ///< who sleeps, or
     Alarmed* target = nullptr;  ///< what to call
     int what = 0;
     bool operator>(const Sleeper& other) const {

@@ -270,7 +270,8 @@ TEST(TwoTrees, TimetablesThatWereUsedLastAreKept) {
   EXPECT_EQ(TreeTimetable::find(16, 4), first);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, AllReduceTraffic, ::testing::Range(2, 9));
+INSTANTIATE_TEST_SUITE_P(Sizes, AllReduceTraffic, ::testing::Range(2, 17));
+INSTANTIATE_TEST_SUITE_P(ManyRanks, AllReduceTraffic, ::testing::Values(64));
 
 }  // namespace
 }  // namespace gearshift::collectives::testing

@@ -52,7 +52,7 @@ struct Parts {
 
 std::span<const int> everybody(int size) {
   static const std::vector<int> ranks = [] {
-    std::vector<int> all(16);
+    std::vector<int> all(64);
     std::iota(all.begin(), all.end(), 0);
     return all;
   }();
@@ -285,7 +285,8 @@ TEST_P(TrafficTest, PhantomsCauseTheTrafficOfRealArrays) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, TrafficTest, ::testing::Range(2, 9));
+INSTANTIATE_TEST_SUITE_P(Sizes, TrafficTest, ::testing::Range(2, 17));
+INSTANTIATE_TEST_SUITE_P(ManyRanks, TrafficTest, ::testing::Values(64));
 
 }  // namespace
 }  // namespace gearshift::collectives::testing

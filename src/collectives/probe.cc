@@ -17,6 +17,11 @@ constexpr std::uint64_t kPingBytes = 8;
 constexpr std::uint64_t kFirstBytes = 16 * 1024;
 constexpr std::uint64_t kMostBytes = 16 * 1024 * 1024;
 constexpr std::uint64_t kGrowth = 4;
+/// A shorter transfer says little: a token bucket lets through some milliseconds' worth at once,
+/// and a processor with other work to do is away for as long.
+constexpr base::Duration kLeastTransfer = std::chrono::milliseconds(10);
+/// A longer one says no more.
+constexpr base::Duration kLongTransfer = std::chrono::milliseconds(40);
 constexpr std::size_t kReduceBytes = 1024 * 1024;
 /// All messages of a pair; the same on all ranks.
 constexpr std::size_t kMaxMessages = 1024;
@@ -33,20 +38,19 @@ class Duel {
  public:
   Duel(const Operation& operation, int peer) : operation_(operation), peer_(peer) {}
 
-  /// Nothing if the time is over before it begins.
-  base::Result<group::LinkSpeed> drive(base::TimePoint deadline) {
+  /// `share`: the time that it should take.
+  base::Result<group::LinkSpeed> drive(base::Duration share) {
     const base::Scheduler& clock = operation_.group().scheduler();
     group::LinkSpeed speed{0, 0};
-    const base::TimePoint start = clock.now();
-    if (start < deadline) {
-      std::vector<double> pings;
-      while (pings.size() < kPings && (pings.empty() || clock.now() < deadline)) {
-        GEARSHIFT_ASSIGN_OR_RETURN(const double seconds, timed_exchange(kPingBytes));
-        pings.push_back(seconds);
-      }
-      speed.latency = median(pings) / 2;  // the order, and the answer
-      GEARSHIFT_RETURN_IF_ERROR(measure_bandwidth(deadline, median(pings), speed));
+    std::vector<double> pings;
+    GEARSHIFT_RETURN_IF_ERROR(timed_exchange(kPingBytes));  // waits for the other side
+    const base::TimePoint deadline = clock.now() + share;
+    while (pings.size() < kPings && (pings.empty() || clock.now() < deadline)) {
+      GEARSHIFT_ASSIGN_OR_RETURN(const double seconds, timed_exchange(kPingBytes));
+      pings.push_back(seconds);
     }
+    speed.latency = median(pings) / 2;  // the order, and the answer
+    GEARSHIFT_RETURN_IF_ERROR(measure_bandwidth(deadline, median(pings), speed));
     GEARSHIFT_RETURN_IF_ERROR(order(0));
     return speed;
   }
@@ -65,15 +69,25 @@ class Duel {
   }
 
  private:
-  /// Sizes grow until one takes a good part of the time, so that what is sent at once from
-  /// buffers, or beyond the rate at first, does not count much.
+  /// Sizes grow until one takes long enough that what is sent at once from buffers, or beyond the
+  /// rate at first, does not count much; the last size counts. It is sent twice, if there is time.
   base::Status measure_bandwidth(base::TimePoint deadline, double ping, group::LinkSpeed& speed) {
     const base::Scheduler& clock = operation_.group().scheduler();
+    const auto late = [&](double next) {
+      return clock.now() + base::from_seconds(next) > deadline;
+    };
     for (std::uint64_t bytes = kFirstBytes; bytes <= kMostBytes; bytes *= kGrowth) {
-      GEARSHIFT_ASSIGN_OR_RETURN(const double seconds, timed_exchange(bytes));
+      GEARSHIFT_ASSIGN_OR_RETURN(double seconds, timed_exchange(bytes));
+      const base::Duration took = base::from_seconds(seconds);
+      const bool last = took >= kLongTransfer || bytes == kMostBytes ||
+                        (took >= kLeastTransfer && late(kGrowth * seconds));
+      if (last && !late(seconds)) {
+        GEARSHIFT_ASSIGN_OR_RETURN(const double again, timed_exchange(bytes));
+        seconds = std::min(seconds, again);
+      }
       const double transfer = std::max(seconds - ping, 0.01 * seconds);
       speed.seconds_per_byte = transfer / static_cast<double>(bytes);
-      if (clock.now() + base::from_seconds(kGrowth * seconds) > deadline) break;
+      if (last) break;
     }
     return {};
   }
@@ -152,7 +166,6 @@ class Probe {
         hosts_(hosts),
         rank_(group.rank().value),
         host_(hosts.host_of(rank_)),
-        start_(group.scheduler().now()),
         budget_(budget),
         everybody_(static_cast<std::size_t>(hosts.size())),
         found_(2 * cells() + 3) {
@@ -162,11 +175,10 @@ class Probe {
   base::Result<group::LinkSpeeds> run() {
     operation_.reserve(kMaxMessages);
     const int rounds = std::min(kMaxRounds, hosts_.hosts() - 1 + hosts_.hosts() % 2);
-    const int turns = hosts_.hosts() > 1 ? rounds + 1 : 1;
-    const auto end_of = [&](int turn) { return start_ + budget_ * (turn + 1) / turns; };
-    GEARSHIFT_RETURN_IF_ERROR(within_host(end_of(0)));
+    const base::Duration share = budget_ / (hosts_.hosts() > 1 ? rounds + 1 : 1);
+    GEARSHIFT_RETURN_IF_ERROR(within_host(share));
     for (int round = 0; hosts_.hosts() > 1 && round < rounds; ++round) {
-      GEARSHIFT_RETURN_IF_ERROR(between_hosts(round, end_of(round + 1)));
+      GEARSHIFT_RETURN_IF_ERROR(between_hosts(round, share));
     }
     return speeds();
   }
@@ -192,22 +204,22 @@ class Probe {
     found_[per_byte] = speed.seconds_per_byte;
   }
 
-  base::Status within_host(base::TimePoint deadline) {
+  base::Status within_host(base::Duration share) {
     const std::vector<int>& members = hosts_.members(host_);
     if (leads()) measure_reduction();
     if (members.size() < 2 || (rank_ != members[0] && rank_ != members[1])) return {};
     if (rank_ == members[1]) return Duel(operation_, members[0]).follow();
-    GEARSHIFT_ASSIGN_OR_RETURN(const auto speed, Duel(operation_, members[1]).drive(deadline));
+    GEARSHIFT_ASSIGN_OR_RETURN(const auto speed, Duel(operation_, members[1]).drive(share));
     note(2 * cells(), 2 * cells() + 1, speed);
     return {};
   }
 
-  base::Status between_hosts(int round, base::TimePoint deadline) {
+  base::Status between_hosts(int round, base::Duration share) {
     const int other = opponent(host_, round, hosts_.hosts());
     if (!leads() || other < 0) return {};
     const int peer = hosts_.members(other)[0];
     if (host_ > other) return Duel(operation_, peer).follow();
-    GEARSHIFT_ASSIGN_OR_RETURN(const auto speed, Duel(operation_, peer).drive(deadline));
+    GEARSHIFT_ASSIGN_OR_RETURN(const auto speed, Duel(operation_, peer).drive(share));
     const std::size_t cell = static_cast<std::size_t>(host_ * hosts_.hosts() + other);
     note(cell, cells() + cell, speed);
     return {};
@@ -232,7 +244,6 @@ class Probe {
   const group::Topology& hosts_;
   const int rank_;
   const int host_;
-  const base::TimePoint start_;
   const base::Duration budget_;
   std::vector<int> everybody_;
   /// hosts × hosts latencies, as many seconds per byte, then those within a host, and γ. 0: not

@@ -1,5 +1,6 @@
 #include "runtime/link_cache.h"
 
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kMagic[] = "gearshift links 1";
+constexpr char kPrefix[] = "links-";
 constexpr auto kMaxAge = std::chrono::hours(24);
 
 std::string hash_text(const std::string& text) {
@@ -58,6 +60,38 @@ std::string encode(const group::LinkSpeeds& speeds) {
   put(speeds.remote);
   for (const group::LinkSpeed& link : speeds.between) put(link);
   return out.str();
+}
+
+bool too_old(const fs::path& file) {
+  std::error_code error;
+  const auto written = fs::last_write_time(file, error);
+  return error || fs::file_time_type::clock::now() - written > kMaxAge;
+}
+
+/// Containers come and go, each with a key that nobody asks for again.
+void remove_old(const fs::path& folder) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const bool ours = entry.path().filename().string().rfind(kPrefix, 0) == 0;
+    std::error_code ignored;
+    if (ours && too_old(entry.path())) fs::remove(entry.path(), ignored);
+  }
+}
+
+/// Of the network that this process sees; no other has it until the next boot.
+std::string network_identity() {
+#ifdef SO_NETNS_COOKIE
+  const int any = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  const bool known =
+      any >= 0 && ::getsockopt(any, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0;
+  if (any >= 0) ::close(any);
+  if (known) return "cookie " + std::to_string(cookie);
+#endif
+  // Before Linux 5.14. A namespace that is made after another was removed may get its number.
+  struct stat status {};
+  return ::stat("/proc/self/ns/net", &status) == 0 ? std::to_string(status.st_ino) : "";
 }
 
 class Parser {
@@ -103,13 +137,11 @@ class Parser {
 LinkCache::LinkCache(const std::vector<std::string>& processes) {
   for (const std::string& process : processes) key_ += process + "\n";
   const fs::path cache = folder();
-  if (!cache.empty()) path_ = cache / ("links-" + hash_text(key_));
+  if (!cache.empty()) path_ = cache / (kPrefix + hash_text(key_));
 }
 
 std::optional<group::LinkSpeeds> LinkCache::load() const {
-  std::error_code error;
-  const auto written = fs::last_write_time(path_, error);
-  if (error || fs::file_time_type::clock::now() - written > kMaxAge) return std::nullopt;
+  if (too_old(path_)) return std::nullopt;
   std::ifstream in(path_);
   std::string magic;
   std::string key_hash;
@@ -126,6 +158,7 @@ void LinkCache::store(const group::LinkSpeeds& speeds) const {
   if (path_.empty()) return;
   std::error_code error;
   fs::create_directories(fs::path(path_).parent_path(), error);
+  remove_old(fs::path(path_).parent_path());
   const std::string fresh = path_ + "." + std::to_string(::getpid());
   const std::string body = encode(speeds);
   std::ofstream out(fresh);
@@ -142,9 +175,7 @@ std::string process_identity(const std::string& listen_host,
                              const std::vector<std::string>& transports) {
   std::string boot;
   std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
-  struct stat status {};
-  if (::stat("/proc/self/ns/net", &status) != 0) status = {};
-  std::string identity = boot + "/" + std::to_string(status.st_ino) + "/" + listen_host;
+  std::string identity = boot + "/" + network_identity() + "/" + listen_host;
   for (const std::string& transport : transports) identity += "/" + transport;
   return identity;
 }

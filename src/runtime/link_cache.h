@@ -11,7 +11,8 @@ namespace gearshift::runtime {
 /// Measured speeds of links, kept between jobs in $XDG_CACHE_HOME/gearshift (or
 /// ~/.cache/gearshift), one small text file per set of processes. What cannot be read, is damaged,
 /// belongs to others, or is older than a day is not there; what cannot be written is not kept: a
-/// cache must not end a job. Thread-safety: all functions; files are replaced as a whole.
+/// cache must not end a job. Storing removes what is too old. Thread-safety: all functions; files
+/// are replaced as a whole.
 class LinkCache {
  public:
   /// `processes` says, rank by rank, where each runs (see `process_identity`), and over which

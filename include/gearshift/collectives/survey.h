@@ -23,7 +23,9 @@ struct SurveyOptions {
   /// Speeds that this rank knows from an earlier survey of the same hosts. Used instead of a
   /// measurement when every rank knows the same.
   std::optional<group::LinkSpeeds> known{};
-  /// How long measuring may take in all, if links are no slower than about 10 Mbit/s.
+  /// How long measuring should take in all. A pair of ranks goes on beyond its share of this until
+  /// a transfer has taken 10 ms (or 16 MiB have passed), for shorter ones tell a token bucket from
+  /// a fast link as little as a busy processor from a slow one.
   base::Duration budget = std::chrono::milliseconds(200);
 };
 

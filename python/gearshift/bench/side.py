@@ -198,6 +198,7 @@ class RunningSide:
             "GEARSHIFT_NNODES": str(1 if network is None else network.hosts),
             "GEARSHIFT_RDZV": f"file://{rendezvous}" if hosts is None else tcp,
             "GEARSHIFT_TOKEN": secrets.token_hex(16),
+            "XDG_CACHE_HOME": str(private),  # links are measured, and not remembered
             "WORLD_SIZE": str(world),
             "MASTER_ADDR": first,
             "MASTER_PORT": str(port),

@@ -1,7 +1,12 @@
 #include "runtime/link_cache.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -85,6 +90,51 @@ TEST_F(LinkCacheTest, ForgetsAfterADay) {
   cache.store(some_speeds());
   fs::last_write_time(cache.path(), fs::file_time_type::clock::now() - std::chrono::hours(25));
   EXPECT_FALSE(cache.load());
+}
+
+TEST_F(LinkCacheTest, RemovesWhatIsTooOldAndItsOwn) {
+  const LinkCache old({"a"});
+  old.store(some_speeds());
+  const fs::path foreign = fs::path(old.path()).parent_path() / "notes";
+  overwrite(foreign, "not a cache");
+  for (const fs::path& path : {fs::path(old.path()), foreign}) {
+    fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(25));
+  }
+  LinkCache({"b"}).store(some_speeds());
+  EXPECT_FALSE(fs::exists(old.path()));
+  EXPECT_TRUE(fs::exists(foreign));
+  EXPECT_TRUE(LinkCache({"b"}).load());
+}
+
+/// `process_identity` in a network namespace that ends with this call; empty: not allowed to.
+std::string identity_in_a_new_network() {
+  std::array<int, 2> ends{};
+  if (::pipe(ends.data()) != 0) return "";
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::unshare(CLONE_NEWNET) == 0) {
+      const std::string found = process_identity("10.0.0.1", {"tcp"});
+      static_cast<void>(!::write(ends[1], found.data(), found.size()));
+    }
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  std::array<char, 512> text{};
+  const ssize_t size = ::read(ends[0], text.data(), text.size());
+  ::close(ends[0]);
+  ::waitpid(child, nullptr, 0);
+  return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0))};
+}
+
+TEST(ProcessIdentity, TellsANetworkFromTheNextOneWithTheSameAddress) {
+  const std::string here = process_identity("10.0.0.1", {"tcp"});
+  EXPECT_EQ(here, process_identity("10.0.0.1", {"tcp"}));
+  EXPECT_NE(here, process_identity("10.0.0.2", {"tcp"}));
+  EXPECT_NE(here, process_identity("10.0.0.1", {"shm", "tcp"}));
+  const std::string first = identity_in_a_new_network();
+  if (first.empty()) GTEST_SKIP() << "network namespaces need root";
+  EXPECT_NE(first, here);
+  EXPECT_NE(first, identity_in_a_new_network());
 }
 
 TEST_F(LinkCacheTest, DoesWithoutAPlace) {

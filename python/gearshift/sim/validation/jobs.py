@@ -64,7 +64,7 @@ def run_processes(
     Raises:
         Error: when one fails, or all do not end in time.
     """
-    shared = _environment(hosts, job)
+    shared = {**_environment(hosts, job), "XDG_CACHE_HOME": str(folder)}  # no links known
     logs: list[IO[bytes]] = []
     processes: list[subprocess.Popen[bytes]] = []
     try:

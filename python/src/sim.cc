@@ -139,7 +139,11 @@ nb::dict to_dict(const sim::SimulationResult& r) {
   result["workers"] = workers;
   result["links"] = links;
   result["switches"] = switches;
-  result["failure"] = r.failure ? nb::cast(r.failure->message) : nb::none();
+  // A training that diverged is told apart: worker and reason.
+  const bool diverged = r.failure && r.failure->code == base::ErrorCode::kDiverged;
+  result["failure"] = r.failure && !diverged ? nb::cast(r.failure->message) : nb::none();
+  result["diverged"] =
+      diverged ? nb::object(nb::make_tuple(r.failure->culprit, r.failure->message)) : nb::none();
   result["restarts"] = r.restarts;
   result["repeated_steps"] = r.repeated_steps;
   result["curve"] = curve;

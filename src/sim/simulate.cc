@@ -37,16 +37,21 @@ class Training {
       return rank < environment.workers_count ? work(rank, environment)
                                               : strategy::run_server(environment);
     });
-    const bool host_failed = !status && status.error().code == base::ErrorCode::kPeerLost &&
-                             !options_.cluster.failures.empty();
-    if (!status && !host_failed) return status.error();
-    if (host_failed) result_.failure = status.error();
+    if (!status && !is_outcome(status.error())) return status.error();
+    if (!status) result_.failure = status.error();
     result_.messages = job_.network().messages();
     result_.links = job_.network().platform().link_use();
     return std::move(result_);
   }
 
  private:
+  /// Whether an error is what would happen to the job, and not a reason why it cannot be simulated.
+  bool is_outcome(const base::Error& error) const {
+    const bool host_failed =
+        error.code == base::ErrorCode::kPeerLost && !options_.cluster.failures.empty();
+    return host_failed || error.code == base::ErrorCode::kDiverged;
+  }
+
   base::Status work(int rank, strategy::Environment environment) {
     group::Group& world = *environment.world;
     std::vector<base::Rank> ranks;

@@ -121,7 +121,8 @@ struct SimulationResult {
   std::vector<WorkerResult> workers;
   std::vector<LinkUse> links;
   std::vector<strategy::SwitchRecord> switches;  ///< as worker 0 saw them
-  /// What ended training before its last step: a host that failed and did not come back.
+  /// What ended training before its last step: a host that failed and did not come back
+  /// (kPeerLost), or servers that saw it diverge (kDiverged, with the worker's rank).
   std::optional<base::Error> failure;
   int restarts = 0;                 ///< after failures
   std::int64_t repeated_steps = 0;  ///< of all workers: lost in a failure, and done again

@@ -73,12 +73,6 @@ class Learner:
         """Worker and step whose gradient was the first that is not finite, and what was not."""
         self.last_step: dict[int, int] = {}
         """The step of each worker's latest gradient."""
-        self.points: list[tuple[int, float, float]] = []
-        """Step, loss and metric at worker 0's evaluations."""
-        self._losses: dict[tuple[int, int], float] = {}
-        """By worker and step."""
-        self._point = 0
-        """Step of worker 0's latest evaluation."""
 
     # Called by the core.
 
@@ -93,14 +87,6 @@ class Learner:
     def evaluate(self) -> float:
         """The metric at worker 0's parameters; NaN without one."""
         return self._guarded(self._evaluate)
-
-    def losses_before_last(self) -> dict[tuple[int, int], float]:
-        """By worker and step, without each worker's latest: servers may not have seen these."""
-        return {
-            (rank, step): loss
-            for (rank, step), loss in self._losses.items()
-            if step < self.last_step[rank]
-        }
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
@@ -165,7 +151,6 @@ class Learner:
         if self._one_for_all and rank == 0:
             self._shared[step] = [t.clone() for t in worker.buffers]
             self._shared.pop(step - 2, None)
-        self._losses[rank, step] = loss
         return self._checked(worker, loss, rank, step)
 
     def _backward(self, worker: _Worker, batch: Any) -> float:
@@ -203,10 +188,6 @@ class Learner:
                 metric = float(self._training.evaluate(self._model))
             for module, mode in modes:
                 module.training = mode
-        step = self.last_step.get(0, 0)
-        losses = [self._losses.get((0, s), math.nan) for s in range(self._point + 1, step + 1)]
-        self.points.append((step, sum(losses) / max(len(losses), 1), metric))
-        self._point = step
         return metric
 
     def _put_in(self, worker: _Worker) -> None:

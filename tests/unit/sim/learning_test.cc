@@ -194,6 +194,28 @@ TEST(Learning, StaleGradientsDivergeWhereFreshOnesDoNot) {
   EXPECT_GT(losses[1], 3 * losses[0]);
 }
 
+TEST(Learning, DivergenceIsAnOutcomeWithWhatWasReached) {
+  SimulationOptions options = options_for(8, 400);
+  options.hypers = {40.0, 0.95};
+  options.evaluate_every = 2;
+  strategy::ParameterServer server;
+  server.consistency = ps::Consistency::asp();
+  server.lr_scaling = strategy::LrScaling::kKeep;
+  options.strategy.kind = server;
+  in_child([&] {
+    const auto result = simulate(options);
+    ASSERT_TRUE(result.ok()) << result.error().to_string();
+    ASSERT_TRUE(result->failure.has_value());
+    EXPECT_EQ(result->failure->code, base::ErrorCode::kDiverged);
+    EXPECT_GE(result->failure->culprit, 0);
+    const auto& steps = result->workers[0].steps;
+    ASSERT_GT(steps.size(), 2u);
+    EXPECT_LT(steps.size(), 400u);
+    EXPECT_LE(steps.back().end, result->virtual_seconds);
+    EXPECT_EQ(result->curve.size(), steps.size() / 2);
+  });
+}
+
 TEST(Learning, RefusesDataThatDoesNotFit) {
   Workload workload = one_parameter(7);
   const auto made = make_logistic_regression(workload, 1, clouds(6, 1), clouds(6, 1));

@@ -36,7 +36,7 @@ class ForkedPool(Pool):
         super().__init__(1)
         self._environment = environment
 
-    def _run(self, request: Request, on_step: OnStep | None) -> dict[str, Any]:
+    def run(self, request: Request, on_step: OnStep | None = None) -> dict[str, Any]:
         _start_server()
         receiver, sender = _context.Pipe(duplex=False)
         process = _context.Process(target=_work, args=(request, self._environment, sender))

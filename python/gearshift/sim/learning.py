@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -37,19 +36,21 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         kind = type(training).__name__
         raise InvalidArgument(f"train: {request.train} returned a {kind}, no SimulatedTraining")
     rule = _simulated.check_training(training)
-    groups = training.optimizer.param_groups
+    kind, names, groups = rule.spec()
     learner = _learner.Learner(
         training,
-        lambda: tomllib.loads(request.workload_text)["parameters"],
+        rule,
         workers=workers,
         seed=request.seed,
         one_for_all=isinstance(request.strategy, AllReduce),
     )
     try:
         result = simulate(
-            optimizer=rule.kind,
-            hyper_names=rule.names,
-            hypers=rule.values(groups),
+            optimizer=kind,
+            hyper_names=names,
+            hypers=rule.values(training.optimizer.param_groups),
+            groups=groups,
+            param_groups=training.param_groups(),
             learner=learner,
             evaluate_every=request.evaluate_every,
             steps_per_epoch=training.steps_per_epoch,

@@ -194,7 +194,6 @@ def test_switches_that_waited_for_the_loss_are_told_when_it_runs_away() -> None:
 @pytest.mark.parametrize(
     ("task", "kind", "told"),
     [
-        ("two_groups", gs.Unsupported, "6 param groups: simulations learn with one"),
         ("unknown_rule", gs.Unsupported, "RMSprop cannot be simulated"),
         ("transposed", gs.InvalidArgument, r"'0.weight' is not contiguous \(strides \(1, 16\)"),
         ("forgets_one", gs.InvalidArgument, "does not have parameter '0.weight'"),

@@ -269,6 +269,18 @@ def lonely() -> gst.SimulatedTraining:
     return training
 
 
+def lonely_alone(steps: int) -> Tensor:
+    """What becomes of worker 1's own number, whatever the others do."""
+    training = lonely()
+    own = training.model.get_parameter("own")
+    assert training.scheduler is not None
+    for _ in range(steps):
+        own.grad = torch.ones_like(own)
+        training.optimizer.step()
+        training.scheduler.step()
+    return own.detach()
+
+
 def sparse() -> gst.SimulatedTraining:
     """An embedding whose gradients are sparse."""
     torch.manual_seed(7)

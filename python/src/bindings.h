@@ -2,6 +2,9 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cstddef>
+#include <vector>
+
 namespace gearshift::python {
 
 namespace nb = nanobind;
@@ -14,5 +17,12 @@ void bind_optimizer(nb::module_& m);
 void bind_replica(nb::module_& m);
 void bind_session(nb::module_& m);
 void bind_store(nb::module_& m);
+
+/// One flag per byte, as Python has them.
+inline std::vector<bool> flags_of(const nb::bytes& bytes) {
+  std::vector<bool> flags(bytes.size());
+  for (std::size_t i = 0; i < flags.size(); ++i) flags[i] = bytes.c_str()[i] != 0;
+  return flags;
+}
 
 }  // namespace gearshift::python

@@ -37,8 +37,7 @@ class PythonReplica {
   }
 
   nb::bytes backward_end(const nb::bytes& present, bool settled) const {
-    std::vector<bool> flags(present.size());
-    for (std::size_t i = 0; i < flags.size(); ++i) flags[i] = present.c_str()[i] != 0;
+    const std::vector<bool> flags = flags_of(present);
     const std::vector<bool> result = call([&] { return core().backward_end(flags, settled); });
     std::string out(result.size(), '\0');
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = result[i] ? '\1' : '\0';

@@ -3,10 +3,13 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -17,29 +20,42 @@
 namespace gearshift::python {
 namespace {
 
-/// A Python object with begin(rank, parameters, gradients), gradient(rank, step) and evaluate().
-/// The simulation runs in the thread that holds the GIL, on stacks of its own: calls return before
-/// another task runs.
+/// A Python object with check(parameters), begin(rank, parameters, gradients), gradient(rank,
+/// step), which returns the fields of a LearnerStep, and evaluate(). The simulation runs in the
+/// thread that holds the GIL, on stacks of its own: calls return before another task runs.
 class PythonLearner final : public sim::Learner {
  public:
   explicit PythonLearner(nb::object object) : object_(std::move(object)) {}
 
+  base::Status check(const sim::Workload& workload) override {
+    return told([&] {
+      nb::list parameters;
+      for (const sim::WorkloadParameter& p : workload.parameters) {
+        parameters.append(nb::make_tuple(p.name, p.shape, std::string(base::to_string(p.dtype))));
+      }
+      object_.attr("check")(parameters);
+    });
+  }
   base::Status begin(int rank, strategy::Replica& replica) override {
-    return guarded([&] {
+    return told([&] {
       nb::list parameters, gradients;
       for (std::uint32_t p = 0; p < replica.plan().parameters.size(); ++p) {
         parameters.append(array(replica.parameter(p)));
         gradients.append(array(replica.gradient(p)));
       }
       object_.attr("begin")(rank, parameters, gradients);
-      return 0.0;
     });
   }
-  base::Result<double> gradient(int rank, std::int64_t step, strategy::Replica&) override {
-    return number([&] { return nb::cast<double>(object_.attr("gradient")(rank, step)); });
+  base::Result<sim::LearnerStep> gradient(int rank, std::int64_t step,
+                                          strategy::Replica&) override {
+    return asked([&] {
+      auto [loss, present, hypers] = nb::cast<std::tuple<double, nb::bytes, ps::HyperValues>>(
+          object_.attr("gradient")(rank, step));
+      return sim::LearnerStep{loss, flags_of(present), std::move(hypers)};
+    });
   }
   base::Result<double> evaluate(strategy::Replica&) override {
-    return number([&] { return nb::cast<double>(object_.attr("evaluate")()); });
+    return asked([&] { return nb::cast<double>(object_.attr("evaluate")()); });
   }
 
  private:
@@ -50,19 +66,23 @@ class PythonLearner final : public sim::Learner {
     return nb::cast(Array(memory.data(), {memory.size()}, nb::handle()), nb::rv_policy::reference);
   }
   template <typename F>
-  base::Result<double> number(F f) {
+  static base::Result<std::invoke_result_t<F>> asked(F f) {
     try {
       return f();
     } catch (nb::python_error& e) {
       return base::Error(base::ErrorCode::kInvalidArgument, text_of(e));
     } catch (const nb::cast_error&) {
-      return base::Error(base::ErrorCode::kInvalidArgument, "the training did not return a number");
+      return base::Error(base::ErrorCode::kInvalidArgument,
+                         "the learner returned something of another type");
     }
   }
   template <typename F>
-  base::Status guarded(F f) {
-    const base::Result<double> result = number(f);
-    return result ? base::Status() : base::Status(result.error());
+  static base::Status told(F f) {
+    const base::Result<bool> done = asked([&] {
+      f();
+      return true;
+    });
+    return done ? base::Status() : base::Status(done.error());
   }
   static std::string text_of(nb::python_error& e) {
     return "the training raised an exception:\n" + std::string(e.what());
@@ -139,7 +159,11 @@ nb::dict to_dict(const sim::SimulationResult& r) {
   result["workers"] = workers;
   result["links"] = links;
   result["switches"] = switches;
-  result["failure"] = r.failure ? nb::cast(r.failure->message) : nb::none();
+  // A training that diverged is told apart: worker and reason.
+  const bool diverged = r.failure && r.failure->code == base::ErrorCode::kDiverged;
+  result["failure"] = r.failure && !diverged ? nb::cast(r.failure->message) : nb::none();
+  result["diverged"] =
+      diverged ? nb::object(nb::make_tuple(r.failure->culprit, r.failure->message)) : nb::none();
   result["restarts"] = r.restarts;
   result["repeated_steps"] = r.repeated_steps;
   result["curve"] = curve;
@@ -151,15 +175,16 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
                   const std::string& workload_text, const std::string& workload_name,
                   const strategy::Strategy& strategy, const std::string& optimizer,
                   const std::vector<std::string>& hyper_names, const std::vector<double>& hypers,
-                  std::uint32_t param_groups, int steps, std::uint64_t seed, bool timeline,
-                  double timeout, const nb::object& learner, int evaluate_every,
-                  int steps_per_epoch, double detection, int checkpoint_every,
+                  std::uint32_t groups, const std::vector<std::uint32_t>& param_groups, int steps,
+                  std::uint64_t seed, bool timeline, double timeout, const nb::object& learner,
+                  int evaluate_every, int steps_per_epoch, double detection, int checkpoint_every,
                   std::function<void(int)> on_step) {
   sim::SimulationOptions options;
   options.cluster = unwrap(sim::parse_cluster(cluster_text, cluster_name));
   options.workload = unwrap(sim::parse_workload(workload_text, workload_name));
   options.strategy = strategy;
-  options.optimizer = {optimizer, hyper_names, param_groups};
+  options.optimizer = {optimizer, hyper_names, groups};
+  options.param_groups = param_groups;
   options.hypers = hypers;
   options.steps = steps;
   options.seed = seed;
@@ -207,12 +232,12 @@ NB_MODULE(_sim, m) {
         nb::arg("workload_text"), nb::arg("workload_name"), nb::arg("strategy"),
         nb::arg("optimizer") = "sgd",
         nb::arg("hyper_names") = std::vector<std::string>{"lr", "momentum"},
-        nb::arg("hypers") = std::vector<double>{0.1, 0.9}, nb::arg("param_groups") = 1,
-        nb::arg("steps") = 20, nb::arg("seed") = 1, nb::arg("timeline") = false,
-        nb::arg("timeout") = 3600.0, nb::arg("learner").none() = nb::none(),
-        nb::arg("evaluate_every") = 100, nb::arg("steps_per_epoch") = 0,
-        nb::arg("detection") = 30.0, nb::arg("checkpoint_every") = 0,
-        nb::arg("on_step").none() = nb::none());
+        nb::arg("hypers") = std::vector<double>{0.1, 0.9}, nb::arg("groups") = 1,
+        nb::arg("param_groups") = std::vector<std::uint32_t>(), nb::arg("steps") = 20,
+        nb::arg("seed") = 1, nb::arg("timeline") = false, nb::arg("timeout") = 3600.0,
+        nb::arg("learner").none() = nb::none(), nb::arg("evaluate_every") = 100,
+        nb::arg("steps_per_epoch") = 0, nb::arg("detection") = 30.0,
+        nb::arg("checkpoint_every") = 0, nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

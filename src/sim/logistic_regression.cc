@@ -33,7 +33,8 @@ class LogisticRegression final : public Learner {
     return {};
   }
 
-  base::Result<double> gradient(int rank, std::int64_t step, strategy::Replica& replica) override {
+  base::Result<LearnerStep> gradient(int rank, std::int64_t step,
+                                     strategy::Replica& replica) override {
     load(replica);
     std::vector<double> d_weight(classes_ * features_, 0.0), d_bias(classes_, 0.0);
     const auto first = (static_cast<std::size_t>(step - 1) * static_cast<std::size_t>(workers_) +
@@ -54,7 +55,7 @@ class LogisticRegression final : public Learner {
     }
     store(d_weight, replica.gradient(0));
     store(d_bias, replica.gradient(1));
-    return loss / static_cast<double>(batch_);
+    return LearnerStep{.loss = loss / static_cast<double>(batch_), .present = {}, .hypers = {}};
   }
 
   base::Result<double> evaluate(strategy::Replica& replica) override {

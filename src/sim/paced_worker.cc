@@ -13,8 +13,9 @@ PacedWorker::PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
       replica_(replica),
       optimizer_(optimizer),
       options_(std::move(options)),
-      order_(options_.workload->parameters.size()),
-      loss_(std::nan("")) {
+      order_(options_.workload->parameters.size()) {
+  learnt_.loss = std::nan("");
+  learnt_.hypers = options_.hypers;
   const auto& parameters = options_.workload->parameters;
   std::iota(order_.begin(), order_.end(), 0U);
   // Of those that become ready together, the later one in the model comes first, as in backward.
@@ -60,23 +61,24 @@ base::Status PacedWorker::step(int step) {
   GEARSHIFT_RETURN_IF_ERROR(backward(forward_end, factor));
   times.computed = seconds(scheduler_.now());
 
-  const std::vector<bool> present(workload.parameters.size(), true);
+  std::vector<bool> present = learnt_.present;
+  present.resize(workload.parameters.size(), true);
   base::TimePoint waiting = scheduler_.now();
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<bool> reduced, replica_.backward_end(present, true));
   span("computation", "wait for gradients", waiting);
   if (!replica_.uses_server()) {
     const base::TimePoint updating = scheduler_.now();
     if (optimizer_ != nullptr) {
-      GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(replica_, reduced, options_.hypers));
+      GEARSHIFT_RETURN_IF_ERROR(optimizer_->apply(replica_, reduced, learnt_.hypers));
     }
     scheduler_.sleep_until(updating + base::from_seconds(workload.optimizer_seconds * factor));
     span("computation", "optimizer", updating);
   }
   waiting = scheduler_.now();
   strategy::StepInput input;
-  input.loss = loss_;
+  input.loss = learnt_.loss;
   input.epoch = options_.steps_per_epoch > 0 ? (step - 1) / options_.steps_per_epoch : 0;
-  input.hypers = options_.hypers;
+  input.hypers = learnt_.hypers;
   const double before = replica_.stats().mean_staleness;
   GEARSHIFT_ASSIGN_OR_RETURN(const strategy::StepReport report, replica_.step(input));
   span("computation", "wait for parameters", waiting);
@@ -91,10 +93,15 @@ base::Status PacedWorker::step(int step) {
 /// step, the gradient is computed.
 base::Status PacedWorker::learn(int step) {
   if (options_.learner == nullptr) return {};
-  GEARSHIFT_ASSIGN_OR_RETURN(loss_, options_.learner->gradient(result_.rank, step, replica_));
-  loss_sum_ += loss_;
+  GEARSHIFT_ASSIGN_OR_RETURN(learnt_, options_.learner->gradient(result_.rank, step, replica_));
+  if (learnt_.hypers.empty()) learnt_.hypers = options_.hypers;
+  loss_sum_ += learnt_.loss;
   ++loss_count_;
   return {};
+}
+
+bool PacedWorker::is_present(std::uint32_t parameter) const {
+  return parameter >= learnt_.present.size() || learnt_.present[parameter];
 }
 
 base::Status PacedWorker::evaluate(int step) {
@@ -115,6 +122,7 @@ base::Status PacedWorker::backward(base::TimePoint begin, double factor) {
   const Workload& workload = *options_.workload;
   GEARSHIFT_RETURN_IF_ERROR(replica_.backward_begin(workload.batch_size));
   for (const std::uint32_t p : order_) {
+    if (!is_present(p)) continue;  // nothing says, before backward ends, that it has no gradient
     scheduler_.sleep_until(begin +
                            base::from_seconds(workload.parameters[p].ready_seconds * factor));
     GEARSHIFT_RETURN_IF_ERROR(replica_.ready(p));

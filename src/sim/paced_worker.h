@@ -44,6 +44,7 @@ class PacedWorker {
   base::Status step(int step);
   base::Status backward(base::TimePoint begin, double factor);
   base::Status learn(int step);
+  bool is_present(std::uint32_t parameter) const;
   base::Status evaluate(int step);
   void note_staleness(double mean_before);
   void span(const char* track, const char* name, base::TimePoint begin);
@@ -58,7 +59,7 @@ class PacedWorker {
   WorkerResult result_;
   std::int64_t pushes_ = 0;
   std::vector<strategy::SwitchRecord> switches_;
-  double loss_;                           ///< of the step under way; NaN without a learner
+  LearnerStep learnt_;                    ///< in the step under way
   double loss_sum_ = 0, loss_count_ = 0;  ///< since the last point of the curve
   std::vector<CurvePoint> curve_;
 };

@@ -37,16 +37,29 @@ class Training {
       return rank < environment.workers_count ? work(rank, environment)
                                               : strategy::run_server(environment);
     });
-    const bool host_failed = !status && status.error().code == base::ErrorCode::kPeerLost &&
-                             !options_.cluster.failures.empty();
-    if (!status && !host_failed) return status.error();
-    if (host_failed) result_.failure = status.error();
+    if (!status && !is_outcome(status.error())) return status.error();
+    if (!status) result_.failure = status.error();
     result_.messages = job_.network().messages();
     result_.links = job_.network().platform().link_use();
     return std::move(result_);
   }
 
  private:
+  /// Whether an error is what would happen to the job, and not a reason why it cannot be simulated.
+  bool is_outcome(const base::Error& error) const {
+    const bool host_failed =
+        error.code == base::ErrorCode::kPeerLost && !options_.cluster.failures.empty();
+    return host_failed || error.code == base::ErrorCode::kDiverged;
+  }
+
+  std::vector<strategy::ParameterSpec> parameters() const {
+    std::vector<strategy::ParameterSpec> specs = options_.workload.specs();
+    for (std::size_t p = 0; p < options_.param_groups.size(); ++p) {
+      specs[p].param_group = options_.param_groups[p];
+    }
+    return specs;
+  }
+
   base::Status work(int rank, strategy::Environment environment) {
     group::Group& world = *environment.world;
     std::vector<base::Rank> ranks;
@@ -55,7 +68,7 @@ class Training {
     environment.workers = &workers;
 
     strategy::ReplicaOptions replica_options;
-    replica_options.parameters = options_.workload.specs();
+    replica_options.parameters = parameters();
     replica_options.strategy = options_.strategy;
     replica_options.optimizer = options_.optimizer;
     const bool phantom = options_.learner == nullptr;
@@ -169,14 +182,24 @@ base::Status check_failures(const SimulationOptions& options) {
                      std::string("hosts that recover from a failure cannot be simulated ") + what);
 }
 
+base::Status invalid(const std::string& what) {
+  return base::Error(base::ErrorCode::kInvalidArgument, what);
+}
+
+/// Groups that are too great the optimizer refuses.
+base::Status check_param_groups(const SimulationOptions& options) {
+  const std::size_t parameters = options.workload.parameters.size();
+  if (options.param_groups.empty() || options.param_groups.size() == parameters) return {};
+  return invalid("param_groups has " + std::to_string(options.param_groups.size()) +
+                 " entries, the workload " + std::to_string(parameters) + " parameters");
+}
+
 base::Status check(const SimulationOptions& options) {
-  const auto invalid = [](const std::string& what) {
-    return base::Error(base::ErrorCode::kInvalidArgument, what);
-  };
   GEARSHIFT_RETURN_IF_ERROR(validate(options.cluster));
   if (const auto problem = find_problem(options.workload)) {
     return invalid("workload: " + problem->to_string());
   }
+  if (options.learner) GEARSHIFT_RETURN_IF_ERROR(options.learner->check(options.workload));
   if (options.steps < 1) {
     return invalid("steps must be positive, this is " + std::to_string(options.steps));
   }
@@ -184,6 +207,7 @@ base::Status check(const SimulationOptions& options) {
     return invalid("checkpoint_every must not be negative, this is " +
                    std::to_string(options.checkpoint_every));
   }
+  GEARSHIFT_RETURN_IF_ERROR(check_param_groups(options));
   GEARSHIFT_RETURN_IF_ERROR(check_failures(options));
   return options.strategy.validate(options.cluster.workers(), options.cluster.servers());
 }

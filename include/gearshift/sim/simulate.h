@@ -15,6 +15,17 @@
 
 namespace gearshift::sim {
 
+/// What a learner says about one step of one worker.
+struct LearnerStep {
+  double loss = 0;  ///< mean over the batch
+  /// Which parameters have a gradient, as for Replica::backward_end; empty: all. What stands in the
+  /// memory of the others does not matter.
+  std::vector<bool> present;
+  /// The optimizer's numbers in this step, where they follow a schedule; empty: those of the
+  /// options.
+  ps::HyperValues hypers;
+};
+
 /// Learns for real while time is simulated: gradients have values, and are applied in the order,
 /// and at the staleness, that virtual time dictates.
 ///
@@ -23,12 +34,14 @@ namespace gearshift::sim {
 class Learner {
  public:
   virtual ~Learner() = default;
+  /// Before anything else: whether the workload is that of what is learnt; it is valid by itself.
+  virtual base::Status check(const Workload& /*workload*/) { return {}; }
   /// Before training: fills the parameters of this worker's replica (those of rank 0 count).
   virtual base::Status begin(int rank, strategy::Replica& replica) = 0;
   /// The gradient of this worker's batch of step `step` (counts from 1) at its parameters, into
-  /// `replica.gradient(p)` for each p. Returns the batch's mean loss.
-  virtual base::Result<double> gradient(int rank, std::int64_t step,
-                                        strategy::Replica& replica) = 0;
+  /// `replica.gradient(p)` for each p that has one.
+  virtual base::Result<LearnerStep> gradient(int rank, std::int64_t step,
+                                             strategy::Replica& replica) = 0;
   /// How good the parameters of worker 0 are: accuracy, or what else is wanted.
   virtual base::Result<double> evaluate(strategy::Replica& replica) = 0;
 };
@@ -60,6 +73,8 @@ struct SimulationOptions {
   /// Rule and numbers of the optimizer: how much state servers hold, and what they apply.
   ps::OptimizerSpec optimizer{"sgd", {"lr", "momentum"}, 1};
   ps::HyperValues hypers{0.1, 0.9};
+  /// The optimizer's param group of each parameter of the workload; empty: all are in the first.
+  std::vector<std::uint32_t> param_groups;
   int steps = 20;
   std::uint64_t seed = 1;
   /// Virtual time after which an operation without progress is an error, as in a real job.
@@ -121,7 +136,8 @@ struct SimulationResult {
   std::vector<WorkerResult> workers;
   std::vector<LinkUse> links;
   std::vector<strategy::SwitchRecord> switches;  ///< as worker 0 saw them
-  /// What ended training before its last step: a host that failed and did not come back.
+  /// What ended training before its last step: a host that failed and did not come back
+  /// (kPeerLost), or servers that saw it diverge (kDiverged, with the worker's rank).
   std::optional<base::Error> failure;
   int restarts = 0;                 ///< after failures
   std::int64_t repeated_steps = 0;  ///< of all workers: lost in a failure, and done again

@@ -69,9 +69,7 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         checkpoint_every=request.after_failure.checkpoint_every,
         on_step=lambda step: _send(out, ("step", step)),
     )
-    if request.replay is not None:
-        result = learning.repeat(request, request.replay, simulate)
-    elif request.train is not None:
+    if request.train is not None:
         result = learning.learn(request, cluster["workers"], simulate)
     else:
         result = simulate(optimizer=request.optimizer)

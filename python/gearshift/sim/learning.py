@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import Error, InvalidArgument, Unsupported
 from ..strategy import AllReduce
 from . import task
 from .messages import Request
-from .replay import Replay
 
 Simulate = Callable[..., dict[str, Any]]
 """The core's simulation, which lacks only the arguments of learning."""
@@ -19,8 +17,7 @@ Simulate = Callable[..., dict[str, Any]]
 def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
     """The core's result, with ``diverged``: None, or worker, step and reason.
 
-    When the core gave up a training whose loss ran away, there is no result but ``diverged`` and
-    ``points`` (step, loss and metric), with a ``replay`` for the times.
+    It ends there when a parameter server found that the loss ran away.
 
     Raises:
         InvalidArgument: for a task that is wrong, or whose functions fail.
@@ -39,52 +36,39 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         kind = type(training).__name__
         raise InvalidArgument(f"train: {request.train} returned a {kind}, no SimulatedTraining")
     rule = _simulated.check_training(training)
-    groups = training.optimizer.param_groups
+    kind, names, groups = rule.spec()
     learner = _learner.Learner(
         training,
-        lambda: tomllib.loads(request.workload_text)["parameters"],
+        rule,
         workers=workers,
         seed=request.seed,
         one_for_all=isinstance(request.strategy, AllReduce),
     )
     try:
         result = simulate(
-            optimizer=rule.kind,
-            hyper_names=rule.names,
-            hypers=rule.values(groups),
+            optimizer=kind,
+            hyper_names=names,
+            hypers=rule.values(training.optimizer.param_groups),
+            groups=groups,
+            param_groups=training.param_groups(),
             learner=learner,
             evaluate_every=request.evaluate_every,
             steps_per_epoch=training.steps_per_epoch,
         )
     except Error as error:
-        numbers = tuple(zip(rule.names, rule.values(groups), strict=True))
-        replay = Replay(rule.kind, numbers, training.steps_per_epoch, learner.losses_before_last())
-        return _after(error, learner) | {"replay": replay}
-    return result | {"diverged": learner.diverged}
+        _raise(learner.error, error)
+    diverged = learner.diverged
+    if result["diverged"] is not None:
+        worker, reason = result["diverged"]
+        diverged = worker, learner.last_step[worker], reason
+    return result | {"diverged": diverged}
 
 
-def repeat(request: Request, replay: Replay, simulate: Simulate) -> dict[str, Any]:
-    """The core's result of a training that diverged, as if it had gone on."""
-    return simulate(
-        optimizer=replay.optimizer,
-        hyper_names=[name for name, _ in replay.numbers],
-        hypers=[value for _, value in replay.numbers],
-        learner=replay,
-        evaluate_every=request.evaluate_every,
-        steps_per_epoch=replay.steps_per_epoch,
-    )
-
-
-def _after(error: Error, learner: Any) -> dict[str, Any]:
-    """What an error of the core means."""
-    raised = learner.error
+def _raise(raised: BaseException | None, error: Error) -> NoReturn:
+    """What the training raised, if that is the reason for the core's error."""
+    if raised is None:
+        raise error
     if isinstance(raised, Error):
         raise raised from error
-    if raised is not None:
-        told = task.describe(raised)
-        raise InvalidArgument(f"train: the training failed:\n{told}") from raised
-    if error.code != "diverged":
-        raise error
-    worker = error.rank if error.rank is not None else 0
-    step = learner.last_step.get(worker, 1)
-    return {"diverged": (worker, step, str(error)), "points": learner.points}
+    told = task.describe(raised)
+    raise InvalidArgument(f"train: the training failed:\n{told}") from raised

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 
 from ..errors import InvalidArgument
 from ..strategy import Strategy
-from .replay import Replay
 
 _LENGTH = struct.Struct("<Q")
 
@@ -48,8 +47,6 @@ class Request:
     """Virtual seconds without progress."""
     train: str | None = None
     """The task to learn; None: values do not matter."""
-    replay: Replay | None = None
-    """Instead of `train`: a training that was done already."""
     evaluate_every: int = 100
     """Steps of worker 0 between points of the learning curve."""
     after_failure: AfterFailure = field(default_factory=AfterFailure)

@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from typing import IO, Any, BinaryIO
 
 from ..errors import Error, from_core
@@ -41,19 +40,6 @@ class Pool:
         Raises:
             Error: what the simulation raised, or that its process broke down.
         """
-        raw = self._run(request, on_step)
-        if "workers" in raw:
-            return raw
-        return self._timed(request, raw)
-
-    def _timed(self, request: Request, learnt: dict[str, Any]) -> dict[str, Any]:
-        """A training that the core gave up for it diverged, with its times."""
-        raw = self._run(replace(request, train=None, replay=learnt["replay"]), None)
-        ends = raw["workers"][0]["end"]
-        curve = [(ends[at - 1], at, loss, metric) for at, loss, metric in learnt["points"]]
-        return raw | {"curve": curve, "diverged": learnt["diverged"]}
-
-    def _run(self, request: Request, on_step: OnStep | None) -> dict[str, Any]:
         data = messages.encode(request)
         with tempfile.TemporaryFile() as errors:
             child = self._start(errors)

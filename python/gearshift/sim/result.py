@@ -63,7 +63,8 @@ class Result:
     curve: tuple[CurvePoint, ...]
     """What was learnt when, with ``train``; empty otherwise."""
     diverged: Divergence | None
-    """Whether training diverged; other figures are those of a training that goes on."""
+    """Whether training diverged. Other figures are those of the time until then when a parameter
+    server found that the loss ran away; otherwise those of a training that goes on."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """What the core returned: the steps of every worker, and the timeline."""
 
@@ -175,6 +176,8 @@ def make_result(
     diverged = divergence_of(raw)
     synchronous = figures.is_synchronous(request.strategy)
     counted = figures.measured_steps(workers, warmup, cut=not synchronous)
+    if diverged is not None and not any(counted):  # during the warm-up: better those than none
+        counted = figures.measured_steps(workers, 0, cut=not synchronous)
     times = figures.step_times(workers, counted)
     rate = figures.throughput(workers, counted, facts.batch_size)
     wait = figures.waiting(workers, synchronous)

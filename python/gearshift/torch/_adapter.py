@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._core import Replica
 from ..errors import Error
-from ._memory import Buffers, Trainable, readopt
+from ._memory import Buffers, Trainable, copy_gradient, readopt
 from ._samples import ForwardHook, SampleCounter, outputs_requiring_grad, override
 
 _queue_callback = torch.autograd.Variable._execution_engine.queue_callback
@@ -192,14 +192,11 @@ class Adapter:
     def _take_in(self, index: int, gradient: Tensor) -> None:
         """Copy a gradient into the core's memory, and let p.grad be there, if it can."""
         t = self.trainables[index]
-        gradient = gradient.detach()
+        copy_gradient(gradient, t.gradient)
         if gradient.is_sparse:
             self._sparse_dims[index] = gradient.sparse_dim()
-            t.gradient.copy_(gradient.to_dense())
-        else:
-            t.gradient.copy_(gradient)
-            if not t.staged:
-                t.parameter.grad = t.gradient
+        elif not t.staged:
+            t.parameter.grad = t.gradient
         self._taken[index] = 1
 
     def refresh_gradients(self) -> None:

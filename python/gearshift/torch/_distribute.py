@@ -20,7 +20,7 @@ from ._distributed import Distributed, find, register, settle_epochs, unwrapped
 from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
-from ._rules import Rule, rule_of
+from ._rules import Rule, group_numbers, rule_of
 from ._state import StateBridge
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -131,8 +131,7 @@ def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
     groups: dict[int, int] = {}
     if optimizer is not None:
         check_free(optimizer)
-        for index, group in enumerate(optimizer.param_groups):
-            groups.update((id(p), index) for p in group["params"])
+        groups = group_numbers(optimizer)
     found = [
         (name, p, groups.get(id(p), -1)) for name, p in model.named_parameters() if p.requires_grad
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgument
-from ._memory import distinct_buffers, tensor_on
+from ._memory import copy_gradient, distinct_buffers, tensor_on
+from ._rules import Rule
+from ._schedule import Schedule
 from ._simulated import SimulatedTraining, dtype_name
 
 Memory = np.ndarray[Any, Any]
+Step = tuple[float, bytes, list[float]]
+"""Loss, a flag for each parameter that says whether it has a gradient, the optimizer's numbers."""
 T = TypeVar("T")
 
 
@@ -40,7 +44,7 @@ class Learner:
     def __init__(
         self,
         training: SimulatedTraining,
-        expected: Callable[[], Sequence[Mapping[str, Any]]],
+        rule: Rule,
         *,
         workers: int,
         seed: int,
@@ -49,7 +53,7 @@ class Learner:
         """Made before the simulation.
 
         Args:
-            expected: the workload's parameters; called once the core has found them to be right.
+            rule: the optimizer's.
             workers: how many there are.
             seed: of the random numbers.
             one_for_all: before each step all workers get worker 0's buffers, as under All-Reduce.
@@ -60,7 +64,13 @@ class Learner:
         self._buffers = [
             (holder, name, tensor) for holder, name, _, tensor in distinct_buffers(self._model)
         ]
-        self._expected = expected
+        self._schedule = Schedule(
+            training.optimizer,
+            rule,
+            training.scheduler,
+            training.epoch_scheduler,
+            training.steps_per_epoch,
+        )
         self._count = workers
         self._seed = seed
         self._one_for_all = one_for_all
@@ -73,34 +83,24 @@ class Learner:
         """Worker and step whose gradient was the first that is not finite, and what was not."""
         self.last_step: dict[int, int] = {}
         """The step of each worker's latest gradient."""
-        self.points: list[tuple[int, float, float]] = []
-        """Step, loss and metric at worker 0's evaluations."""
-        self._losses: dict[tuple[int, int], float] = {}
-        """By worker and step."""
-        self._point = 0
-        """Step of worker 0's latest evaluation."""
 
     # Called by the core.
+
+    def check(self, workload: list[tuple[str, list[int], str]]) -> None:
+        """Refuse a workload (name, shape and dtype of its parameters) of another model."""
+        self._guarded(lambda: self._check_workload(workload))
 
     def begin(self, rank: int, parameters: list[Memory], gradients: list[Memory]) -> None:
         """The memory of one replica, to be filled with the model's parameters."""
         self._guarded(lambda: self._begin(rank, parameters, gradients))
 
-    def gradient(self, rank: int, step: int) -> float:
-        """Writes a worker's gradient of its batch of a step (from 1); returns the loss."""
+    def gradient(self, rank: int, step: int) -> Step:
+        """Writes a worker's gradient of its batch of a step (from 1)."""
         return self._guarded(lambda: self._gradient(rank, step))
 
     def evaluate(self) -> float:
         """The metric at worker 0's parameters; NaN without one."""
         return self._guarded(self._evaluate)
-
-    def losses_before_last(self) -> dict[tuple[int, int], float]:
-        """By worker and step, without each worker's latest: servers may not have seen these."""
-        return {
-            (rank, step): loss
-            for (rank, step), loss in self._losses.items()
-            if step < self.last_step[rank]
-        }
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
@@ -112,8 +112,6 @@ class Learner:
     # Implementation.
 
     def _begin(self, rank: int, parameters: list[Memory], gradients: list[Memory]) -> None:
-        if not self._workers:
-            self._check_workload()
         worker = _Worker(
             self._tensors_on(parameters),
             self._tensors_on(gradients),
@@ -127,10 +125,8 @@ class Learner:
         pairs = zip(memories, self._parameters, strict=True)
         return [tensor_on(memory, p.dtype, p.shape) for memory, p in pairs]
 
-    def _check_workload(self) -> None:
-        """Refuse a workload of another model; the error names the first difference."""
+    def _check_workload(self, given: list[tuple[str, list[int], str]]) -> None:
         wanted = [(n, list(p.shape), dtype_name(p)) for n, p in self._training.parameters()]
-        given = [(e["name"], list(e["shape"]), e.get("dtype", "float32")) for e in self._expected()]
         for i, (ours, theirs) in enumerate(zip(wanted, given, strict=False)):
             if ours != theirs:
                 raise InvalidArgument(
@@ -148,48 +144,48 @@ class Learner:
                 f"{len(wanted)} trainable ones; only the {which} has {_shown(first)}"
             )
 
-    def _gradient(self, rank: int, step: int) -> float:
+    def _gradient(self, rank: int, step: int) -> Step:
         worker = self._workers[rank]
         self.last_step[rank] = step
-        for gradient in worker.gradients:
-            gradient.zero_()
+        numbers = self._schedule.numbers(step)
         if self.diverged is not None:
-            return math.nan
+            return self._nothing(worker, numbers)
         if self._one_for_all and step - 1 in self._shared:
             worker.buffers = [t.clone() for t in self._shared[step - 1]]
         self._put_in(worker)
         self._seed_all(f"{rank} {step}")
         batch = self._training.batch(rank, step, self._count)
-        loss = self._backward(worker, batch)
+        loss, present = self._backward(worker, batch)
+        self._schedule.check_unchanged(f"worker {rank}, step {step}")
         worker.buffers = self._take_buffers()
         if self._one_for_all and rank == 0:
             self._shared[step] = [t.clone() for t in worker.buffers]
             self._shared.pop(step - 2, None)
-        self._losses[rank, step] = loss
-        return self._checked(worker, loss, rank, step)
+        self.diverged = _divergence(worker, loss, present, rank, step)
+        if self.diverged is not None:
+            return self._nothing(worker, numbers)
+        return loss, present, numbers
 
-    def _backward(self, worker: _Worker, batch: Any) -> float:
+    def _backward(self, worker: _Worker, batch: Any) -> tuple[float, bytes]:
         with torch.enable_grad():
             loss = self._training.loss(self._model, batch)
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 kind = f"{tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
                 raise InvalidArgument(f"loss() must return a tensor of one number, not {kind}")
             loss.backward()
-        for parameter, gradient in zip(self._parameters, worker.gradients, strict=True):
-            if parameter.grad is not None and parameter.grad is not gradient:
-                gradient.copy_(parameter.grad)  # the loss function cleared it, and it came anew
-        return float(loss.item())
+        present = bytearray(len(self._parameters))
+        for i, (p, memory) in enumerate(zip(self._parameters, worker.gradients, strict=True)):
+            if p.grad is not None:
+                present[i] = 1
+                copy_gradient(p.grad, memory)
+                p.grad = None
+        return float(loss.item()), bytes(present)
 
-    def _checked(self, worker: _Worker, loss: float, rank: int, step: int) -> float:
-        if not math.isfinite(loss):
-            self.diverged = (rank, step, f"the loss is {loss}")
-        elif not all(bool(torch.isfinite(g).all()) for g in worker.gradients):
-            self.diverged = (rank, step, "the gradient is not finite")
-        if self.diverged is None:
-            return loss
+    def _nothing(self, worker: _Worker, numbers: list[float]) -> Step:
+        """What a worker that learns no longer says; its messages are those of any other step."""
         for gradient in worker.gradients:
             gradient.zero_()
-        return math.nan
+        return math.nan, b"\1" * len(self._parameters), numbers
 
     def _evaluate(self) -> float:
         metric = math.nan
@@ -203,19 +199,13 @@ class Learner:
                 metric = float(self._training.evaluate(self._model))
             for module, mode in modes:
                 module.training = mode
-        step = self.last_step.get(0, 0)
-        losses = [self._losses.get((0, s), math.nan) for s in range(self._point + 1, step + 1)]
-        self.points.append((step, sum(losses) / max(len(losses), 1), metric))
-        self._point = step
         return metric
 
     def _put_in(self, worker: _Worker) -> None:
-        """Make the model that of a worker."""
-        for parameter, value, gradient in zip(
-            self._parameters, worker.values, worker.gradients, strict=True
-        ):
+        """Make the model that of a worker; there are no gradients yet."""
+        for parameter, value in zip(self._parameters, worker.values, strict=True):
             parameter.data = value
-            parameter.grad = gradient
+            parameter.grad = None
         for (_, _, tensor), own in zip(self._buffers, worker.buffers, strict=True):
             tensor.data = own
 
@@ -248,6 +238,18 @@ def seed_all(seed: int, what: str) -> None:
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
+
+
+def _divergence(
+    worker: _Worker, loss: float, present: bytes, rank: int, step: int
+) -> tuple[int, int, str] | None:
+    """Worker, step and reason, when a loss or a gradient is not finite."""
+    if not math.isfinite(loss):
+        return rank, step, f"the loss is {loss}"
+    gradients = (g for g, there in zip(worker.gradients, present, strict=True) if there)
+    if not all(bool(torch.isfinite(g).all()) for g in gradients):
+        return rank, step, "the gradient is not finite"
+    return None
 
 
 def _shown(parameter: tuple[str, list[int], str]) -> str:

@@ -31,6 +31,12 @@ def bytes_of(tensor: Tensor) -> np.ndarray[Any, Any]:
     return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, dtype=np.uint8)
 
 
+def copy_gradient(gradient: Tensor, memory: Tensor) -> None:
+    """Copy a gradient of either layout to memory of the core, where all are dense."""
+    gradient = gradient.detach()
+    memory.copy_(gradient.to_dense() if gradient.is_sparse else gradient)
+
+
 def pin(tensor: Tensor) -> None:
     """Lock memory so that an accelerator can copy to and from it directly."""
     if torch.cuda.is_available() and tensor.numel():

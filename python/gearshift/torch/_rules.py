@@ -89,6 +89,13 @@ def rule_of(optimizer: Optimizer, elementwise: bool) -> Rule:
     return Rule(kind, numbers, len(optimizer.param_groups))
 
 
+def group_numbers(optimizer: Optimizer) -> dict[int, int]:
+    """The index of its param group for each parameter, by id()."""
+    return {
+        id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]
+    }
+
+
 def load_class(kind: str) -> type[Optimizer]:
     """The class of a rule's kind "module:class"."""
     module, _, name = kind.partition(":")

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import InvalidArgument, Unsupported
 from ..sim.inputs import seconds
 from ..sim.workload import DTYPES, Workload, WorkloadParameter
 from ..sim.workload_file import spread_ready
-from ._rules import NATIVE, Rule, rule_of
+from ._rules import NATIVE, Rule, group_numbers, rule_of
+from ._schedule import check_schedulers
 
 
 @dataclass
@@ -37,10 +39,11 @@ class SimulatedTraining:
     model: nn.Module
     """On the CPU, in the mode (``train()`` or ``eval()``) in which it is trained."""
     optimizer: Optimizer
-    """SGD, Adam, AdamW or Adagrad of ``torch.optim``, with one param group of all trainable
-    parameters, and no state yet. Its numbers stay as they are: there is no schedule."""
+    """SGD, Adam, AdamW or Adagrad of ``torch.optim`` over all trainable parameters, in one param
+    group or several, without state yet. Its numbers are those at the begin, or the schedulers'."""
     loss: Callable[[Any, Any], Tensor]
-    """The mean loss of a batch: ``loss(model, batch)``; backward is the simulator's."""
+    """The mean loss of a batch: ``loss(model, batch)``; zero_grad and backward are the simulator's.
+    A parameter that it does not use has no gradient, as in any training."""
     batch: Callable[[int, int, int], Any]
     """``batch(worker, step, workers)``: what that worker, of so many, learns from in its step
     (counted from 1); should depend on nothing else. Its size is the workload's."""
@@ -48,11 +51,22 @@ class SimulatedTraining:
     """How good the model is, the greater the better: ``evaluate(model)``, called in eval mode and
     without gradients. None: the learning curve has losses only."""
     steps_per_epoch: int = 0
-    """Of a worker, for switches that look at epochs (``LossPlateau``); 0: all are one epoch."""
+    """Of a worker, for `epoch_scheduler` and switches that look at epochs (``LossPlateau``);
+    0: all are one epoch."""
+    scheduler: LRScheduler | None = None
+    """Of ``torch.optim.lr_scheduler``, over the optimizer: its ``step()`` comes after each step.
+    Each worker is where its own steps have brought it, so asynchronous ones differ."""
+    epoch_scheduler: LRScheduler | None = None
+    """The same after each epoch of a worker; both may be given."""
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and trainable parameters, in the model's order."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+
+    def param_groups(self) -> list[int]:
+        """The index of the optimizer's param group for each of :meth:`parameters`."""
+        numbers = group_numbers(self.optimizer)
+        return [numbers[id(p)] for _, p in self.parameters()]
 
     def workload(
         self,
@@ -92,7 +106,8 @@ def check_training(training: SimulatedTraining) -> Rule:
 
     Raises:
         InvalidArgument: for parts of the wrong type, and parameters that cannot be.
-        Unsupported: for an optimizer that the core does not have.
+        Unsupported: for an optimizer that the core does not have, and schedulers that need more
+            than to be told of a step.
     """
     _check_types(training)
     rule = _rule(training.optimizer)
@@ -102,6 +117,12 @@ def check_training(training: SimulatedTraining) -> Rule:
     for name, parameter in found:
         check_parameter(name, parameter)
     _check_owned(found, training.optimizer)
+    check_schedulers(
+        training.optimizer,
+        training.scheduler,
+        training.epoch_scheduler,
+        training.steps_per_epoch,
+    )
     return rule
 
 
@@ -159,18 +180,14 @@ def _rule(optimizer: Optimizer) -> Rule:
             f"{type(optimizer).__name__} cannot be simulated; these optimizers of torch.optim can: "
             f"{known}"
         )
-    if len(optimizer.param_groups) > 1:
-        raise Unsupported(
-            f"the optimizer has {len(optimizer.param_groups)} param groups: simulations learn with "
-            "one"
-        )
-    if optimizer.state:
+    # Adagrad has state from its construction on, which the core makes by itself.
+    if any(float(state.get("step", 1)) != 0 for state in optimizer.state.values()):
         raise Unsupported("the optimizer has state already: simulations learn from the beginning")
     return rule_of(optimizer, elementwise=False)
 
 
 def _check_owned(found: list[tuple[str, nn.Parameter]], optimizer: Optimizer) -> None:
-    held = {id(p) for p in optimizer.param_groups[0]["params"] if p.requires_grad}
+    held = {id(p) for g in optimizer.param_groups for p in g["params"] if p.requires_grad}
     for name, p in found:
         if id(p) not in held:
             raise InvalidArgument(

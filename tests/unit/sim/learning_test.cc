@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "clusters.h"
@@ -35,8 +37,14 @@ LabelledData clouds(std::size_t samples, int seed) {
   return data;
 }
 
+/// The rate of a parameter (0: weight, 1: bias) in a step; none: it has no gradient then.
+using Rates = std::function<std::optional<double>(int parameter, int step)>;
+
+std::optional<double> constant(int, int) { return kRate; }
+
 /// Plain softmax regression with momentum in one process, in double.
-std::vector<double> train_alone(const LabelledData& data, int steps, std::size_t batch) {
+std::vector<double> train_alone(const LabelledData& data, int steps, std::size_t batch,
+                                const Rates& rates = constant) {
   std::vector<double> w(kClasses * (kFeatures + 1), 0.0), v = w;
   std::size_t next = 0;
   for (int k = 0; k < steps; ++k) {
@@ -60,22 +68,34 @@ std::vector<double> train_alone(const LabelledData& data, int steps, std::size_t
       }
     }
     for (std::size_t i = 0; i < w.size(); ++i) {
+      const std::optional<double> rate = rates(i < kClasses * kFeatures ? 0 : 1, k + 1);
+      if (!rate) continue;
       v[i] = kMomentum * v[i] + d[i] / static_cast<double>(batch);
-      w[i] -= kRate * v[i];
+      w[i] -= *rate * v[i];
     }
   }
   return w;
 }
 
-/// Passes on to another learner, and keeps what worker 0's parameters are at the end.
+/// Passes on to another learner, with rates that change, and keeps what worker 0's parameters are
+/// at the end.
 class Keeping final : public Learner {
  public:
   explicit Keeping(std::shared_ptr<Learner> learner) : learner_(std::move(learner)) {}
+  Rates rates;  ///< of param groups that are the parameters; none: those of the options
   base::Status begin(int rank, strategy::Replica& replica) override {
     return learner_->begin(rank, replica);
   }
-  base::Result<double> gradient(int rank, std::int64_t step, strategy::Replica& replica) override {
-    return learner_->gradient(rank, step, replica);
+  base::Result<LearnerStep> gradient(int rank, std::int64_t step,
+                                     strategy::Replica& replica) override {
+    auto result = learner_->gradient(rank, step, replica);
+    if (!result || !rates) return result;
+    for (const int p : {0, 1}) {
+      const std::optional<double> rate = rates(p, static_cast<int>(step));
+      result->present.push_back(rate.has_value());
+      result->hypers.insert(result->hypers.end(), {rate.value_or(0), kMomentum});
+    }
+    return result;
   }
   base::Result<double> evaluate(strategy::Replica& replica) override {
     parameters.clear();
@@ -109,18 +129,26 @@ SimulationOptions options_for(int workers, int steps) {
   return options;
 }
 
-void expect_equal_to_alone(const SimulationOptions& options) {
+void expect_equal_to_alone(const SimulationOptions& options, const Rates& rates = constant) {
   in_child([&] {
     const auto result = simulate(options);
     ASSERT_TRUE(result.ok()) << result.error().to_string();
     const auto workers = static_cast<std::size_t>(options.cluster.workers());
-    const auto alone = train_alone(clouds(48, 1), options.steps, 4 * workers);
+    const auto alone = train_alone(clouds(48, 1), options.steps, 4 * workers, rates);
     const auto& mine = static_cast<const Keeping&>(*options.learner).parameters;
     ASSERT_EQ(mine.size(), alone.size());
     for (std::size_t i = 0; i < alone.size(); ++i) {
       EXPECT_NEAR(mine[i], alone[i], 1e-12 * std::abs(alone[i]) + 1e-14) << i;
     }
   });
+}
+
+strategy::StrategySwitch there_and_back() {
+  strategy::StrategySwitch both;
+  both.then = strategy::ParameterServer{};
+  both.policy = strategy::at_step(13);
+  both.back = strategy::at_step(29);
+  return both;
 }
 
 TEST(Learning, SynchronousWorkersLearnWhatOneProcessLearns) {
@@ -133,13 +161,35 @@ TEST(Learning, SynchronousWorkersLearnWhatOneProcessLearns) {
       options.strategy.kind = server;
       expect_equal_to_alone(options);
     }
-    strategy::StrategySwitch both;
-    both.then = strategy::ParameterServer{};
-    both.policy = strategy::at_step(13);
-    both.back = strategy::at_step(29);
-    options.strategy.kind = both;
+    options.strategy.kind = there_and_back();
     expect_equal_to_alone(options);
   }
+}
+
+/// Two param groups at rates of their own, one of which has no gradient in every third step.
+TEST(Learning, FollowsSchedulesGroupsAndMissingGradients) {
+  const Rates rates = [](int parameter, int step) -> std::optional<double> {
+    if (parameter == 1 && step % 3 == 0) return std::nullopt;
+    return kRate / (parameter + 1) / (1 + 0.1 * step);
+  };
+  for (const auto& kind : {decltype(strategy::Strategy::kind)(strategy::AllReduce{}),
+                           decltype(strategy::Strategy::kind)(strategy::ParameterServer{}),
+                           decltype(strategy::Strategy::kind)(there_and_back())}) {
+    SimulationOptions options = options_for(3, 40);
+    options.strategy.kind = kind;
+    options.optimizer.param_groups = 2;
+    options.param_groups = {0, 1};
+    static_cast<Keeping&>(*options.learner).rates = rates;
+    expect_equal_to_alone(options, rates);
+  }
+}
+
+TEST(Learning, RefusesParamGroupsOfAnotherModel) {
+  SimulationOptions options = options_for(1, 5);
+  options.param_groups = {0};
+  const auto result = simulate(options);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().message, "param_groups has 1 entries, the workload 2 parameters");
 }
 
 TEST(Learning, OneAsynchronousWorkerLearnsWhatOneProcessLearns) {
@@ -192,6 +242,28 @@ TEST(Learning, StaleGradientsDivergeWhereFreshOnesDoNot) {
     std::fclose(in);
   }
   EXPECT_GT(losses[1], 3 * losses[0]);
+}
+
+TEST(Learning, DivergenceIsAnOutcomeWithWhatWasReached) {
+  SimulationOptions options = options_for(8, 400);
+  options.hypers = {40.0, 0.95};
+  options.evaluate_every = 2;
+  strategy::ParameterServer server;
+  server.consistency = ps::Consistency::asp();
+  server.lr_scaling = strategy::LrScaling::kKeep;
+  options.strategy.kind = server;
+  in_child([&] {
+    const auto result = simulate(options);
+    ASSERT_TRUE(result.ok()) << result.error().to_string();
+    ASSERT_TRUE(result->failure.has_value());
+    EXPECT_EQ(result->failure->code, base::ErrorCode::kDiverged);
+    EXPECT_GE(result->failure->culprit, 0);
+    const auto& steps = result->workers[0].steps;
+    ASSERT_GT(steps.size(), 2u);
+    EXPECT_LT(steps.size(), 400u);
+    EXPECT_LE(steps.back().end, result->virtual_seconds);
+    EXPECT_EQ(result->curve.size(), steps.size() / 2);
+  });
 }
 
 TEST(Learning, RefusesDataThatDoesNotFit) {

@@ -36,7 +36,7 @@ class ForkedPool(Pool):
         super().__init__(1)
         self._environment = environment
 
-    def _run(self, request: Request, on_step: OnStep | None) -> dict[str, Any]:
+    def run(self, request: Request, on_step: OnStep | None = None) -> dict[str, Any]:
         _start_server()
         receiver, sender = _context.Pipe(duplex=False)
         process = _context.Process(target=_work, args=(request, self._environment, sender))
@@ -105,14 +105,18 @@ def learn(
 
 
 def alone(task: str, workers: int, steps: int = 30) -> nn.Module:
-    """The same in one process, with the batches of all workers in one."""
+    """The same in one process, as anybody would write it, with the batches of all workers."""
     training: SimulatedTraining = getattr(tasks, task)()
     for step in range(1, steps + 1):
-        parts = [training.batch(worker, step, workers) for worker in range(workers)]
-        whole = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
         training.optimizer.zero_grad()
-        training.loss(training.model, whole).backward()
+        for worker in range(workers):
+            batch = training.batch(worker, step, workers)
+            (training.loss(training.model, batch) / workers).backward()
         training.optimizer.step()
+        if training.scheduler is not None:
+            training.scheduler.step()
+        if training.epoch_scheduler is not None and step % training.steps_per_epoch == 0:
+            training.epoch_scheduler.step()
     return training.model
 
 

@@ -1,0 +1,16 @@
+"""Real jobs learn what simulated ones do (see simulated_cases.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gearshift_testing import check, grid
+
+CASES = Path(__file__).with_name("simulated_cases.py")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("world", "name"), grid(CASES))
+def test_simulated(world: int, name: str) -> None:
+    check(CASES, name, world)

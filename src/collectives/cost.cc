@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstdio>
+#include <limits>
 
 #include "collectives/all_reduce/tree.h"
 #include "collectives/segments.h"
@@ -11,10 +12,14 @@
 namespace gearshift::collectives {
 namespace {
 
-/// The first of equally fast ones wins: the simpler before the more elaborate.
-constexpr std::array kCandidates = {Algorithm::kRecursiveDoubling, Algorithm::kRing,
-                                    Algorithm::kRabenseifner, Algorithm::kTree,
-                                    Algorithm::kHierarchical};
+/// The first of those that are about as fast as the fastest wins. A ring sends to one neighbour all
+/// the time; an algorithm that changes partners has ranks wait, at each change, for those that are
+/// not in step. So the steadier come first.
+constexpr std::array kCandidates = {Algorithm::kHierarchical, Algorithm::kRing,
+                                    Algorithm::kRabenseifner, Algorithm::kRecursiveDoubling,
+                                    Algorithm::kTree};
+/// About as fast: links are measured, and steps predicted, no more exactly.
+constexpr double kAsFast = 1.05;
 
 /// Whether it is an algorithm of its own there: with one rank per host, or one host, the
 /// hierarchical one is another one in disguise.
@@ -184,12 +189,16 @@ double predict(Algorithm algorithm, std::size_t bytes, const Network& network) {
 }
 
 Candidate fastest(std::size_t bytes, const Network& network, std::span<const Candidate> others) {
-  Candidate best{kCandidates[0], predict(kCandidates[0], bytes, network)};
-  for (const Algorithm algorithm : kCandidates) {
-    if (!is_candidate(algorithm, network)) continue;
-    const double seconds = predict(algorithm, bytes, network);
-    if (seconds < best.seconds) best = {algorithm, seconds};
+  std::array<double, kCandidates.size()> seconds{};
+  double least = std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < kCandidates.size(); ++i) {
+    seconds[i] = is_candidate(kCandidates[i], network) ? predict(kCandidates[i], bytes, network)
+                                                       : std::numeric_limits<double>::infinity();
+    least = std::min(least, seconds[i]);
   }
+  std::size_t chosen = 0;
+  while (seconds[chosen] > least * kAsFast) ++chosen;
+  Candidate best{kCandidates[chosen], seconds[chosen]};
   for (const Candidate& other : others) {
     if (other.seconds <= best.seconds) best = other;
   }

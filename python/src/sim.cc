@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -124,6 +125,24 @@ nb::dict to_dict(const sim::LinkUse& link) {
   return result;
 }
 
+nb::object to_object(const std::optional<sim::SkippedSteps>& skipped) {
+  if (!skipped) return nb::none();
+  nb::dict result;
+  result["first"] = skipped->first;
+  result["last"] = skipped->last;
+  result["period"] = skipped->period;
+  return result;
+}
+
+base::Result<sim::Sharing> sharing_of(const std::string& name) {
+  static const std::map<std::string, sim::Sharing> kNames = {{"auto", sim::Sharing::kAuto},
+                                                             {"max_min", sim::Sharing::kMaxMin},
+                                                             {"per_link", sim::Sharing::kPerLink}};
+  const auto found = kNames.find(name);
+  if (found != kNames.end()) return found->second;
+  return base::Error(base::ErrorCode::kInvalidArgument, "no such sharing: " + name);
+}
+
 nb::dict to_dict(const sim::SimulationResult& r) {
   nb::list workers, links, switches, curve;
   for (const auto& worker : r.workers) workers.append(worker_dict(worker));
@@ -142,6 +161,8 @@ nb::dict to_dict(const sim::SimulationResult& r) {
   result["failure"] = r.failure ? nb::cast(r.failure->message) : nb::none();
   result["restarts"] = r.restarts;
   result["repeated_steps"] = r.repeated_steps;
+  result["simulated_steps"] = r.simulated_steps;
+  result["skipped"] = to_object(r.skipped);
   result["curve"] = curve;
   result["timeline"] = span_list(r.timeline);
   return result;
@@ -154,7 +175,7 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
                   std::uint32_t param_groups, int steps, std::uint64_t seed, bool timeline,
                   double timeout, const nb::object& learner, int evaluate_every,
                   int steps_per_epoch, double detection, int checkpoint_every,
-                  std::function<void(int)> on_step) {
+                  const std::string& sharing, bool every_step, std::function<void(int)> on_step) {
   sim::SimulationOptions options;
   options.cluster = unwrap(sim::parse_cluster(cluster_text, cluster_name));
   options.workload = unwrap(sim::parse_workload(workload_text, workload_name));
@@ -170,6 +191,8 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
   options.steps_per_epoch = steps_per_epoch;
   options.detection = base::from_seconds(detection);
   options.checkpoint_every = checkpoint_every;
+  options.sharing = unwrap(sharing_of(sharing));
+  options.every_step = every_step;
   options.on_step = std::move(on_step);
   // The simulation runs in this thread, which keeps the GIL: nothing else waits for it.
   return to_dict(unwrap(sim::simulate(options)));
@@ -211,8 +234,8 @@ NB_MODULE(_sim, m) {
         nb::arg("steps") = 20, nb::arg("seed") = 1, nb::arg("timeline") = false,
         nb::arg("timeout") = 3600.0, nb::arg("learner").none() = nb::none(),
         nb::arg("evaluate_every") = 100, nb::arg("steps_per_epoch") = 0,
-        nb::arg("detection") = 30.0, nb::arg("checkpoint_every") = 0,
-        nb::arg("on_step").none() = nb::none());
+        nb::arg("detection") = 30.0, nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto",
+        nb::arg("every_step") = false, nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

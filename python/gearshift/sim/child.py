@@ -67,6 +67,8 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         timeout=request.timeout,
         detection=request.after_failure.detection,
         checkpoint_every=request.after_failure.checkpoint_every,
+        sharing=request.fidelity.sharing,
+        every_step=request.fidelity.every_step,
         on_step=lambda step: _send(out, ("step", step)),
     )
     if request.replay is not None:

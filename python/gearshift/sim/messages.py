@@ -30,6 +30,23 @@ class AfterFailure:
             raise InvalidArgument(f"checkpoint_every={self.checkpoint_every}: must not be negative")
 
 
+SHARINGS = ("auto", "max_min", "per_link")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Where a simulation may spare itself work; docs/simulating.md says what that costs."""
+
+    sharing: str = "auto"
+    """How messages that cross a link at the same time share it: one of :data:`SHARINGS`."""
+    every_step: bool = False
+    """Simulate steps that repeat the ones before, too."""
+
+    def __post_init__(self) -> None:
+        if self.sharing not in SHARINGS:
+            raise InvalidArgument(f"sharing={self.sharing!r}: must be one of {', '.join(SHARINGS)}")
+
+
 @dataclass(frozen=True)
 class Request:
     """One simulation; files are texts by now."""
@@ -53,6 +70,7 @@ class Request:
     evaluate_every: int = 100
     """Steps of worker 0 between points of the learning curve."""
     after_failure: AfterFailure = field(default_factory=AfterFailure)
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
 
 def encode(message: Any) -> bytes:

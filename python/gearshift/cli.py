@@ -306,6 +306,9 @@ def simulate(
     every_step: Annotated[
         bool, typer.Option("--every-step", help="Simulate steps that repeat the ones before, too.")
     ] = False,
+    steady_tolerance: Annotated[
+        float, typer.Option(help="Leave out what repeats within this share, such as 0.01.")
+    ] = 0.0,
     timeline: Annotated[
         Path | None, typer.Option(help="File for a timeline, for https://ui.perfetto.dev.")
     ] = None,
@@ -328,7 +331,7 @@ def simulate(
         raise LaunchError(f"{axes[0]!r} goes with --sweep only")
     try:
         after_failure = AfterFailure(detection, checkpoint_every)
-        fidelity = Fidelity(sharing, every_step)
+        fidelity = Fidelity(sharing, every_step, steady_tolerance)
     except InvalidArgument as error:
         raise LaunchError(str(error)) from error
     settings = Settings(

@@ -131,6 +131,7 @@ nb::object to_object(const std::optional<sim::SkippedSteps>& skipped) {
   result["first"] = skipped->first;
   result["last"] = skipped->last;
   result["period"] = skipped->period;
+  result["roughly"] = skipped->roughly;
   return result;
 }
 
@@ -175,7 +176,8 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
                   std::uint32_t param_groups, int steps, std::uint64_t seed, bool timeline,
                   double timeout, const nb::object& learner, int evaluate_every,
                   int steps_per_epoch, double detection, int checkpoint_every,
-                  const std::string& sharing, bool every_step, std::function<void(int)> on_step) {
+                  const std::string& sharing, bool every_step, double steady_tolerance,
+                  std::function<void(int)> on_step) {
   sim::SimulationOptions options;
   options.cluster = unwrap(sim::parse_cluster(cluster_text, cluster_name));
   options.workload = unwrap(sim::parse_workload(workload_text, workload_name));
@@ -193,6 +195,7 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
   options.checkpoint_every = checkpoint_every;
   options.sharing = unwrap(sharing_of(sharing));
   options.every_step = every_step;
+  options.steady_tolerance = steady_tolerance;
   options.on_step = std::move(on_step);
   // The simulation runs in this thread, which keeps the GIL: nothing else waits for it.
   return to_dict(unwrap(sim::simulate(options)));
@@ -235,7 +238,8 @@ NB_MODULE(_sim, m) {
         nb::arg("timeout") = 3600.0, nb::arg("learner").none() = nb::none(),
         nb::arg("evaluate_every") = 100, nb::arg("steps_per_epoch") = 0,
         nb::arg("detection") = 30.0, nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto",
-        nb::arg("every_step") = false, nb::arg("on_step").none() = nb::none());
+        nb::arg("every_step") = false, nb::arg("steady_tolerance") = 0.0,
+        nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

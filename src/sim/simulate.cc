@@ -24,7 +24,7 @@ class Training {
   Training(const SimulationOptions& options, Job& job) : options_(options), job_(job) {
     const auto regular = options.every_step ? std::nullopt : regularity(options);
     if (!regular) return;
-    steady_.emplace(options.cluster.workers(), options.steps, *regular,
+    steady_.emplace(options.cluster.workers(), options.steps, *regular, options.steady_tolerance,
                     [this] { return job_.network().milestone(); });
   }
 
@@ -210,6 +210,10 @@ base::Status check(const SimulationOptions& options) {
   if (options.checkpoint_every < 0) {
     return invalid("checkpoint_every must not be negative, this is " +
                    std::to_string(options.checkpoint_every));
+  }
+  if (!(options.steady_tolerance >= 0 && options.steady_tolerance < 1)) {
+    return invalid("steady_tolerance must be a share, at least 0 and below 1, this is " +
+                   std::to_string(options.steady_tolerance));
   }
   GEARSHIFT_RETURN_IF_ERROR(check_failures(options));
   return options.strategy.validate(options.cluster.workers(), options.cluster.servers());

@@ -20,16 +20,21 @@ double change(double Milestone::*sum, const Milestone& to, const Milestone& from
 
 }  // namespace
 
-SteadyState::SteadyState(int workers, int steps, Regularity regularity,
+SteadyState::SteadyState(int workers, int steps, Regularity regularity, double tolerance,
                          std::function<NetworkMilestone()> network)
     : workers_(workers),
       steps_(steps),
       regularity_(regularity),
       network_(std::move(network)),
       ended_(static_cast<std::size_t>(workers)) {
-  for (int n = 1; n <= kPeriods; ++n) {
-    candidates_.push_back({n * static_cast<int>(regularity.period)});
+  // What takes longer to find than the training does is not looked for.
+  const auto unit = static_cast<int>(std::min<std::int64_t>(regularity.period, steps));
+  for (int n = 1; n <= kPeriods && 2 * n * unit + kMore < steps; ++n) {
+    candidates_.push_back({n * unit});
   }
+  const int rough = (kRoughPeriod + unit - 1) / unit * unit;
+  if (tolerance > 0 && 2 * rough + kMore < steps) candidates_.push_back({rough, tolerance});
+  for (const Candidate& candidate : candidates_) longest_ = std::max(longest_, candidate.period);
 }
 
 bool SteadyState::begin(int step) {
@@ -42,7 +47,7 @@ int SteadyState::number(int step) const {
 }
 
 void SteadyState::end(int rank, const Milestone& milestone) {
-  if (skip_) return;
+  if (skip_ || candidates_.empty()) return;
   const int step = ++ended_[static_cast<std::size_t>(rank)];
   while (first_row_ + static_cast<int>(rows_.size()) <= step) {
     rows_.emplace_back().workers.resize(static_cast<std::size_t>(workers_));
@@ -53,7 +58,7 @@ void SteadyState::end(int rank, const Milestone& milestone) {
   here.network = network_();
   look(step);
   // Of the longest candidate, what `decide` and the changes of its first step ask for.
-  const int kept = 2 * candidates_.back().period + kMore + 1;
+  const int kept = 2 * longest_ + kMore + 1;
   while (!skip_ && step - first_row_ >= kept) {
     rows_.pop_front();
     ++first_row_;
@@ -65,7 +70,7 @@ void SteadyState::look(int step) {
   for (Candidate& candidate : candidates_) {
     const int before = step - candidate.period;
     // What changed in a step is known from the one before.
-    if (before < regularity_.from || before <= first_row_) return;
+    if (before < regularity_.from || before <= first_row_) continue;
     if (candidate.run > 0 && !repeats(step, candidate)) candidate.run = 0;
     if (candidate.run == 0) {
       candidate.seconds = row(step).workers[0].times.end - row(before).workers[0].times.end;
@@ -77,39 +82,52 @@ void SteadyState::look(int step) {
 
 bool SteadyState::repeats(int step, const Candidate& candidate) const {
   for (std::size_t rank = 0; rank < row(step).workers.size(); ++rank) {
-    if (!repeats(step, candidate.period, rank, candidate.seconds)) return false;
+    if (!repeats(step, candidate, rank)) return false;
   }
-  return network_repeats(step, candidate.period);
+  return network_repeats(step, candidate);
 }
 
-bool SteadyState::repeats(int step, int period, std::size_t rank, double later) const {
+bool SteadyState::repeats(int step, const Candidate& candidate, std::size_t rank) const {
+  const StepTimes& now = row(step).workers[rank].times;
+  const StepTimes& then = row(step - candidate.period).workers[rank].times;
+  const double tolerance = std::max(kTick, candidate.tolerance * candidate.seconds);
+  return near(now.begin - then.begin, candidate.seconds, tolerance) &&
+         near(now.computed - then.computed, candidate.seconds, tolerance) &&
+         near(now.end - then.end, candidate.seconds, tolerance) &&
+         (candidate.tolerance > 0 || counts_repeat(step, candidate.period, rank));
+}
+
+bool SteadyState::counts_repeat(int step, int period, std::size_t rank) const {
   const auto at = [&](int s) -> const Milestone& { return row(s).workers[rank]; };
   const Milestone &now = at(step), &now_from = at(step - 1);
   const Milestone &then = at(step - period), &then_from = at(step - period - 1);
   const auto same_sum = [&](double Milestone::*sum) {
     return near(change(sum, now, now_from), change(sum, then, then_from), kManyTicks);
   };
-  return near(now.times.begin - then.times.begin, later, kTick) &&
-         near(now.times.computed - then.times.computed, later, kTick) &&
-         near(now.times.end - then.times.end, later, kTick) &&
-         now.bytes_sent - now_from.bytes_sent == then.bytes_sent - then_from.bytes_sent &&
+  return now.bytes_sent - now_from.bytes_sent == then.bytes_sent - then_from.bytes_sent &&
          now.messages_sent - now_from.messages_sent ==
              then.messages_sent - then_from.messages_sent &&
          now.staleness == then.staleness && same_sum(&Milestone::exposed_seconds) &&
          same_sum(&Milestone::communication_seconds);
 }
 
-bool SteadyState::network_repeats(int step, int period) const {
+bool SteadyState::network_repeats(int step, const Candidate& candidate) const {
   const NetworkMilestone &now = row(step).network, &now_from = row(step - 1).network;
-  const NetworkMilestone &then = row(step - period).network,
-                         &then_from = row(step - period - 1).network;
+  const NetworkMilestone &then = row(step - candidate.period).network,
+                         &then_from = row(step - candidate.period - 1).network;
+  // A bucket that empties more slowly than that makes steps longer by no more.
+  const double tolerance = std::max(10 * kTick, candidate.tolerance * candidate.seconds);
+  if (!std::equal(now.refills.begin(), now.refills.end(), then.refills.begin(),
+                  [&](double a, double b) { return near(a, b, tolerance); })) {
+    return false;
+  }
+  if (candidate.tolerance > 0) return true;
   if (now.messages - now_from.messages != then.messages - then_from.messages) return false;
   for (std::size_t i = 0; i < now.carried.size(); ++i) {
     if (now.carried[i] - now_from.carried[i] != then.carried[i] - then_from.carried[i])
       return false;
   }
-  return std::equal(now.refills.begin(), now.refills.end(), then.refills.begin(),
-                    [](double a, double b) { return near(a, b, 10 * kTick); });
+  return true;
 }
 
 void SteadyState::decide(int step, const Candidate& candidate) {
@@ -122,7 +140,8 @@ void SteadyState::decide(int step, const Candidate& candidate) {
     seconds += row(step).workers[rank].times.end -
                row(step - seen * candidate.period).workers[rank].times.end;
   }
-  skip_ = Skip{step, candidate.period, periods, seconds / (seen * workers_)};
+  skip_ =
+      Skip{step, candidate.period, periods, seconds / (seen * workers_), candidate.tolerance > 0};
   steps_ -= periods * candidate.period;
 }
 
@@ -130,7 +149,8 @@ void SteadyState::extend(SimulationResult& result) const {
   result.simulated_steps = steps_;
   if (!skip_) return;
   const int after = skip_->after;
-  result.skipped = SkippedSteps{after + 1, after + skip_->periods * skip_->period, skip_->period};
+  result.skipped = SkippedSteps{after + 1, after + skip_->periods * skip_->period, skip_->period,
+                                skip_->roughly};
   for (WorkerResult& worker : result.workers) extend(worker);
   const double times = skip_->periods;
   result.virtual_seconds += times * skip_->seconds;

@@ -19,6 +19,8 @@ namespace gearshift::sim {
 /// and messages of each worker and each link, staleness, waiting, and the levels of token buckets.
 /// When each of `period` + kMore steps in a row was as the one a period before, the number of steps
 /// to simulate is reduced, for all workers alike, by as many periods as nobody has begun.
+/// With a tolerance, periods of kRoughPeriod steps, in which what is irregular evens out, need only
+/// take equally long, within that share.
 /// Workers go on as if they had been told so from the start: how training ends, when some are done
 /// and others are not, is simulated. `extend` then puts in what was left out.
 ///
@@ -27,9 +29,10 @@ class SteadyState {
  public:
   static constexpr int kPeriods = 16;  ///< tried: up to so many times that of computation
   static constexpr int kMore = 2;
+  static constexpr int kRoughPeriod = 8;
 
   /// `network` says what it has done until now.
-  SteadyState(int workers, int steps, Regularity regularity,
+  SteadyState(int workers, int steps, Regularity regularity, double tolerance,
               std::function<NetworkMilestone()> network);
 
   /// Whether a worker that has ended all steps before this one shall do it. Counts from 1.
@@ -49,21 +52,24 @@ class SteadyState {
   };
   struct Candidate {
     int period = 1;
-    int run = 0;         ///< steps in a row that were as those a period before
-    double seconds = 0;  ///< by how much later, at the first of them
+    double tolerance = 0;  ///< share of `seconds`; 0: exactly
+    int run = 0;           ///< steps in a row that were as those a period before
+    double seconds = 0;    ///< by how much later, at the first of them
   };
   struct Skip {
     int after = 0;  ///< the step after which
     int period = 1;
     int periods = 0;
     double seconds = 0;  ///< of a period
+    bool roughly = false;
   };
 
   const Row& row(int step) const { return rows_[static_cast<std::size_t>(step - first_row_)]; }
   void look(int step);
   bool repeats(int step, const Candidate& candidate) const;
-  bool repeats(int step, int period, std::size_t rank, double later) const;
-  bool network_repeats(int step, int period) const;
+  bool repeats(int step, const Candidate& candidate, std::size_t rank) const;
+  bool counts_repeat(int step, int period, std::size_t rank) const;
+  bool network_repeats(int step, const Candidate& candidate) const;
   void decide(int step, const Candidate& candidate);
   void extend(WorkerResult& worker) const;
 
@@ -73,6 +79,7 @@ class SteadyState {
   const std::function<NetworkMilestone()> network_;
   std::vector<int> ended_;  ///< steps, by rank
   std::vector<Candidate> candidates_;
+  int longest_ = 0;  ///< of their periods
   std::deque<Row> rows_;
   int first_row_ = 1;  ///< its step
   int begun_ = 0;      ///< the furthest step that a worker has begun

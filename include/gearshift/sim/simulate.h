@@ -73,6 +73,9 @@ struct SimulationOptions {
   /// Simulate every step. Otherwise, once a training without randomness does the same in every step
   /// or every few, what repeats is not simulated again (docs/simulating.md, "Steps that repeat").
   bool every_step = false;
+  /// Above 0, also what repeats only roughly: at the ends of ten steps in a row, the last eight
+  /// have taken all workers the same time, within this share of it. The result is an estimate then.
+  double steady_tolerance = 0;
   /// Keep every span of every rank for a timeline.
   bool timeline = false;
   /// Null: values do not matter, and have no memory.
@@ -121,6 +124,7 @@ struct Span {
 struct SkippedSteps {
   std::int64_t first = 0, last = 0;  ///< count from 1
   std::int64_t period = 1;           ///< steps that repeat together
+  bool roughly = false;              ///< only within SimulationOptions::steady_tolerance
 };
 
 struct SimulationResult {

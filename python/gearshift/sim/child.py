@@ -69,6 +69,7 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         checkpoint_every=request.after_failure.checkpoint_every,
         sharing=request.fidelity.sharing,
         every_step=request.fidelity.every_step,
+        steady_tolerance=request.fidelity.steady_tolerance,
         on_step=lambda step: _send(out, ("step", step)),
     )
     if request.replay is not None:

@@ -41,8 +41,14 @@ class Fidelity:
     """How messages that cross a link at the same time share it: one of :data:`SHARINGS`."""
     every_step: bool = False
     """Simulate steps that repeat the ones before, too."""
+    steady_tolerance: float = 0.0
+    """Share by which the times of eight steps that count as repeating may differ; 0: exactly."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.steady_tolerance < 1:
+            raise InvalidArgument(
+                f"steady_tolerance={self.steady_tolerance}: must be a share, at least 0 and below 1"
+            )
         if self.sharing not in SHARINGS:
             raise InvalidArgument(f"sharing={self.sharing!r}: must be one of {', '.join(SHARINGS)}")
 

@@ -29,10 +29,13 @@ class SkippedSteps:
     last: int
     period: int
     """Steps that repeat together."""
+    roughly: bool = False
+    """Only within the ``steady_tolerance`` that was asked for: figures are estimates."""
 
     def __str__(self) -> str:
         every = "" if self.period == 1 else f" every {self.period}"
-        return f"steps {self.first}..{self.last} repeat{every}, not simulated"
+        how = " roughly" if self.roughly else ""
+        return f"steps {self.first}..{self.last} repeat{how}{every}, not simulated"
 
 
 @dataclass(frozen=True)

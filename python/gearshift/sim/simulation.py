@@ -29,6 +29,7 @@ def simulate(
     checkpoint_every: int = 0,
     sharing: str = "auto",
     every_step: bool = False,
+    steady_tolerance: float = 0.0,
     progress: OnStep | None = None,
     pool: Pool | None = None,
 ) -> Result:
@@ -61,9 +62,9 @@ def simulate(
         sharing: how messages that cross a link at the same time share it: "max_min" fairness,
             "per_link" (each link shares itself equally among them, which costs less), or "auto":
             the first for up to 8 processes.
-        every_step: simulate every step. Otherwise, once a training without randomness does the
-            same in every step or every few, what repeats is not simulated again:
-            :attr:`Result.skipped`.
+        every_step: simulate steps that repeat the ones before, too; see :attr:`Result.skipped`.
+        steady_tolerance: above 0, figures are estimates: steps repeat if any eight take all
+            workers the same time, within this share.
         progress: called with the number of steps done.
         pool: where to run it; to run several at once in threads.
 
@@ -87,7 +88,7 @@ def simulate(
         train,
         evaluate_every,
         AfterFailure(detection, checkpoint_every),
-        Fidelity(sharing, every_step),
+        Fidelity(sharing, every_step, steady_tolerance),
     )
     raw = (pool or Pool()).run(request, progress)
     names = sources[0].title, sources[1].title

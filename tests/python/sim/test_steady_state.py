@@ -85,6 +85,19 @@ def test_what_varies_is_simulated() -> None:
     assert waiting.skipped is None or waiting.skipped.first > 21
 
 
+def test_what_repeats_roughly_is_left_out_on_demand() -> None:
+    every = gs.simulate(CLUSTER, WORKLOAD, "ps:asp", steps=100, every_step=True)
+    some = gs.simulate(CLUSTER, WORKLOAD, "ps:asp", steps=100, steady_tolerance=0.05)
+    assert some.skipped is not None
+    assert some.skipped.roughly
+    assert "repeat roughly every 8" in some.summary()
+    assert some.throughput == pytest.approx(every.throughput, rel=0.05)
+    assert some.bytes_sent == pytest.approx(every.bytes_sent, rel=0.01)
+    assert sum(some.staleness.values()) == sum(every.staleness.values())
+    with pytest.raises(gs.InvalidArgument, match=r"steady_tolerance=1: must be a share"):
+        gs.simulate(CLUSTER, WORKLOAD, "ps:asp", steady_tolerance=1)
+
+
 def test_how_links_are_shared_can_be_chosen() -> None:
     seconds = {
         sharing: gs.simulate(CLUSTER, WORKLOAD, "all_reduce:tree", steps=5, sharing=sharing)

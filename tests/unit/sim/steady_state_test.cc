@@ -270,6 +270,25 @@ TEST(SteadyState, IsNotWhereStepsVaryOrEachIsAskedFor) {
   expect_all_simulated(options);
 }
 
+/// Workers whose messages meet differently in every step.
+TEST(SteadyState, RoughlyWithinATolerance) {
+  for (const Kind& kind : {server(ps::Consistency::bsp()), server(ps::Consistency::asp())}) {
+    SimulationOptions options = options_for(16, kind);
+    options.steps = 100;
+    const Account full = account_of(options, false);
+    EXPECT_EQ(full.simulated, options.steps);
+    options.steady_tolerance = 0.05;
+    const Account skipping = account_of(options, false);
+    EXPECT_EQ(skipping.period, 8);
+    EXPECT_LT(skipping.simulated, options.steps);
+    ASSERT_EQ(skipping.times.size(), full.times.size());
+    EXPECT_NEAR(skipping.times[0], full.times[0], 0.05 * full.times[0]);
+  }
+  SimulationOptions options = options_for(2, strategy::AllReduce{});
+  options.steady_tolerance = 1;
+  EXPECT_EQ(simulate(options).error().code, base::ErrorCode::kInvalidArgument);
+}
+
 TEST(SteadyState, ProgressEndsWithTheLastStep) {
   SimulationOptions options = options_for(4, strategy::AllReduce{Algorithm::kTree});
   in_child([&] {

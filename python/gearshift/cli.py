@@ -300,6 +300,15 @@ def simulate(
     checkpoint_every: Annotated[
         int, typer.Option(help="Steps between checkpoints, for hosts that recover (none).")
     ] = 0,
+    sharing: Annotated[
+        str, typer.Option(help="Of links: max_min, per_link; auto: the first up to 8 processes.")
+    ] = "auto",
+    every_step: Annotated[
+        bool, typer.Option("--every-step", help="Simulate steps that repeat the ones before, too.")
+    ] = False,
+    steady_tolerance: Annotated[
+        float, typer.Option(help="Leave out what repeats within this share, such as 0.01.")
+    ] = 0.0,
     timeline: Annotated[
         Path | None, typer.Option(help="File for a timeline, for https://ui.perfetto.dev.")
     ] = None,
@@ -316,16 +325,25 @@ def simulate(
     """
     from .errors import InvalidArgument
     from .sim.command import Settings, SimulateOptions, run
-    from .sim.messages import AfterFailure
+    from .sim.messages import AfterFailure, Fidelity
 
     if axes and sweep is None:
         raise LaunchError(f"{axes[0]!r} goes with --sweep only")
     try:
         after_failure = AfterFailure(detection, checkpoint_every)
+        fidelity = Fidelity(sharing, every_step, steady_tolerance)
     except InvalidArgument as error:
         raise LaunchError(str(error)) from error
     settings = Settings(
-        steps, warmup, seed, optimizer, timeline is not None, train, evaluate_every, after_failure
+        steps,
+        warmup,
+        seed,
+        optimizer,
+        timeline is not None,
+        train,
+        evaluate_every,
+        after_failure,
+        fidelity,
     )
     options = SimulateOptions(
         cluster=cluster,

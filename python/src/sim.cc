@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -144,6 +145,25 @@ nb::dict to_dict(const sim::LinkUse& link) {
   return result;
 }
 
+nb::object to_object(const std::optional<sim::SkippedSteps>& skipped) {
+  if (!skipped) return nb::none();
+  nb::dict result;
+  result["first"] = skipped->first;
+  result["last"] = skipped->last;
+  result["period"] = skipped->period;
+  result["roughly"] = skipped->roughly;
+  return result;
+}
+
+base::Result<sim::Sharing> sharing_of(const std::string& name) {
+  static const std::map<std::string, sim::Sharing> kNames = {{"auto", sim::Sharing::kAuto},
+                                                             {"max_min", sim::Sharing::kMaxMin},
+                                                             {"per_link", sim::Sharing::kPerLink}};
+  const auto found = kNames.find(name);
+  if (found != kNames.end()) return found->second;
+  return base::Error(base::ErrorCode::kInvalidArgument, "no such sharing: " + name);
+}
+
 nb::dict to_dict(const sim::SimulationResult& r) {
   nb::list workers, links, switches, curve;
   for (const auto& worker : r.workers) workers.append(worker_dict(worker));
@@ -166,6 +186,8 @@ nb::dict to_dict(const sim::SimulationResult& r) {
       diverged ? nb::object(nb::make_tuple(r.failure->culprit, r.failure->message)) : nb::none();
   result["restarts"] = r.restarts;
   result["repeated_steps"] = r.repeated_steps;
+  result["simulated_steps"] = r.simulated_steps;
+  result["skipped"] = to_object(r.skipped);
   result["curve"] = curve;
   result["timeline"] = span_list(r.timeline);
   return result;
@@ -178,6 +200,7 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
                   std::uint32_t groups, const std::vector<std::uint32_t>& param_groups, int steps,
                   std::uint64_t seed, bool timeline, double timeout, const nb::object& learner,
                   int evaluate_every, int steps_per_epoch, double detection, int checkpoint_every,
+                  const std::string& sharing, bool every_step, double steady_tolerance,
                   std::function<void(int)> on_step) {
   sim::SimulationOptions options;
   options.cluster = unwrap(sim::parse_cluster(cluster_text, cluster_name));
@@ -195,6 +218,9 @@ nb::dict simulate(const std::string& cluster_text, const std::string& cluster_na
   options.steps_per_epoch = steps_per_epoch;
   options.detection = base::from_seconds(detection);
   options.checkpoint_every = checkpoint_every;
+  options.sharing = unwrap(sharing_of(sharing));
+  options.every_step = every_step;
+  options.steady_tolerance = steady_tolerance;
   options.on_step = std::move(on_step);
   // The simulation runs in this thread, which keeps the GIL: nothing else waits for it.
   return to_dict(unwrap(sim::simulate(options)));
@@ -237,7 +263,9 @@ NB_MODULE(_sim, m) {
         nb::arg("seed") = 1, nb::arg("timeline") = false, nb::arg("timeout") = 3600.0,
         nb::arg("learner").none() = nb::none(), nb::arg("evaluate_every") = 100,
         nb::arg("steps_per_epoch") = 0, nb::arg("detection") = 30.0,
-        nb::arg("checkpoint_every") = 0, nb::arg("on_step").none() = nb::none());
+        nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto",
+        nb::arg("every_step") = false, nb::arg("steady_tolerance") = 0.0,
+        nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

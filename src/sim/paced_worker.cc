@@ -30,7 +30,10 @@ PacedWorker::PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
 base::Status PacedWorker::run(base::TimePoint start) {
   start_ = start;
   base::Status status;
-  for (int k = options_.first_step; status && k <= options_.steps; ++k) {
+  const auto begins = [this](int step) {
+    return options_.begins ? options_.begins(step) : step <= options_.steps;
+  };
+  for (int k = options_.first_step; status && begins(k); ++k) {
     status = step(k);
     if (status && options_.on_step) options_.on_step(k);
   }
@@ -82,10 +85,10 @@ base::Status PacedWorker::step(int step) {
   const double before = replica_.stats().mean_staleness;
   GEARSHIFT_ASSIGN_OR_RETURN(const strategy::StepReport report, replica_.step(input));
   span("computation", "wait for parameters", waiting);
-  note_staleness(before);
   if (report.switched) switches_.push_back(*report.switched);
   times.end = seconds(scheduler_.now());
   result_.steps.push_back(times);
+  note_statistics(before);
   return evaluate(step);
 }
 
@@ -132,13 +135,23 @@ base::Status PacedWorker::backward(base::TimePoint begin, double factor) {
   return {};
 }
 
-/// Of the latest push, from the statistics before and after it.
-void PacedWorker::note_staleness(double mean_before) {
+/// Staleness is that of the latest push, from the statistics before and after it.
+void PacedWorker::note_statistics(double mean_before) {
   const strategy::Stats stats = replica_.stats();
-  if (stats.pushes == pushes_) return;
-  const double sum = stats.mean_staleness * static_cast<double>(stats.pushes);
-  ++result_.staleness[std::llround(sum - mean_before * static_cast<double>(pushes_))];
-  pushes_ = stats.pushes;
+  std::optional<std::int64_t> staleness;
+  if (stats.pushes != pushes_) {
+    const double sum = stats.mean_staleness * static_cast<double>(stats.pushes);
+    staleness = std::llround(sum - mean_before * static_cast<double>(pushes_));
+    ++result_.staleness[*staleness];
+    pushes_ = stats.pushes;
+  }
+  if (!options_.on_milestone) return;
+  Milestone milestone;
+  milestone.times = result_.steps.back();
+  milestone.exposed_seconds = stats.exposed_seconds;
+  milestone.communication_seconds = stats.communication_seconds;
+  milestone.staleness = staleness;
+  options_.on_milestone(milestone);
 }
 
 }  // namespace gearshift::sim

@@ -9,6 +9,7 @@
 #include "gearshift/sim/simulate.h"
 #include "gearshift/strategy/local_optimizer.h"
 #include "gearshift/strategy/replica.h"
+#include "sim/milestone.h"
 #include "sim/pace.h"
 
 namespace gearshift::sim {
@@ -25,6 +26,10 @@ class PacedWorker {
     int steps = 1;                             ///< the last one's number
     std::function<void(const Span&)> on_span;  ///< empty: not asked for
     std::function<void(int step)> on_step;
+    /// Asked before each step, in place of `steps`: whether to do it. Empty: not asked.
+    std::function<bool(int step)> begins;
+    /// Told what was done by the end of each step, but for bytes and messages.
+    std::function<void(Milestone)> on_milestone;
     Learner* learner = nullptr;  ///< null: gradients have no values
     int evaluate_every = 0;      ///< 0: never
     int steps_per_epoch = 0;
@@ -46,7 +51,7 @@ class PacedWorker {
   base::Status learn(int step);
   bool is_present(std::uint32_t parameter) const;
   base::Status evaluate(int step);
-  void note_staleness(double mean_before);
+  void note_statistics(double mean_before);
   void span(const char* track, const char* name, base::TimePoint begin);
   double seconds(base::TimePoint t) const { return base::to_seconds(t - start_); }
 

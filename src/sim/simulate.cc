@@ -8,6 +8,8 @@
 #include "sim/check.h"
 #include "sim/job.h"
 #include "sim/paced_worker.h"
+#include "sim/regularity.h"
+#include "sim/steady_state.h"
 
 namespace gearshift::sim {
 namespace {
@@ -19,7 +21,12 @@ constexpr std::size_t kLearnerStackBytes = std::size_t{8} << 20;
 /// A training; without a learner every replica is a phantom.
 class Training {
  public:
-  Training(const SimulationOptions& options, Job& job) : options_(options), job_(job) {}
+  Training(const SimulationOptions& options, Job& job) : options_(options), job_(job) {
+    const auto regular = options.every_step ? std::nullopt : regularity(options);
+    if (!regular) return;
+    steady_.emplace(options.cluster.workers(), options.steps, *regular, options.steady_tolerance,
+                    [this] { return job_.network().milestone(); });
+  }
 
   base::Result<SimulationResult> run() {
     if (options_.timeline) {
@@ -41,6 +48,8 @@ class Training {
     if (!status) result_.failure = status.error();
     result_.messages = job_.network().messages();
     result_.links = job_.network().platform().link_use();
+    result_.simulated_steps = options_.steps;
+    if (steady_) steady_->extend(result_);
     return std::move(result_);
   }
 
@@ -94,7 +103,9 @@ class Training {
     begin_or_resume();
     const Pace pace(options_.cluster, options_.workload, rank, options_.seed);
     const transport::Traffic before = world.traffic();
-    PacedWorker worker(job_.scheduler(), replica, &optimizer, options_of(rank, pace));
+    PacedWorker::Options paced = options_of(rank, pace);
+    if (steady_) watch(rank, world, paced);
+    PacedWorker worker(job_.scheduler(), replica, &optimizer, std::move(paced));
     WorkerResult& result = result_.workers[static_cast<std::size_t>(rank)];
     worker.result() = std::move(result);
     const base::Status status = worker.run(*start_);
@@ -124,6 +135,21 @@ class Training {
     paced.learner = options_.learner.get();
     paced.steps_per_epoch = options_.steps_per_epoch;
     return paced;
+  }
+
+  /// Lets a worker do only the steps that are to be simulated.
+  void watch(int rank, group::Group& world, PacedWorker::Options& paced) {
+    paced.begins = [this](int step) { return steady_->begin(step); };
+    paced.on_milestone = [this, rank, &world](Milestone milestone) {
+      const transport::Traffic traffic = world.traffic();
+      milestone.bytes_sent = traffic.bytes_sent;
+      milestone.messages_sent = traffic.messages_sent;
+      steady_->end(rank, milestone);
+    };
+    if (!paced.on_step) return;
+    paced.on_step = [this, on_step = options_.on_step](int step) {
+      on_step(steady_->number(step));
+    };
   }
 
   /// The first worker that is ready begins training for all; after a failure, from the last
@@ -162,6 +188,7 @@ class Training {
   const SimulationOptions& options_;
   Job& job_;
   std::optional<base::TimePoint> start_;
+  std::optional<SteadyState> steady_;
   std::size_t checkpoint_ = 0;  ///< steps of each worker that the latest one holds
   SimulationResult result_;
 };
@@ -208,6 +235,10 @@ base::Status check(const SimulationOptions& options) {
                    std::to_string(options.checkpoint_every));
   }
   GEARSHIFT_RETURN_IF_ERROR(check_param_groups(options));
+  if (!(options.steady_tolerance >= 0 && options.steady_tolerance < 1)) {
+    return invalid("steady_tolerance must be a share, at least 0 and below 1, this is " +
+                   std::to_string(options.steady_tolerance));
+  }
   GEARSHIFT_RETURN_IF_ERROR(check_failures(options));
   return options.strategy.validate(options.cluster.workers(), options.cluster.servers());
 }

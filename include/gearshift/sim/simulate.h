@@ -85,6 +85,12 @@ struct SimulationOptions {
   /// 0: there are none, and it begins anew. Writing one takes no time.
   int checkpoint_every = 0;
   Sharing sharing = Sharing::kAuto;
+  /// Simulate every step. Otherwise, once a training without randomness does the same in every step
+  /// or every few, what repeats is not simulated again (docs/simulating.md, "Steps that repeat").
+  bool every_step = false;
+  /// Above 0, also what repeats only roughly: at the ends of ten steps in a row, the last eight
+  /// have taken all workers the same time, within this share of it. The result is an estimate then.
+  double steady_tolerance = 0;
   /// Keep every span of every rank for a timeline.
   bool timeline = false;
   /// Null: values do not matter, and have no memory.
@@ -129,6 +135,13 @@ struct Span {
   double begin = 0, end = 0;
 };
 
+/// Steps of all workers that were not simulated, for they are those before, later.
+struct SkippedSteps {
+  std::int64_t first = 0, last = 0;  ///< count from 1
+  std::int64_t period = 1;           ///< steps that repeat together
+  bool roughly = false;              ///< only within SimulationOptions::steady_tolerance
+};
+
 struct SimulationResult {
   double virtual_seconds = 0;  ///< from the begin of training to the end of its last step
   double wall_seconds = 0;     ///< that the simulation took
@@ -139,9 +152,11 @@ struct SimulationResult {
   /// What ended training before its last step: a host that failed and did not come back
   /// (kPeerLost), or servers that saw it diverge (kDiverged, with the worker's rank).
   std::optional<base::Error> failure;
-  int restarts = 0;                 ///< after failures
-  std::int64_t repeated_steps = 0;  ///< of all workers: lost in a failure, and done again
-  std::vector<CurvePoint> curve;    ///< with a learner
+  int restarts = 0;                  ///< after failures
+  std::int64_t repeated_steps = 0;   ///< of all workers: lost in a failure, and done again
+  std::int64_t simulated_steps = 0;  ///< of each worker, to the last one asked for
+  std::optional<SkippedSteps> skipped;
+  std::vector<CurvePoint> curve;  ///< with a learner
   std::vector<Span> timeline;
 };
 

@@ -10,7 +10,7 @@ from ..errors import Error
 from ..strategy import parse
 from .display import Display, Silent
 from .inputs import Source, WorkloadFacts
-from .messages import AfterFailure, Request
+from .messages import AfterFailure, Fidelity, Request
 from .processes import Pool
 from .result import Result, make_result
 from .simulation import check, make_request
@@ -29,6 +29,7 @@ class Settings:
     """The task to learn; None: values do not matter."""
     evaluate_every: int = 100
     after_failure: AfterFailure = field(default_factory=AfterFailure)
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Batch:
                 s.train,
                 s.evaluate_every,
                 s.after_failure,
+                s.fidelity,
             )
             for job in jobs
         ]
@@ -89,7 +91,7 @@ class Batch:
             else:
                 results[number] = self._result(jobs[number], raw, requests[number])
 
-        self._pool.run_all(requests, done, lambda step: self._display.advance())
+        self._pool.run_all(requests, done, self._display.advance)
         return results
 
     def _result(self, job: Job, raw: dict[str, Any], request: Request) -> Result | Error:

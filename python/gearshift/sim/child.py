@@ -67,6 +67,9 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         timeout=request.timeout,
         detection=request.after_failure.detection,
         checkpoint_every=request.after_failure.checkpoint_every,
+        sharing=request.fidelity.sharing,
+        every_step=request.fidelity.every_step,
+        steady_tolerance=request.fidelity.steady_tolerance,
         on_step=lambda step: _send(out, ("step", step)),
     )
     if request.train is not None:

@@ -151,6 +151,8 @@ class _Command:
         for name, error in failed.items():
             outcome.add(f"- {name}: {error}")
         for name, result in worked.items():
+            if result.skipped is not None:
+                outcome.add(f"- {name}: {result.skipped}")
             if result.restarts:
                 outcome.add(
                     f"- {name}: restarted {result.restarts} times after failures; of all workers "

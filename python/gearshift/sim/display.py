@@ -26,8 +26,8 @@ class Display(Protocol):
     def begin(self, what: str, of: int) -> None:
         """So many pieces of work follow."""
 
-    def advance(self) -> None:
-        """One of them is done."""
+    def advance(self, count: int) -> None:
+        """So many of them are done."""
 
 
 class Silent:
@@ -36,7 +36,7 @@ class Silent:
     def begin(self, what: str, of: int) -> None:
         pass
 
-    def advance(self) -> None:
+    def advance(self, count: int) -> None:
         pass
 
 
@@ -53,8 +53,8 @@ class PlainDisplay:
         self._what, self._of, self._done = what, of, 0
         self._began = self._last = time.monotonic()
 
-    def advance(self) -> None:
-        self._done += 1
+    def advance(self, count: int) -> None:
+        self._done += count
         now = time.monotonic()
         if now < self._last + _PLAIN_INTERVAL:
             return
@@ -78,8 +78,8 @@ class LiveDisplay:
         self._progress.remove_task(self._task)
         self._task = self._progress.add_task(what, total=of)
 
-    def advance(self) -> None:
-        self._progress.advance(self._task)
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,29 @@ class AfterFailure:
             raise InvalidArgument(f"checkpoint_every={self.checkpoint_every}: must not be negative")
 
 
+SHARINGS = ("auto", "max_min", "per_link")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Where a simulation may spare itself work; docs/simulating.md says what that costs."""
+
+    sharing: str = "auto"
+    """How messages that cross a link at the same time share it: one of :data:`SHARINGS`."""
+    every_step: bool = False
+    """Simulate steps that repeat the ones before, too."""
+    steady_tolerance: float = 0.0
+    """Share by which the times of eight steps that count as repeating may differ; 0: exactly."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steady_tolerance < 1:
+            raise InvalidArgument(
+                f"steady_tolerance={self.steady_tolerance}: must be a share, at least 0 and below 1"
+            )
+        if self.sharing not in SHARINGS:
+            raise InvalidArgument(f"sharing={self.sharing!r}: must be one of {', '.join(SHARINGS)}")
+
+
 @dataclass(frozen=True)
 class Request:
     """One simulation; files are texts by now."""
@@ -50,6 +73,7 @@ class Request:
     evaluate_every: int = 100
     """Steps of worker 0 between points of the learning curve."""
     after_failure: AfterFailure = field(default_factory=AfterFailure)
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
 
 def encode(message: Any) -> bytes:

@@ -52,15 +52,18 @@ class Pool:
         self,
         requests: Sequence[Request],
         on_done: Callable[[int, dict[str, Any] | Error], None],
-        on_step: OnStep | None = None,
+        on_steps: OnStep | None = None,
     ) -> None:
         """All of them, in any order; each result, or what it failed with, goes to `on_done`.
 
-        `on_done` gets the index of the request, and is called in the calling thread; `on_step` is
-        called in others.
+        `on_done` gets the index of the request, and is called in the calling thread; `on_steps` is
+        called in others, with how many more steps a worker 0 has done.
         """
         executor = ThreadPoolExecutor(self.jobs)
-        futures = {executor.submit(self._try, r, on_step): i for i, r in enumerate(requests)}
+        futures = {
+            executor.submit(self._try, request, _increments(on_steps)): number
+            for number, request in enumerate(requests)
+        }
         try:
             for future in as_completed(futures):
                 on_done(futures[future], future.result())
@@ -104,6 +107,21 @@ class Pool:
             self._stopped = True
             for child in self._running:
                 child.kill()
+
+
+def _increments(on_steps: OnStep | None) -> OnStep | None:
+    """Turns the numbers of steps into how many have come; those that are repeated do not count."""
+    if on_steps is None:
+        return None
+    done = 0
+
+    def on_step(step: int) -> None:
+        nonlocal done
+        if step > done:
+            on_steps(step - done)
+            done = step
+
+    return on_step
 
 
 def _converse(

@@ -21,6 +21,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class SkippedSteps:
+    """Steps of all workers that were not simulated, for they are those before, later."""
+
+    first: int
+    """Steps count from 1."""
+    last: int
+    period: int
+    """Steps that repeat together."""
+    roughly: bool = False
+    """Only within the ``steady_tolerance`` that was asked for: figures are estimates."""
+
+    def __str__(self) -> str:
+        every = "" if self.period == 1 else f" every {self.period}"
+        how = " roughly" if self.roughly else ""
+        return f"steps {self.first}..{self.last} repeat{how}{every}, not simulated"
+
+
+@dataclass(frozen=True)
 class Result:
     """What a simulation says; docs/simulating.md defines the figures."""
 
@@ -60,6 +78,10 @@ class Result:
     """After hosts that failed."""
     repeated_steps: int
     """Of all workers: lost in a failure, and done again."""
+    simulated_steps: int
+    """Of each worker; the others repeat what was simulated."""
+    skipped: SkippedSteps | None
+    """Those others, if there are any."""
     curve: tuple[CurvePoint, ...]
     """What was learnt when, with ``train``; empty otherwise."""
     diverged: Divergence | None
@@ -83,6 +105,7 @@ class Result:
             "staleness": {str(lag): count for lag, count in self.staleness.items()},
             "links": [asdict(link) for link in self.links],
             "switches": list(self.switches),
+            "skipped": None if self.skipped is None else asdict(self.skipped),
             "curve": [asdict(point) for point in self.curve],
             "diverged": None if self.diverged is None else asdict(self.diverged),
         }
@@ -156,6 +179,8 @@ class Result:
             lines.append(f"learning    {self.diverged}: {self.diverged.reason}")
         elif self.curve:
             lines.append(f"learning    {_learnt(self.curve[-1])}")
+        if self.skipped is not None:
+            lines.append(f"simulated   {self.simulated_steps} of {self.steps}: {self.skipped}")
         if self.restarts:
             lines.append(f"restarts    {self.restarts}, {self.repeated_steps} steps done twice")
         if self.failure is not None:
@@ -208,6 +233,8 @@ def make_result(
         failure=raw.get("failure"),
         restarts=raw.get("restarts", 0),
         repeated_steps=raw.get("repeated_steps", 0),
+        simulated_steps=raw.get("simulated_steps", request.steps),
+        skipped=SkippedSteps(**raw["skipped"]) if raw.get("skipped") else None,
         curve=curve_of(raw, diverged),
         diverged=diverged,
         raw=raw,

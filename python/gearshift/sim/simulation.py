@@ -8,7 +8,7 @@ from ..errors import InvalidArgument
 from ..strategy import Strategy, parse
 from . import task
 from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_cluster, read_workload
-from .messages import AfterFailure, Request
+from .messages import AfterFailure, Fidelity, Request
 from .processes import OnStep, Pool
 from .result import Result, make_result
 
@@ -27,6 +27,9 @@ def simulate(
     evaluate_every: int = 100,
     detection: float = 30.0,
     checkpoint_every: int = 0,
+    sharing: str = "auto",
+    every_step: bool = False,
+    steady_tolerance: float = 0.0,
     progress: OnStep | None = None,
     pool: Pool | None = None,
 ) -> Result:
@@ -56,6 +59,12 @@ def simulate(
         detection: virtual seconds after which a host that failed is missed, and the job ends.
         checkpoint_every: steps between the checkpoints from which training goes on when a host
             that failed is back; 0: it begins anew.
+        sharing: how messages that cross a link at the same time share it: "max_min" fairness,
+            "per_link" (each link shares itself equally among them, which costs less), or "auto":
+            the first for up to 8 processes.
+        every_step: simulate steps that repeat the ones before, too; see :attr:`Result.skipped`.
+        steady_tolerance: above 0, figures are estimates: steps repeat if any eight take all
+            workers the same time, within this share.
         progress: called with the number of steps done.
         pool: where to run it; to run several at once in threads.
 
@@ -79,6 +88,7 @@ def simulate(
         train,
         evaluate_every,
         AfterFailure(detection, checkpoint_every),
+        Fidelity(sharing, every_step, steady_tolerance),
     )
     raw = (pool or Pool()).run(request, progress)
     names = sources[0].title, sources[1].title
@@ -96,6 +106,7 @@ def make_request(
     train: str | None = None,
     evaluate_every: int = 100,
     after_failure: AfterFailure | None = None,
+    fidelity: Fidelity | None = None,
 ) -> Request:
     """What the simulation's process is sent."""
     return Request(
@@ -111,6 +122,7 @@ def make_request(
         train=train,
         evaluate_every=evaluate_every,
         after_failure=after_failure or AfterFailure(),
+        fidelity=fidelity or Fidelity(),
     )
 
 

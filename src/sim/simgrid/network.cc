@@ -116,6 +116,11 @@ std::shared_ptr<Link> Network::link(int from, int to) {
   return link;
 }
 
+NetworkMilestone Network::milestone() const {
+  const double now = base::to_seconds(scheduler_.now().since_origin);
+  return {messages_, platform_.carried(), platform_.refills(now)};
+}
+
 transport::Capabilities Network::capabilities(int from, int to) const {
   const bool same_host =
       ranks_[static_cast<std::size_t>(from)].host == ranks_[static_cast<std::size_t>(to)].host;

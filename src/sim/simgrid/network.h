@@ -11,6 +11,7 @@
 #include "gearshift/sim/cluster.h"
 #include "gearshift/sim/simulate.h"
 #include "gearshift/transport/router.h"
+#include "sim/milestone.h"
 #include "sim/simgrid/link.h"
 #include "sim/simgrid/platform.h"
 #include "sim/simgrid/port.h"
@@ -36,6 +37,8 @@ class Network {
   const std::shared_ptr<transport::Router>& router(int rank) const;
   /// Messages sent so far.
   std::uint64_t messages() const { return messages_; }
+  /// What has been done until now.
+  NetworkMilestone milestone() const;
 
   /// Breaks all links, now and later.
   void abort(const base::Error& error);

@@ -195,6 +195,27 @@ std::vector<LinkUse> Platform::link_use() const {
   return uses;
 }
 
+std::vector<double> Platform::carried() const {
+  std::vector<double> bytes;
+  for (const Edge& edge : edges_) {
+    if (edge.up == nullptr) continue;
+    bytes.push_back(static_cast<double>(edge.bytes_up));
+    bytes.push_back(static_cast<double>(edge.bytes_down));
+  }
+  return bytes;
+}
+
+std::vector<double> Platform::refills(double now) const {
+  std::vector<double> seconds;
+  for (const Edge& edge : edges_) {
+    if (edge.burst <= 0) continue;
+    for (const TokenBucket* bucket : {&edge.out, &edge.in}) {
+      seconds.push_back((edge.burst - tokens(edge, *bucket, now)) / edge.bandwidth);
+    }
+  }
+  return seconds;
+}
+
 group::LinkSpeeds Platform::speeds(const std::vector<int>& host_order) const {
   const auto speed = [this](int a, int b) {
     return group::LinkSpeed{latency(a, b) +

@@ -46,6 +46,10 @@ class Platform {
   void reset_counts();
   /// All directions of links.
   std::vector<LinkUse> link_use() const;
+  /// Their bytes alone, in the same order.
+  std::vector<double> carried() const;
+  /// Of each token bucket: seconds for which its interface would have to be idle until it is full.
+  std::vector<double> refills(double now) const;
   /// What collectives and shard placement know of the network, as if it had been measured.
   group::LinkSpeeds speeds(const std::vector<int>& host_order) const;
 

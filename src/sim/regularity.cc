@@ -1,0 +1,75 @@
+#include "sim/regularity.h"
+
+#include <algorithm>
+#include <numeric>
+#include <variant>
+
+namespace gearshift::sim {
+namespace {
+
+bool is_constant(const Variability& variability) {
+  const auto& factors = variability.factors;
+  switch (variability.kind) {
+    case Variability::Kind::kConstant:
+      return true;
+    case Variability::Kind::kNormal:
+    case Variability::Kind::kLogNormal:
+      return variability.spread == 0;
+    case Variability::Kind::kEmpirical:
+      break;
+  }
+  return std::all_of(factors.begin(), factors.end(),
+                     [&](double factor) { return factor == factors.front(); });
+}
+
+/// From which step on a straggler does the same in every period; absent: never.
+std::optional<Regularity> regularity_of(const Straggler& straggler, std::int64_t steps) {
+  if (straggler.from_step > steps) return Regularity{};
+  if (straggler.to_step > 0 && straggler.to_step < steps) return Regularity{straggler.to_step + 1};
+  switch (straggler.kind) {
+    case Straggler::Kind::kFixed:
+      return Regularity{straggler.from_step};
+    case Straggler::Kind::kPeriodic:
+      return Regularity{straggler.from_step, straggler.period};
+    case Straggler::Kind::kRandom:
+      break;
+  }
+  return std::nullopt;
+}
+
+/// The first step after all switches; absent: it is not known.
+std::optional<std::int64_t> last_phase(const strategy::Strategy& strategy) {
+  const auto* switching = std::get_if<strategy::StrategySwitch>(&strategy.kind);
+  if (switching == nullptr) return 1;
+  std::int64_t last = 0;
+  for (const auto& policy : {switching->policy, switching->back}) {
+    if (!policy) continue;
+    const auto known = policy->known_step(strategy.total_steps);
+    if (!known) return std::nullopt;
+    last = std::max(last, *known);
+  }
+  return last + 1;
+}
+
+}  // namespace
+
+std::optional<Regularity> regularity(const SimulationOptions& options) {
+  const Cluster& cluster = options.cluster;
+  if (options.learner || options.timeline || !cluster.failures.empty()) return std::nullopt;
+  if (!is_constant(cluster.variability.value_or(options.workload.variability))) {
+    return std::nullopt;
+  }
+  const auto phase = last_phase(options.strategy);
+  if (!phase) return std::nullopt;
+  Regularity all{*phase};
+  for (const Straggler& straggler : cluster.stragglers) {
+    const auto one = regularity_of(straggler, options.steps);
+    if (!one) return std::nullopt;
+    all.from = std::max(all.from, one->from);
+    all.period = std::lcm(all.period, one->period);
+    if (all.period > options.steps) return std::nullopt;
+  }
+  return all;
+}
+
+}  // namespace gearshift::sim

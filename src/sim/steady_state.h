@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "gearshift/sim/simulate.h"
+#include "sim/milestone.h"
+#include "sim/regularity.h"
+
+namespace gearshift::sim {
+
+/// Finds out when a training has become periodic, and saves it the steps that repeat.
+///
+/// A training without randomness is in a steady state when all workers together do the same in
+/// every `period` steps, later by the same time: begin, end of backward and end of each step, bytes
+/// and messages of each worker and each link, staleness, waiting, and the levels of token buckets.
+/// When each of `period` + kMore steps in a row was as the one a period before, the number of steps
+/// to simulate is reduced, for all workers alike, by as many periods as nobody has begun.
+/// With a tolerance, periods of kRoughPeriod steps, in which what is irregular evens out, need only
+/// take equally long, within that share.
+/// Workers go on as if they had been told so from the start: how training ends, when some are done
+/// and others are not, is simulated. `extend` then puts in what was left out.
+///
+/// Not thread-safe, like the scheduler of a simulation.
+class SteadyState {
+ public:
+  static constexpr int kPeriods = 16;  ///< tried: up to so many times that of computation
+  static constexpr int kMore = 2;
+  static constexpr int kRoughPeriod = 8;
+
+  /// `network` says what it has done until now.
+  SteadyState(int workers, int steps, Regularity regularity, double tolerance,
+              std::function<NetworkMilestone()> network);
+
+  /// Whether a worker that has ended all steps before this one shall do it. Counts from 1.
+  bool begin(int step);
+  /// A worker has ended its next step.
+  void end(int rank, const Milestone& milestone);
+  /// The number that a step has in the result.
+  int number(int step) const;
+  /// Puts the steps that were skipped into the result of the others.
+  void extend(SimulationResult& result) const;
+
+ private:
+  struct Row {  ///< all that ended with a step
+    std::vector<Milestone> workers;
+    NetworkMilestone network;
+    int ended = 0;
+  };
+  struct Candidate {
+    int period = 1;
+    double tolerance = 0;  ///< share of `seconds`; 0: exactly
+    int run = 0;           ///< steps in a row that were as those a period before
+    double seconds = 0;    ///< by how much later, at the first of them
+  };
+  struct Skip {
+    int after = 0;  ///< the step after which
+    int period = 1;
+    int periods = 0;
+    double seconds = 0;  ///< of a period
+    bool roughly = false;
+  };
+
+  const Row& row(int step) const { return rows_[static_cast<std::size_t>(step - first_row_)]; }
+  void look(int step);
+  bool repeats(int step, const Candidate& candidate) const;
+  bool repeats(int step, const Candidate& candidate, std::size_t rank) const;
+  bool counts_repeat(int step, int period, std::size_t rank) const;
+  bool network_repeats(int step, const Candidate& candidate) const;
+  void decide(int step, const Candidate& candidate);
+  void extend(WorkerResult& worker) const;
+
+  const int workers_;
+  int steps_;
+  const Regularity regularity_;
+  const std::function<NetworkMilestone()> network_;
+  std::vector<int> ended_;  ///< steps, by rank
+  std::vector<Candidate> candidates_;
+  int longest_ = 0;  ///< of their periods
+  std::deque<Row> rows_;
+  int first_row_ = 1;  ///< its step
+  int begun_ = 0;      ///< the furthest step that a worker has begun
+  std::optional<Skip> skip_;
+};
+
+}  // namespace gearshift::sim

@@ -1,0 +1,305 @@
+// Trainings whose repeating steps are left out, against the same simulated step by step.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "clusters.h"
+#include "gearshift/sim/simulate.h"
+#include "in_child.h"
+
+namespace gearshift::sim::testing {
+namespace {
+
+using collectives::Algorithm;
+using Kind = decltype(strategy::Strategy::kind);
+
+/// What a child process says of a result: counts, which are to be equal, then times.
+struct Account {
+  std::int64_t simulated = 0, first = 0, last = 0, period = 0;
+  std::string counts;
+  std::vector<double> times;
+};
+
+void write(const SimulationResult& result, std::FILE* out) {
+  const SkippedSteps skipped = result.skipped.value_or(SkippedSteps{0, 0, 0});
+  std::fprintf(out, "%lld %lld %lld %lld\n", static_cast<long long>(result.simulated_steps),
+               static_cast<long long>(skipped.first), static_cast<long long>(skipped.last),
+               static_cast<long long>(skipped.period));
+  std::ostringstream counts;
+  counts << result.messages;
+  for (const WorkerResult& worker : result.workers) {
+    counts << " | " << worker.steps.size() << ' ' << worker.bytes_sent << ' '
+           << worker.messages_sent;
+    for (const auto& [lag, count] : worker.staleness) counts << ' ' << lag << ':' << count;
+  }
+  counts.precision(17);
+  for (const LinkUse& link : result.links) counts << " | " << link.name << ' ' << link.bytes;
+  std::fprintf(out, "%s\n%.17g", counts.str().c_str(), result.virtual_seconds);
+  for (const WorkerResult& worker : result.workers) {
+    std::fprintf(out, " %.17g %.17g", worker.exposed_seconds, worker.communication_seconds);
+    for (const StepTimes& step : worker.steps) {
+      std::fprintf(out, " %.17g %.17g %.17g", step.begin, step.computed, step.end);
+    }
+  }
+}
+
+Account read(const std::string& file) {
+  std::ifstream in(file);
+  Account account;
+  in >> account.simulated >> account.first >> account.last >> account.period >> std::ws;
+  std::getline(in, account.counts);
+  for (double time = 0; in >> time;) account.times.push_back(time);
+  return account;
+}
+
+Account account_of(SimulationOptions options, bool every_step) {
+  options.every_step = every_step;
+  const std::string file = ::testing::TempDir() + "gearshift-steady";
+  in_child([&] {
+    const auto result = simulate(options);
+    ASSERT_TRUE(result.ok()) << result.error().to_string();
+    std::FILE* out = std::fopen(file.c_str(), "w");
+    write(*result, out);
+    std::fclose(out);
+  });
+  return read(file);
+}
+
+/// Simulates with and without the steps that repeat, and compares all there is. Returns what was
+/// left out. `tolerance` of times: in proportion to those of the whole training.
+Account expect_same(const SimulationOptions& options, double tolerance = 1e-12) {
+  const Account full = account_of(options, true);
+  Account skipping = account_of(options, false);
+  EXPECT_EQ(full.simulated, options.steps);
+  EXPECT_EQ(full.period, 0);
+  const std::int64_t skipped = skipping.period > 0 ? skipping.last - skipping.first + 1 : 0;
+  EXPECT_EQ(skipping.simulated, options.steps - skipped);
+  EXPECT_EQ(skipping.counts, full.counts);
+  EXPECT_EQ(skipping.times.size(), full.times.size());
+  double most = 0;
+  for (std::size_t i = 0; i < std::min(full.times.size(), skipping.times.size()); ++i) {
+    most = std::max(most, std::abs(skipping.times[i] - full.times[i]) / full.times[0]);
+  }
+  EXPECT_LE(most, tolerance);
+  return skipping;
+}
+
+void expect_skips(const SimulationOptions& options, int simulated, double tolerance = 1e-12) {
+  const Account account = expect_same(options, tolerance);
+  EXPECT_GT(account.period, 0);
+  EXPECT_LE(account.simulated, simulated);
+}
+
+void expect_all_simulated(const SimulationOptions& options) {
+  EXPECT_EQ(account_of(options, false).simulated, options.steps);
+}
+
+/// Machines and a network as they are, and seven parameters that become ready one after the other.
+SimulationOptions options_for(int workers, Kind kind, int servers = 0) {
+  SimulationOptions options;
+  options.cluster = ideal_cluster(workers, 1.25e9, servers);
+  for (Host& host : options.cluster.hosts) {
+    host.latency = 25e-6;
+    host.model = HostModel{};
+  }
+  options.workload = one_parameter(1'000'003);
+  for (int p = 0; p < 6; ++p) {
+    options.workload.parameters.push_back(
+        {"b" + std::to_string(p), {1'003'000}, base::DType::kF32, 0.004 + 0.002 * p});
+  }
+  options.strategy.kind = std::move(kind);
+  options.sharing = Sharing::kPerLink;
+  options.steps = 60;
+  return options;
+}
+
+Kind server(ps::Consistency consistency, int shards = 0) {
+  strategy::ParameterServer server;
+  server.consistency = consistency;
+  server.shards = shards;
+  return server;
+}
+
+/// The second host computes at half speed.
+SimulationOptions uneven(SimulationOptions options) {
+  options.cluster.hosts[1].speed = 0.5;
+  return options;
+}
+
+/// Computation takes most of a step.
+SimulationOptions slow_model(SimulationOptions options) {
+  options.workload.forward_seconds = 0.2;
+  options.workload.backward_seconds = 0.4;
+  return options;
+}
+
+TEST(SteadyState, AllReduces) {
+  for (const int workers : {5, 8}) {
+    for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kTree, Algorithm::kRabenseifner,
+                                      Algorithm::kRecursiveDoubling}) {
+      const SimulationOptions options = options_for(workers, strategy::AllReduce{algorithm});
+      expect_same(options);
+      expect_skips(uneven(options), 8);
+    }
+  }
+  expect_skips(options_for(16, strategy::AllReduce{Algorithm::kTree}), 8);
+  expect_skips(options_for(16, strategy::AllReduce{Algorithm::kRabenseifner}), 10);
+  expect_skips(options_for(1, strategy::AllReduce{}), 8);
+}
+
+TEST(SteadyState, HostByHost) {
+  SimulationOptions options = options_for(4, strategy::AllReduce{Algorithm::kHierarchical});
+  for (Host& host : options.cluster.hosts) host.workers = 2;
+  expect_same(options);
+  expect_skips(uneven(slow_model(options)), 8);
+}
+
+TEST(SteadyState, Bsp) {
+  for (const int shards : {1, 2, 0}) {
+    const SimulationOptions options = options_for(6, server(ps::Consistency::bsp(), shards));
+    expect_same(options);
+    expect_skips(uneven(slow_model(options)), 8);
+  }
+  expect_skips(options_for(16, server(ps::Consistency::bsp(), 1)), 8);
+  expect_skips(uneven(options_for(6, server(ps::Consistency::bsp()), 2)), 12);
+}
+
+/// The bound holds the fast workers back, some steps ahead of the slow one, who ends alone.
+TEST(SteadyState, Ssp) {
+  for (const int bound : {1, 3}) {
+    for (const int shards : {1, 0}) {
+      const auto kind = server(ps::Consistency::ssp(bound), shards);
+      expect_skips(uneven(slow_model(options_for(6, kind))), 16);
+    }
+  }
+  expect_skips(uneven(slow_model(options_for(6, server(ps::Consistency::ssp(2)), 2))), 16);
+}
+
+TEST(SteadyState, Asp) {
+  for (const int shards : {1, 2, 0}) {
+    expect_same(options_for(4, server(ps::Consistency::asp(), shards)));
+    expect_same(uneven(options_for(4, server(ps::Consistency::asp(), shards))));
+  }
+  SimulationOptions calm = slow_model(options_for(2, server(ps::Consistency::asp()), 1));
+  expect_skips(calm, 20);
+  // Who does twice as many steps as the others has a step in common with nobody.
+  expect_all_simulated(uneven(calm));
+}
+
+TEST(SteadyState, UnderMaxMinFairness) {
+  for (const Kind& kind :
+       {Kind(strategy::AllReduce{Algorithm::kRing}), Kind(strategy::AllReduce{Algorithm::kTree}),
+        server(ps::Consistency::bsp(), 1), server(ps::Consistency::ssp(1))}) {
+    SimulationOptions options = uneven(slow_model(options_for(4, kind)));
+    options.sharing = Sharing::kMaxMin;
+    expect_skips(options, 20, 1e-6);  // SimGrid's own rounding is seen here
+  }
+}
+
+TEST(SteadyState, UnequalLinks) {
+  for (const Kind& kind :
+       {Kind(strategy::AllReduce{Algorithm::kRing}), server(ps::Consistency::bsp(), 1)}) {
+    SimulationOptions options = options_for(8, kind);
+    options.cluster.zones.push_back(
+        {.name = "far", .parent = "", .bandwidth = 4e8, .latency = 1e-3});
+    for (int i : {5, 6, 7}) options.cluster.hosts[static_cast<std::size_t>(i)].zone = "far";
+    options.cluster.hosts[2].bandwidth = 3e8;
+    expect_skips(options, 20);
+  }
+}
+
+/// What a bucket lets through beyond the rate makes steps equal, until it is empty.
+TEST(SteadyState, TokenBucketsThatEmpty) {
+  for (const std::int64_t burst : {100'000, 300'000'000, 2'000'000'000}) {
+    SimulationOptions options = options_for(4, server(ps::Consistency::bsp(), 1));
+    for (Host& host : options.cluster.hosts) {
+      host.bandwidth = 1.25e8;
+      host.burst = burst;
+    }
+    expect_same(options, 1e-8);
+  }
+}
+
+TEST(SteadyState, StragglersThatComeAndGo) {
+  SimulationOptions options = options_for(4, strategy::AllReduce{Algorithm::kTree});
+  options.cluster.stragglers.push_back({.host = "node-1", .from_step = 12, .to_step = 20});
+  EXPECT_GT(expect_same(options).first, 21);
+  options.cluster.stragglers[0].to_step = 0;
+  const std::int64_t first = expect_same(options).first;
+  EXPECT_GT(first, 12);
+  EXPECT_LT(first, 20);
+  options.cluster.stragglers[0] = {
+      .host = "node-1", .kind = Straggler::Kind::kPeriodic, .period = 6, .length = 2};
+  EXPECT_EQ(expect_same(options).period, 6);
+  options.cluster.stragglers[0].from_step = 1000;  // never
+  expect_skips(options, 8);
+}
+
+TEST(SteadyState, SwitchesAtAKnownStep) {
+  strategy::StrategySwitch both;
+  both.start = strategy::AllReduce{Algorithm::kTree};
+  both.then = strategy::ParameterServer{.shards = 1};
+  both.policy = strategy::at_step(10);
+  EXPECT_GT(expect_same(options_for(4, both)).first, 12);
+  both.back = strategy::at_step(25);
+  EXPECT_GT(expect_same(options_for(4, both)).first, 27);
+  both.policy = strategy::loss_plateau();
+  expect_all_simulated(options_for(4, both));
+}
+
+TEST(SteadyState, IsNotWhereStepsVaryOrEachIsAskedFor) {
+  const SimulationOptions regular = options_for(4, strategy::AllReduce{Algorithm::kTree});
+  expect_skips(regular, 8);
+  SimulationOptions options = regular;
+  options.cluster.variability = Variability{.kind = Variability::Kind::kNormal, .spread = 1e-3};
+  expect_all_simulated(options);
+  options = regular;
+  options.cluster.stragglers.push_back({.host = "node-0", .kind = Straggler::Kind::kRandom});
+  expect_all_simulated(options);
+  options = regular;
+  options.cluster.failures.push_back({.host = "node-2", .at = 1000});
+  expect_all_simulated(options);
+  options = regular;
+  options.timeline = true;
+  expect_all_simulated(options);
+}
+
+/// Workers whose messages meet differently in every step.
+TEST(SteadyState, RoughlyWithinATolerance) {
+  for (const Kind& kind : {server(ps::Consistency::bsp()), server(ps::Consistency::asp())}) {
+    SimulationOptions options = options_for(16, kind);
+    options.steps = 100;
+    const Account full = account_of(options, false);
+    EXPECT_EQ(full.simulated, options.steps);
+    options.steady_tolerance = 0.05;
+    const Account skipping = account_of(options, false);
+    EXPECT_EQ(skipping.period, 8);
+    EXPECT_LT(skipping.simulated, options.steps);
+    ASSERT_EQ(skipping.times.size(), full.times.size());
+    EXPECT_NEAR(skipping.times[0], full.times[0], 0.05 * full.times[0]);
+  }
+  SimulationOptions options = options_for(2, strategy::AllReduce{});
+  options.steady_tolerance = 1;
+  EXPECT_EQ(simulate(options).error().code, base::ErrorCode::kInvalidArgument);
+}
+
+TEST(SteadyState, ProgressEndsWithTheLastStep) {
+  SimulationOptions options = options_for(4, strategy::AllReduce{Algorithm::kTree});
+  in_child([&] {
+    std::vector<int> steps;
+    options.on_step = [&steps](int step) { steps.push_back(step); };
+    ASSERT_TRUE(simulate(options).ok());
+    EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+    EXPECT_EQ(steps.back(), options.steps);
+    EXPECT_LT(steps.size(), 10u);
+  });
+}
+
+}  // namespace
+}  // namespace gearshift::sim::testing

@@ -263,9 +263,8 @@ NB_MODULE(_sim, m) {
         nb::arg("seed") = 1, nb::arg("timeline") = false, nb::arg("timeout") = 3600.0,
         nb::arg("learner").none() = nb::none(), nb::arg("evaluate_every") = 100,
         nb::arg("steps_per_epoch") = 0, nb::arg("detection") = 30.0,
-        nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto",
-        nb::arg("every_step") = false, nb::arg("steady_tolerance") = 0.0,
-        nb::arg("on_step").none() = nb::none());
+        nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto", nb::arg("every_step") = false,
+        nb::arg("steady_tolerance") = 0.0, nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

@@ -20,6 +20,9 @@ def test_halves_are_fixed_and_equal() -> None:
     assert len({row.name for row in rows}) == len(rows)
     assert len(half) == len(rows) // 2
     assert half == calibrating(rows[::-1])
+    for cell in CELLS:
+        names = [row.name for row in configurations([cell])]
+        assert abs(len(half.intersection(names)) - len(names) / 2) <= 0.5
 
 
 @pytest.mark.parametrize("name", ["1 MB", "10 MB", "40 MB"])
@@ -60,3 +63,14 @@ def test_winners() -> None:
     assert (near["cells"], near["right"], near["pairs"], near["pairs_right"]) == (1, 1, 2, 2)
     wrong = cell_winners(rows, real, {"x/a": 1.1, "x/b": 1.0, "x/c": 0.9})
     assert (wrong["right"], wrong["pairs_right"]) == (0, 0)
+
+
+def test_clear_winners_lead_all_others() -> None:
+    cell = Cell("x", (1,), "1 MB", ("a", "b"))
+    rows = [Configuration(cell, s) for s in cell.strategies]
+    near = {"x/a": 1.0, "x/b": 1.04}
+    clear = {"x/a": 1.0, "x/b": 1.06}
+    assert cell_winners(rows, near, near)["clear"] == 0
+    assert cell_winners(rows, clear, near)["clear_right"] == 1
+    missed = cell_winners(rows, clear, {"x/a": 2.0, "x/b": 1.0})
+    assert (missed["clear"], missed["clear_right"]) == (1, 0)

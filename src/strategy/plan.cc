@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cassert>
 #include <functional>
-#include <limits>
 #include <numeric>
 
 #include "gearshift/collectives/collectives.h"
@@ -176,10 +175,6 @@ ps::Layout weighted_layout(const BucketPlan& plan, const std::vector<std::uint32
   return layout;
 }
 
-/// Bandwidths that differ by less are taken for equal.
-constexpr double kClearly = 1.2;
-constexpr double kFullWeight = 1000;
-
 }  // namespace
 
 ps::Layout make_layout(const BucketPlan& plan, int shards, std::size_t slice_bytes,
@@ -190,31 +185,6 @@ ps::Layout make_layout(const BucketPlan& plan, int shards, std::size_t slice_byt
       std::adjacent_find(weights.begin(), weights.end(), std::not_equal_to<>()) == weights.end();
   return equal ? equal_layout(plan, count, slice_bytes)
                : weighted_layout(plan, weights, slice_bytes);
-}
-
-std::vector<std::uint32_t> shard_weights(const group::Topology& world,
-                                         const std::vector<base::Rank>& servers) {
-  if (!world.speeds().measured || world.hosts() == 1) return {};
-  std::vector<int> shards_on(static_cast<std::size_t>(world.hosts()));
-  for (const base::Rank r : servers) ++shards_on[static_cast<std::size_t>(world.host_of(r.value))];
-  double least = std::numeric_limits<double>::infinity();
-  double most = 0;
-  std::vector<double> shares;
-  for (const base::Rank r : servers) {
-    const int host = world.host_of(r.value);
-    const double bandwidth = world.bandwidth(host);
-    least = std::min(least, bandwidth);
-    most = std::max(most, bandwidth);
-    shares.push_back(bandwidth / shards_on[static_cast<std::size_t>(host)]);
-  }
-  if (most <= kClearly * least) return {};
-  const double largest = *std::max_element(shares.begin(), shares.end());
-  std::vector<std::uint32_t> weights;
-  for (const double share : shares) {
-    weights.push_back(
-        std::max<std::uint32_t>(1, static_cast<std::uint32_t>(kFullWeight * share / largest)));
-  }
-  return weights;
 }
 
 }  // namespace gearshift::strategy

@@ -61,25 +61,27 @@ base::Result<std::size_t> adopt_state(ps::Optimizer& optimizer,
 /// What each server owns. The layout that a thread made last is at hand: all workers of a
 /// simulation have the same.
 std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
-                                             const std::vector<base::Rank>& servers,
+                                             const std::vector<base::Rank>& servers, int workers,
                                              const std::shared_ptr<const group::Topology>& world) {
   struct Known {
     BucketPlan plan;
     std::vector<base::Rank> servers;
+    int workers = 0;
     std::weak_ptr<const group::Topology> world;
     std::weak_ptr<const ps::Layout> layout;
   };
   thread_local Known known;
-  if (auto layout = known.layout.lock();
-      layout && known.world.lock() == world && known.servers == servers && known.plan == plan) {
+  if (auto layout = known.layout.lock(); layout && known.world.lock() == world &&
+                                         known.servers == servers && known.workers == workers &&
+                                         known.plan == plan) {
     return layout;
   }
   const std::vector<std::uint32_t> weights =
-      world ? shard_weights(*world, servers) : std::vector<std::uint32_t>{};
+      world ? shard_weights(*world, servers, workers) : std::vector<std::uint32_t>{};
   auto layout = std::make_shared<const ps::Layout>(
       make_layout(plan, static_cast<int>(servers.size()),
                   std::max(kSliceBytes, plan.total_bytes() / kMostSlices), weights));
-  known = {plan, servers, world, layout};
+  known = {plan, servers, workers, world, layout};
   return layout;
 }
 
@@ -103,7 +105,7 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
   const int shards = dedicated_ ? environment.world->size() - workers
                                 : (options_.config.shards > 0 ? options_.config.shards : workers);
   for (int k = 0; k < shards; ++k) servers_.emplace_back(dedicated_ ? workers + k : k);
-  layout_ = layout_for(plan, servers_, environment.world->topology());
+  layout_ = layout_for(plan, servers_, environment.workers_count, environment.world->topology());
   client_ = std::make_unique<ps::Client>(
       environment.world->with_channel(server_channel(options_.model)),
       ps::ClientOptions{wire_model_, layout_, servers_, options_.phantom});

@@ -68,10 +68,12 @@ inline constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
 ps::Layout make_layout(const BucketPlan& plan, int shards, std::size_t slice_bytes = kSliceBytes,
                        const std::vector<std::uint32_t>& weights = {});
 
-/// Weights of shards on these ranks of `world`, so that a host with slow links owns less: the
-/// measured bandwidth of the host, divided among its shards. Empty when it was not measured, or
-/// when no two differ by more than a fifth. Integers, so that all ranks cut alike.
+/// Weights of shards on these ranks of `world`, whose first `workers` ranks are workers, so that
+/// the link that works longest in a step is done as soon as it can be: a host with a slow link owns
+/// less, or nothing, if its own workers' gradients are enough for the link. Empty when bandwidths
+/// were not measured, or when equal shards take at most a fifth longer. Integers, so that all ranks
+/// cut alike.
 std::vector<std::uint32_t> shard_weights(const group::Topology& world,
-                                         const std::vector<base::Rank>& servers);
+                                         const std::vector<base::Rank>& servers, int workers);
 
 }  // namespace gearshift::strategy

@@ -140,25 +140,6 @@ TEST(WeightedLayout, GivesEveryoneItsShareOfTheModel) {
   }
 }
 
-TEST(ShardWeights, FollowTheBandwidthOfTheHosts) {
-  const group::LinkSpeed fast{.latency = 0, .seconds_per_byte = 1e-9};
-  const group::LinkSpeed slow{.latency = 0, .seconds_per_byte = 4e-9};
-  group::LinkSpeeds speeds;
-  // The links of host 2 are slow, and two shards share host 0.
-  speeds.between = {fast, fast, slow, fast, fast, slow, slow, slow, fast};
-  const std::vector<base::Rank> servers = {base::Rank(0), base::Rank(1), base::Rank(2),
-                                           base::Rank(3)};
-  EXPECT_TRUE(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers).empty())
-      << "assumed, not measured";
-  speeds.measured = true;
-  EXPECT_EQ(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers),
-            (std::vector<std::uint32_t>{500, 500, 1000, 250}));
-  for (group::LinkSpeed& link : speeds.between) link.seconds_per_byte = 1e-9;
-  speeds.between[1].seconds_per_byte = 1.15e-9;
-  EXPECT_TRUE(shard_weights(group::Topology({0, 0, 1, 2}, speeds), servers).empty());
-  EXPECT_TRUE(shard_weights(group::Topology::one_host(4, speeds), servers).empty());
-}
-
 TEST(Layout, CutsPartsIntoSlicesOfAtMostTheGivenSize) {
   const auto plan = BucketPlan::make(model(), 8192);
   for (const std::size_t most : {std::size_t{64}, std::size_t{1000}, std::size_t{4096}}) {

@@ -80,6 +80,7 @@ void check_host(const Host& host, Checks& checks) {
   checks.number("a speed", "speed", host.speed, Bound::kPositive);
   checks.rate("bandwidth", host.bandwidth);
   checks.time("latency", host.latency);
+  checks.time("queue", host.queue);
   checks.rate("local_bandwidth", host.model.local_bandwidth);
   checks.time("local_latency", host.model.local_latency);
   checks.time("per_message", host.model.per_message);

@@ -54,6 +54,7 @@ class ClusterReader {
     table.rate("bandwidth", host.bandwidth);
     table.duration("latency", host.latency);
     table.integer("burst", host.burst, 0);
+    table.duration("queue", host.queue);
     table.rate("local_bandwidth", host.model.local_bandwidth);
     table.duration("local_latency", host.model.local_latency);
     table.duration("per_message", host.model.per_message);

@@ -20,7 +20,8 @@ struct Milestone {
 struct NetworkMilestone {
   std::uint64_t messages = 0;
   std::vector<double> carried;  ///< bytes, by direction
-  /// Seconds for which interfaces with a token bucket would have to be idle until it is full.
+  /// Seconds for which interfaces would have to be idle until token buckets are full, and queues of
+  /// ports empty.
   std::vector<double> refills;
 };
 

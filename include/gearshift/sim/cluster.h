@@ -34,6 +34,10 @@ struct Host {
   /// Bytes that the interface, once it was idle, lets through at once, each way: the size of the
   /// token bucket, where one limits the rate (tc tbf, many clouds).
   std::int64_t burst = 0;
+  /// The buffer of the switch's port to this host, in seconds that the port takes to empty it. It
+  /// fills while other hosts send chunks of large messages faster than the port passes them on, and
+  /// messages of one frame wait for it.
+  double queue = 0;
   HostModel model{};
 
   bool operator==(const Host&) const = default;

@@ -69,7 +69,7 @@ void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoi
   const std::uint64_t size = message->body.size();
   constexpr std::uint64_t kStripe = transport::tcp::Options{}.stripe_bytes;
   if (size <= kStripe || network_.capabilities(rank(0).value, rank(1).value).same_host) {
-    from.streams[0].whole.push_back({message, message->bytes(), ready});
+    from.streams[0].whole.push_back({message, message->bytes(), true, ready});
     return start(side * kStreams);
   }
   const std::uint64_t share = (size + kStreams - 1) / kStreams;
@@ -79,7 +79,7 @@ void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoi
   for (int i = 0; i < message->to_arrive; ++i) {
     const std::uint64_t begin = static_cast<std::uint64_t>(i) * chunk;
     from.streams[static_cast<std::size_t>(i % kStreams)].chunks.push_back(
-        {message, std::min(chunk, size - begin) + std::exchange(extra, 0), ready});
+        {message, std::min(chunk, size - begin) + std::exchange(extra, 0), false, ready});
   }
   for (int s = 0; s < kStreams; ++s) start(side * kStreams + s);
 }
@@ -130,6 +130,14 @@ std::optional<Link::Frame> Link::next(Stream& here) const {
   return here.chosen ? std::exchange(here.chosen, std::nullopt) : take(here);
 }
 
+/// What the current frame, if it is a message of its own, will wait at the receiver's port.
+void Link::note_queue(int lane) {
+  Stream& here = stream(lane);
+  const int side = side_of(lane);
+  here.queued = here.current->whole ? network_.queueing(rank(side).value, rank(1 - side).value)
+                                    : base::Duration::zero();
+}
+
 /// Puts the current frame on the wire. What follows it is chosen when its rest is in the buffer.
 void Link::transmit(int lane) {
   const int from = rank(side_of(lane)).value;
@@ -137,10 +145,12 @@ void Link::transmit(int lane) {
   Stream& here = stream(lane);
   const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
   const std::uint64_t first = here.current->bytes - rest;
-  if (first > 0) network_.transfer(from, to, first);
+  const bool bulk = !here.current->whole;
+  note_queue(lane);
+  if (first > 0) network_.transfer(from, to, first, bulk);
   if (!here.current) return;  // the link broke meanwhile
   here.chosen = take(here);
-  network_.transfer(from, to, rest);
+  network_.transfer(from, to, rest, bulk);
 }
 
 void Link::carry(int lane) {
@@ -168,7 +178,9 @@ void Link::leave(int lane, bool lost) {
   }
   here.in_flight.push_back(std::move(frame));
   const int side = side_of(lane);
-  const base::TimePoint arrival = network_.arrival(rank(side).value, rank(1 - side).value);
+  const base::TimePoint arrival = std::max(
+      here.last_arrival, network_.arrival(rank(side).value, rank(1 - side).value) + here.queued);
+  here.last_arrival = arrival;
   if (arrival > network_.scheduler().now()) {
     network_.scheduler().call_at(arrival, *this, kArrival + lane);
   } else {
@@ -184,6 +196,8 @@ void Link::launch(int lane) {
       const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
       const std::uint64_t first = here.current->bytes - rest;
       here.passage.rest = first > 0 ? rest : 0;
+      here.passage.bulk = !here.current->whole;
+      note_queue(lane);
       if (first == 0) here.chosen = take(here);
       return pass(lane, first > 0 ? first : rest);
     }
@@ -199,7 +213,7 @@ void Link::pass(int lane, std::uint64_t bytes) {
   SimScheduler& scheduler = network_.scheduler();
   Passage& passage = stream(lane).passage;
   passage.begin = scheduler.now();
-  const std::uint64_t timed = network_.begin_transfer(from, to, bytes);
+  const std::uint64_t timed = network_.begin_transfer(from, to, bytes, passage.bulk);
   if (const auto takes = network_.local_transfer(from, to, timed)) {
     return scheduler.call_at(scheduler.now() + *takes, *this, kPassed + lane);
   }
@@ -214,7 +228,7 @@ void Link::pass(int lane, std::uint64_t bytes) {
 /// All ports are done with what the stream had there.
 void Link::passed(int lane) {
   Stream& here = stream(lane);
-  network_.end_transfer(rank(side_of(lane)).value, rank(1 - side_of(lane)).value,
+  network_.end_transfer(rank(side_of(lane)).value, rank(1 - side_of(lane)).value, here.passage.bulk,
                         here.passage.begin);
   if (!here.current) {  // the link broke meanwhile
     here.busy = false;

@@ -80,6 +80,7 @@ class Link final : public Alarmed {
   struct Frame {
     std::shared_ptr<Message> message;
     std::uint64_t bytes = 0;
+    bool whole = false;
     base::TimePoint ready;  ///< when the sender's processor is done with it
   };
   /// What a stream has on its way through ports: a frame, or the part of it before its rest.
@@ -90,6 +91,7 @@ class Link final : public Alarmed {
     Link* link = nullptr;
     int lane = 0;
     std::uint64_t rest = 0;  ///< of the frame, which follows
+    bool bulk = false;       ///< a chunk of a large message
     base::TimePoint begin;
     std::vector<Port*> ports;  ///< once something took them
   };
@@ -98,6 +100,8 @@ class Link final : public Alarmed {
     std::optional<Frame> current;    ///< on the wire
     std::optional<Frame> chosen;     ///< follows it
     std::list<Frame> in_flight;      ///< through the wire, not yet there
+    base::Duration queued{0};        ///< what the current one waits at the receiver's port
+    base::TimePoint last_arrival;    ///< nothing passes on the way
     bool busy = false;               ///< one is on the wire, or will be
     Passage passage;
   };
@@ -122,6 +126,7 @@ class Link final : public Alarmed {
   void start(int lane);
   std::optional<Frame> take(Stream& stream) const;
   std::optional<Frame> next(Stream& stream) const;
+  void note_queue(int lane);
   void transmit(int lane);
   void pass(int lane, std::uint64_t bytes);
   void passed(int lane);

@@ -148,24 +148,29 @@ TimePoint Network::arrival(int from, int to) {
   return rank.receiver_free;
 }
 
-std::uint64_t Network::begin_transfer(int from, int to, std::uint64_t bytes) {
+base::Duration Network::queueing(int from, int to) const {
+  const double now = base::to_seconds(scheduler_.now().since_origin);
+  return base::from_seconds(platform_.queues().wait(host_of(from), host_of(to), now));
+}
+
+std::uint64_t Network::begin_transfer(int from, int to, std::uint64_t bytes, bool bulk) {
   const int a = host_of(from);
   const int b = host_of(to);
   platform_.count(a, b, bytes);
   const double now = base::to_seconds(scheduler_.now().since_origin);
-  return std::max<std::uint64_t>(bytes - platform_.begin_transfer(a, b, bytes, now), 1);
+  return std::max<std::uint64_t>(bytes - platform_.begin_transfer(a, b, bytes, bulk, now), 1);
 }
 
-void Network::end_transfer(int from, int to, TimePoint begin) {
+void Network::end_transfer(int from, int to, bool bulk, TimePoint begin) {
   const double now = base::to_seconds(scheduler_.now().since_origin);
-  platform_.end_transfer(host_of(from), host_of(to), now);
+  platform_.end_transfer(host_of(from), host_of(to), bulk, now);
   if (on_transfer_) on_transfer_(from, to, begin);
 }
 
-void Network::transfer(int from, int to, std::uint64_t bytes) {
+void Network::transfer(int from, int to, std::uint64_t bytes, bool bulk) {
   const TimePoint begin = scheduler_.now();
-  scheduler_.transfer(host(from), host(to), begin_transfer(from, to, bytes));
-  end_transfer(from, to, begin);
+  scheduler_.transfer(host(from), host(to), begin_transfer(from, to, bytes, bulk));
+  end_transfer(from, to, bulk, begin);
 }
 
 std::vector<Port*> Network::route(int from, int to) const {

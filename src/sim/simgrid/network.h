@@ -61,12 +61,15 @@ class Network {
   base::TimePoint occupy_sender(int from, int to);
   /// When a message that has left now has arrived, and the receiver's processor has worked on it.
   base::TimePoint arrival(int from, int to);
-  /// Bytes go on the wire; returns how many of them take time, at least one.
-  std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes);
+  /// How long a small message that leaves now waits at the receiver's port.
+  base::Duration queueing(int from, int to) const;
+  /// Bytes go on the wire; returns how many of them take time, at least one. `bulk`: chunks of a
+  /// large message.
+  std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes, bool bulk);
   /// What went on the wire at `begin` is through.
-  void end_transfer(int from, int to, base::TimePoint begin);
+  void end_transfer(int from, int to, bool bulk, base::TimePoint begin);
   /// Waits until SimGrid has carried the bytes.
-  void transfer(int from, int to, std::uint64_t bytes);
+  void transfer(int from, int to, std::uint64_t bytes, bool bulk);
   /// The ports between ranks of two hosts.
   std::vector<Port*> route(int from, int to) const;
   /// How long bytes take between ranks of one host, if it is one.

@@ -50,7 +50,7 @@ class Platform::TreeZone final : public routing::NetZoneImpl {
   int next_ = 0;
 };
 
-Platform::Platform(const Cluster& cluster) : cluster_(cluster) {
+Platform::Platform(const Cluster& cluster) : cluster_(cluster), queues_(cluster) {
   zone_ = new TreeZone(*this);
   sg4::NetZone* zone = zone_->get_iface();
   for (const Host& host : cluster.hosts) {
@@ -147,7 +147,8 @@ double Platform::tokens(const Edge& edge, const TokenBucket& bucket, double now)
   return std::min(edge.burst, bucket.tokens + (now - bucket.since) * edge.bandwidth);
 }
 
-std::uint64_t Platform::begin_transfer(int from, int to, std::uint64_t bytes, double now) {
+std::uint64_t Platform::begin_transfer(int from, int to, std::uint64_t bytes, bool bulk,
+                                       double now) {
   if (from == to) return 0;
   auto at_once = static_cast<double>(bytes);
   travel(
@@ -164,15 +165,18 @@ std::uint64_t Platform::begin_transfer(int from, int to, std::uint64_t bytes, do
   };
   travel(
       *this, from, to, [&](Edge& e) { spend(e, e.out); }, [&](Edge& e) { spend(e, e.in); });
+  if (bulk) queues_.begin(from, to, now);
   return static_cast<std::uint64_t>(at_once);
 }
 
-void Platform::end_transfer(int from, int to, double now) {
+void Platform::end_transfer(int from, int to, bool bulk, double now) {
+  if (from == to) return;
   const auto note = [now](TokenBucket& bucket) {
     if (--bucket.under_way == 0) bucket.since = now;
   };
   travel(
       *this, from, to, [&](Edge& e) { note(e.out); }, [&](Edge& e) { note(e.in); });
+  if (bulk) queues_.end(from, to, now);
 }
 
 void Platform::count(int from, int to, std::uint64_t bytes) {
@@ -206,7 +210,7 @@ std::vector<double> Platform::carried() const {
 }
 
 std::vector<double> Platform::refills(double now) const {
-  std::vector<double> seconds;
+  std::vector<double> seconds = queues_.levels(now);
   for (const Edge& edge : edges_) {
     if (edge.burst <= 0) continue;
     for (const TokenBucket* bucket : {&edge.out, &edge.in}) {

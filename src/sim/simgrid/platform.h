@@ -9,6 +9,7 @@
 #include "gearshift/group/topology.h"
 #include "gearshift/sim/cluster.h"
 #include "gearshift/sim/simulate.h"
+#include "sim/simgrid/port_queues.h"
 
 namespace gearshift::sim {
 
@@ -37,9 +38,10 @@ class Platform {
   }
   std::vector<int> way(int from, int to) const;
   /// A transfer begins, and ends. What interfaces that were idle let through at once (Host::burst)
-  /// is returned: so many bytes less take time.
-  std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes, double now);
-  void end_transfer(int from, int to, double now);
+  /// is returned: so many bytes less take time. `bulk`: of a stream that goes on for long.
+  std::uint64_t begin_transfer(int from, int to, std::uint64_t bytes, bool bulk, double now);
+  void end_transfer(int from, int to, bool bulk, double now);
+  const PortQueues& queues() const { return queues_; }
   /// Notes that bytes went this way.
   void count(int from, int to, std::uint64_t bytes);
   /// Forgets what went so far.
@@ -48,7 +50,8 @@ class Platform {
   std::vector<LinkUse> link_use() const;
   /// Their bytes alone, in the same order.
   std::vector<double> carried() const;
-  /// Of each token bucket: seconds for which its interface would have to be idle until it is full.
+  /// Of each token bucket: seconds for which its interface would have to be idle until it is full;
+  /// of each queue of a port, until it is empty.
   std::vector<double> refills(double now) const;
   /// What collectives and shard placement know of the network, as if it had been measured.
   group::LinkSpeeds speeds(const std::vector<int>& host_order) const;
@@ -82,6 +85,7 @@ class Platform {
   const Cluster& cluster_;
   TreeZone* zone_ = nullptr;  ///< owned by the engine
   std::vector<Edge> edges_;
+  PortQueues queues_;
   std::vector<simgrid::s4u::Host*> hosts_;
   std::vector<simgrid::s4u::Link*> local_;  ///< between processes, per host
   std::vector<std::vector<int>> to_root_;   ///< per host: its edges, from the interface upwards

@@ -31,6 +31,7 @@ speed = 0.5
 bandwidth = 1000
 latency = 0
 burst = 65536
+queue = "10 ms"
 local_bandwidth = 11
 local_latency = "1 s"
 per_message = "2 s"
@@ -46,9 +47,9 @@ name = "rack"
   expected.name = "two kinds";
   expected.zones = {{.name = "rack", .parent = ""}};
   expected.hosts.push_back(
-      {"plain", "rack", 2, 1, 2, 125e6, 25e-6, 0, {6e9, 3e-6, 5e-6, 1e9, 2e9, 3e9}});
+      {"plain", "rack", 2, 1, 2, 125e6, 25e-6, 0, 0, {6e9, 3e-6, 5e-6, 1e9, 2e9, 3e9}});
   for (const char* name : {"node-0", "node-1"}) {
-    expected.hosts.push_back({name, "", 0, 4, 0.5, 1000, 0, 65536, {11, 1, 2, 12, 13, 14}});
+    expected.hosts.push_back({name, "", 0, 4, 0.5, 1000, 0, 65536, 0.01, {11, 1, 2, 12, 13, 14}});
   }
   EXPECT_EQ(*cluster, expected);
 }
@@ -128,7 +129,8 @@ TEST(ClusterFile, RefusesWrongKeysOfAHost) {
             "3: hosts[0].bandwith: unknown key; did you mean \"bandwidth\"?");
   EXPECT_EQ(host_error("colour = 'red'"),
             "3: hosts[0].colour: unknown key; the keys here are \"zone\", \"workers\", "
-            "\"servers\", \"speed\", \"bandwidth\", \"latency\", \"burst\", \"local_bandwidth\", "
+            "\"servers\", \"speed\", \"bandwidth\", \"latency\", \"burst\", \"queue\", "
+            "\"local_bandwidth\", "
             "\"local_latency\", \"per_message\", \"reduce_bandwidth\", \"update_bandwidth\", "
             "\"copy_bandwidth\", \"name\", \"count\"");
   EXPECT_EQ(host_error("count = 0"), "3: hosts[0].count: must be at least 1, this is 0");

@@ -17,6 +17,7 @@ from .figures import summary
 from .fit import fit
 from .measure import measure
 from .model import predict
+from .quiet import wait_until_quiet
 from .report import write
 from .winners import cell_winners
 
@@ -55,7 +56,11 @@ def _measure_all(cells: list[Cell], path: Path, again: bool) -> dict[str, Any]:
     for cell in cells:
         if cell.name in measured:
             continue
-        print(f"measuring {cell.name}: {', '.join(cell.strategies)}", flush=True)
+        idle = wait_until_quiet()
+        print(
+            f"measuring {cell.name} ({100 * idle:.0f} % idle): {', '.join(cell.strategies)}",
+            flush=True,
+        )
         measured[cell.name] = _measure(cell)
         path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     return measured

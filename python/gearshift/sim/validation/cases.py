@@ -159,7 +159,7 @@ def calibrating(rows: Sequence[Configuration]) -> set[str]:
     names = [
         name
         for cell in sorted(cells)
-        for name in sorted(cells[cell], key=lambda n: hashlib.sha256(n.encode()).digest())
+        for name in sorted(cells[cell], key=lambda n: hashlib.sha256(f"2:{n}".encode()).digest())
     ]
     return set(names[1::2])
 

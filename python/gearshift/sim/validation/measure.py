@@ -9,13 +9,11 @@ from ..paced import Training
 from .cases import STEPS, WARMUP, Cell, workload
 from .figures import spread, step_seconds
 from .jobs import Job, run_job
-from .model import MTU, Parameters, cluster
+from .model import MTU, PORT_QUEUE_SECONDS, Parameters, cluster
 
 CONGESTION_CONTROL = "cubic"
 OWN_QUEUE_SECONDS = 2.0
 """So long that a host never loses what it sends itself: a real one is held back, not cut off."""
-PORT_QUEUE_SECONDS = 0.07
-"""Of the switch: long enough that little is lost when several hosts send to one."""
 UNSTEADY = 0.03
 """Spread above which a training is measured once more."""
 _PATIENCE = 30.0

@@ -61,6 +61,7 @@ void PortQueues::end(int from, int to, double now) {
 }
 
 double PortQueues::wait(int from, int to, double now) const {
+  if (from == to) return 0;  // what stays on the host meets no port
   const Port& port = at(to);
   const bool others = std::any_of(port.senders.begin(), port.senders.end(),
                                   [from](const auto& sender) { return sender.first != from; });

@@ -48,6 +48,13 @@ TEST(PortQueues, NobodyWaitsBehindHisOwn) {
   EXPECT_NEAR(queues.wait(2, 0, 1), 0.07, 1e-12) << "a fast host fills the port of a slow one";
 }
 
+TEST(PortQueues, WhatStaysOnAHostDoesNotWait) {
+  PortQueues queues(with_queues(3, 0.07));
+  for (const int from : {1, 2}) queues.begin(from, 0, 0);
+  EXPECT_GT(queues.wait(1, 0, 1), 0);
+  EXPECT_EQ(queues.wait(0, 0, 1), 0);
+}
+
 TEST(PortQueues, PortsWithoutOneKeepNobodyWaiting) {
   PortQueues queues(with_queues(3, 0));
   for (const int from : {1, 2}) queues.begin(from, 0, 0);

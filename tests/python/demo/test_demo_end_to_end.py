@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not DEFAULT_FOLDER.exists(), reason="no dataset-fashion-mnist"),
 ]
 
-WORKERS, EPOCHS, LIMIT = 2, 2, 1600
+WORKERS, EPOCHS, LIMIT = 2, 2, 4000
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,7 @@ def test_summary_comes_from_what_was_measured(demo):
     assert [run["strategy"] for run in summary["runs"]] == list(STRATEGIES)
     for run in summary["runs"]:
         assert run["samples"] == EPOCHS * LIMIT
-        # Of ten classes. Fifty asynchronous steps, in an order of their own, reach 0.28 to 0.7.
-        least = 0.5 if run["strategy"] == "all_reduce" else 0.15
-        assert least < run["test_accuracy"] < 1
+        assert 0.5 < run["test_accuracy"] < 1
         assert run["bytes_sent_per_worker"] > 0
         assert run["seconds"] > run["train_seconds"] > 0
         epochs = [row for row in read_metrics(folder / run["strategy"]) if "test_accuracy" in row]

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from gearshift_testing import learning_tasks as tasks  # noqa: E402
 from gearshift_testing.learning import (  # noqa: E402
+    THERE_AND_BACK,
     alone,
     assert_equal_models,
     cluster,
@@ -24,9 +25,6 @@ pytestmark = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
 )
 
-THERE_AND_BACK = gs.StrategySwitch(
-    gs.AllReduce(), gs.ParameterServer(gs.BSP(), shards=2), gs.At(step=8), gs.At(step=20)
-)
 KEPT_RATE = gs.ParameterServer(gs.ASP(), lr_scaling="keep")
 
 

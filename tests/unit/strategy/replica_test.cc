@@ -21,9 +21,11 @@ int total(int workers, int step) {
   return sum;
 }
 
-void expect_like_one_process(int workers, int servers, const Strategy& strategy, int steps = 40) {
+void expect_like_one_process(int workers, int servers, const Strategy& strategy, int steps = 40,
+                             const std::shared_ptr<const group::Topology>& topology = nullptr) {
   const Model alone = toy::train_alone(steps, [&](int k) { return total(workers, k); });
   toy::run_ranks(workers, servers, [&](int rank, Environment environment) {
+    if (topology) environment.world->set_topology(topology);
     Worker worker(environment, strategy);
     int next = 0;
     for (int k = 0; k < steps; ++k) {
@@ -56,6 +58,26 @@ TEST_P(LikeOneProcess, BspServerInProcessesOfItsOwn) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Workers, LikeOneProcess, testing::Values(1, 2, 3, 5));
+
+TEST(Replica, AServerThatOwnsNothingHoldsNobodyUp) {
+  group::LinkSpeeds speeds;
+  speeds.measured = true;
+  for (int a = 0; a < 4; ++a) {
+    for (int b = 0; b < 4; ++b) {
+      speeds.between.push_back({.latency = 0, .seconds_per_byte = a == 3 || b == 3 ? 4.0 : 1.0});
+    }
+  }
+  const auto topology =
+      std::make_shared<const group::Topology>(std::vector<int>{0, 1, 2, 3}, speeds);
+  std::vector<base::Rank> servers;
+  for (int r = 0; r < 4; ++r) servers.emplace_back(r);
+  ASSERT_EQ(shard_weights(*topology, servers, 4).back(), 0U);
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  expect_like_one_process(4, 0, strategy, 40, topology);
+  strategy.kind = StrategySwitch{AllReduce{}, ParameterServer{}, at_step(10), at_step(30)};
+  expect_like_one_process(4, 0, strategy, 40, topology);
+}
 
 TEST(Replica, AsynchronousServerWithOneWorkerIsOneProcess) {
   Strategy strategy;

@@ -26,6 +26,11 @@ from gearshift.torch import SimulatedTraining
 
 from . import learning_tasks as tasks
 
+THERE_AND_BACK = gs.StrategySwitch(
+    gs.AllReduce(), gs.ParameterServer(gs.BSP(), shards=2), gs.At(step=8), gs.At(step=20)
+)
+"""All-Reduce, a parameter server, and All-Reduce again, in thirty steps."""
+
 _context = multiprocessing.get_context("forkserver")
 
 

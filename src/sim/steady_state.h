@@ -16,9 +16,9 @@ namespace gearshift::sim {
 ///
 /// A training without randomness is in a steady state when all workers together do the same in
 /// every `period` steps, later by the same time: begin, end of backward and end of each step, bytes
-/// and messages of each worker and each link, staleness, waiting, and the levels of token buckets.
-/// When each of `period` + kMore steps in a row was as the one a period before, the number of steps
-/// to simulate is reduced, for all workers alike, by as many periods as nobody has begun.
+/// and messages of each worker and each link, staleness, waiting, levels of token buckets and
+/// queues. When each of `period` + kMore steps in a row was as the one a period before, the number
+/// of steps to simulate is reduced, for all workers alike, by as many periods as nobody has begun.
 /// With a tolerance, periods of kRoughPeriod steps, in which what is irregular evens out, need only
 /// take equally long, within that share.
 /// Workers go on as if they had been told so from the start: how training ends, when some are done

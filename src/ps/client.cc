@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "ps/client_impl.h"
 #include "ps/layout_check.h"
@@ -51,6 +52,19 @@ Client::Impl::Impl(group::Group g, ClientOptions o)
     const std::size_t k = (static_cast<std::size_t>(group.rank().value) + n) % shards;
     const auto& slices = layout().shards[k];
     for (std::uint32_t i = 0; i < slices.size(); ++i) owners[slices[i].bucket].emplace_back(k, i);
+  }
+  lend_gradients();
+}
+
+/// To the servers that can read them in place; the others get copies.
+void Client::Impl::lend_gradients() {
+  if (options.gradients == nullptr || !usable) return;
+  std::set<transport::Connection*> readers;
+  for (std::size_t k = 0; k < shard_count(); ++k) {
+    if (link(k).capabilities().shared_regions) readers.insert(&link(k));
+  }
+  for (transport::Connection* reader : readers) {
+    if (auto loan = reader->lend(*options.gradients)) loans.push_back(std::move(*loan));
   }
 }
 
@@ -216,7 +230,10 @@ base::Status Client::stage(std::uint32_t bucket, base::ConstBytes gradient) {
     const Slice& s = impl_->layout().shards[shard][slice];
     const Head head{.kind = Kind::kStage, .slice = slice, .attempt = attempt};
     impl_->attempts[shard][slice] = attempt;
-    impl_->send(shard, head, base::slice(gradient, s.bucket_offset, s.bytes), impl_->staged);
+    const auto bytes = encode(head);
+    impl_->staged.push_back(impl_->link(shard).send_lent(
+        request_tag(impl_->options.model), {bytes.data(), bytes.size()},
+        base::slice(gradient, s.bucket_offset, s.bytes)));
   }
   return {};
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,7 @@ struct Client::Impl {
     sends.push_back(
         link(shard).send(request_tag(options.model), {bytes.data(), bytes.size()}, body));
   }
+  void lend_gradients();
   base::Status check_buckets(const std::vector<base::ConstBytes>& buckets) const;
   base::Status check_staged() const;
   base::Status wait_staged(base::TimePoint deadline);
@@ -46,7 +48,8 @@ struct Client::Impl {
   std::uint64_t last_attempt = 0;
   std::vector<std::vector<std::uint64_t>> attempts;  ///< [shard][slice]; 0: not staged yet
   std::vector<transport::Request> staged;            ///< sends of the step under way
-  std::vector<std::int64_t> versions;                ///< of the parameters that this worker has
+  std::vector<std::unique_ptr<transport::LentRegion>> loans;
+  std::vector<std::int64_t> versions;  ///< of the parameters that this worker has
   bool left = false;
 };
 

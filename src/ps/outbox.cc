@@ -22,7 +22,7 @@ void finish(const transport::Request& request, base::TimePoint deadline) {
 }  // namespace
 
 void Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer body) {
-  transport::Request request = to.send(tag, std::as_const(*body).view());
+  transport::Request request = to.send_lent(tag, {}, std::as_const(*body).view());
   if (!request.done()) sending_.push_back({std::move(request), std::move(body)});
 }
 
@@ -39,11 +39,17 @@ void Outbox::drain(base::TimePoint deadline) {
   sending_.clear();
 }
 
-ParameterStore::ParameterStore(const std::vector<base::ConstBytes>& initial) {
+ParameterStore::ParameterStore(const std::vector<base::ConstBytes>& initial, Allocate allocate)
+    : allocate_(std::move(allocate)) {
   slices_.reserve(initial.size());
   for (const base::ConstBytes bytes : initial) {
-    slices_.push_back({std::make_shared<base::Buffer>(base::Buffer::copy_of(bytes)), nullptr});
+    slices_.push_back({memory(bytes.size(), base::is_phantom(bytes)), nullptr});
+    copy(bytes, slices_.back().current->view());
   }
+}
+
+SharedBuffer ParameterStore::memory(std::size_t size, bool phantom) const {
+  return phantom ? std::make_shared<base::Buffer>(base::Buffer::phantom(size)) : allocate_(size);
 }
 
 base::Bytes ParameterStore::writable(std::size_t slice) {
@@ -64,10 +70,8 @@ base::Bytes ParameterStore::overwritable(std::size_t slice) {
 bool ParameterStore::take_other(Versions& slice) {
   if (slice.current.use_count() == 1) return false;
   if (!slice.other || slice.other.use_count() > 1) {
-    const std::size_t size = slice.current->size();
-    const bool phantom = base::is_phantom(std::as_const(*slice.current).view());
-    slice.other =
-        std::make_shared<base::Buffer>(phantom ? base::Buffer::phantom(size) : base::Buffer(size));
+    const base::ConstBytes now = std::as_const(*slice.current).view();
+    slice.other = memory(now.size(), base::is_phantom(now));
   }
   std::swap(slice.current, slice.other);
   return true;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -32,7 +33,13 @@ class Outbox {
 /// it is changed, so each answer carries the version it announced. Not thread-safe.
 class ParameterStore {
  public:
-  explicit ParameterStore(const std::vector<base::ConstBytes>& initial);
+  /// Makes memory for a slice.
+  using Allocate = std::function<SharedBuffer(std::size_t size)>;
+  static SharedBuffer ordinary_memory(std::size_t size) {
+    return std::make_shared<base::Buffer>(size);
+  }
+  explicit ParameterStore(const std::vector<base::ConstBytes>& initial,
+                          Allocate allocate = ordinary_memory);
 
   /// To hand to an Outbox; stays as it is from then on.
   const SharedBuffer& snapshot(std::size_t slice) const { return slices_[slice].current; }
@@ -50,6 +57,9 @@ class ParameterStore {
     SharedBuffer other;  ///< the one before, whose memory is used again once its sends are over
   };
   bool take_other(Versions& slice);
+  SharedBuffer memory(std::size_t size, bool phantom) const;
+
+  const Allocate allocate_;
   std::vector<Versions> slices_;
 };
 

@@ -103,7 +103,8 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
       options_(std::move(options)),
       rules_(rules_of(options_.consistency)),
       mailbox_(group_.router().mailbox(request_tag(options_.model).channel())),
-      parameters_(parameters),
+      lent_(group_, options_.workers, bytes_of_all(options_.slices)),
+      parameters_(parameters, [this](std::size_t size) { return lent_.allocate(size); }),
       optimizer_(std::move(optimizer)),
       workers_(static_cast<std::size_t>(options_.workers)),
       highest_step_(first_step),
@@ -146,6 +147,7 @@ ShardStats ShardImpl::stats() const {
 }
 
 void ShardImpl::run() {
+  bool failed = false;
   while (true) {
     auto message = mailbox_->pop(base::TimePoint::never());
     if (!message) break;
@@ -155,9 +157,12 @@ void ShardImpl::run() {
       if (id == id_) break;
       continue;  // meant for a shard that ended before it read this
     }
+    // A shard that failed answers nobody, but takes what comes: bodies may be lent.
+    if (failed) continue;
     if (auto handled = handle(std::move(*message)); !handled) {
       fail(handled.error());
-      break;
+      failed = true;
+      for (Worker& w : workers_) w.drop_gradients();
     }
   }
   outbox_.drain(group_.deadline());

@@ -9,6 +9,7 @@
 #include "gearshift/ps/shard.h"
 #include "ps/divergence.h"
 #include "ps/gradient_sum.h"
+#include "ps/lent_memory.h"
 #include "ps/outbox.h"
 #include "ps/state_codec.h"
 #include "ps/worker.h"
@@ -111,6 +112,7 @@ class ShardImpl final : public Shard {
   bool may_begin(const Worker& worker) const;
   base::Status begin_stream(StreamedUpdate update);
   base::Status advance(const std::shared_ptr<StreamedUpdate>& update, std::size_t slice);
+  void combine(const StreamedUpdate& update, std::size_t slice);
   base::Status apply_slice(const StreamedUpdate& update, std::size_t slice);
   base::Status finish_stream(const StreamedUpdate& update);
 
@@ -130,6 +132,7 @@ class ShardImpl final : public Shard {
   std::map<int, int> rank_of_peer_;  ///< world rank, as messages name it, to rank of the group
   std::shared_ptr<transport::Mailbox> mailbox_;
 
+  LentMemory lent_;
   ParameterStore parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   Outbox outbox_;

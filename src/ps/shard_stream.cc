@@ -49,16 +49,25 @@ base::Status ShardImpl::advance(const std::shared_ptr<StreamedUpdate>& update, s
   return finish_stream(*update);
 }
 
-base::Status ShardImpl::apply_slice(const StreamedUpdate& update, std::size_t slice) {
+/// Sums up the gradients of a slice.
+void ShardImpl::combine(const StreamedUpdate& update, std::size_t slice) {
+  std::vector<GradientSum::Addend> addends;
   for (const auto& [rank, coefficient] : update.shares) {
     Worker& w = workers_[static_cast<std::size_t>(rank)];
-    base::Buffer gradient = std::move(w.staged[slice].gradient);
-    if (rules_.guards) {
-      GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, slice, std::as_const(gradient).view()));
-    }
-    worked(base::Work::kCombine,
-           sum_.add(slice, std::move(gradient), w.pending->record.present, coefficient));
+    addends.push_back(
+        {std::move(w.staged[slice].gradient), &w.pending->record.present, coefficient});
   }
+  worked(base::Work::kCombine, sum_.add_all(slice, std::move(addends)));
+}
+
+base::Status ShardImpl::apply_slice(const StreamedUpdate& update, std::size_t slice) {
+  if (rules_.guards) {
+    for (const auto& [rank, coefficient] : update.shares) {
+      const Worker& w = workers_[static_cast<std::size_t>(rank)];
+      GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, slice, w.staged[slice].gradient.view()));
+    }
+  }
+  combine(update, slice);
   outbox_.reap();
   std::vector<SegmentUpdate> updates;
   collect(static_cast<std::uint32_t>(slice), updates);

@@ -75,11 +75,7 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
 
 /// All slices at once: what needs all of them, such as the norm of the gradient.
 base::Status ShardImpl::apply_whole(const StreamedUpdate& together) {
-  for (const auto& [rank, coefficient] : together.shares) {
-    Worker& w = workers_[static_cast<std::size_t>(rank)];
-    worked(base::Work::kCombine,
-           sum_.add(w.take_gradient(), w.pending->record.present, coefficient));
-  }
+  for (std::size_t i = 0; i < options_.slices.size(); ++i) combine(together, i);
   const CommitRecord& first =
       workers_[static_cast<std::size_t>(together.shares[0].rank)].pending->record;
   return update(together.hypers, first.clip_norm > 0 ? first.clip_norm : options_.clip_norm);
@@ -116,7 +112,10 @@ base::Status ShardImpl::take_in(int rank) {
                   record.gradient_factor * (record.samples / first_samples_)));
   gathered_samples_ += record.samples;
   gathered_hypers_ = record.hypers;
-  if (++gathered_ < rules_.gradients) return {};
+  if (++gathered_ < rules_.gradients) {
+    sum_.keep();  // the worker is answered now, and goes on to its next gradient
+    return {};
+  }
   return apply_gathered();
 }
 

@@ -61,6 +61,9 @@ struct Worker {
   /// The gradients of the pending commit are over: late ones are dropped from now on.
   void close_attempts() {
     closed_attempt = pending->record.last_attempt;
+    drop_gradients();
+  }
+  void drop_gradients() {
     for (Staged& s : staged) s.gradient = {};
   }
 };

@@ -38,8 +38,10 @@ base::Status BucketMemory::make_gradients(group::Group* reducers) {
   if (reducers != nullptr && total > 0 && !phantom_) {
     GEARSHIFT_ASSIGN_OR_RETURN(shared_, collectives::allocate(*reducers, total));
     all = shared_->view();
+    gradient_region_ = &shared_->region();
   } else {
     GEARSHIFT_ASSIGN_OR_RETURN(all, region(total));
+    if (all.data() != nullptr) gradient_region_ = regions_.back().get();
   }
   std::size_t offset = 0;
   for (const Bucket& bucket : plan_.buckets) {

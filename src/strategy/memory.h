@@ -27,6 +27,8 @@ class BucketMemory {
   /// Without, and with, the presence counts at the end.
   base::Bytes gradients(std::uint32_t bucket) const;
   base::Bytes gradients_and_counts(std::uint32_t bucket) const { return gradients_[bucket]; }
+  /// What the gradients lie in; null for phantoms, and where there are none.
+  const transport::SharedRegion* gradient_region() const { return gradient_region_; }
   base::Bytes buffers() const { return buffers_; }
 
  private:
@@ -39,6 +41,7 @@ class BucketMemory {
   std::vector<std::unique_ptr<transport::SharedRegion>> regions_;
   std::unique_ptr<collectives::SharedBuffer> shared_;  ///< of all gradients, when they are reduced
   std::vector<base::Bytes> parameters_, gradients_;
+  const transport::SharedRegion* gradient_region_ = nullptr;
   base::Bytes buffers_;
 };
 

@@ -106,9 +106,10 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
                                 : (options_.config.shards > 0 ? options_.config.shards : workers);
   for (int k = 0; k < shards; ++k) servers_.emplace_back(dedicated_ ? workers + k : k);
   layout_ = layout_for(plan, servers_, environment.workers_count, environment.world->topology());
-  client_ = std::make_unique<ps::Client>(
-      environment.world->with_channel(server_channel(options_.model)),
-      ps::ClientOptions{wire_model_, layout_, servers_, options_.phantom});
+  client_ =
+      std::make_unique<ps::Client>(environment.world->with_channel(server_channel(options_.model)),
+                                   ps::ClientOptions{wire_model_, layout_, servers_,
+                                                     options_.phantom, memory_.gradient_region()});
 }
 
 ServerPhase::~ServerPhase() = default;

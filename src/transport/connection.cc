@@ -23,6 +23,14 @@ base::Result<std::unique_ptr<SharedRegion>> Connection::accept_region(std::uint6
   return no_regions(*this);
 }
 
+base::Result<std::unique_ptr<LentRegion>> Connection::lend(const SharedRegion&) {
+  return no_regions(*this);
+}
+
+Request Connection::send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body) {
+  return send(tag, head, body);
+}
+
 std::string describe(Tag tag) {
   return "channel " + std::to_string(tag.channel()) + ", sequence " +
          std::to_string(tag.sequence()) + ", part " + std::to_string(tag.part());

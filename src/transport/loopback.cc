@@ -1,14 +1,59 @@
 #include "gearshift/transport/loopback.h"
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "gearshift/transport/matcher.h"
 #include "gearshift/transport/requests.h"
 
 namespace gearshift::transport {
 namespace {
+
+/// Who waits for lent bodies of one loopback.
+struct LentMonitor {
+  explicit LentMonitor(base::Scheduler& scheduler) : monitor(scheduler.make_monitor()) {}
+  const std::unique_ptr<base::Monitor> monitor;
+  int waiters = 0;
+};
+
+/// A body that the reader of a mailbox has not let go of yet.
+class Lent final : public RequestState {
+ public:
+  explicit Lent(std::shared_ptr<LentMonitor> owner) : owner_(std::move(owner)) {}
+
+  bool done() const override { return done_.load(std::memory_order_acquire); }
+  base::Status wait(base::TimePoint deadline) override {
+    if (done()) return {};
+    std::lock_guard<base::Monitor> lock(*owner_->monitor);
+    ++owner_->waiters;
+    while (!done() && owner_->monitor->wait_until(deadline)) {
+    }
+    --owner_->waiters;
+    if (done()) return {};
+    return base::Error(base::ErrorCode::kTimeout, "this process did not read its own message");
+  }
+  void end() {
+    std::lock_guard<base::Monitor> lock(*owner_->monitor);
+    done_.store(true, std::memory_order_release);
+    if (owner_->waiters > 0) owner_->monitor->notify_all();
+  }
+
+ private:
+  const std::shared_ptr<LentMonitor> owner_;
+  std::atomic<bool> done_{false};
+};
+
+/// Kept by the message.
+struct Loan {
+  explicit Loan(std::shared_ptr<Lent> l) : lent(std::move(l)) {}
+  ~Loan() { lent->end(); }
+  Loan(const Loan&) = delete;
+  Loan& operator=(const Loan&) = delete;
+  const std::shared_ptr<Lent> lent;
+};
 
 /// Shared by the connection and its matcher's callback, which may outlive each other.
 class Loop : public std::enable_shared_from_this<Loop> {
@@ -17,7 +62,8 @@ class Loop : public std::enable_shared_from_this<Loop> {
       : rank(self),
         router_(std::move(router)),
         matcher_(*router_, self),
-        arriving_(router_->scheduler().make_monitor()) {}
+        arriving_(router_->scheduler().make_monitor()),
+        lent_(std::make_shared<LentMonitor>(router_->scheduler())) {}
 
   /// Not in the constructor: a weak pointer to this exists only afterwards.
   void listen() {
@@ -48,6 +94,22 @@ class Loop : public std::enable_shared_from_this<Loop> {
     return failed_request(*refused);
   }
 
+  Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body) {
+    if (!is_service(tag) || body.empty()) return send(tag, head, body);
+    if (auto fits = check_outgoing(tag, head, body); !fits) return failed_request(fits.error());
+    auto lent = std::make_shared<Lent>(lent_);
+    // Only to be read, as `Connection::send_lent` says.
+    const base::Bytes memory(const_cast<std::byte*>(body.data()), body.size());
+    base::Status delivered;
+    {
+      std::lock_guard<base::Monitor> lock(*arriving_);
+      delivered =
+          matcher_.deliver(tag, head, base::Buffer::borrow(memory, std::make_shared<Loan>(lent)));
+    }
+    if (!delivered) return failed_request(delivered.error());
+    return Request(std::move(lent));
+  }
+
   Request recv(Tag tag, base::Bytes into) { return matcher_.post(tag, into); }
 
   /// When this returns nobody writes into a posted buffer.
@@ -63,6 +125,7 @@ class Loop : public std::enable_shared_from_this<Loop> {
   Matcher matcher_;
   /// Held while a message is copied in: keeps messages in order.
   const std::unique_ptr<base::Monitor> arriving_;
+  const std::shared_ptr<LentMonitor> lent_;
 };
 
 class Loopback final : public Connection {
@@ -73,6 +136,9 @@ class Loopback final : public Connection {
   using Connection::send;
   Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) override {
     return loop_->send(tag, head, body);
+  }
+  Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body) override {
+    return loop_->send_lent(tag, head, body);
   }
   Request recv(Tag tag, base::Bytes into) override { return loop_->recv(tag, into); }
   base::Rank peer() const override { return loop_->rank; }

@@ -255,6 +255,15 @@ void Matcher::complete(const std::shared_ptr<Landing>& landing) {
   }
 }
 
+base::Status Matcher::deliver(Tag tag, base::ConstBytes head, base::Buffer body) {
+  {
+    std::lock_guard<base::Monitor> lock(*impl_->monitor);
+    if (impl_->failed) return *impl_->failed;
+  }
+  impl_->router.deliver({impl_->peer, tag, {head.begin(), head.end()}, std::move(body)});
+  return {};
+}
+
 void Matcher::fail(const base::Error& reason) {
   std::lock_guard<base::Monitor> lock(*impl_->monitor);
   if (impl_->failed) return;

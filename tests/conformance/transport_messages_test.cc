@@ -132,6 +132,34 @@ TEST_P(TransportConformance, DeliversLargeServiceMessagesWhole) {
   EXPECT_EQ(first_difference(message->body.view(), body), -1);
 }
 
+TEST_P(TransportConformance, ALentMessageIsAsAnyOther) {
+  link_pair();
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{100'001}}) {
+    const auto body = pattern(size, 3);
+    const auto number = static_cast<std::uint32_t>(size);
+    // To a receive, posted before or after.
+    for (const std::uint16_t late : {0, 1}) {
+      std::vector<std::byte> into(size);
+      Request receive = late == 0 ? b.link->recv(Tag(4, number, late), into) : Request();
+      Request send = a.link->send_lent(Tag(4, number, late), {}, body);
+      if (late == 1) receive = b.link->recv(Tag(4, number, late), into);
+      ASSERT_TRUE(receive.wait(soon()).ok());
+      ASSERT_TRUE(send.wait(soon()).ok());
+      EXPECT_EQ(first_difference(into, body), -1);
+    }
+    // To a mailbox: the sender is free when the reader is.
+    Request send = a.link->send_lent(Tag(kService, number, 0), base::bytes_of(number), body);
+    {
+      auto message = b.router->mailbox(kService)->pop(soon());
+      ASSERT_TRUE(message.ok());
+      ASSERT_EQ(message->head.size(), sizeof number);
+      EXPECT_EQ(std::memcmp(message->head.data(), &number, sizeof number), 0);
+      EXPECT_EQ(first_difference(message->body.view(), body), -1);
+    }
+    ASSERT_TRUE(send.wait(soon()).ok());
+  }
+}
+
 TEST_P(TransportConformance, RefusesReceivesOfServicesAndOversizedMessages) {
   link_pair();
   std::byte one{};

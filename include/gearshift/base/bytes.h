@@ -47,7 +47,8 @@ ConstBytes bytes_of(std::span<T> items) {
   return std::as_bytes(items);
 }
 
-/// Owned, 64-byte-aligned memory. Not initialised. Movable.
+/// Memory that this owns, 64-byte-aligned, not initialised; or memory of somebody else that lives
+/// for as long as this does (see `borrow`). Movable.
 class Buffer {
  public:
   Buffer() = default;
@@ -55,11 +56,15 @@ class Buffer {
   /// An owner of no memory that claims `size` bytes (see phantom above).
   static Buffer phantom(std::size_t size);
   static Buffer copy_of(ConstBytes source);
+  /// A view that keeps its `owner` (not null) alive. Whether it may be written is between the owner
+  /// and who made this: lent messages, for one, may only be read.
+  static Buffer borrow(Bytes memory, std::shared_ptr<const void> owner);
 
   std::byte* data() { return memory_.get(); }
   const std::byte* data() const { return memory_.get(); }
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
+  bool is_borrowed() const { return owner_ != nullptr; }
   Bytes view() { return {memory_.get(), size_}; }
   ConstBytes view() const { return {memory_.get(), size_}; }
   /// Shortens the view; the memory stays.
@@ -67,8 +72,12 @@ class Buffer {
 
  private:
   struct Free {
+    Free() noexcept : owned(true) {}
+    explicit Free(bool o) noexcept : owned(o) {}
     void operator()(std::byte* p) const;
+    bool owned;
   };
+  std::shared_ptr<const void> owner_;
   std::unique_ptr<std::byte[], Free> memory_;
   std::size_t size_ = 0;
 };

@@ -12,6 +12,7 @@
 #include "gearshift/base/ids.h"
 #include "gearshift/base/result.h"
 #include "gearshift/group/group.h"
+#include "gearshift/transport/shared_region.h"
 
 namespace gearshift::collectives {
 
@@ -106,6 +107,8 @@ class SharedBuffer {
  public:
   virtual ~SharedBuffer() = default;
   virtual base::Bytes view() = 0;
+  /// What the view lies in; lives as long as this.
+  virtual const transport::SharedRegion& region() const = 0;
 };
 /// Collective: `bytes` of new zeroed memory on each rank. Any task may drop it, between collectives
 /// of the group, which must not have ended. Errors: kIo when there is no memory, and as above.

@@ -23,6 +23,8 @@ namespace gearshift::group {
 class Attachment {
  public:
   base::Bytes view() const { return view_; }
+  /// Of an attachment that was allocated.
+  const transport::SharedRegion& region() const { return *region_; }
 
  private:
   friend class Window;

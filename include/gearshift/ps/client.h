@@ -10,6 +10,7 @@
 #include "gearshift/group/group.h"
 #include "gearshift/ps/layout.h"
 #include "gearshift/ps/optimizer.h"
+#include "gearshift/transport/shared_region.h"
 
 namespace gearshift::ps {
 
@@ -20,6 +21,9 @@ struct ClientOptions {
   std::vector<base::Rank> servers;
   /// Parameters, gradients and state are phantoms: fetched state is, too.
   bool phantom = false;
+  /// The region that gradients are staged from, if they are in one: servers of this host read them
+  /// there. Must outlive the client.
+  const transport::SharedRegion* gradients = nullptr;
 };
 
 /// A worker's step as the servers see it.
@@ -68,7 +72,7 @@ class Client {
   ~Client();
 
   /// Sends one bucket's gradient to the shards that own it, for the step that the next commit
-  /// ends. Returns without waiting; `gradient` (the whole bucket) must stay allocated until
+  /// ends. Returns without waiting; `gradient` (the whole bucket) must stay as it is until
   /// `commit` returns. Staging a bucket again replaces what was staged before. In the order of the
   /// calls: servers wait for the commit anyway, so nothing is won by overtaking.
   base::Status stage(std::uint32_t bucket, base::ConstBytes gradient);

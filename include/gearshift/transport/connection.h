@@ -57,6 +57,13 @@ struct Traffic {
 
 class SharedRegion;
 
+/// Handle of memory that a peer may read, see Connection::lend. To be dropped before the memory,
+/// and when all that was sent of it has completed or failed.
+class LentRegion {
+ public:
+  virtual ~LentRegion() = default;
+};
+
 /// A reliable link between this rank and one other.
 ///
 /// Messages match by tag (see message.h). Messages that arrive before their receive is posted are
@@ -74,6 +81,13 @@ class Connection {
   /// (kProtocol otherwise). Not for service tags.
   virtual Request recv(Tag tag, base::Bytes into) = 0;
 
+  /// As `send`, but the peer may read the body where it is, instead of a copy of it: one within a
+  /// region that is lent, any where the peer is this process. Completes when the body was received
+  /// into a posted receive, or when the reader of the mailbox has let go of it; until then it must
+  /// not change. Nothing but this completion is different for the peer. Where nothing can be read
+  /// in place this is `send`. After a wait that failed the peer may still read the memory.
+  virtual Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body);
+
   virtual base::Rank peer() const = 0;
   virtual Capabilities capabilities() const = 0;
   virtual Traffic traffic() const = 0;
@@ -83,6 +97,11 @@ class Connection {
   virtual base::Status offer_region(std::uint64_t id, const SharedRegion& region);
   virtual base::Result<std::unique_ptr<SharedRegion>> accept_region(std::uint64_t id,
                                                                     base::TimePoint deadline);
+
+  /// Lets the peer read this region, so that `send_lent` need not copy what lies in it. Does not
+  /// wait: until the peer is ready, and where it can't be, bodies are copied. kUnsupported unless
+  /// capabilities().shared_regions.
+  virtual base::Result<std::unique_ptr<LentRegion>> lend(const SharedRegion& region);
 
   /// Breaks the link: everything posted, here and at the peer, fails; later calls fail with
   /// `reason` here. Idempotent.

@@ -41,6 +41,9 @@ class Matcher {
   /// The body is in place: wakes the receiver, or delivers to the mailbox, or keeps it.
   void complete(const std::shared_ptr<Landing>& landing);
 
+  /// The same for a message to a mailbox whose body is in memory already.
+  base::Status deliver(Tag tag, base::ConstBytes head, base::Buffer body);
+
   /// Fails everything posted now and later with `reason`. Idempotent. Messages that had arrived
   /// whole are still matched.
   void fail(const base::Error& reason);

@@ -12,6 +12,7 @@ class WindowBuffer final : public SharedBuffer {
   explicit WindowBuffer(std::shared_ptr<group::Attachment> attachment)
       : attachment_(std::move(attachment)) {}
   base::Bytes view() override { return attachment_->view(); }
+  const transport::SharedRegion& region() const override { return attachment_->region(); }
 
  private:
   std::shared_ptr<group::Attachment> attachment_;
@@ -23,6 +24,7 @@ class PlainBuffer final : public SharedBuffer {
   PlainBuffer(std::unique_ptr<transport::SharedRegion> region, std::size_t bytes)
       : region_(std::move(region)), bytes_(bytes) {}
   base::Bytes view() override { return region_->view().first(bytes_); }
+  const transport::SharedRegion& region() const override { return *region_; }
 
  private:
   std::unique_ptr<transport::SharedRegion> region_;

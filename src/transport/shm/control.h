@@ -45,6 +45,7 @@ struct ControlRecord {
     kReady = 3,   ///< the rings are mapped
     kRegion = 4,  ///< carries the shared region `id` of `size` bytes
     kAbort = 5,   ///< the sender breaks the link; `text` says why
+    kLend = 6,    ///< carries the region `id` of `size` bytes, in which bodies may be lent
   };
   static constexpr std::size_t kTextBytes = 232;
 

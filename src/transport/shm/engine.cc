@@ -83,6 +83,7 @@ void Engine::forget_listener(int listener) {
 base::Result<std::shared_ptr<Link>> Engine::add(LinkParts parts) {
   auto link = std::make_shared<Link>(
       router_, [bell = bell_] { bell->ring(); }, std::move(parts));
+  link->begin();
   std::lock_guard<std::mutex> lock(mutex_);
   epoll_event entry{};
   entry.events = EPOLLIN;

@@ -58,23 +58,7 @@ class AssistedReceive final : public RequestState {
   const Request inner_;
 };
 
-Request no_phantoms() {
-  return failed_request({ErrorCode::kInvalidArgument, "shared memory carries no phantoms"});
-}
-
-class QueuedSend final : public RequestState {
- public:
-  QueuedSend(std::shared_ptr<Link> link, std::shared_ptr<SendProgress> progress)
-      : link_(std::move(link)), progress_(std::move(progress)) {}
-  base::Status wait(base::TimePoint deadline) override {
-    return link_->wait_sent(progress_, deadline);
-  }
-  bool done() const override { return progress_->done.load(std::memory_order_acquire); }
-
- private:
-  const std::shared_ptr<Link> link_;
-  const std::shared_ptr<SendProgress> progress_;
-};
+Error no_phantoms() { return {ErrorCode::kInvalidArgument, "shared memory carries no phantoms"}; }
 
 }  // namespace
 
@@ -96,6 +80,7 @@ Link::Link(std::shared_ptr<Router> router, std::function<void()> wake, LinkParts
       matcher_(*router_, peer_),
       inbox_(reader_, matcher_),
       outbox_(writer_),
+      lent_(parts.least_lent_bytes),
       state_(router_->scheduler().make_monitor()) {
   // The receives that may call this keep the link alive while they wait.
   matcher_.on_stuck([this](const Error& error) { give_up(error); });
@@ -119,11 +104,16 @@ Error Link::reason() const {
   return reason_.value_or(about_peer(ErrorCode::kPeerLost, "is gone"));
 }
 
+base::Status Link::check_send(Tag tag, base::ConstBytes head, base::ConstBytes body) const {
+  GEARSHIFT_RETURN_IF_ERROR(check_outgoing(tag, head, body));
+  if (base::is_phantom(head) || base::is_phantom(body)) return no_phantoms();
+  return {};
+}
+
 Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
-  if (const base::Status fine = check_outgoing(tag, head, body); !fine) {
+  if (const base::Status fine = check_send(tag, head, body); !fine) {
     return failed_request(fine.error());
   }
-  if (base::is_phantom(head) || base::is_phantom(body)) return no_phantoms();
   std::shared_ptr<SendProgress> progress;
   bool finished = false;
   {
@@ -140,7 +130,7 @@ Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
 }
 
 Request Link::recv(Tag tag, base::Bytes into) {
-  if (base::is_phantom(into)) return no_phantoms();
+  if (base::is_phantom(into)) return failed_request(no_phantoms());
   Request inner = matcher_.post(tag, into);
   if (inner.done()) return inner;
   return Request(std::make_shared<AssistedReceive>(shared_from_this(), std::move(inner)));
@@ -176,8 +166,7 @@ bool Link::poll() {
 bool Link::poll_inbox() {
   std::unique_lock<std::mutex> lock(receive_, std::try_to_lock);
   if (!lock || broken()) return false;
-  const auto drained = inbox_.drain(reader_.capacity() / 2, broken_);
-  lock.unlock();
+  const auto drained = drain(reader_.capacity() / 2, lock);
   if (!drained) {
     give_up(drained.error());
     return false;

@@ -14,6 +14,7 @@
 #include "gearshift/transport/shared_region.h"
 #include "transport/shm/control.h"
 #include "transport/shm/inbox.h"
+#include "transport/shm/lending.h"
 #include "transport/shm/outbox.h"
 #include "transport/shm/ring.h"
 
@@ -22,6 +23,19 @@ namespace gearshift::transport::shm {
 /// Bytes of the region that carries both rings of a link.
 std::size_t link_region_bytes(std::size_t ring_bytes);
 
+/// A send that waits for space in the ring, or for what it lent to be returned.
+class QueuedSend final : public RequestState {
+ public:
+  QueuedSend(std::shared_ptr<class Link> link, std::shared_ptr<SendProgress> progress)
+      : link_(std::move(link)), progress_(std::move(progress)) {}
+  base::Status wait(base::TimePoint deadline) override;
+  bool done() const override { return progress_->done.load(std::memory_order_acquire); }
+
+ private:
+  const std::shared_ptr<Link> link_;
+  const std::shared_ptr<SendProgress> progress_;
+};
+
 /// What a link is made of, once both sides have proved who they are.
 struct LinkParts {
   base::Rank peer;
@@ -29,6 +43,7 @@ struct LinkParts {
   std::unique_ptr<SharedRegion> region;
   std::size_t ring_bytes = 0;  ///< a power of two
   bool creator = false;        ///< made the region: writes the first ring, reads the second
+  std::size_t least_lent_bytes = 0;
   /// Set to false when the link breaks; may be empty.
   std::shared_ptr<std::atomic<bool>> alive;
 };
@@ -43,6 +58,8 @@ class Link : public std::enable_shared_from_this<Link> {
  public:
   /// `wake` makes the engine look at its links; it may be called with locks held.
   Link(std::shared_ptr<Router> router, std::function<void()> wake, LinkParts parts);
+  /// Not in the constructor: a weak pointer to this exists only afterwards. Before the first poll.
+  void begin();
 
   base::Rank peer() const { return peer_; }
   int socket() const { return socket_.get(); }
@@ -53,6 +70,10 @@ class Link : public std::enable_shared_from_this<Link> {
   base::Status offer_region(std::uint64_t id, const SharedRegion& region);
   base::Result<std::unique_ptr<SharedRegion>> accept_region(std::uint64_t id,
                                                             base::TimePoint deadline);
+  base::Result<std::unique_ptr<LentRegion>> lend(const SharedRegion& region);
+  Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body);
+  /// No body in the region is lent any more.
+  void reclaim(std::uint64_t region);
   void abort(const base::Error& reason);
   void close(base::TimePoint deadline);
 
@@ -95,6 +116,16 @@ class Link : public std::enable_shared_from_this<Link> {
   void on_record(Received received);
   void keep_region(Received received);
   void on_end();
+  /// Sends an offered or a lent region over the socket, now or when there is room.
+  base::Status send_region(ControlRecord::Kind kind, std::uint64_t id, const SharedRegion& region);
+  void borrow_region(Received received);
+  /// Takes from the inbox; `lock`, on `receive_`, is given up before what came is answered.
+  base::Result<Inbox::Drained> drain(std::size_t budget, std::unique_lock<std::mutex>& lock);
+  void on_notices(const Inbox::Notices& received, const Inbox::Notices& answers);
+  void say(FrameHeader::Kind kind, std::uint64_t number);
+  /// A frame was added to the outbox, and sends that somebody may wait for ended by the way.
+  void after_adding(bool finished);
+  base::Status check_send(Tag tag, base::ConstBytes head, base::ConstBytes body) const;
   /// Takes all that is in the ring; how the last look ended.
   base::Result<Inbox::Drained> drain_rest();
   void say_abort(const base::Error& reason);
@@ -115,7 +146,8 @@ class Link : public std::enable_shared_from_this<Link> {
   std::mutex receive_;
   Inbox inbox_;  ///< under receive_
   std::mutex send_;
-  Outbox outbox_;  ///< under send_
+  Outbox outbox_;     ///< under send_
+  LentRegions lent_;  ///< under send_
 
   std::atomic<int> pollers_{0};
   std::atomic<bool> kicked_{false};

@@ -19,8 +19,13 @@ constexpr std::size_t kMaxRegions = 4096;
 }  // namespace
 
 base::Status Link::offer_region(std::uint64_t id, const SharedRegion& region) {
+  return send_region(ControlRecord::Kind::kRegion, id, region);
+}
+
+base::Status Link::send_region(ControlRecord::Kind kind, std::uint64_t id,
+                               const SharedRegion& region) {
   ControlRecord record;
-  record.kind = ControlRecord::Kind::kRegion;
+  record.kind = kind;
   record.id = id;
   record.size = region.size();
   std::lock_guard<base::Monitor> lock(*state_);
@@ -90,6 +95,8 @@ void Link::on_record(Received received) {
       return;
     case ControlRecord::Kind::kRegion:
       return keep_region(std::move(received));
+    case ControlRecord::Kind::kLend:
+      return borrow_region(std::move(received));
     case ControlRecord::Kind::kAbort: {
       std::lock_guard<base::Monitor> lock(*state_);
       last_words_ = received.record->get_text();
@@ -121,8 +128,8 @@ void Link::keep_region(Received received) {
 base::Result<Inbox::Drained> Link::drain_rest() {
   base::Result<Inbox::Drained> drained = Inbox::Drained::kSome;
   while (drained && *drained == Inbox::Drained::kSome && !broken()) {
-    std::lock_guard<std::mutex> lock(receive_);
-    drained = inbox_.drain(reader_.capacity(), broken_);
+    std::unique_lock<std::mutex> lock(receive_);
+    drained = drain(reader_.capacity(), lock);
   }
   return drained;
 }

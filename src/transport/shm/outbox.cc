@@ -12,14 +12,52 @@ std::shared_ptr<SendProgress> Outbox::add(Tag tag, base::ConstBytes head, base::
   header.head_bytes = static_cast<std::uint32_t>(head.size());
   messages_.fetch_add(1, std::memory_order_relaxed);
   if (put_at_once(header, head, body)) return nullptr;
-  return enqueue(header, head, body);
+  auto progress = std::make_shared<SendProgress>();
+  enqueue(header, head, body, progress);
+  return progress->done.load(std::memory_order_relaxed) ? nullptr : progress;
 }
 
 std::shared_ptr<SendProgress> Outbox::add_goodbye() {
   FrameHeader header;
   header.kind = FrameHeader::Kind::kGoodbye;
   if (put_at_once(header, {}, {})) return nullptr;
-  return enqueue(header, {}, {});
+  auto progress = std::make_shared<SendProgress>();
+  enqueue(header, {}, {}, progress);
+  return progress->done.load(std::memory_order_relaxed) ? nullptr : progress;
+}
+
+std::shared_ptr<SendProgress> Outbox::add_lent(Tag tag, base::ConstBytes head,
+                                               std::size_t body_bytes, LentBody place) {
+  FrameHeader header;
+  header.kind = FrameHeader::Kind::kLent;
+  header.tag = tag.value;
+  header.body_bytes = body_bytes;
+  header.head_bytes = static_cast<std::uint32_t>(head.size());
+  place.ticket = ++last_ticket_;
+  std::vector<std::byte> rest(head.begin(), head.end());
+  const base::ConstBytes where = base::bytes_of(place);
+  rest.insert(rest.end(), where.begin(), where.end());
+
+  messages_.fetch_add(1, std::memory_order_relaxed);
+  bytes_.fetch_add(body_bytes, std::memory_order_relaxed);
+  auto progress = std::make_shared<SendProgress>();
+  lent_.emplace(place.ticket, progress);
+  if (!put_at_once(header, rest, {})) enqueue(header, rest, {}, nullptr);
+  return progress;
+}
+
+void Outbox::returned(std::uint64_t ticket) {
+  const auto found = lent_.find(ticket);
+  if (found == lent_.end()) return;  // nobody waits any more
+  finish(*found->second, std::nullopt);
+  lent_.erase(found);
+}
+
+void Outbox::add_notice(FrameHeader::Kind kind, std::uint64_t number) {
+  FrameHeader header;
+  header.kind = kind;
+  header.tag = number;
+  if (!put_at_once(header, {}, {})) enqueue(header, {}, {}, nullptr);
 }
 
 std::size_t Outbox::space() {
@@ -42,8 +80,8 @@ bool Outbox::put_at_once(const FrameHeader& header, base::ConstBytes head, base:
   return true;
 }
 
-std::shared_ptr<SendProgress> Outbox::enqueue(const FrameHeader& header, base::ConstBytes head,
-                                              base::ConstBytes body) {
+void Outbox::enqueue(const FrameHeader& header, base::ConstBytes head, base::ConstBytes body,
+                     std::shared_ptr<SendProgress> progress) {
   Message message;
   message.prefix.resize(sizeof header + head.size());
   std::memcpy(message.prefix.data(), &header, sizeof header);
@@ -51,12 +89,10 @@ std::shared_ptr<SendProgress> Outbox::enqueue(const FrameHeader& header, base::C
     std::memcpy(message.prefix.data() + sizeof header, head.data(), head.size());
   }
   message.body = body;
-  message.progress = std::make_shared<SendProgress>();
-  std::shared_ptr<SendProgress> progress = message.progress;
+  message.progress = std::move(progress);
   queue_.push_back(std::move(message));
   pending_.store(true);
   push(ring_.capacity());
-  return progress->done.load(std::memory_order_relaxed) ? nullptr : progress;
 }
 
 bool Outbox::push(std::size_t budget) {
@@ -71,7 +107,7 @@ bool Outbox::push(std::size_t budget) {
     bytes_.fetch_add(copied, std::memory_order_relaxed);
     ring_.publish();
     if (message.done < message.prefix.size() + message.body.size()) continue;
-    finish(message, std::nullopt);
+    if (message.progress) finish(*message.progress, std::nullopt);
     queue_.pop_front();
   }
   if (queue_.empty()) pending_.store(false);
@@ -98,6 +134,12 @@ std::size_t Outbox::copy_some(Message& message, std::size_t limit) {
 
 Outbox::Withdrawn Outbox::withdraw(const std::shared_ptr<SendProgress>& progress) {
   if (progress->done.load(std::memory_order_relaxed)) return Withdrawn::kDone;
+  const auto lent = std::find_if(lent_.begin(), lent_.end(),
+                                 [&](const auto& entry) { return entry.second == progress; });
+  if (lent != lent_.end()) {
+    lent_.erase(lent);
+    return Withdrawn::kRemoved;
+  }
   const auto found = std::find_if(queue_.begin(), queue_.end(),
                                   [&](const Message& m) { return m.progress == progress; });
   if (found == queue_.end()) return Withdrawn::kDone;
@@ -109,14 +151,18 @@ Outbox::Withdrawn Outbox::withdraw(const std::shared_ptr<SendProgress>& progress
 }
 
 void Outbox::fail(const base::Error& error) {
-  for (Message& message : queue_) finish(message, error);
+  for (Message& message : queue_) {
+    if (message.progress) finish(*message.progress, error);
+  }
   queue_.clear();
+  for (const auto& [ticket, progress] : lent_) finish(*progress, error);
+  lent_.clear();
   pending_.store(false);
 }
 
-void Outbox::finish(Message& message, std::optional<base::Error> error) {
-  message.progress->error = std::move(error);
-  message.progress->done.store(true, std::memory_order_release);
+void Outbox::finish(SendProgress& progress, std::optional<base::Error> error) {
+  progress.error = std::move(error);
+  progress.done.store(true, std::memory_order_release);
   finished_ = true;
 }
 

@@ -33,6 +33,12 @@ class ShmConnection final : public Connection {
                                                             base::TimePoint deadline) override {
     return link_->accept_region(id, deadline);
   }
+  Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body) override {
+    return link_->send_lent(tag, head, body);
+  }
+  base::Result<std::unique_ptr<LentRegion>> lend(const SharedRegion& region) override {
+    return link_->lend(region);
+  }
   void abort(Error reason) override { link_->abort(reason); }
   void close(base::TimePoint deadline) override { link_->close(deadline); }
 
@@ -95,6 +101,7 @@ class ShmTransport final : public Transport {
 
  private:
   base::Result<std::unique_ptr<Connection>> adopt(LinkParts parts) {
+    parts.least_lent_bytes = options_.least_lent_bytes;
     GEARSHIFT_ASSIGN_OR_RETURN(auto link, engine_->add(std::move(parts)));
     return std::unique_ptr<Connection>(std::make_unique<ShmConnection>(engine_, std::move(link)));
   }

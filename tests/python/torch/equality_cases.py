@@ -133,6 +133,23 @@ for _optimizer in OPTIMIZERS:
     )
 
 
+@case([2, 3])
+def gradients_and_parameters_that_are_lent() -> None:
+    for shards in (1, None):
+        run("wide", "sgd", gs.ParameterServer(shards=shards))
+    stats = run(
+        "wide",
+        "adam",
+        gs.StrategySwitch(
+            start=gs.AllReduce(),
+            then=gs.ParameterServer(),
+            policy=gs.At(step=30),
+            back=gs.At(step=60),
+        ),
+    )
+    assert stats["pushes"] == 30
+
+
 @case([2])
 def switch_from_server_to_all_reduce() -> None:
     stats = run(

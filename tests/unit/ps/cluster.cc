@@ -54,7 +54,8 @@ base::Result<std::unique_ptr<transport::Transport>> make_transport(
     return transport::tcp::create(scheduler, std::move(router), identity,
                                   {.host = "127.0.0.1", .streams = 3, .stripe_bytes = 256});
   }
-  return transport::shm::create(scheduler, std::move(router), identity, {.ring_bytes = 4096});
+  return transport::shm::create(scheduler, std::move(router), identity,
+                                {.ring_bytes = 4096, .least_lent_bytes = 64});
 }
 
 std::vector<std::unique_ptr<group::Group>> make_groups(const std::string& transport,
@@ -179,10 +180,32 @@ Cluster::Cluster(ClusterOptions options)
       .model = 3, .layout = std::make_shared<const Layout>(layout_), .servers = {}};
   for (const int rank : options_.servers) client.servers.emplace_back(rank);
   for (int w = 0; w < options_.workers; ++w) {
+    if (options_.transport == "shm") {
+      gradients_.push_back(shared_buckets());
+      client.gradients = regions_.back().get();
+    } else {
+      gradients_.push_back(make_buckets(model));
+    }
     clients_.push_back(std::make_unique<Client>(group(w), client));
     parameters_.push_back(make_buckets(model));
-    gradients_.push_back(make_buckets(model));
   }
+}
+
+Buckets Cluster::shared_buckets() {
+  std::size_t size = 0;
+  for (const std::size_t bytes : model.bucket_bytes) size += bytes;
+  auto region = transport::SharedRegion::create(size);
+  EXPECT_TRUE(region.ok());
+  regions_.push_back(std::move(*region));
+  const std::shared_ptr<const void> kept_by_the_cluster(regions_.back().get(), [](const void*) {});
+  Buckets buckets;
+  std::size_t offset = 0;
+  for (const std::size_t bytes : model.bucket_bytes) {
+    buckets.push_back(base::Buffer::borrow(base::slice(regions_.back()->view(), offset, bytes),
+                                           kept_by_the_cluster));
+    offset += bytes;
+  }
+  return buckets;
 }
 
 void Cluster::start_shards() {

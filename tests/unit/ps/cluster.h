@@ -90,6 +90,8 @@ class Cluster {
 
  private:
   void start_shards();
+  /// Gradients in memory that the servers read in place.
+  Buckets shared_buckets();
 
   ClusterOptions options_;
   std::unique_ptr<base::Scheduler> scheduler_;
@@ -97,6 +99,7 @@ class Cluster {
   std::vector<base::Error> failures_;
   Layout layout_;
   std::vector<std::unique_ptr<group::Group>> groups_;
+  std::vector<std::unique_ptr<transport::SharedRegion>> regions_;  ///< of gradients that are lent
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<Buckets> parameters_;

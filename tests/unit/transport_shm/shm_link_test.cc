@@ -147,6 +147,43 @@ TEST_F(ShmLinkTest, RefusesARegionOfferedTwice) {
   expect_loss(ErrorCode::kProtocol);
 }
 
+TEST_F(ShmLinkTest, RefusesLentBodiesInUnknownMemory) {
+  FrameHeader header;
+  header.kind = FrameHeader::Kind::kLent;
+  header.tag = Tag(kServerService, 1, 0).value;
+  header.body_bytes = 4096;
+  const LentBody place{.region = 5, .offset = 0, .ticket = 1};
+  writer().put(base::bytes_of(header));
+  writer().put(base::bytes_of(place));
+  writer().publish();
+  ring_bell();
+  expect_loss(ErrorCode::kProtocol);
+}
+
+TEST_F(ShmLinkTest, RefusesARegionLentTwice) {
+  auto region = SharedRegion::create(4096);
+  ControlRecord record;
+  record.kind = ControlRecord::Kind::kLend;
+  record.size = 4096;
+  send_record(socket.get(), record, (*region)->fd());
+  send_record(socket.get(), record, (*region)->fd());
+  expect_loss(ErrorCode::kProtocol);
+}
+
+TEST_F(ShmLinkTest, ReturnsOfWhatWasNeverLentDoNothing) {
+  FrameHeader header;
+  header.kind = FrameHeader::Kind::kReturned;
+  header.tag = 77;
+  write_frame(header);
+  header.kind = FrameHeader::Kind::kReclaimed;
+  write_frame(header);
+  header = {};
+  header.tag = Tag(kServerService, 1, 0).value;
+  write_frame(header);
+  ASSERT_TRUE(router->mailbox(kServerService)->pop(soon()).ok());
+  EXPECT_FALSE(link->broken());
+}
+
 TEST_F(ShmLinkTest, WhatADeadPeerWroteStillArrives) {
   const int value = 42;
   FrameHeader header;

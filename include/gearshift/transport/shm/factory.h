@@ -9,6 +9,8 @@ namespace gearshift::transport::shm {
 struct Options {
   /// Bytes of the ring in each direction between two processes.
   std::size_t ring_bytes = 1 << 20;
+  /// Of Connection::send_lent: smaller bodies are cheaper to copy than to return.
+  std::size_t least_lent_bytes = 16 << 10;
 };
 
 /// Shared memory between processes of one host and one user. Errors: kUnsupported with the reason

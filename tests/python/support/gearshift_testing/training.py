@@ -26,6 +26,13 @@ class MLP(nn.Sequential):
         )
 
 
+class Wide(nn.Sequential):
+    """As MLP, with so many parameters that processes of one host lend them instead of copying."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(6, 400), nn.Tanh(), nn.Linear(400, 40), nn.Linear(40, 3))
+
+
 class CNN(nn.Sequential):
     """On 6 x 6 pixels of one channel, 3 classes."""
 
@@ -66,9 +73,9 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
 
 
 def make(model: str, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """A model of MODELS; the same on all ranks."""
+    """A model of MODELS, or "wide"; the same on all ranks."""
     torch.manual_seed(7)
-    return MODELS[model]().to(dtype)
+    return (Wide if model == "wide" else MODELS[model])().to(dtype)
 
 
 def batches(
@@ -76,7 +83,7 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each step the batch of *all* ranks: `batch` samples each. The same on all ranks."""
     generator = torch.Generator().manual_seed(11)
-    shape = {"mlp": (6,), "cnn": (6, 6), "transformer": (6, 6)}[model]
+    shape = {"mlp": (6,), "wide": (6,), "cnn": (6, 6), "transformer": (6, 6)}[model]
     for _ in range(steps):
         n = batch * gs.world_size()
         x = torch.randn(n, *shape, generator=generator, dtype=torch.float64).to(dtype)

@@ -26,15 +26,22 @@ std::size_t bytes_of_all(const std::vector<Slice>& slices) {
   return bytes;
 }
 
-LentMemory::LentMemory(const group::Group& group, int workers, std::size_t block_bytes)
-    : block_bytes_(block_bytes) {
+std::vector<transport::Connection*> links_that_share(const group::Group& group, int workers) {
+  std::vector<transport::Connection*> links;
   for (int r = 0; r < workers; ++r) {
     transport::Connection& link = link_to(group, base::Rank(r));
-    if (link.capabilities().shared_regions) readers_.push_back(&link);
+    if (link.capabilities().shared_regions) links.push_back(&link);
   }
+  return links;
 }
 
 SharedBuffer LentMemory::allocate(std::size_t size) {
+  const auto again = free_->find(size);
+  if (again != free_->end()) {
+    base::Buffer memory = std::move(again->second);
+    free_->erase(again);
+    return returning(std::move(memory));
+  }
   const std::size_t taken = padded(size);
   if (!readers_.empty() && size > 0 && (!block_ || used_ + taken > block_->region->size())) {
     block_ = make_block(std::max(block_bytes_, taken));
@@ -43,7 +50,16 @@ SharedBuffer LentMemory::allocate(std::size_t size) {
   if (!block_ || size == 0) return std::make_shared<base::Buffer>(size);
   const base::Bytes memory = base::slice(block_->region->view(), used_, size);
   used_ += taken;
-  return std::make_shared<base::Buffer>(base::Buffer::borrow(memory, block_));
+  return returning(base::Buffer::borrow(memory, block_));
+}
+
+/// A buffer that comes back to the free ones when nobody holds it any more.
+SharedBuffer LentMemory::returning(base::Buffer memory) const {
+  const auto give_back = [free = std::weak_ptr<Free>(free_)](base::Buffer* buffer) {
+    const std::unique_ptr<base::Buffer> owner(buffer);
+    if (const auto list = free.lock()) list->emplace(buffer->size(), std::move(*buffer));
+  };
+  return SharedBuffer(new base::Buffer(std::move(memory)), give_back);
 }
 
 /// Null where there is no such memory: then answers are copied.

@@ -103,7 +103,7 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
       options_(std::move(options)),
       rules_(rules_of(options_.consistency)),
       mailbox_(group_.router().mailbox(request_tag(options_.model).channel())),
-      lent_(group_, options_.workers, bytes_of_all(options_.slices)),
+      lent_(links_that_share(group_, options_.workers), bytes_of_all(options_.slices)),
       parameters_(parameters, [this](std::size_t size) { return lent_.allocate(size); }),
       optimizer_(std::move(optimizer)),
       workers_(static_cast<std::size_t>(options_.workers)),

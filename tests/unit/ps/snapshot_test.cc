@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "gearshift/transport/shared_region.h"
+#include "ps/lent_memory.h"
 #include "ps/outbox.h"
 
 namespace gearshift::ps {
@@ -87,6 +89,71 @@ TEST(ParameterStore, PhantomsStayPhantoms) {
   outbox.send(link, {}, store.snapshot(0));
   EXPECT_TRUE(base::is_phantom(store.writable(0)));
   EXPECT_EQ(store.view(0).size(), 64U);
+}
+
+/// A link that can lend, and counts the regions that it lends.
+class LendingLink final : public transport::Connection {
+ public:
+  class Loan final : public transport::LentRegion {
+   public:
+    explicit Loan(int& count) : count_(count) { ++count_; }
+    ~Loan() override { --count_; }
+
+   private:
+    int& count_;
+  };
+
+  using Connection::send;
+  transport::Request send(transport::Tag, base::ConstBytes, base::ConstBytes) override {
+    return {};
+  }
+  transport::Request recv(transport::Tag, base::Bytes) override { return {}; }
+  base::Result<std::unique_ptr<transport::LentRegion>> lend(
+      const transport::SharedRegion&) override {
+    ++ever;
+    return std::unique_ptr<transport::LentRegion>(std::make_unique<Loan>(now));
+  }
+  base::Rank peer() const override { return base::Rank(1); }
+  transport::Capabilities capabilities() const override {
+    return {.transport = "test", .same_host = true, .shared_regions = true};
+  }
+  transport::Traffic traffic() const override { return {}; }
+  void abort(base::Error) override {}
+  void close(base::TimePoint) override {}
+
+  int ever = 0;
+  int now = 0;
+};
+
+TEST(LentMemory, IsLentOnceAndUsedAgain) {
+  LendingLink link;
+  SharedBuffer kept;
+  {
+    LentMemory memory({&link}, 1024);
+    SharedBuffer first = memory.allocate(500);
+    kept = memory.allocate(500);
+    EXPECT_EQ(link.ever, 1) << "both are of one block";
+    const std::byte* place = first->data();
+    for (int i = 0; i < 100; ++i) {
+      first.reset();
+      first = memory.allocate(500);
+      EXPECT_EQ(first->data(), place);
+      EXPECT_EQ(first->size(), 500U);
+    }
+    EXPECT_EQ(link.ever, 1);
+    SharedBuffer large = memory.allocate(5000);
+    EXPECT_EQ(link.ever, 2);
+    EXPECT_EQ(memory.allocate(0)->size(), 0U);
+  }
+  EXPECT_EQ(link.now, 1) << "who holds a buffer keeps its block";
+  EXPECT_EQ(kept->size(), 500U);
+  kept.reset();
+  EXPECT_EQ(link.now, 0);
+}
+
+TEST(LentMemory, IsOrdinaryWhereNobodyCanRead) {
+  LentMemory memory({}, 1024);
+  EXPECT_FALSE(memory.allocate(500)->is_borrowed());
 }
 
 }  // namespace

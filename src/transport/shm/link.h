@@ -65,13 +65,17 @@ class Link : public std::enable_shared_from_this<Link> {
   int socket() const { return socket_.get(); }
   Traffic traffic() const;
 
-  Request send(Tag tag, base::ConstBytes head, base::ConstBytes body);
+  Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
+    return post(tag, head, body, false);
+  }
+  Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body) {
+    return post(tag, head, body, true);
+  }
   Request recv(Tag tag, base::Bytes into);
   base::Status offer_region(std::uint64_t id, const SharedRegion& region);
   base::Result<std::unique_ptr<SharedRegion>> accept_region(std::uint64_t id,
                                                             base::TimePoint deadline);
   base::Result<std::unique_ptr<LentRegion>> lend(const SharedRegion& region);
-  Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body);
   /// No body in the region is lent any more.
   void reclaim(std::uint64_t region);
   void abort(const base::Error& reason);
@@ -125,6 +129,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void say(FrameHeader::Kind kind, std::uint64_t number);
   /// A frame was added to the outbox, and sends that somebody may wait for ended by the way.
   void after_adding(bool finished);
+  Request post(Tag tag, base::ConstBytes head, base::ConstBytes body, bool may_lend);
   base::Status check_send(Tag tag, base::ConstBytes head, base::ConstBytes body) const;
   /// Takes all that is in the ring; how the last look ended.
   base::Result<Inbox::Drained> drain_rest();

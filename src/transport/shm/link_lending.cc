@@ -6,7 +6,6 @@
 // reader of the mailbox drops the message. The region is taken back over the ring, behind the last
 // message in it.
 
-#include "gearshift/transport/requests.h"
 #include "transport/shm/link.h"
 
 namespace gearshift::transport::shm {
@@ -53,25 +52,6 @@ void Link::reclaim(std::uint64_t region) {
     lent_.remove(region);
   }
   say(FrameHeader::Kind::kReclaimed, region);
-}
-
-Request Link::send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body) {
-  if (const base::Status fine = check_send(tag, head, body); !fine) {
-    return failed_request(fine.error());
-  }
-  std::shared_ptr<SendProgress> progress;
-  bool finished = false;
-  {
-    std::lock_guard<std::mutex> lock(send_);
-    if (broken()) return failed_request(reason());
-    if (const auto place = lent_.find(body)) {
-      progress = outbox_.add_lent(tag, head, body.size(), *place);
-      finished = outbox_.take_finished();
-    }
-  }
-  if (progress == nullptr) return send(tag, head, body);
-  after_adding(finished);
-  return Request(std::make_shared<QueuedSend>(shared_from_this(), std::move(progress)));
 }
 
 /// Sends a frame that is only a number.

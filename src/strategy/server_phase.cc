@@ -125,6 +125,7 @@ base::Result<std::unique_ptr<ServerPhase>> ServerPhase::open(
   collectives::Options label;
   label.label = "start of parameter servers";
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control, label));
+  if (!phase->dedicated_) phase->inflow_.emplace(*environment.world);
   return phase;
 }
 
@@ -199,6 +200,7 @@ base::Status ServerPhase::handle_news() {
 }
 
 base::Status ServerPhase::close() {
+  inflow_.reset();
   if (shard_) {
     shard_->stop();
     shard_.reset();

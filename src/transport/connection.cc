@@ -31,6 +31,8 @@ Request Connection::send_lent(Tag tag, base::ConstBytes head, base::ConstBytes b
   return send(tag, head, body);
 }
 
+void Connection::limit_inflow(std::size_t) {}
+
 std::string describe(Tag tag) {
   return "channel " + std::to_string(tag.channel()) + ", sequence " +
          std::to_string(tag.sequence()) + ", part " + std::to_string(tag.part());

@@ -160,6 +160,21 @@ TEST_P(TransportConformance, ALentMessageIsAsAnyOther) {
   }
 }
 
+TEST_P(TransportConformance, ALimitOfTheInflowLosesNothing) {
+  link_pair();
+  const auto body = pattern(3'000'001, 5);
+  std::uint32_t number = 0;
+  for (const std::size_t limit : {std::size_t{1}, std::size_t{100'000}, std::size_t{0}}) {
+    b.link->limit_inflow(limit);
+    std::vector<std::byte> into(body.size());
+    Request receive = b.link->recv(Tag(4, ++number, 0), into);
+    Request send = a.link->send(Tag(4, number, 0), body);
+    ASSERT_TRUE(receive.wait(soon()).ok());
+    ASSERT_TRUE(send.wait(soon()).ok());
+    EXPECT_EQ(first_difference(into, body), -1);
+  }
+}
+
 TEST_P(TransportConformance, RefusesReceivesOfServicesAndOversizedMessages) {
   link_pair();
   std::byte one{};

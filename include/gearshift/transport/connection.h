@@ -88,6 +88,12 @@ class Connection {
   /// in place this is `send`. After a wait that failed the peer may still read the memory.
   virtual Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body);
 
+  /// At most about so many bytes that the peer sends shall be under way at once: the rest waits at
+  /// the peer, and not in the buffers of switches, which drop what they have no room for. 0: as
+  /// many as the transport thinks right, as in the beginning. Without effect where nothing lies
+  /// between the two. May be called again; takes effect soon. From any task.
+  virtual void limit_inflow(std::size_t bytes);
+
   virtual base::Rank peer() const = 0;
   virtual Capabilities capabilities() const = 0;
   virtual Traffic traffic() const = 0;

@@ -210,6 +210,11 @@ void Link::finish(const Error& reason, News news) {
   if (news == News::kReport) options_.router->report_lost(options_.peer, reason);
 }
 
+void Link::limit_inflow(std::size_t bytes) const {
+  const std::size_t each = bytes == 0 ? 0 : std::max<std::size_t>(1, bytes / streams_.size());
+  for (const auto& stream : streams_) limit_window(stream->fd, each);
+}
+
 void Link::close(base::TimePoint deadline) {
   closing_ = true;
   for (const auto& stream : streams_) stream->out.say_bye();

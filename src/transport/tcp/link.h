@@ -42,6 +42,7 @@ class Link final : public std::enable_shared_from_this<Link> {
   void start();
   Request send(Tag tag, base::ConstBytes head, base::ConstBytes body);
   Request recv(Tag tag, base::Bytes into);
+  void limit_inflow(std::size_t bytes) const;
   void close(base::TimePoint deadline);
   void abort(const base::Error& reason) { finish(reason, News::kKeep); }
   bool ended() const { return ended_.load(std::memory_order_acquire); }
@@ -104,6 +105,7 @@ class TcpConnection final : public Connection {
     return link_->send(tag, head, body);
   }
   Request recv(Tag tag, base::Bytes into) override { return link_->recv(tag, into); }
+  void limit_inflow(std::size_t bytes) override { link_->limit_inflow(bytes); }
   base::Rank peer() const override { return link_->peer(); }
   Capabilities capabilities() const override {
     return {.transport = "tcp", .same_host = same_host_, .shared_regions = false};

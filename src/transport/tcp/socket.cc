@@ -57,6 +57,20 @@ void tune(const Fd& fd) {
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 }
 
+/// Linux 5.14; older C libraries don't know it.
+#ifdef SO_BUF_LOCK
+constexpr int kBufferLock = SO_BUF_LOCK;
+#else
+constexpr int kBufferLock = 72;
+#endif
+constexpr int kReceiveBufferLock = 2;
+
+/// A window below a packet or two waits for timers.
+constexpr std::size_t kLeastWindow = 16 << 10;
+/// The kernel gives a process no more than this and a little (net.core.rmem_max), unless it chooses
+/// by itself: then it may be much more.
+constexpr std::size_t kMostWindow = 192 << 10;
+
 /// Waits until `fd` is ready for `events` (or broken: the next call on it will say so).
 Status await(const base::Scheduler& scheduler, const Fd& fd, short events, TimePoint deadline) {
   for (;;) {
@@ -99,6 +113,22 @@ Status connect_one(const base::Scheduler& scheduler, const Fd& fd, const addrinf
 }
 
 }  // namespace
+
+void limit_window(const Fd& fd, std::size_t bytes) {
+  if (bytes > kMostWindow) bytes = 0;
+  const int size = bytes == 0 ? std::numeric_limits<int>::max() / 2
+                              : static_cast<int>(std::max(bytes, kLeastWindow));
+  // Not 0: the kernel does not adapt the buffer. Unknown: it could not be made to again.
+  int locked = 0;
+  socklen_t length = sizeof(locked);
+  const bool known = ::getsockopt(fd.get(), SOL_SOCKET, kBufferLock, &locked, &length) == 0;
+  if (!known || (bytes == 0 && locked == 0)) return;
+  // The kernel takes twice as much, for its own bookkeeping. It adapts upwards only: what is freed
+  // begins as large as may be.
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+  const int lock = bytes == 0 ? 0 : kReceiveBufferLock;
+  ::setsockopt(fd.get(), SOL_SOCKET, kBufferLock, &lock, sizeof(lock));
+}
 
 Fd::~Fd() {
   if (fd_ >= 0) ::close(fd_);

@@ -117,7 +117,9 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
     w.staged.resize(options_.slices.size());
   }
   for (int r = 0; r < group_.size(); ++r) {
-    rank_of_peer_[link_to(group_, base::Rank(r)).peer().value] = r;
+    const auto peer = static_cast<std::size_t>(link_to(group_, base::Rank(r)).peer().value);
+    if (rank_of_peer_.size() <= peer) rank_of_peer_.resize(peer + 1, -1);
+    rank_of_peer_[peer] = r;
   }
 }
 
@@ -175,19 +177,19 @@ void ShardImpl::fail(const Error& error) {
 }
 
 base::Status ShardImpl::handle(transport::Message message) {
-  const auto from = rank_of_peer_.find(message.from.value);
-  if (from == rank_of_peer_.end()) {
+  const auto peer = static_cast<std::size_t>(message.from.value);
+  const int from = peer < rank_of_peer_.size() ? rank_of_peer_[peer] : -1;
+  if (from < 0) {
     return protocol("a request from rank " + std::to_string(message.from.value) +
                     ", which is not of the group");
   }
   const auto named = [&](const Error& error) {
-    return Error(error.code,
-                 "request from rank " + std::to_string(from->second) + ": " + error.message,
+    return Error(error.code, "request from rank " + std::to_string(from) + ": " + error.message,
                  message.from.value);
   };
   auto head = decode_head({message.head.data(), message.head.size()});
   if (!head) return named(head.error());
-  Request request{from->second, *head, std::move(message.body)};
+  Request request{from, *head, std::move(message.body)};
   base::Status handled = dispatch(request);
   if (!handled && handled.error().code == ErrorCode::kProtocol) return named(handled.error());
   return handled;

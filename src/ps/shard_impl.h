@@ -129,7 +129,7 @@ class ShardImpl final : public Shard {
   group::Group shards_;
   const ShardOptions options_;
   const Rules rules_;
-  std::map<int, int> rank_of_peer_;  ///< world rank, as messages name it, to rank of the group
+  std::vector<int> rank_of_peer_;  ///< by world rank, as messages name it: rank of the group, or -1
   std::shared_ptr<transport::Mailbox> mailbox_;
 
   LentMemory lent_;
@@ -137,6 +137,7 @@ class ShardImpl final : public Shard {
   std::unique_ptr<Optimizer> optimizer_;
   Outbox outbox_;
   std::vector<Worker> workers_;
+  int due_ = 0;  ///< commits that are accepted and not answered
   std::int64_t version_ = 0;
   std::int64_t highest_step_ = 0;
   std::int64_t leave_after_ = 0;

@@ -207,6 +207,7 @@ base::Result<double> ShardImpl::clip_factor(double clip_norm) {
 void ShardImpl::count(int rank) {
   Worker& w = workers_[static_cast<std::size_t>(rank)];
   w.pending->accepted = true;
+  ++due_;
   w.step = w.pending->record.step;
   w.close_attempts();
   highest_step_ = std::max(highest_step_, w.step);
@@ -231,6 +232,7 @@ void ShardImpl::announce(int rank) {
 
 /// Answers the accepted commits whose workers may go on.
 void ShardImpl::answer_due() {
+  if (due_ == 0) return;  // nearly always: no need to look at all workers
   const std::int64_t slowest = slowest_step();
   for (int r = 0; r < options_.workers; ++r) {
     Worker& w = workers_[static_cast<std::size_t>(r)];
@@ -245,6 +247,7 @@ void ShardImpl::answer_due() {
     reply.staleness = w.pending->staleness;
     reply.skipped = w.pending->skipped ? 1 : 0;
     const PendingCommit answered = *std::exchange(w.pending, std::nullopt);
+    --due_;
     if (answered.answers_slices) {
       answer(r, answered.request, reply);
     } else {

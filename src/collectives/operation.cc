@@ -31,6 +31,7 @@ Operation Operation::point_to_point(group::Group& group, std::string_view name,
 Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
                      const Options& options, Numbering numbering)
     : group_(group),
+      scheduler_(group.scheduler()),
       name_(options.label.empty() ? name : std::string_view(options.label)),
       algorithm_(algorithm),
       timeout_(options.timeout.value_or(group.timeout())),
@@ -59,7 +60,7 @@ base::Status Operation::await_send(const transport::Request& request, int peer, 
 
 base::Status Operation::await(const transport::Request& request, std::string_view what, int peer,
                               Position at) const {
-  base::Status status = request.wait(group_.scheduler().after(timeout_));
+  base::Status status = request.wait(scheduler_.after(timeout_));
   if (status) return status;
   // A subgroup numbers its members anew; people know the ranks of the whole job.
   const int known_as = link(peer).peer().value;
@@ -76,7 +77,7 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
 }
 
 void Operation::withdraw(const transport::Request& request) const {
-  (void)request.wait(group_.scheduler().now());
+  (void)request.wait(scheduler_.now());
 }
 
 }  // namespace gearshift::collectives

@@ -28,6 +28,7 @@ class Operation {
                                   const Options& options, std::uint32_t number);
 
   group::Group& group() const { return group_; }
+  base::Scheduler& scheduler() const { return scheduler_; }
   int size() const { return group_.size(); }
   int rank() const { return group_.rank().value; }
 
@@ -60,6 +61,7 @@ class Operation {
                      Position at) const;
 
   group::Group& group_;
+  base::Scheduler& scheduler_;  ///< the group's, at hand: it is asked for with each message
   const std::string_view name_;
   const std::string_view algorithm_;
   const base::Duration timeout_;

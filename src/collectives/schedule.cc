@@ -38,6 +38,7 @@ class Pipeline {
  public:
   Pipeline(Operation& operation, const Schedule& schedule)
       : operation_(operation),
+        scheduler_(operation.scheduler()),
         schedule_(schedule),
         window_(window_of(schedule)),
         slot_bytes_(scratch_segment_bytes(schedule)),
@@ -138,7 +139,7 @@ class Pipeline {
       kernels::reduce_into(schedule_.dtype, schedule_.op, into, landing(item), cut(step.own, item));
     }
     if (step.combine != Combine::kReplace) {
-      operation_.group().scheduler().work(base::Work::kCombine, into.size());
+      scheduler_.work(base::Work::kCombine, into.size());
     }
     if (step.ends_mean && schedule_.op == base::ReduceOp::kMean) {
       kernels::divide(schedule_.dtype, into, operation_.size());
@@ -146,6 +147,7 @@ class Pipeline {
   }
 
   Operation& operation_;
+  base::Scheduler& scheduler_;
   const Schedule& schedule_;
   Item next_;  ///< to be started
   Item done_;  ///< to be finished

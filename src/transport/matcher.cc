@@ -27,6 +27,18 @@ void copy(base::ConstBytes from, base::Bytes into) {
   }
 }
 
+base::Error no_memory(std::uint64_t bytes) {
+  return {base::ErrorCode::kIo, "no memory for a message of " + std::to_string(bytes) + " bytes"};
+}
+
+base::Result<base::Buffer> keep(base::ConstBytes body) {
+  try {
+    return base::Buffer::copy_of(body);
+  } catch (const std::bad_alloc&) {
+    return no_memory(body.size());
+  }
+}
+
 class Receive;
 
 }  // namespace
@@ -128,13 +140,13 @@ class Receive final : public RequestState {
   }
 
   std::atomic<bool> done_{false};
-  std::optional<base::Error> error_;  ///< written before done_, constant after
+  std::unique_ptr<base::Error> error_;  ///< written before done_, constant after
 };
 
 }  // namespace
 
 void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
-  receive.error_ = std::move(error);
+  if (error) receive.error_ = std::make_unique<base::Error>(std::move(*error));
   receive.done_.store(true, std::memory_order_release);
   if (waiters > 0) monitor->notify_all();
 }
@@ -220,8 +232,7 @@ base::Result<std::shared_ptr<Matcher::Landing>> Matcher::arrive(Tag tag, base::C
   try {
     landing->own = phantom ? base::Buffer::phantom(body_bytes) : base::Buffer(body_bytes);
   } catch (const std::bad_alloc&) {
-    return base::Error(base::ErrorCode::kIo,
-                       "no memory for a message of " + std::to_string(body_bytes) + " bytes");
+    return no_memory(body_bytes);
   }
   landing->into = landing->own.view();
   if (service) {
@@ -253,6 +264,33 @@ void Matcher::complete(const std::shared_ptr<Landing>& landing) {
     std::lock_guard<base::Monitor> lock(*impl_->monitor);
     impl_->finish(*receive, std::nullopt);
   }
+}
+
+base::Status Matcher::arrive_whole(Tag tag, base::ConstBytes head, base::ConstBytes body) {
+  if (is_service(tag)) {
+    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, keep(body));
+    return deliver(tag, head, std::move(kept));
+  }
+  std::lock_guard<base::Monitor> lock(*impl_->monitor);
+  if (impl_->failed) return *impl_->failed;
+  const auto found = impl_->posted.lower_bound(tag);
+  if (found == impl_->posted.end() || found->first != tag) {
+    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, keep(body));
+    auto landing = std::make_shared<Landing>();
+    landing->tag = tag;
+    landing->own = std::move(kept);
+    landing->into = landing->own.view();
+    impl_->early.emplace(tag, std::move(landing));
+    return {};
+  }
+  if (found->second->into.size() != body.size()) {
+    return impl_->size_error(tag, body.size(), found->second->into.size());
+  }
+  const std::shared_ptr<Receive> receive = std::move(found->second);
+  impl_->posted.erase(found);
+  copy(body, receive->into);
+  impl_->finish(*receive, std::nullopt);
+  return {};
 }
 
 base::Status Matcher::deliver(Tag tag, base::ConstBytes head, base::Buffer body) {

@@ -41,7 +41,11 @@ class Matcher {
   /// The body is in place: wakes the receiver, or delivers to the mailbox, or keeps it.
   void complete(const std::shared_ptr<Landing>& landing);
 
-  /// The same for a message to a mailbox whose body is in memory already.
+  /// `arrive` and `complete` at once, for a message whose body is in memory already (or a phantom)
+  /// and is copied here.
+  base::Status arrive_whole(Tag tag, base::ConstBytes head, base::ConstBytes body);
+
+  /// The same for a message to a mailbox, whose body is not copied.
   base::Status deliver(Tag tag, base::ConstBytes head, base::Buffer body);
 
   /// Fails everything posted now and later with `reason`. Idempotent. Messages that had arrived

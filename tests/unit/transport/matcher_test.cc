@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <string>
+#include <string_view>
 
 namespace gearshift::transport {
 namespace {
@@ -17,11 +19,14 @@ class MatcherTest : public ::testing::Test {
   base::TimePoint soon() const { return scheduler->after(std::chrono::seconds(60)); }
   base::TimePoint now() const { return scheduler->now(); }
 
-  void arrive_whole(const char* text) {
+  void land_and_complete(const char* text) {
     auto landing = matcher.arrive(tag, {}, std::strlen(text));
     ASSERT_TRUE(landing.ok()) << landing.error().to_string();
     std::memcpy((*landing)->into.data(), text, std::strlen(text));
     matcher.complete(*landing);
+  }
+  static base::ConstBytes text(std::string_view words) {
+    return base::bytes_of(std::span<const char>(words));
   }
   static Bytes view(std::string& text) {
     return {reinterpret_cast<std::byte*>(text.data()), text.size()};
@@ -79,7 +84,7 @@ TEST_F(MatcherTest, EqualTagsMatchInOrder) {
   std::string b(1, ' ');
   Request first = matcher.post(tag, view(a));
   Request second = matcher.post(tag, view(b));
-  for (const char* text : {"1", "2", "3", "4"}) arrive_whole(text);
+  for (const char* text : {"1", "2", "3", "4"}) land_and_complete(text);
   EXPECT_EQ(a + b, "12");
   EXPECT_TRUE(matcher.post(tag, view(a)).wait(now()).ok());
   EXPECT_TRUE(matcher.post(tag, view(b)).wait(now()).ok());
@@ -116,7 +121,7 @@ TEST_F(MatcherTest, SizesMustAgree) {
 }
 
 TEST_F(MatcherTest, AfterAFailureWholeMessagesAreStillMatched) {
-  arrive_whole("hello");
+  land_and_complete("hello");
   auto half = matcher.arrive(Tag(1, 2, 4), {}, 5);
   ASSERT_TRUE(half.ok());
   std::string memory(5, ' ');
@@ -148,6 +153,46 @@ TEST_F(MatcherTest, PhantomsMatchWithoutMemory) {
   EXPECT_TRUE(matcher.post(tag, into).wait(now()).ok());
 }
 
+TEST_F(MatcherTest, WhatArrivesWholeIsCopiedToWhereItIsWanted) {
+  std::string memory(5, ' '), late(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  EXPECT_TRUE(matcher.arrive_whole(tag, {}, text("hello")).ok());
+  EXPECT_TRUE(recv.done());
+  EXPECT_EQ(memory, "hello");
+  EXPECT_TRUE(matcher.arrive_whole(tag, {}, text("early")).ok());
+  EXPECT_TRUE(matcher.post(tag, view(late)).done());
+  EXPECT_EQ(late, "early");
+
+  const Tag service(kFirstService, 1, 2);
+  EXPECT_TRUE(matcher.arrive_whole(service, text("head"), text("abc")).ok());
+  const auto message = router.mailbox(kFirstService)->try_pop();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->head.size(), 4U);
+  EXPECT_EQ(std::memcmp(message->body.data(), "abc", 3), 0);
+}
+
+TEST_F(MatcherTest, PhantomsArriveWhole) {
+  constexpr std::uint64_t kSize = std::uint64_t{1} << 40;
+  const base::ConstBytes phantom(static_cast<const std::byte*>(nullptr), kSize);
+  const Bytes into(static_cast<std::byte*>(nullptr), kSize);
+  Request recv = matcher.post(tag, into);
+  EXPECT_TRUE(matcher.arrive_whole(tag, {}, phantom).ok());
+  EXPECT_TRUE(recv.done());
+  EXPECT_TRUE(matcher.arrive_whole(tag, {}, phantom).ok());
+  EXPECT_TRUE(matcher.post(tag, into).done());
+}
+
+TEST_F(MatcherTest, WhatArrivesWholeMustFitAndFindTheLinkUp) {
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  EXPECT_EQ(matcher.arrive_whole(tag, {}, text("toolong")).error().code, ErrorCode::kProtocol);
+  EXPECT_FALSE(recv.done());
+  matcher.fail({ErrorCode::kPeerLost, "gone"});
+  for (const Tag& any : {tag, Tag(kFirstService, 1, 2)}) {
+    EXPECT_EQ(matcher.arrive_whole(any, {}, text("hello")).error().code, ErrorCode::kPeerLost);
+  }
+}
+
 TEST_F(MatcherTest, ServicesGoToTheRouterWithHeadAndSender) {
   const std::string head = "head";
   auto landing =
@@ -167,7 +212,7 @@ TEST_F(MatcherTest, AWaiterWakesWhenItsMessageCompletes) {
   std::string memory(5, ' ');
   Request recv = matcher.post(tag, view(memory));
   auto task = scheduler->spawn("waiter", [&] { EXPECT_TRUE(recv.wait(soon()).ok()); });
-  arrive_whole("hello");
+  land_and_complete("hello");
   task->join();
   EXPECT_EQ(memory, "hello");
 }

@@ -14,7 +14,7 @@ readonly TORCH_INDEX=${GEARSHIFT_TORCH_INDEX:-https://download.pytorch.org/whl/c
 readonly PACKAGES=(
   build-essential cmake ninja-build pkg-config ccache mold # build
   libssl-dev libhwy-dev zlib1g-dev                         # libraries
-  libtomlplusplus-dev libsimgrid-dev                       # the simulator
+  libtomlplusplus-dev libsimgrid-dev libboost-context-dev  # the simulator
   libgtest-dev libgmock-dev                                # tests
   python3 python3-venv python3-dev                         # python
   clang-format clang-tidy iproute2 openmpi-bin             # checks and tests

@@ -42,14 +42,16 @@ base::Result<std::unique_ptr<Job>> Job::create(const Cluster& cluster, base::Dur
   char* argv[] = {name, quiet, nullptr};
   auto engine = std::make_unique<sg4::Engine>(&argc, argv);
   configure(stack_bytes);
-  return std::unique_ptr<Job>(new Job(cluster, timeout, detection, sharing, std::move(engine)));
+  return std::unique_ptr<Job>(new Job(cluster, timeout, stack_bytes, detection,
+                                      resolved(sharing, cluster), std::move(engine)));
 }
 
-Job::Job(const Cluster& cluster, base::Duration timeout, base::Duration detection, Sharing sharing,
-         std::unique_ptr<sg4::Engine> engine)
+Job::Job(const Cluster& cluster, base::Duration timeout, std::size_t stack_bytes,
+         base::Duration detection, Sharing sharing, std::unique_ptr<sg4::Engine> engine)
     : cluster_(cluster),
       engine_(std::move(engine)),
-      network_(scheduler_, cluster, timeout, resolved(sharing, cluster)),
+      scheduler_(sharing, stack_bytes),
+      network_(scheduler_, cluster, timeout, sharing),
       monitor_([this](const base::Error& error) { break_links(error); }),
       faults_(cluster, detection, scheduler_, network_, monitor_),
       worlds_(static_cast<std::size_t>(network_.ranks())) {}
@@ -61,9 +63,13 @@ base::Status Job::run(const Body& body) {
   static_cast<void>(
       scheduler_.spawn_on(network_.host(0), "main", [this, &body] { run_until_done(body); })
           .release());
-  engine_->run();
+  const bool ended = scheduler_.run();
+  // Its destructor would unwind the tasks that are left, after what they use is gone.
+  if (!ended) static_cast<void>(engine_.release());
   if (const auto failure = monitor_.failure()) return *failure;
-  return {};
+  if (ended) return {};
+  return base::Error(base::ErrorCode::kAborted,
+                     "the simulation stands still: tasks wait for each other");
 }
 
 void Job::break_links(const base::Error& error) {

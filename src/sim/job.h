@@ -45,15 +45,16 @@ class Job {
   int restarts() const { return restarts_; }
 
  private:
-  Job(const Cluster& cluster, base::Duration timeout, base::Duration detection, Sharing sharing,
-      std::unique_ptr<simgrid::s4u::Engine> engine);
+  /// `sharing` is not kAuto.
+  Job(const Cluster& cluster, base::Duration timeout, std::size_t stack_bytes,
+      base::Duration detection, Sharing sharing, std::unique_ptr<simgrid::s4u::Engine> engine);
   void break_links(const base::Error& error);
   void run_until_done(const Body& body);
   void run_ranks(const Body& body);
   base::Status run_rank(int rank, const Body& body);
 
   const Cluster& cluster_;
-  const std::unique_ptr<simgrid::s4u::Engine> engine_;
+  std::unique_ptr<simgrid::s4u::Engine> engine_;
   SimScheduler scheduler_;
   Network network_;
   JobMonitor monitor_;

@@ -17,9 +17,9 @@ def load() -> Any:
         from gearshift import _sim  # type: ignore[attr-defined,unused-ignore]
     except ImportError as error:
         raise Unsupported(
-            f"this gearshift was built without the simulator ({error}); it needs SimGrid and "
-            "toml++: run `apt install libsimgrid-dev libtomlplusplus-dev` and install gearshift "
-            "again"
+            f"this gearshift was built without the simulator ({error}); it needs SimGrid, "
+            "Boost.Context and toml++: run `apt install libsimgrid-dev libboost-context-dev "
+            "libtomlplusplus-dev` and install gearshift again"
         ) from error
     return _sim
 

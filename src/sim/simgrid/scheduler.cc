@@ -1,24 +1,18 @@
 #include "sim/simgrid/scheduler.h"
 
-#include <alloca.h>
-
-#include <cmath>
-#include <simgrid/kernel/Timer.hpp>
-#include <simgrid/s4u/Engine.hpp>
+#include <algorithm>
 #include <simgrid/s4u/Host.hpp>
-#include <simgrid/simix.hpp>
+#include <utility>
+
+#include "sim/fiber_runner.h"
+#include "sim/simgrid/simgrid_runner.h"
 
 namespace gearshift::sim {
 
 namespace sg4 = simgrid::s4u;
 using base::TimePoint;
-using simgrid::kernel::timer::Timer;
 
 namespace {
-
-TimePoint virtual_now() { return {base::Duration(std::llround(sg4::Engine::get_clock() * 1e9))}; }
-
-double seconds_of(TimePoint t) { return static_cast<double>(t.since_origin.count()) * 1e-9; }
 
 /// A lock that is handed from holder to waiter in order. Tasks are never interrupted, so its state
 /// needs no protection of its own.
@@ -41,7 +35,7 @@ class SimMonitor final : public base::Monitor {
       return;
     }
     Actor* next = lockers_.front();
-    lockers_.pop_front();
+    lockers_.erase(lockers_.begin());
     scheduler_.wake(*next);
   }
 
@@ -64,7 +58,7 @@ class SimMonitor final : public base::Monitor {
  private:
   SimScheduler& scheduler_;
   bool locked_ = false;
-  std::deque<Actor*> lockers_;
+  std::vector<Actor*> lockers_;
   std::vector<Actor*> waiters_;
 };
 
@@ -81,51 +75,53 @@ class SimTask final : public base::Task {
 
 }  // namespace
 
-SimScheduler::SimScheduler() = default;
-SimScheduler::~SimScheduler() = default;
+SimScheduler::SimScheduler(Sharing sharing, std::size_t stack_bytes) {
+  Alarms& alarms = *this;
+  if (sharing == Sharing::kPerLink) {
+    runner_ = std::make_unique<FiberRunner>(alarms, stack_bytes);
+    return;
+  }
+  auto simgrid = std::make_unique<SimGridRunner>(alarms);
+  simgrid_ = simgrid.get();
+  runner_ = std::move(simgrid);
+}
 
-TimePoint SimScheduler::now() const { return virtual_now(); }
+SimScheduler::~SimScheduler() = default;
 
 std::unique_ptr<base::Monitor> SimScheduler::make_monitor() {
   return std::make_unique<SimMonitor>(*this);
 }
 
 std::unique_ptr<base::Task> SimScheduler::spawn(std::string name, std::function<void()> body) {
-  return spawn_on(sg4::this_actor::get_host(), std::move(name), std::move(body));
+  return spawn_on(current().host, std::move(name), std::move(body));
 }
 
 std::unique_ptr<base::Task> SimScheduler::spawn_on(sg4::Host* host, std::string name,
                                                    std::function<void()> body) {
-  Actor* const caller = current_;
   Actor& made = actors_.emplace_back();
   made.number = actors_.size();
+  made.host = host;
   made.model = host->get_data<HostModel>();
-  // Woken tasks run on when SimGrid is entered here: they must not be left out.
-  if (caller != nullptr) hand_over_wakes();
-  made.actor =
-      sg4::Actor::create(name, host, [this, &made, body = std::move(body)] { run(made, body); });
-  current_ = caller;
+  // Woken tasks run on when others are let in here: they must not be left out.
+  if (runner_->current() != nullptr) runner_->resume(to_wake_);
+  runner_->create(made, name,
+                  [this, &made, body = std::move(body)]() mutable { run(made, std::move(body)); });
   return std::make_unique<SimTask>(*this, made);
 }
 
-/// SimGrid's stacks lie at multiples of their size, so the same frames of all tasks would compete
-/// for the same few places of the processor's caches.
-void SimScheduler::run(Actor& self, const std::function<void()>& body) {
-  constexpr std::size_t kColours = 61, kStride = 576;
-  auto* const room = static_cast<volatile char*>(alloca((self.number % kColours) * kStride + 1));
-  room[0] = 0;
-  current_ = &self;
+void SimScheduler::run(Actor& self, std::function<void()> body) {
   body();
-  current_ = &self;
+  body = nullptr;  // who joins may end what the body holds on to
   self.ended = true;
-  drop_timer(self);
+  if (self.alarm_at != TimePoint::never()) runner_->drop_alarm(self);
   for (Actor* joiner : self.joiners) wake(*joiner);
-  hand_over_wakes();
+  runner_->resume(to_wake_);
 }
 
 void SimScheduler::join(Actor& other) {
-  while (!other.ended) {
-    other.joiners.push_back(current_);
+  // Outside of tasks, after the end or before the begin, there is nobody to wait for.
+  while (!other.ended && runner_->current() != nullptr) {
+    other.joiners.push_back(&current());
     park(TimePoint::never());
   }
 }
@@ -136,67 +132,35 @@ void SimScheduler::wake(Actor& actor) {
   to_wake_.push_back(&actor);
 }
 
-void SimScheduler::hand_over_wakes() {
-  if (to_wake_.empty()) return;
-  std::vector<Actor*> actors;
-  actors.swap(to_wake_);
-  simgrid::kernel::actor::simcall_answered([&actors] {
-    for (Actor* actor : actors) {
-      if (!actor->ended) actor->actor->resume();
-    }
-  });
-}
-
 bool SimScheduler::park(TimePoint deadline) {
-  Actor& self = *current_;
+  Actor& self = current();
   arm(self, deadline);
-  hand_over_wakes();
-  current_ = &self;
-  while (!self.woken && self.waits_until_deadline == (deadline != TimePoint::never())) {
-    sg4::this_actor::suspend();
-    current_ = &self;
-  }
+  runner_->park(to_wake_);
   self.waits_until_deadline = false;
-  const bool woken = self.woken;
-  self.woken = false;
-  return woken;
+  return std::exchange(self.woken, false);
 }
 
 void SimScheduler::arm(Actor& self, TimePoint deadline) {
   self.deadline = deadline;
   self.waits_until_deadline = deadline != TimePoint::never();
-  if (!self.waits_until_deadline) return;
-  if (self.timer != nullptr && self.timer_at <= deadline) return;
-  drop_timer(self);
-  set_timer(self, deadline);
+  if (self.alarm_at <= deadline) return;
+  if (self.alarm_at != TimePoint::never()) runner_->drop_alarm(self);
+  runner_->set_alarm(self, deadline);
 }
 
-void SimScheduler::set_timer(Actor& actor, TimePoint at) {
-  actor.timer_at = at;
-  actor.timer = Timer::set(seconds_of(at), [this, &actor] { alarm(actor); });
-}
-
-/// Runs between the steps of the simulation, not in an actor.
 void SimScheduler::alarm(Actor& actor) {
-  actor.timer = nullptr;
   if (!actor.waits_until_deadline) return;
-  if (virtual_now() < actor.deadline) {
-    set_timer(actor, actor.deadline);
+  if (now() < actor.deadline) {
+    runner_->set_alarm(actor, actor.deadline);
     return;
   }
   actor.waits_until_deadline = false;
-  actor.actor->resume();
-}
-
-void SimScheduler::drop_timer(Actor& actor) {
-  if (actor.timer != nullptr) actor.timer->remove();
-  actor.timer = nullptr;
+  runner_->resume(actor);
 }
 
 void SimScheduler::sleep_until(TimePoint when) {
   if (when <= now()) return;
-  Actor& self = *current_;
-  sleepers_.push({when, sleeps_++, &self});
+  sleepers_.push({when, sleeps_++, &current()});
   set_rousing();
   park(TimePoint::never());
 }
@@ -208,18 +172,14 @@ void SimScheduler::call_at(TimePoint when, Alarmed& target, int what) {
 
 void SimScheduler::set_rousing() {
   const TimePoint first = sleepers_.top().until;
-  if (rousing_ != nullptr && rousing_at_ <= first) return;
-  if (rousing_ != nullptr) rousing_->remove();
+  if (rousing_at_ <= first) return;
   rousing_at_ = first;
-  rousing_ = Timer::set(seconds_of(first), [this] { rouse(); });
+  runner_->rouse_at(first);
 }
 
-/// Runs between the steps of the simulation, not in an actor.
 void SimScheduler::rouse() {
-  rousing_ = nullptr;
-  current_ = nullptr;
-  const TimePoint now = virtual_now();
-  while (!sleepers_.empty() && sleepers_.top().until <= now) {
+  rousing_at_ = TimePoint::never();
+  while (!sleepers_.empty() && sleepers_.top().until <= now()) {
     const Sleeper sleeper = sleepers_.top();
     sleepers_.pop();
     if (sleeper.actor != nullptr) {
@@ -228,12 +188,12 @@ void SimScheduler::rouse() {
       sleeper.target->alarm(sleeper.what);
     }
   }
-  hand_over_wakes();
+  runner_->resume(to_wake_);
   if (!sleepers_.empty()) set_rousing();
 }
 
 void SimScheduler::work(base::Work kind, std::size_t bytes) {
-  const HostModel& model = *current_->model;
+  const HostModel& model = *current().model;
   double rate = model.copy_bandwidth;
   if (kind == base::Work::kCombine) rate = model.reduce_bandwidth;
   if (kind == base::Work::kUpdate) rate = model.update_bandwidth;
@@ -241,10 +201,8 @@ void SimScheduler::work(base::Work kind, std::size_t bytes) {
 }
 
 void SimScheduler::transfer(sg4::Host* from, sg4::Host* to, std::uint64_t bytes) {
-  Actor& self = *current_;
-  hand_over_wakes();
-  sg4::Comm::sendto_async(from, to, bytes)->wait();
-  current_ = &self;
+  runner_->resume(to_wake_);
+  simgrid_->transfer(from, to, bytes);
 }
 
 }  // namespace gearshift::sim

@@ -7,29 +7,16 @@
 #include <functional>
 #include <memory>
 #include <queue>
-#include <simgrid/s4u/Actor.hpp>
-#include <simgrid/s4u/Comm.hpp>
 #include <string>
 #include <vector>
 
 #include "gearshift/base/scheduler.h"
-#include "gearshift/sim/cluster.h"
+#include "gearshift/sim/simulate.h"
+#include "sim/runner.h"
 
 namespace gearshift::sim {
 
-/// One actor of the simulation, and what it waits for. Lives as long as its scheduler.
-struct Actor {
-  std::size_t number = 0;
-  simgrid::s4u::ActorPtr actor;
-  const HostModel* model = nullptr;  ///< of its host
-  bool woken = false;                ///< a wake-up that its next `park` takes
-  bool ended = false;
-  base::TimePoint deadline = base::TimePoint::never();  ///< of the wait under way
-  bool waits_until_deadline = false;
-  simgrid::kernel::timer::Timer* timer = nullptr;  ///< fires at, or before, the deadline
-  base::TimePoint timer_at;
-  std::vector<Actor*> joiners;
-};
+class SimGridRunner;
 
 /// What something happens to at a time (see SimScheduler::call_at).
 class Alarmed {
@@ -42,21 +29,22 @@ class Alarmed {
   ~Alarmed() = default;
 };
 
-/// The scheduler of virtual time: tasks are SimGrid actors, which run one at a time on stacks of
-/// their own, in one thread. Between two waits a task takes no time, unless `work` says so.
+/// The scheduler of virtual time: tasks run one at a time on stacks of their own, in one thread.
+/// Between two waits a task takes no time, unless `work` says so.
 ///
-/// What happens often is kept away from SimGrid's own objects, which cost more than the events that
-/// they stand for: wake-ups are handed over in one call when the running task waits next; sleepers
-/// share one timer; a deadline costs a timer only when it is earlier than the one that the task has
-/// already.
+/// What happens often costs little: wake-ups are handed over in one call when the running task
+/// waits next; sleepers share one alarm; a deadline costs an alarm only when it is earlier than the
+/// one that the task has already.
 ///
 /// Not thread-safe: everything happens in the thread that runs the simulation.
-class SimScheduler final : public base::Scheduler {
+class SimScheduler final : public base::Scheduler, private Alarms {
  public:
-  SimScheduler();
-  ~SimScheduler() override;
+  /// SimGrid runs the tasks where it carries the messages (kMaxMin); they are fibers otherwise,
+  /// with stacks of so many bytes. Not kAuto.
+  SimScheduler(Sharing sharing, std::size_t stack_bytes);
+  ~SimScheduler();
 
-  base::TimePoint now() const override;
+  base::TimePoint now() const override { return runner_->now(); }
   void sleep_until(base::TimePoint when) override;
   std::unique_ptr<base::Task> spawn(std::string name, std::function<void()> body) override;
   std::unique_ptr<base::Monitor> make_monitor() override;
@@ -66,9 +54,12 @@ class SimScheduler final : public base::Scheduler {
   /// data is its HostModel.
   std::unique_ptr<base::Task> spawn_on(simgrid::s4u::Host* host, std::string name,
                                        std::function<void()> body);
+  /// Runs what was spawned, until all has ended. False: it waits for each other, for ever. Such
+  /// tasks are never ended: once there are some, destroying a task does not wait.
+  bool run() { return runner_->run(); }
 
   // For monitors, tasks and links:
-  Actor& current() { return *current_; }
+  Actor& current() { return *runner_->current(); }
   /// Calls `target.alarm(what)` at that time, which is in the future. Costs less than a task that
   /// sleeps.
   void call_at(base::TimePoint when, Alarmed& target, int what);
@@ -76,18 +67,15 @@ class SimScheduler final : public base::Scheduler {
   bool park(base::TimePoint deadline);
   void wake(Actor& actor);
   void join(Actor& other);
-  /// Waits until the bytes are through.
+  /// Waits until SimGrid has carried the bytes. Under kMaxMin only.
   void transfer(simgrid::s4u::Host* from, simgrid::s4u::Host* to, std::uint64_t bytes);
 
  private:
-  void run(Actor& self, const std::function<void()>& body);
-  void hand_over_wakes();
+  void run(Actor& self, std::function<void()> body);
   void arm(Actor& self, base::TimePoint deadline);
-  void alarm(Actor& actor);
-  void rouse();
+  void alarm(Actor& actor) override;
+  void rouse() override;
   void set_rousing();
-  void set_timer(Actor& actor, base::TimePoint at);
-  static void drop_timer(Actor& actor);
 
   struct Sleeper {
     base::TimePoint until;
@@ -101,13 +89,13 @@ class SimScheduler final : public base::Scheduler {
     }
   };
 
+  std::unique_ptr<Runner> runner_;
+  SimGridRunner* simgrid_ = nullptr;  ///< if it is that one
   std::deque<Actor> actors_;
   std::priority_queue<Sleeper, std::vector<Sleeper>, std::greater<>> sleepers_;
   std::uint64_t sleeps_ = 0;
-  simgrid::kernel::timer::Timer* rousing_ = nullptr;  ///< fires when the first sleeper wakes
-  base::TimePoint rousing_at_;
+  base::TimePoint rousing_at_ = base::TimePoint::never();  ///< when the first sleeper wakes
   std::vector<Actor*> to_wake_;
-  Actor* current_ = nullptr;  ///< null between the steps of the simulation
 };
 
 }  // namespace gearshift::sim

@@ -79,6 +79,9 @@ int Platform::add_edge(const std::string& name, double bandwidth, double latency
     edge.down->seal();
   }
   edges_.push_back(std::move(edge));
+  latencies_.push_back(latency);
+  carried_.emplace_back();
+  bursts_ = bursts_ || burst > 0;
   return static_cast<int>(edges_.size()) - 1;
 }
 
@@ -101,22 +104,29 @@ void Platform::add_edges() {
 
 template <typename Self, typename Up, typename Down>
 void Platform::travel(Self& self, int from, int to, Up up, Down down) {
+  self.travel_numbers(
+      from, to, [&](std::size_t edge) { up(self.edges_[edge]); },
+      [&](std::size_t edge) { down(self.edges_[edge]); });
+}
+
+template <typename Up, typename Down>
+void Platform::travel_numbers(int from, int to, Up up, Down down) const {
   if (from == to) return;
-  const std::vector<int>& there = self.to_root_[static_cast<std::size_t>(from)];
-  const std::vector<int>& back = self.to_root_[static_cast<std::size_t>(to)];
+  const std::vector<int>& there = to_root_[static_cast<std::size_t>(from)];
+  const std::vector<int>& back = to_root_[static_cast<std::size_t>(to)];
   // What they share above the point where they meet is not travelled.
   std::size_t a = there.size();
   std::size_t b = back.size();
   while (a > 0 && b > 0 && there[a - 1] == back[b - 1]) --a, --b;
-  for (std::size_t i = 0; i < a; ++i) up(self.edges_[static_cast<std::size_t>(there[i])]);
-  while (b-- > 0) down(self.edges_[static_cast<std::size_t>(back[b])]);
+  for (std::size_t i = 0; i < a; ++i) up(static_cast<std::size_t>(there[i]));
+  while (b-- > 0) down(static_cast<std::size_t>(back[b]));
 }
 
 double Platform::latency(int from, int to) const {
   if (from == to) return cluster_.hosts[static_cast<std::size_t>(from)].model.local_latency;
   double sum = 0;
-  const auto add = [&sum](const Edge& edge) { sum += edge.latency; };
-  travel(*this, from, to, add, add);
+  const auto add = [&](std::size_t edge) { sum += latencies_[edge]; };
+  travel_numbers(from, to, add, add);
   return sum;
 }
 
@@ -150,6 +160,8 @@ double Platform::tokens(const Edge& edge, const TokenBucket& bucket, double now)
 std::uint64_t Platform::begin_transfer(int from, int to, std::uint64_t bytes, bool bulk,
                                        double now) {
   if (from == to) return 0;
+  if (bulk) queues_.begin(from, to, now);
+  if (!bursts_) return 0;
   auto at_once = static_cast<double>(bytes);
   travel(
       *this, from, to,
@@ -165,46 +177,45 @@ std::uint64_t Platform::begin_transfer(int from, int to, std::uint64_t bytes, bo
   };
   travel(
       *this, from, to, [&](Edge& e) { spend(e, e.out); }, [&](Edge& e) { spend(e, e.in); });
-  if (bulk) queues_.begin(from, to, now);
   return static_cast<std::uint64_t>(at_once);
 }
 
 void Platform::end_transfer(int from, int to, bool bulk, double now) {
   if (from == to) return;
+  if (bulk) queues_.end(from, to, now);
+  if (!bursts_) return;
   const auto note = [now](TokenBucket& bucket) {
     if (--bucket.under_way == 0) bucket.since = now;
   };
   travel(
       *this, from, to, [&](Edge& e) { note(e.out); }, [&](Edge& e) { note(e.in); });
-  if (bulk) queues_.end(from, to, now);
 }
 
 void Platform::count(int from, int to, std::uint64_t bytes) {
-  travel(
-      *this, from, to, [bytes](Edge& edge) { edge.bytes_up += bytes; },
-      [bytes](Edge& edge) { edge.bytes_down += bytes; });
+  travel_numbers(
+      from, to, [&](std::size_t edge) { carried_[edge].up += bytes; },
+      [&](std::size_t edge) { carried_[edge].down += bytes; });
 }
 
-void Platform::reset_counts() {
-  for (Edge& edge : edges_) edge.bytes_up = edge.bytes_down = 0;
-}
+void Platform::reset_counts() { std::fill(carried_.begin(), carried_.end(), Carried()); }
 
 std::vector<LinkUse> Platform::link_use() const {
   std::vector<LinkUse> uses;
-  for (const Edge& edge : edges_) {
+  for (std::size_t e = 0; e < edges_.size(); ++e) {
+    const Edge& edge = edges_[e];
     if (edge.up == nullptr) continue;
-    uses.push_back({edge.up->get_name(), edge.bandwidth, static_cast<double>(edge.bytes_up)});
-    uses.push_back({edge.down->get_name(), edge.bandwidth, static_cast<double>(edge.bytes_down)});
+    uses.push_back({edge.up->get_name(), edge.bandwidth, static_cast<double>(carried_[e].up)});
+    uses.push_back({edge.down->get_name(), edge.bandwidth, static_cast<double>(carried_[e].down)});
   }
   return uses;
 }
 
 std::vector<double> Platform::carried() const {
   std::vector<double> bytes;
-  for (const Edge& edge : edges_) {
-    if (edge.up == nullptr) continue;
-    bytes.push_back(static_cast<double>(edge.bytes_up));
-    bytes.push_back(static_cast<double>(edge.bytes_down));
+  for (std::size_t e = 0; e < edges_.size(); ++e) {
+    if (edges_[e].up == nullptr) continue;
+    bytes.push_back(static_cast<double>(carried_[e].up));
+    bytes.push_back(static_cast<double>(carried_[e].down));
   }
   return bytes;
 }

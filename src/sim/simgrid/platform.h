@@ -72,11 +72,13 @@ class Platform {
     TokenBucket out{burst}, in{burst};
     simgrid::s4u::Link* up = nullptr;
     simgrid::s4u::Link* down = nullptr;
-    std::uint64_t bytes_up = 0, bytes_down = 0;
   };
   /// Calls `up(edge)`, then `down(edge)`, for the edges between two hosts in the order of travel.
   template <typename Self, typename Up, typename Down>
   static void travel(Self& self, int from, int to, Up up, Down down);
+  /// The same with the edges' numbers.
+  template <typename Up, typename Down>
+  void travel_numbers(int from, int to, Up up, Down down) const;
   void add_edges();
   int add_edge(const std::string& name, double bandwidth, double latency, double burst,
                bool interface);
@@ -85,6 +87,13 @@ class Platform {
   const Cluster& cluster_;
   TreeZone* zone_ = nullptr;  ///< owned by the engine
   std::vector<Edge> edges_;
+  /// By edge: what is looked at, and counted, for each message.
+  std::vector<double> latencies_;
+  struct Carried {
+    std::uint64_t up = 0, down = 0;  ///< bytes
+  };
+  std::vector<Carried> carried_;
+  bool bursts_ = false;  ///< some interface has a token bucket
   PortQueues queues_;
   std::vector<simgrid::s4u::Host*> hosts_;
   std::vector<simgrid::s4u::Link*> local_;  ///< between processes, per host

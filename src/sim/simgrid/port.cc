@@ -50,13 +50,14 @@ void Port::alarm(int what) {
   if (what != alarms_) return;
   armed_ = false;
   advance();
-  std::vector<Passenger*> done;
+  done_.clear();
   while (!served_.empty() && seconds_left() < kTick) {
-    done.push_back(served_.top().passenger);
+    done_.push_back(served_.top().passenger);
+    __builtin_prefetch(done_.back());
     served_.pop();
   }
   if (!served_.empty()) arm();
-  for (Passenger* passenger : done) {
+  for (Passenger* passenger : done_) {
     if (--passenger->pending_ == 0) passenger->on_through();
   }
 }

@@ -61,8 +61,9 @@ class Port final : public Alarmed {
   SimScheduler& scheduler_;
   const double bandwidth_;
   std::priority_queue<Served, std::vector<Served>, std::greater<>> served_;
-  double progress_ = 0;    ///< bytes that each message has had, since some moment
-  base::TimePoint since_;  ///< when `progress_` was that
+  std::vector<Passenger*> done_;  ///< with this port, at an alarm
+  double progress_ = 0;           ///< bytes that each message has had, since some moment
+  base::TimePoint since_;         ///< when `progress_` was that
   std::uint64_t entered_ = 0;
   int alarms_ = 0;            ///< only the latest counts
   bool armed_ = false;        ///< it is still to come,

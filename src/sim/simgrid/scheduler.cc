@@ -179,9 +179,16 @@ void SimScheduler::set_rousing() {
 
 void SimScheduler::rouse() {
   rousing_at_ = TimePoint::never();
+  // Nothing that happens here is for now: all are known. What they look at is in no cache.
+  constexpr std::size_t kAhead = 4;
+  due_.clear();
   while (!sleepers_.empty() && sleepers_.top().until <= now()) {
-    const Sleeper sleeper = sleepers_.top();
+    due_.push_back(sleepers_.top());
     sleepers_.pop();
+  }
+  for (std::size_t i = 0; i < due_.size(); ++i) {
+    const Sleeper sleeper = due_[i];
+    if (i + kAhead < due_.size()) due_[i + kAhead].prefetch();
     if (sleeper.actor != nullptr) {
       wake(*sleeper.actor);
     } else {

@@ -84,6 +84,12 @@ class SimScheduler final : public base::Scheduler, private Alarms {
     Actor* actor = nullptr;     ///< who sleeps, or
     Alarmed* target = nullptr;  ///< what to call
     int what = 0;
+    void prefetch() const {
+      const auto* first = actor != nullptr ? reinterpret_cast<const char*>(actor)
+                                           : reinterpret_cast<const char*>(target);
+      constexpr int kLines = 3, kLine = 64;
+      for (int line = 0; line < kLines; ++line) __builtin_prefetch(first + line * kLine);
+    }
     bool operator>(const Sleeper& other) const {
       return until != other.until ? until > other.until : number > other.number;
     }
@@ -93,6 +99,7 @@ class SimScheduler final : public base::Scheduler, private Alarms {
   SimGridRunner* simgrid_ = nullptr;  ///< if it is that one
   std::deque<Actor> actors_;
   std::priority_queue<Sleeper, std::vector<Sleeper>, std::greater<>> sleepers_;
+  std::vector<Sleeper> due_;
   std::uint64_t sleeps_ = 0;
   base::TimePoint rousing_at_ = base::TimePoint::never();  ///< when the first sleeper wakes
   std::vector<Actor*> to_wake_;

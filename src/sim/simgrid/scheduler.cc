@@ -129,6 +129,7 @@ void SimScheduler::join(Actor& other) {
 void SimScheduler::wake(Actor& actor) {
   if (actor.woken) return;
   actor.woken = true;
+  __builtin_prefetch(actor.state.get());
   to_wake_.push_back(&actor);
 }
 
@@ -160,18 +161,18 @@ void SimScheduler::alarm(Actor& actor) {
 
 void SimScheduler::sleep_until(TimePoint when) {
   if (when <= now()) return;
-  sleepers_.push({when, sleeps_++, &current()});
+  sleepers_.push({when, &current()});
   set_rousing();
   park(TimePoint::never());
 }
 
 void SimScheduler::call_at(TimePoint when, Alarmed& target, int what) {
-  sleepers_.push({when, sleeps_++, nullptr, &target, what});
+  sleepers_.push({when, nullptr, &target, what});
   set_rousing();
 }
 
 void SimScheduler::set_rousing() {
-  const TimePoint first = sleepers_.top().until;
+  const TimePoint first = sleepers_.next();
   if (rousing_at_ <= first) return;
   rousing_at_ = first;
   runner_->rouse_at(first);
@@ -179,24 +180,28 @@ void SimScheduler::set_rousing() {
 
 void SimScheduler::rouse() {
   rousing_at_ = TimePoint::never();
-  // Nothing that happens here is for now: all are known. What they look at is in no cache.
-  constexpr std::size_t kAhead = 4;
-  due_.clear();
-  while (!sleepers_.empty() && sleepers_.top().until <= now()) {
-    due_.push_back(sleepers_.top());
-    sleepers_.pop();
+  while (sleepers_.next() <= now()) {
+    due_.clear();
+    sleepers_.pop(due_);
+    wake_due();
   }
+  runner_->resume(to_wake_);
+  if (!sleepers_.empty()) set_rousing();
+}
+
+/// With many tasks, what happens looks at memory that is in no cache: it is asked for a little
+/// ahead.
+void SimScheduler::wake_due() {
+  constexpr std::size_t kAhead = 4;
   for (std::size_t i = 0; i < due_.size(); ++i) {
-    const Sleeper sleeper = due_[i];
     if (i + kAhead < due_.size()) due_[i + kAhead].prefetch();
+    const Sleeper& sleeper = due_[i];
     if (sleeper.actor != nullptr) {
       wake(*sleeper.actor);
     } else {
       sleeper.target->alarm(sleeper.what);
     }
   }
-  runner_->resume(to_wake_);
-  if (!sleepers_.empty()) set_rousing();
 }
 
 void SimScheduler::work(base::Work kind, std::size_t bytes) {

@@ -6,12 +6,12 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <queue>
 #include <string>
 #include <vector>
 
 #include "gearshift/base/scheduler.h"
 #include "gearshift/sim/simulate.h"
+#include "sim/event_queue.h"
 #include "sim/runner.h"
 
 namespace gearshift::sim {
@@ -76,11 +76,10 @@ class SimScheduler final : public base::Scheduler, private Alarms {
   void alarm(Actor& actor) override;
   void rouse() override;
   void set_rousing();
+  void wake_due();
 
   struct Sleeper {
     base::TimePoint until;
-    /// Sleepers until the same time wake in the order in which they came.
-    std::uint64_t number = 0;
     Actor* actor = nullptr;     ///< who sleeps, or
     Alarmed* target = nullptr;  ///< what to call
     int what = 0;
@@ -90,17 +89,13 @@ class SimScheduler final : public base::Scheduler, private Alarms {
       constexpr int kLines = 3, kLine = 64;
       for (int line = 0; line < kLines; ++line) __builtin_prefetch(first + line * kLine);
     }
-    bool operator>(const Sleeper& other) const {
-      return until != other.until ? until > other.until : number > other.number;
-    }
   };
 
   std::unique_ptr<Runner> runner_;
   SimGridRunner* simgrid_ = nullptr;  ///< if it is that one
   std::deque<Actor> actors_;
-  std::priority_queue<Sleeper, std::vector<Sleeper>, std::greater<>> sleepers_;
+  EventQueue<Sleeper> sleepers_;
   std::vector<Sleeper> due_;
-  std::uint64_t sleeps_ = 0;
   base::TimePoint rousing_at_ = base::TimePoint::never();  ///< when the first sleeper wakes
   std::vector<Actor*> to_wake_;
 };

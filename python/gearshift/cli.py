@@ -304,11 +304,15 @@ def simulate(
         str, typer.Option(help="Of links: max_min, per_link; auto: the first up to 8 processes.")
     ] = "auto",
     every_step: Annotated[
-        bool, typer.Option("--every-step", help="Simulate steps that repeat the ones before, too.")
+        bool, typer.Option("--every-step", help="Leave out no step that repeats or is estimated.")
     ] = False,
     steady_tolerance: Annotated[
-        float, typer.Option(help="Leave out what repeats within this share, such as 0.01.")
-    ] = 0.0,
+        float,
+        typer.Option(
+            help="Estimate the steps that are left once the mean is known to within this share "
+            "(95 %); 0: leave out only what repeats exactly."
+        ),
+    ] = 0.01,
     timeline: Annotated[
         Path | None, typer.Option(help="File for a timeline, for https://ui.perfetto.dev.")
     ] = None,

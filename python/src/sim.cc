@@ -151,7 +151,8 @@ nb::object to_object(const std::optional<sim::SkippedSteps>& skipped) {
   result["first"] = skipped->first;
   result["last"] = skipped->last;
   result["period"] = skipped->period;
-  result["roughly"] = skipped->roughly;
+  result["estimated"] = skipped->estimated;
+  result["half_width"] = skipped->half_width;
   return result;
 }
 
@@ -264,7 +265,7 @@ NB_MODULE(_sim, m) {
         nb::arg("learner").none() = nb::none(), nb::arg("evaluate_every") = 100,
         nb::arg("steps_per_epoch") = 0, nb::arg("detection") = 30.0,
         nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto", nb::arg("every_step") = false,
-        nb::arg("steady_tolerance") = 0.0, nb::arg("on_step").none() = nb::none());
+        nb::arg("steady_tolerance") = 0.01, nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

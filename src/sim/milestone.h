@@ -25,4 +25,12 @@ struct NetworkMilestone {
   std::vector<double> refills;
 };
 
+/// All that ended with a step.
+struct StepRow {
+  std::vector<Milestone> workers;
+  NetworkMilestone network;  ///< when the last of them had ended it
+  int ended = 0;             ///< workers that have
+  std::int64_t done = 0;     ///< steps that all of them together had done then
+};
+
 }  // namespace gearshift::sim

@@ -4,6 +4,8 @@
 #include <numeric>
 #include <variant>
 
+#include "sim/pace.h"
+
 namespace gearshift::sim {
 namespace {
 
@@ -51,17 +53,30 @@ std::optional<std::int64_t> last_phase(const strategy::Strategy& strategy) {
   return last + 1;
 }
 
+bool varies(const SimulationOptions& options) {
+  return !is_constant(options.cluster.variability.value_or(options.workload.variability));
+}
+
+/// Whether workers wait for nobody once all switches are over.
+bool go_apart(const strategy::Strategy& strategy) {
+  const auto free = [](const auto& phase) {
+    const auto* server = std::get_if<strategy::ParameterServer>(&phase);
+    return server != nullptr && !server->consistency.is_synchronous() &&
+           server->consistency.bound < 0;
+  };
+  const auto* switching = std::get_if<strategy::StrategySwitch>(&strategy.kind);
+  if (switching == nullptr) return free(strategy.kind);
+  return free(switching->back ? switching->start : switching->then);
+}
+
 }  // namespace
 
 std::optional<Regularity> regularity(const SimulationOptions& options) {
   const Cluster& cluster = options.cluster;
   if (options.learner || options.timeline || !cluster.failures.empty()) return std::nullopt;
-  if (!is_constant(cluster.variability.value_or(options.workload.variability))) {
-    return std::nullopt;
-  }
   const auto phase = last_phase(options.strategy);
   if (!phase) return std::nullopt;
-  Regularity all{*phase};
+  Regularity all{*phase, 1, varies(options), go_apart(options.strategy)};
   for (const Straggler& straggler : cluster.stragglers) {
     const auto one = regularity_of(straggler, options.steps);
     if (!one) return std::nullopt;
@@ -70,6 +85,24 @@ std::optional<Regularity> regularity(const SimulationOptions& options) {
     if (all.period > options.steps) return std::nullopt;
   }
   return all;
+}
+
+Load load(const SimulationOptions& options) {
+  Load load;
+  if (!varies(options)) return load;
+  const auto steps = static_cast<std::size_t>(options.steps);
+  const int workers = options.cluster.workers();
+  load.mean.resize(steps);
+  load.most.resize(steps);
+  for (int rank = 0; rank < workers; ++rank) {
+    const Pace pace(options.cluster, options.workload, rank, options.seed);
+    for (std::size_t i = 0; i < steps; ++i) {
+      const double factor = pace.factor(static_cast<std::int64_t>(i) + 1);
+      load.mean[i] += factor / workers;
+      load.most[i] = std::max(load.most[i], factor);
+    }
+  }
+  return load;
 }
 
 }  // namespace gearshift::sim

@@ -24,8 +24,8 @@ class Training {
   Training(const SimulationOptions& options, Job& job) : options_(options), job_(job) {
     const auto regular = options.every_step ? std::nullopt : regularity(options);
     if (!regular) return;
-    steady_.emplace(options.cluster.workers(), options.steps, *regular, options.steady_tolerance,
-                    [this] { return job_.network().milestone(); });
+    steady_.emplace(options.cluster.workers(), options.steps, *regular, load(options),
+                    options.steady_tolerance, [this] { return job_.network().milestone(); });
   }
 
   base::Result<SimulationResult> run() {

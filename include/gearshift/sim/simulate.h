@@ -88,9 +88,10 @@ struct SimulationOptions {
   /// Simulate every step. Otherwise, once a training without randomness does the same in every step
   /// or every few, what repeats is not simulated again (docs/simulating.md, "Steps that repeat").
   bool every_step = false;
-  /// Above 0, also what repeats only roughly: at the ends of ten steps in a row, the last eight
-  /// have taken all workers the same time, within this share of it. The result is an estimate then.
-  double steady_tolerance = 0;
+  /// Above 0, what does not repeat is not simulated to the end either: once the mean step time of
+  /// the whole training is known to within this share of it, with 95 % confidence, the steps that
+  /// are left are estimated from those before. 0: only what repeats exactly is left out.
+  double steady_tolerance = 0.01;
   /// Keep every span of every rank for a timeline.
   bool timeline = false;
   /// Null: values do not matter, and have no memory.
@@ -135,11 +136,15 @@ struct Span {
   double begin = 0, end = 0;
 };
 
-/// Steps of all workers that were not simulated, for they are those before, later.
+/// Steps of all workers that were not simulated, for they are those before, later: the same again,
+/// or copies that stand for them.
 struct SkippedSteps {
   std::int64_t first = 0, last = 0;  ///< count from 1
-  std::int64_t period = 1;           ///< steps that repeat together
-  bool roughly = false;              ///< only within SimulationOptions::steady_tolerance
+  std::int64_t period = 1;           ///< steps before `first` that repeat together, or are copied
+  bool estimated = false;            ///< not the same, but like them on average
+  /// If estimated: the share by which the mean step time of the training may be off, with 95 %
+  /// confidence (src/sim/mean_estimate.h has the method).
+  double half_width = 0;
 };
 
 struct SimulationResult {

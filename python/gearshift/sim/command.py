@@ -18,7 +18,7 @@ from .batch import Batch, Job, Settings
 from .display import display
 from .inputs import Source, read_cluster, read_workload
 from .processes import Pool
-from .result import Result
+from .result import Result, margin
 from .table import NOT_ACCURACY, comparison, fastest, learning_table, sweep_table
 
 SUMMARY = "summary.json"
@@ -211,6 +211,12 @@ class _Command:
             outcome.add(f"- {sentence}")
         for error in dict.fromkeys(row["error"] for row in found.rows if row["error"]):
             outcome.add(f"- failed: {error}")
+        estimated = [row["half_width"] for row in found.rows if row["estimated"]]
+        if estimated:
+            outcome.add(
+                f"- {len(estimated)} of {len(found.rows)} are estimated from the steps that were "
+                f"simulated, means {margin(max(estimated))} or better (95 %)"
+            )
         if any(row["synchronous"] is False for row in found.rows):
             outcome.add(f"- {NOT_ACCURACY.replace(' (*)', '')}")
         self._write(SUMMARY, outcome.document)

@@ -30,6 +30,7 @@ class AfterFailure:
 
 
 SHARINGS = ("auto", "max_min", "per_link")
+STEADY_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Fidelity:
     sharing: str = "auto"
     """How messages that cross a link at the same time share it: one of :data:`SHARINGS`."""
     every_step: bool = False
-    """Simulate steps that repeat the ones before, too."""
-    steady_tolerance: float = 0.0
-    """Share by which the times of eight steps that count as repeating may differ; 0: exactly."""
+    """Simulate all steps."""
+    steady_tolerance: float = STEADY_TOLERANCE
+    """Share to within which the mean step time is to be known (95 %) before steps are estimated;
+    0: only what repeats exactly is left out."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.steady_tolerance < 1:

@@ -64,13 +64,22 @@ class Estimate:
     spread: float
     """Half of the distance between the least and the greatest, as a share of the mean."""
     synchronous: bool
+    half_width: float = 0.0
+    """The share by which it may be off for steps that were not simulated, with 95 % confidence."""
+
+    @property
+    def uncertainty(self) -> float:
+        """Of seeds and of steps that were not simulated, as a share."""
+        return self.spread + self.half_width
 
     @staticmethod
     def of(results: Sequence[Result]) -> Estimate:
         """Of at least one result."""
         values = [result.throughput for result in results]
         mean = fmean(values)
-        return Estimate(mean, (max(values) - min(values)) / 2 / mean, results[0].synchronous)
+        spread = (max(values) - min(values)) / 2 / mean
+        half_width = max(result.half_width for result in results)
+        return Estimate(mean, spread, results[0].synchronous, half_width)
 
 
 @dataclass
@@ -98,9 +107,12 @@ class Recommendation:
 
     @property
     def margin(self) -> float:
-        """Uncertainty of a throughput, as a share: of seeds, and of the model if that is known."""
-        seeds = self.estimates[self.best].spread
-        return max(seeds, self.accuracy.mean_absolute_error if self.accuracy else 0.0)
+        """Uncertainty of a throughput, as a share: of the estimate, or of the model if that is
+        known and greater."""
+        return max(
+            self.estimates[self.best].uncertainty,
+            self.accuracy.mean_absolute_error if self.accuracy else 0.0,
+        )
 
     @property
     def tolerance(self) -> float:
@@ -157,7 +169,10 @@ class Recommendation:
         return said
 
     def _certainty(self) -> list[str]:
-        seeds = f"{SEEDS} seeds differ by ±{100 * self.estimates[self.best].spread:.1f} %"
+        best = self.estimates[self.best]
+        seeds = f"{SEEDS} seeds differ by ±{100 * best.spread:.1f} %"
+        if best.half_width > 0:
+            seeds += f", steps that were not simulated add ±{100 * best.half_width:.1f} %"
         if self.accuracy is None:
             said = [f"Margin of error: {seeds}; the model is not validated on your machines: run "
                     "`gearshift calibrate`."]  # fmt: skip
@@ -265,7 +280,7 @@ def _settle(ordered: Mapping[str, Estimate], accuracy: Accuracy | None) -> str:
     """
     first = next(iter(ordered))
     fastest = ordered[first]
-    margin = max(SAME, fastest.spread, accuracy.mean_absolute_error if accuracy else 0.0)
+    margin = max(SAME, fastest.uncertainty, accuracy.mean_absolute_error if accuracy else 0.0)
     if not fastest.synchronous:
         near = (name for name, e in ordered.items() if e.synchronous)
         other = next(near, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,22 +21,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def margin(half_width: float) -> str:
+    """A share for people: "±0.8 %", never less than it is."""
+    return f"±{math.ceil(1000 * half_width) / 10:.1f} %"
+
+
 @dataclass(frozen=True)
 class SkippedSteps:
-    """Steps of all workers that were not simulated, for they are those before, later."""
+    """Steps of all workers that were not simulated.
+
+    They are those before, later: the same again, or copies that stand for them.
+    """
 
     first: int
     """Steps count from 1."""
     last: int
     period: int
-    """Steps that repeat together."""
-    roughly: bool = False
-    """Only within the ``steady_tolerance`` that was asked for: figures are estimates."""
+    """Steps before `first` that repeat together, or are copied."""
+    estimated: bool = False
+    """They are not the same, but like those before on average: figures are estimates."""
+    half_width: float = 0.0
+    """If estimated: the share by which the mean step time may be off, with 95 % confidence."""
 
     def __str__(self) -> str:
+        left_out = f"steps {self.first}..{self.last}"
+        if self.estimated:
+            window = f"{self.first - self.period}..{self.first - 1}"
+            return f"{left_out} estimated from {window}, mean {margin(self.half_width)} (95 %)"
         every = "" if self.period == 1 else f" every {self.period}"
-        how = " roughly" if self.roughly else ""
-        return f"steps {self.first}..{self.last} repeat{how}{every}, not simulated"
+        return f"{left_out} repeat{every}, not simulated"
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class Result:
     repeated_steps: int
     """Of all workers: lost in a failure, and done again."""
     simulated_steps: int
-    """Of each worker; the others repeat what was simulated."""
+    """Of each worker; the others repeat what was simulated, or are estimated from it."""
     skipped: SkippedSteps | None
     """Those others, if there are any."""
     curve: tuple[CurvePoint, ...]
@@ -89,6 +103,16 @@ class Result:
     server found that the loss ran away; otherwise those of a training that goes on."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """What the core returned: the steps of every worker, and the timeline."""
+
+    @property
+    def estimated(self) -> bool:
+        """Whether steps were left out that do not repeat exactly: figures are estimates."""
+        return self.skipped is not None and self.skipped.estimated
+
+    @property
+    def half_width(self) -> float:
+        """The share by which the mean step time may be off for that, with 95 % confidence."""
+        return self.skipped.half_width if self.skipped is not None else 0.0
 
     @property
     def mean_staleness(self) -> float | None:

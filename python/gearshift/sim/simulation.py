@@ -8,7 +8,7 @@ from ..errors import InvalidArgument
 from ..strategy import Strategy, parse
 from . import task
 from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_cluster, read_workload
-from .messages import AfterFailure, Fidelity, Request
+from .messages import STEADY_TOLERANCE, AfterFailure, Fidelity, Request
 from .processes import OnStep, Pool
 from .result import Result, make_result
 
@@ -29,7 +29,7 @@ def simulate(
     checkpoint_every: int = 0,
     sharing: str = "auto",
     every_step: bool = False,
-    steady_tolerance: float = 0.0,
+    steady_tolerance: float = STEADY_TOLERANCE,
     progress: OnStep | None = None,
     pool: Pool | None = None,
 ) -> Result:
@@ -62,9 +62,9 @@ def simulate(
         sharing: how messages that cross a link at the same time share it: "max_min" fairness,
             "per_link" (each link shares itself equally among them, which costs less), or "auto":
             the first for up to 8 processes.
-        every_step: simulate steps that repeat the ones before, too; see :attr:`Result.skipped`.
-        steady_tolerance: above 0, figures are estimates: steps repeat if any eight take all
-            workers the same time, within this share.
+        every_step: leave out no step that repeats or is estimated; see :attr:`Result.skipped`.
+        steady_tolerance: what does not repeat exactly is estimated from the steps before, once the
+            mean step time is known to within this share of it, with 95 % confidence; 0: never.
         progress: called with the number of steps done.
         pool: where to run it; to run several at once in threads.
 

@@ -191,7 +191,7 @@ def _figures(result: Result | Error) -> dict[str, Any]:
         ("workers_total", "servers_total", "throughput", "step_mean", "step_p50", "step_p95",
          "efficiency", "exposed_share", "waiting_slower_workers", "waiting_communication",
          "mean_staleness", "busiest_link", "bytes_sent", "messages", "virtual_seconds",
-         "wall_seconds", "synchronous", "error")
+         "wall_seconds", "simulated_steps", "estimated", "half_width", "synchronous", "error")
     )  # fmt: skip
     if isinstance(result, Error):
         return columns | {"error": str(result)}
@@ -211,6 +211,9 @@ def _figures(result: Result | Error) -> dict[str, Any]:
         "messages": result.messages,
         "virtual_seconds": result.virtual_seconds,
         "wall_seconds": result.wall_seconds,
+        "simulated_steps": result.simulated_steps,
+        "estimated": result.estimated,
+        "half_width": result.half_width,
         "synchronous": result.synchronous,
         "error": result.failure,
     }

@@ -89,3 +89,16 @@ def test_an_estimate_is_of_several_seeds() -> None:
     found = Estimate.of([result(), result(other)])
     assert (found.mean, found.synchronous) == (pytest.approx((40 + 32) / 2), True)
     assert found.spread == pytest.approx(4 / 36)
+
+
+def test_steps_that_were_not_simulated_add_to_the_margin() -> None:
+    raw = raw_answer()
+    skipped = {"first": 2, "last": 3, "period": 1, "estimated": True, "half_width": 0.008}
+    raw["skipped"] = skipped
+    found = Estimate.of([result(), result(raw)])
+    assert found.half_width == 0.008
+    assert found.uncertainty == pytest.approx(found.spread + 0.008)
+    answer = recommendation()
+    answer.estimates["all_reduce:ring"] = Estimate(120.0, 0.02, True, 0.008)
+    assert answer.margin == pytest.approx(0.028)
+    assert "differ by ±2.0 %, steps that were not simulated add ±0.8 %" in answer.text()

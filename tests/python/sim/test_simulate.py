@@ -105,7 +105,7 @@ def test_a_process_that_breaks_down_is_an_error() -> None:
     killer = threading.Thread(target=kill_first, args=(pool,))
     killer.start()
     with pytest.raises(gs.Error, match="killed by SIGKILL"):
-        gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=10_000_000, pool=pool)
+        gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=10**7, every_step=True, pool=pool)
     killer.join()
 
 
@@ -121,7 +121,8 @@ def kill_first(pool: Pool) -> None:
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "w.toml").write_text(WORKLOAD, encoding="utf-8")
     (tmp_path / "c.toml").write_text('[[hosts]]\nname = "n"\ncount = 4\n', encoding="utf-8")
-    arguments = ["simulate", "-c", "c.toml", "-w", "w.toml", "--steps", "10000000"]
+    arguments = ["simulate", "-c", "c.toml", "-w", "w.toml", "--every-step"]
+    arguments += ["--steps", "10000000"]
     command = subprocess.Popen(
         [sys.executable, "-m", "gearshift.cli", *arguments, "-s", "ps", "-s", "all_reduce"],
         cwd=tmp_path,
@@ -152,7 +153,7 @@ def wait_for_children(pid: int, count: int) -> list[int]:
 def test_a_simulation_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
         "import gearshift as gs, sys\n"
-        f"gs.simulate({CLUSTER!r}, {WORKLOAD!r}, 'ps', steps=10_000_000)\n"
+        f"gs.simulate({CLUSTER!r}, {WORKLOAD!r}, 'ps', steps=10**7, every_step=True)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     (child,) = wait_for_children(parent.pid, 1)

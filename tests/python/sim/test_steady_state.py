@@ -15,7 +15,7 @@ from gearshift.sim.display import Silent
 from gearshift.sim.inputs import read_cluster, read_workload
 from gearshift.sim.messages import Fidelity
 from gearshift.sim.processes import Pool
-from gearshift.sim.result import Result
+from gearshift.sim.result import Result, margin
 
 pytestmark = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
@@ -73,27 +73,54 @@ def figures(result: Result) -> list[float]:
     ]
 
 
-def test_what_varies_is_simulated() -> None:
-    varied = CLUSTER + '[variability]\nkind = "normal"\nspread = 0.01\n'
-    result = gs.simulate(varied, WORKLOAD, "all_reduce:tree", steps=30)
+VARIED = CLUSTER + '[variability]\nkind = "normal"\nspread = 0.01\n'
+
+
+def test_what_may_change_is_simulated() -> None:
+    result = gs.simulate(VARIED, WORKLOAD, "all_reduce:tree", steps=60, steady_tolerance=0)
     assert result.skipped is None
-    assert result.simulated_steps == 30
-    kept = gs.simulate(CLUSTER, WORKLOAD, "all_reduce:tree", steps=30, timeline=True)
+    assert result.simulated_steps == 60
+    kept = gs.simulate(CLUSTER, WORKLOAD, "all_reduce:tree", steps=60, timeline=True)
     assert kept.skipped is None
     waiting = gs.simulate(CLUSTER, WORKLOAD, "switch(at=20)", steps=30)
     assert waiting.switches[0]["step"] == 20
     assert waiting.skipped is None or waiting.skipped.first > 21
 
 
-def test_what_repeats_roughly_is_left_out_on_demand() -> None:
-    every = gs.simulate(CLUSTER, WORKLOAD, "ps:asp", steps=100, every_step=True)
-    some = gs.simulate(CLUSTER, WORKLOAD, "ps:asp", steps=100, steady_tolerance=0.05)
-    assert some.skipped is not None
-    assert some.skipped.roughly
-    assert "repeat roughly every 8" in some.summary()
-    assert some.throughput == pytest.approx(every.throughput, rel=0.05)
-    assert some.bytes_sent == pytest.approx(every.bytes_sent, rel=0.01)
+@pytest.mark.parametrize("strategy", ["all_reduce:tree", "ps:bsp", "ps:ssp(2)", "ps:asp"])
+def test_the_rest_is_estimated_once_the_mean_is_known(strategy: str) -> None:
+    every = gs.simulate(VARIED, WORKLOAD, strategy, steps=200, every_step=True)
+    some = gs.simulate(VARIED, WORKLOAD, strategy, steps=200)
+    assert not every.estimated
+    assert every.half_width == 0
+    assert some.estimated
+    assert 0 < some.half_width <= 0.01
+    assert some.simulated_steps <= 100
+    skipped = some.skipped
+    assert skipped is not None
+    window = f"{skipped.first - skipped.period}..{skipped.first - 1}"
+    said = f"steps {skipped.first}..{skipped.last} estimated from {window}, mean ±"
+    assert said in some.summary()
+    assert "% (95 %)" in some.summary()
+    assert some.to_dict()["skipped"]["estimated"] is True
+    assert some.to_dict()["skipped"]["half_width"] == some.half_width
+    assert some.step_seconds.mean == pytest.approx(every.step_seconds.mean, rel=0.01)
+    assert some.throughput == pytest.approx(every.throughput, rel=0.01)
+    assert some.step_seconds.p95 == pytest.approx(every.step_seconds.p95, rel=0.03)
+    assert some.bytes_sent == pytest.approx(every.bytes_sent, rel=1e-3)
+    assert some.messages == pytest.approx(every.messages, rel=0.01)
     assert sum(some.staleness.values()) == sum(every.staleness.values())
+    again = gs.simulate(VARIED, WORKLOAD, strategy, steps=200)
+    assert again.raw["workers"] == some.raw["workers"]
+
+
+def test_a_margin_is_never_less_than_it_is() -> None:
+    assert margin(0.00801) == "±0.9 %"
+    assert margin(0.0001) == "±0.1 %"
+    assert margin(0.0) == "±0.0 %"
+
+
+def test_a_tolerance_is_a_share() -> None:
     with pytest.raises(gs.InvalidArgument, match=r"steady_tolerance=1: must be a share"):
         gs.simulate(CLUSTER, WORKLOAD, "ps:asp", steady_tolerance=1)
 
@@ -125,9 +152,9 @@ def test_progress_counts_what_is_left_out() -> None:
     assert display.done == 200
 
 
-def command(folder: Path, *arguments: str) -> dict[str, Any]:
+def command(folder: Path, *arguments: str, cluster: str = CLUSTER) -> dict[str, Any]:
     """The summary of a run of the command."""
-    (folder / "c.toml").write_text(CLUSTER, encoding="utf-8")
+    (folder / "c.toml").write_text(cluster, encoding="utf-8")
     (folder / "w.toml").write_text(WORKLOAD, encoding="utf-8")
     files = ("-c", str(folder / "c.toml"), "-w", str(folder / "w.toml"), "--out", str(folder))
     with pytest.raises(SystemExit) as caught:
@@ -149,6 +176,38 @@ def test_the_command_says_what_it_left_out(
     [result] = command(tmp_path, "--every-step", "--sharing", "max_min")["results"]
     assert (result["skipped"], result["simulated_steps"]) == (None, 50)
     assert "repeat" not in capsys.readouterr().out
+
+
+def test_the_command_says_what_it_estimated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ("--steps", "150")
+    [result] = command(tmp_path, *steps, cluster=VARIED)["results"]
+    skipped = result["skipped"]
+    assert skipped["estimated"]
+    assert 0 < skipped["half_width"] <= 0.01
+    assert result["simulated_steps"] < 100
+    shown = capsys.readouterr().out
+    assert f"- all_reduce:tree: steps {skipped['first']}..{skipped['last']} estimated" in shown
+    assert "% (95 %)" in shown
+    [result] = command(tmp_path, *steps, "--steady-tolerance", "0", cluster=VARIED)["results"]
+    assert (result["skipped"], result["simulated_steps"]) == (None, 150)
+
+
+def test_a_sweep_says_what_is_estimated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    sweep = ("--steps", "150", "--sweep", "workers=2,4")
+    document = command(tmp_path, *sweep, cluster=VARIED)
+    rows = document["rows"]
+    assert [row["estimated"] for row in rows] == [True, True]
+    assert all(row["simulated_steps"] < 100 for row in rows)
+    assert all(0 < row["half_width"] <= 0.01 for row in rows)
+    assert "- 2 of 2 are estimated from the steps that were simulated" in capsys.readouterr().out
+    with (tmp_path / "sweep.csv").open(encoding="utf-8") as file:
+        assert {"simulated_steps", "estimated", "half_width"} <= set(
+            file.readline()[:-1].split(",")
+        )
 
 
 def test_the_command_refuses_an_unknown_way_to_share(

@@ -4,72 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <fstream>
-#include <sstream>
-#include <string>
 
-#include "clusters.h"
-#include "gearshift/sim/simulate.h"
-#include "in_child.h"
+#include "accounts.h"
 
 namespace gearshift::sim::testing {
 namespace {
 
 using collectives::Algorithm;
-using Kind = decltype(strategy::Strategy::kind);
-
-/// What a child process says of a result: counts, which are to be equal, then times.
-struct Account {
-  std::int64_t simulated = 0, first = 0, last = 0, period = 0;
-  std::string counts;
-  std::vector<double> times;
-};
-
-void write(const SimulationResult& result, std::FILE* out) {
-  const SkippedSteps skipped = result.skipped.value_or(SkippedSteps{0, 0, 0});
-  std::fprintf(out, "%lld %lld %lld %lld\n", static_cast<long long>(result.simulated_steps),
-               static_cast<long long>(skipped.first), static_cast<long long>(skipped.last),
-               static_cast<long long>(skipped.period));
-  std::ostringstream counts;
-  counts << result.messages;
-  for (const WorkerResult& worker : result.workers) {
-    counts << " | " << worker.steps.size() << ' ' << worker.bytes_sent << ' '
-           << worker.messages_sent;
-    for (const auto& [lag, count] : worker.staleness) counts << ' ' << lag << ':' << count;
-  }
-  counts.precision(17);
-  for (const LinkUse& link : result.links) counts << " | " << link.name << ' ' << link.bytes;
-  std::fprintf(out, "%s\n%.17g", counts.str().c_str(), result.virtual_seconds);
-  for (const WorkerResult& worker : result.workers) {
-    std::fprintf(out, " %.17g %.17g", worker.exposed_seconds, worker.communication_seconds);
-    for (const StepTimes& step : worker.steps) {
-      std::fprintf(out, " %.17g %.17g %.17g", step.begin, step.computed, step.end);
-    }
-  }
-}
-
-Account read(const std::string& file) {
-  std::ifstream in(file);
-  Account account;
-  in >> account.simulated >> account.first >> account.last >> account.period >> std::ws;
-  std::getline(in, account.counts);
-  for (double time = 0; in >> time;) account.times.push_back(time);
-  return account;
-}
-
-Account account_of(SimulationOptions options, bool every_step) {
-  options.every_step = every_step;
-  const std::string file = ::testing::TempDir() + "gearshift-steady";
-  in_child([&] {
-    const auto result = simulate(options);
-    ASSERT_TRUE(result.ok()) << result.error().to_string();
-    std::FILE* out = std::fopen(file.c_str(), "w");
-    write(*result, out);
-    std::fclose(out);
-  });
-  return read(file);
-}
 
 /// Simulates with and without the steps that repeat, and compares all there is. Returns what was
 /// left out. `tolerance` of times: in proportion to those of the whole training.
@@ -98,45 +39,6 @@ void expect_skips(const SimulationOptions& options, int simulated, double tolera
 
 void expect_all_simulated(const SimulationOptions& options) {
   EXPECT_EQ(account_of(options, false).simulated, options.steps);
-}
-
-/// Machines and a network as they are, and seven parameters that become ready one after the other.
-SimulationOptions options_for(int workers, Kind kind, int servers = 0) {
-  SimulationOptions options;
-  options.cluster = ideal_cluster(workers, 1.25e9, servers);
-  for (Host& host : options.cluster.hosts) {
-    host.latency = 25e-6;
-    host.model = HostModel{};
-  }
-  options.workload = one_parameter(1'000'003);
-  for (int p = 0; p < 6; ++p) {
-    options.workload.parameters.push_back(
-        {"b" + std::to_string(p), {1'003'000}, base::DType::kF32, 0.004 + 0.002 * p});
-  }
-  options.strategy.kind = std::move(kind);
-  options.sharing = Sharing::kPerLink;
-  options.steps = 60;
-  return options;
-}
-
-Kind server(ps::Consistency consistency, int shards = 0) {
-  strategy::ParameterServer server;
-  server.consistency = consistency;
-  server.shards = shards;
-  return server;
-}
-
-/// The second host computes at half speed.
-SimulationOptions uneven(SimulationOptions options) {
-  options.cluster.hosts[1].speed = 0.5;
-  return options;
-}
-
-/// Computation takes most of a step.
-SimulationOptions slow_model(SimulationOptions options) {
-  options.workload.forward_seconds = 0.2;
-  options.workload.backward_seconds = 0.4;
-  return options;
 }
 
 TEST(SteadyState, AllReduces) {
@@ -270,20 +172,7 @@ TEST(SteadyState, IsNotWhereStepsVaryOrEachIsAskedFor) {
   expect_all_simulated(options);
 }
 
-/// Workers whose messages meet differently in every step.
-TEST(SteadyState, RoughlyWithinATolerance) {
-  for (const Kind& kind : {server(ps::Consistency::bsp()), server(ps::Consistency::asp())}) {
-    SimulationOptions options = options_for(16, kind);
-    options.steps = 100;
-    const Account full = account_of(options, false);
-    EXPECT_EQ(full.simulated, options.steps);
-    options.steady_tolerance = 0.05;
-    const Account skipping = account_of(options, false);
-    EXPECT_EQ(skipping.period, 8);
-    EXPECT_LT(skipping.simulated, options.steps);
-    ASSERT_EQ(skipping.times.size(), full.times.size());
-    EXPECT_NEAR(skipping.times[0], full.times[0], 0.05 * full.times[0]);
-  }
+TEST(SteadyState, TakesATolerance) {
   SimulationOptions options = options_for(2, strategy::AllReduce{});
   options.steady_tolerance = 1;
   EXPECT_EQ(simulate(options).error().code, base::ErrorCode::kInvalidArgument);

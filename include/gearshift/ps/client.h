@@ -64,6 +64,14 @@ struct StateEntry {
 /// One per worker for the life of the shards. Nothing waits for longer than the group's timeout
 /// without progress; errors name the shard, its rank and the operation ("push step 12: …").
 ///
+/// What a step (`stage` of every bucket, `commit`) sends between a worker and a shard that owns S
+/// slices of b bytes in all, in another process; P parameters, h numbers in `hypers`:
+///   to the shard    S + 1 messages; b bytes of gradients, 25 for each message's head, and
+///                   81 + 8·(S + h) + ⌈P/8⌉ of the commit (without ⌈P/8⌉ if `present` is empty)
+///   to the worker   S + 1 messages; b bytes of parameters, and 40
+/// `pull` sends one message of 25 bytes, and gets the same answer. A shard without slices is asked,
+/// too.
+///
 /// Not thread-safe: one task at a time, except that `stage` may be called from another task than
 /// the rest when calls are ordered by the caller.
 class Client {

@@ -11,6 +11,7 @@
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/group/connect.h"
 #include "gearshift/strategy/local_optimizer.h"
+#include "gearshift/strategy/plan.h"
 #include "in_child.h"
 #include "sim/job.h"
 
@@ -124,13 +125,28 @@ TEST_P(Traffic, OfTheOtherCollectives) {
   });
 }
 
-/// Two steps of a worker; the model has 1.2 MB in two parameters.
-base::Status push_and_pull(strategy::Environment environment, const strategy::Strategy& strategy) {
+constexpr std::size_t kBucket = 1 << 18;
+
+/// 1.2 MB in two parameters.
+std::vector<strategy::ParameterSpec> model() {
+  return {{"weight", {300, 1001}, base::DType::kF32, 0}, {"bias", {1001}, base::DType::kF32, 0}};
+}
+
+strategy::Strategy server_strategy(int shards) {
+  strategy::ParameterServer server;
+  server.shards = shards;
+  strategy::Strategy strategy;
+  strategy.kind = server;
+  return strategy;
+}
+
+/// Some steps of a worker.
+base::Status push_and_pull(strategy::Environment environment, const strategy::Strategy& strategy,
+                           int steps) {
   strategy::ReplicaOptions options;
-  options.parameters = {{"weight", {300, 1001}, base::DType::kF32, 0},
-                        {"bias", {1001}, base::DType::kF32, 0}};
+  options.parameters = model();
   options.strategy = strategy;
-  options.strategy.bucket_bytes = 1 << 18;
+  options.strategy.bucket_bytes = kBucket;
   options.optimizer = ps::OptimizerSpec{"sgd", {"lr"}, 1};
   options.phantom = true;
   GEARSHIFT_ASSIGN_OR_RETURN(
@@ -140,7 +156,7 @@ base::Status push_and_pull(strategy::Environment environment, const strategy::St
   GEARSHIFT_ASSIGN_OR_RETURN(const auto replica,
                              strategy::Replica::create(environment, std::move(options)));
   GEARSHIFT_RETURN_IF_ERROR(replica->start());
-  for (int step = 0; step < 2; ++step) {
+  for (int step = 0; step < steps; ++step) {
     GEARSHIFT_RETURN_IF_ERROR(replica->backward_begin(8));
     GEARSHIFT_ASSIGN_OR_RETURN(const auto present, replica->backward_end({true, true}, true));
     static_cast<void>(present);
@@ -154,12 +170,55 @@ base::Status push_and_pull(strategy::Environment environment, const strategy::St
 
 TEST_P(Traffic, OfPushAndPull) {
   for (const int shards : {1, 2, n()}) {
-    strategy::ParameterServer server;
-    server.shards = shards;
-    strategy::Strategy strategy;
-    strategy.kind = server;
     expect_equal_traffic(n(), [&](strategy::Environment environment) {
-      return push_and_pull(environment, strategy);
+      return push_and_pull(environment, server_strategy(shards), 2);
+    });
+  }
+}
+
+/// What a rank sends in a step, by the formula of ps/client.h.
+Counts step_formula(int rank, int workers, const ps::Layout& layout) {
+  const auto slices = [&](int k) { return layout.shards[static_cast<std::size_t>(k)]; };
+  const auto bytes = [&](int k) {
+    std::uint64_t sum = 0;
+    for (const ps::Slice& slice : slices(k)) sum += slice.bytes;
+    return sum;
+  };
+  constexpr std::uint64_t kHead = 25, kNumber = 8, kReply = 40, kHypers = 1;
+  const std::uint64_t commit = 81 + (model().size() + 7) / 8;
+  Counts counts{0, 0};
+  for (int k = 0; k < static_cast<int>(layout.shards.size()); ++k) {
+    if (k == rank) continue;
+    const std::uint64_t messages = slices(k).size() + 1;
+    counts[0] += messages;
+    counts[1] += bytes(k) + kHead * messages + commit + kNumber * (slices(k).size() + kHypers);
+  }
+  if (rank < static_cast<int>(layout.shards.size())) {
+    const auto others = static_cast<std::uint64_t>(workers - 1);
+    counts[0] += others * (slices(rank).size() + 1);
+    counts[1] += others * (bytes(rank) + kReply);
+  }
+  return counts;
+}
+
+/// What the third step adds to two.
+TEST_P(Traffic, OfAPushAndAPullIsWhatTheFormulaSays) {
+  const auto plan = strategy::BucketPlan::make(model(), kBucket);
+  ASSERT_TRUE(plan.ok());
+  for (const int shards : {1, 2, n()}) {
+    const ps::Layout layout = strategy::make_layout(*plan, shards);
+    in_child([&] {
+      const auto sent = [&](int steps) {
+        return real(n(), [&](strategy::Environment environment) {
+          return push_and_pull(environment, server_strategy(shards), steps);
+        });
+      };
+      const auto two = sent(2), three = sent(3);
+      for (int r = 0; r < n(); ++r) {
+        const auto i = static_cast<std::size_t>(r);
+        const Counts step{three[i][0] - two[i][0], three[i][1] - two[i][1]};
+        EXPECT_EQ(step, step_formula(r, n(), layout)) << "rank " << r << " of " << n();
+      }
     });
   }
 }

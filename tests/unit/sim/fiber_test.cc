@@ -8,6 +8,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace gearshift::sim::testing {
 namespace {
 
@@ -136,6 +140,9 @@ struct Noted {
 };
 
 TEST_F(FiberTest, IsForgottenInTheMiddle) {
+#if defined(__SANITIZE_ADDRESS__)
+  const __lsan::ScopedDisabler forgotten;  // with what its stack holds
+#endif
   bool ended = false, left = false;
   {
     Fiber one, other;

@@ -64,6 +64,7 @@ void Topology::find_ring() {
   } else {
     judge_links();
   }
+  greatest_bandwidth_ = *std::max_element(best_.begin(), best_.end());
   for (const int host : host_ring_) {
     for (const int rank : members(host)) {
       position_[static_cast<std::size_t>(rank)] = static_cast<int>(order_.size());

@@ -24,10 +24,10 @@ struct MeanEstimate {
 /// - The initial transient is cut off at the first place where the standard error of what is left
 ///   is hardly greater than the least one that there is, by means of five values; a cut in the
 ///   second half says that nothing has settled. MSER-5, which takes the least itself, and is misled
-///   by chance more often: K. P. White,
-///   "An effective truncation heuristic for bias reduction in simulation output", Simulation 69(6),
-///   1997; K. P. White, M. J. Cobb, S. C. Spratt, "A comparison of five steady-state truncation
-///   heuristics for simulation", Winter Simulation Conference 2000.
+///   by chance more often: K. P. White, "An effective truncation heuristic for bias reduction in
+///   simulation output", Simulation 69(6), 1997; K. P. White, M. J. Cobb, S. C. Spratt, "A
+///   comparison of five steady-state truncation heuristics for simulation", Winter Simulation
+///   Conference 2000.
 /// - The variance of the mean is that of ten batch means, whose size grows with the series, and
 ///   Student's t of nine degrees of freedom makes an interval of it: A. M. Law, W. D. Kelton,
 ///   "Simulation Modeling and Analysis", chapter 9; B. Schmeiser, "Batch size effects in the

@@ -16,11 +16,9 @@ constexpr double kRoundTrips = 2;
 
 std::size_t inflow_bytes(const group::Topology& topology, int host, int from) {
   if (!topology.speeds().measured || host == from) return 0;
-  double fastest = 0;
-  for (int h = 0; h < topology.hosts(); ++h) fastest = std::max(fastest, topology.bandwidth(h));
   const group::LinkSpeed link = topology.between(host, from);
   const double rate = 1 / link.seconds_per_byte;
-  if (fastest < kClearly * rate) return 0;
+  if (topology.greatest_bandwidth() < kClearly * rate) return 0;
   const auto here = static_cast<double>(topology.members(host).size());
   const double flows = here * (topology.size() - here);
   const double busy = kRoundTrips * rate * 2 * link.latency;

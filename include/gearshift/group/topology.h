@@ -62,6 +62,8 @@ class Topology {
   const LinkSpeed& slowest_in_ring() const { return slowest_in_ring_; }
   /// Bytes per second that a host reaches over its best link to another one.
   double bandwidth(int host) const { return best_[static_cast<std::size_t>(host)]; }
+  /// The most that a host reaches.
+  double greatest_bandwidth() const { return greatest_bandwidth_; }
 
   /// What remains for the members `ranks` of a subgroup.
   Topology subset(const std::vector<int>& ranks) const;
@@ -79,6 +81,7 @@ class Topology {
   std::vector<int> order_;
   std::vector<int> position_;
   std::vector<double> best_;  ///< bandwidth, by host
+  double greatest_bandwidth_ = 0;
   LinkSpeed slowest_remote_;
   LinkSpeed slowest_in_ring_;
 };

@@ -48,6 +48,15 @@ TEST(Topology, TheRingFollowsTheSpeeds) {
                                             ElementsAre(0, 1, 3, 2), ElementsAre(0, 3, 1, 2)));
   EXPECT_EQ(t.slowest_remote(), kSlow);
   EXPECT_DOUBLE_EQ(t.bandwidth(0), 1e9);
+  EXPECT_DOUBLE_EQ(t.greatest_bandwidth(), 1e9);
+}
+
+TEST(Topology, TheBestLinkOfASlowHostIsNotTheGreatest) {
+  LinkSpeeds speeds;
+  speeds.between = {kFast, kFast, kSlow, kFast, kFast, kSlow, kSlow, kSlow, kSlow};
+  const Topology t({0, 1, 2}, speeds);
+  EXPECT_DOUBLE_EQ(t.bandwidth(2), 1 / kSlow.seconds_per_byte);
+  EXPECT_DOUBLE_EQ(t.greatest_bandwidth(), 1 / kFast.seconds_per_byte);
 }
 
 TEST(Topology, OfTwoDirectionsTheSlowerCounts) {

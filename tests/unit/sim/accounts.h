@@ -114,4 +114,8 @@ inline SimulationOptions slow_model(SimulationOptions options) {
   return options;
 }
 
+inline void expect_all_simulated(const SimulationOptions& options) {
+  EXPECT_EQ(account_of(options, false).simulated, options.steps);
+}
+
 }  // namespace gearshift::sim::testing

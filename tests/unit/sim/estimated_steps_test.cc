@@ -243,21 +243,18 @@ TEST(EstimatedSteps, BeginAfterAllThatIsKnownToChange) {
 
 TEST(EstimatedSteps, AreNotWhereEachIsAskedForOrMayBeUnlikeTheOthers) {
   const SimulationOptions base = varying(estimating(options_for(4, tree())), normal(0.01));
-  const auto expect_all = [](const SimulationOptions& options) {
-    EXPECT_EQ(account_of(options, false).simulated, options.steps);
-  };
   SimulationOptions options = base;
   options.cluster.stragglers.push_back({.host = "node-0", .kind = Straggler::Kind::kRandom});
-  expect_all(options);
+  expect_all_simulated(options);
   options = base;
   options.cluster.failures.push_back({.host = "node-2", .at = 1000});
-  expect_all(options);
+  expect_all_simulated(options);
   options = base;
   options.timeline = true;
-  expect_all(options);
+  expect_all_simulated(options);
   options = base;
   options.steps = 40;  // not worth it
-  expect_all(options);
+  expect_all_simulated(options);
 }
 
 }  // namespace

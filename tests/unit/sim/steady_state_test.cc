@@ -37,10 +37,6 @@ void expect_skips(const SimulationOptions& options, int simulated, double tolera
   EXPECT_LE(account.simulated, simulated);
 }
 
-void expect_all_simulated(const SimulationOptions& options) {
-  EXPECT_EQ(account_of(options, false).simulated, options.steps);
-}
-
 TEST(SteadyState, AllReduces) {
   for (const int workers : {5, 8}) {
     for (const Algorithm algorithm : {Algorithm::kRing, Algorithm::kTree, Algorithm::kRabenseifner,

@@ -301,7 +301,8 @@ def simulate(
         int, typer.Option(help="Steps between checkpoints, for hosts that recover (none).")
     ] = 0,
     sharing: Annotated[
-        str, typer.Option(help="Of links: max_min, per_link; auto: the first up to 8 processes.")
+        str,
+        typer.Option(help="Of links: max_min, per_link, none; auto: the first up to 8 processes."),
     ] = "auto",
     every_step: Annotated[
         bool, typer.Option("--every-step", help="Leave out no step that repeats or is estimated.")

@@ -159,7 +159,8 @@ nb::object to_object(const std::optional<sim::SkippedSteps>& skipped) {
 base::Result<sim::Sharing> sharing_of(const std::string& name) {
   static const std::map<std::string, sim::Sharing> kNames = {{"auto", sim::Sharing::kAuto},
                                                              {"max_min", sim::Sharing::kMaxMin},
-                                                             {"per_link", sim::Sharing::kPerLink}};
+                                                             {"per_link", sim::Sharing::kPerLink},
+                                                             {"none", sim::Sharing::kNone}};
   const auto found = kNames.find(name);
   if (found != kNames.end()) return found->second;
   return base::Error(base::ErrorCode::kInvalidArgument, "no such sharing: " + name);
@@ -265,7 +266,8 @@ NB_MODULE(_sim, m) {
         nb::arg("learner").none() = nb::none(), nb::arg("evaluate_every") = 100,
         nb::arg("steps_per_epoch") = 0, nb::arg("detection") = 30.0,
         nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto", nb::arg("every_step") = false,
-        nb::arg("steady_tolerance") = 0.01, nb::arg("on_step").none() = nb::none());
+        nb::arg("steady_tolerance") = sim::SimulationOptions{}.steady_tolerance,
+        nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
 }

@@ -62,6 +62,10 @@ enum class Sharing : unsigned char {
   /// and no more per message when thousands of them meet; how far steps differ from kMaxMin is
   /// asserted by tests/unit/sim/sharing_test.cc.
   kPerLink,
+  /// There is no contention: between any two processes, messages take what they would alone on the
+  /// narrowest link of their way. What a strategy takes of itself, in a network whose ports and
+  /// switches never are the limit.
+  kNone,
 };
 inline constexpr int kMaxMinRanks = 8;
 

@@ -29,7 +29,7 @@ class AfterFailure:
             raise InvalidArgument(f"checkpoint_every={self.checkpoint_every}: must not be negative")
 
 
-SHARINGS = ("auto", "max_min", "per_link")
+SHARINGS = ("auto", "max_min", "per_link", "none")
 STEADY_TOLERANCE = 0.01
 
 

@@ -58,6 +58,7 @@ Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration
       cluster_(cluster),
       timeout_(timeout),
       platform_(cluster),
+      sharing_(sharing),
       silent_(cluster.hosts.size()) {
   for (int d = 0; sharing == Sharing::kPerLink && d < platform_.directions(); ++d) {
     ports_.push_back(std::make_unique<Port>(scheduler_, platform_.bandwidth_of(d)));
@@ -173,7 +174,11 @@ void Network::transfer(int from, int to, std::uint64_t bytes, bool bulk) {
   end_transfer(from, to, bulk, begin);
 }
 
-std::vector<Port*> Network::route(int from, int to) const {
+std::vector<Port*> Network::route(int from, int to) {
+  if (sharing_ == Sharing::kNone) {
+    const double bandwidth = platform_.bandwidth(host_of(from), host_of(to));
+    return {ports_.emplace_back(std::make_unique<Port>(scheduler_, bandwidth)).get()};
+  }
   std::vector<Port*> ports;
   for (const int direction : platform_.way(host_of(from), host_of(to))) {
     ports.push_back(ports_[static_cast<std::size_t>(direction)].get());
@@ -189,7 +194,7 @@ std::optional<base::Duration> Network::local_transfer(int from, int to, std::uin
 }
 
 void Network::carry(Link& link, int lane) {
-  if (!ports_.empty()) return link.launch(lane);
+  if (sharing_ != Sharing::kMaxMin) return link.launch(lane);
   if (!idle_.empty()) {
     Carrier& carrier = *idle_.back();
     idle_.pop_back();

@@ -70,8 +70,8 @@ class Network {
   void end_transfer(int from, int to, bool bulk, base::TimePoint begin);
   /// Waits until SimGrid has carried the bytes.
   void transfer(int from, int to, std::uint64_t bytes, bool bulk);
-  /// The ports between ranks of two hosts.
-  std::vector<Port*> route(int from, int to) const;
+  /// The ports between ranks of two hosts. Without contention, one that is theirs alone.
+  std::vector<Port*> route(int from, int to);
   /// How long bytes take between ranks of one host, if it is one.
   std::optional<base::Duration> local_transfer(int from, int to, std::uint64_t bytes) const;
   /// Sends what waits in that stream of the link: under max-min fairness by `link.carry` in a task
@@ -101,7 +101,9 @@ class Network {
   const Cluster& cluster_;
   const base::Duration timeout_;
   Platform platform_;
-  std::vector<std::unique_ptr<Port>> ports_;  ///< by direction; none under max-min fairness
+  const Sharing sharing_;
+  /// By direction under kPerLink, by pair of ranks under kNone; none under kMaxMin.
+  std::vector<std::unique_ptr<Port>> ports_;
   std::vector<RankState> ranks_;
   std::shared_ptr<const group::Topology> topology_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Link>> links_;

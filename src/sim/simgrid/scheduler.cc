@@ -77,7 +77,7 @@ class SimTask final : public base::Task {
 
 SimScheduler::SimScheduler(Sharing sharing, std::size_t stack_bytes) {
   Alarms& alarms = *this;
-  if (sharing == Sharing::kPerLink) {
+  if (sharing != Sharing::kMaxMin) {
     runner_ = std::make_unique<FiberRunner>(alarms, stack_bytes);
     return;
   }

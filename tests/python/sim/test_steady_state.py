@@ -128,10 +128,11 @@ def test_a_tolerance_is_a_share() -> None:
 def test_how_links_are_shared_can_be_chosen() -> None:
     seconds = {
         sharing: gs.simulate(CLUSTER, WORKLOAD, "all_reduce:tree", steps=5, sharing=sharing)
-        for sharing in ("auto", "max_min", "per_link")
+        for sharing in ("auto", "max_min", "per_link", "none")
     }
     assert seconds["auto"].virtual_seconds == seconds["per_link"].virtual_seconds  # ten processes
     assert seconds["auto"].virtual_seconds != seconds["max_min"].virtual_seconds
+    assert seconds["none"].virtual_seconds < 0.99 * seconds["per_link"].virtual_seconds
     with pytest.raises(gs.InvalidArgument, match="sharing='fair': must be one of auto, max_min"):
         gs.simulate(CLUSTER, WORKLOAD, "all_reduce", sharing="fair")
 

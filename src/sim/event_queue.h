@@ -22,35 +22,31 @@ namespace gearshift::sim {
 template <typename Event>
 class EventQueue {
  public:
-  bool empty() const { return size_ == 0; }
+  bool empty() const { return now_.empty() && used_ == 0; }
   /// The earliest; never() if there is none.
   base::TimePoint next() const { return next_; }
 
   void push(const Event& event) {
-    bucket_of(event).push_back(event);
-    ++size_;
+    put(event);
     if (event.until < next_) next_ = event.until;
   }
 
   /// The events of the time `next()`, into `due`, which is empty.
   void pop(std::vector<Event>& due) {
-    std::size_t lowest = 0;
-    while (buckets_[lowest].empty()) ++lowest;
     latest_ = key(next_);
-    if (lowest > 0) {
-      spread_.swap(buckets_[lowest]);
-      for (const Event& event : spread_) bucket_of(event).push_back(event);
+    if (now_.empty()) {
+      const int lowest = std::countr_zero(used_);
+      used_ &= used_ - 1;
+      spread_.swap(later_[static_cast<std::size_t>(lowest)]);
+      for (const Event& event : spread_) put(event);
       spread_.clear();
     }
-    due.swap(buckets_[0]);
-    size_ -= due.size();
+    due.swap(now_);
     next_ = base::TimePoint::never();
-    for (const std::vector<Event>& bucket : buckets_) {
-      if (bucket.empty()) continue;
-      for (const Event& event : bucket) {
-        if (event.until < next_) next_ = event.until;
-      }
-      break;  // what lies in a bucket is earlier than all that lies above
+    if (used_ == 0) return;
+    // What lies in a bucket is earlier than all that lies above.
+    for (const Event& event : later_[static_cast<std::size_t>(std::countr_zero(used_))]) {
+      if (event.until < next_) next_ = event.until;
     }
   }
 
@@ -58,15 +54,20 @@ class EventQueue {
   static std::uint64_t key(base::TimePoint time) {
     return static_cast<std::uint64_t>(time.since_origin.count());
   }
-  std::vector<Event>& bucket_of(const Event& event) {
-    return buckets_[static_cast<std::size_t>(std::bit_width(key(event.until) ^ latest_))];
+  void put(const Event& event) {
+    const std::uint64_t differs = key(event.until) ^ latest_;
+    if (differs == 0) return now_.push_back(event);
+    const int highest = std::bit_width(differs) - 1;
+    later_[static_cast<std::size_t>(highest)].push_back(event);
+    used_ |= std::uint64_t{1} << highest;
   }
 
-  std::array<std::vector<Event>, 65> buckets_;
+  std::vector<Event> now_;                    ///< of the latest time taken
+  std::array<std::vector<Event>, 64> later_;  ///< by the highest bit that differs
+  std::uint64_t used_ = 0;                    ///< which of them hold something, one bit each
   std::vector<Event> spread_;
   std::uint64_t latest_ = 0;
   base::TimePoint next_ = base::TimePoint::never();
-  std::size_t size_ = 0;
 };
 
 }  // namespace gearshift::sim

@@ -32,7 +32,7 @@ class Fiber {
   void switch_to(Fiber& to);
   /// Asks the processor for what a switch to here will read.
   void prefetch() const {
-    constexpr int kLines = 20, kLine = 64;
+    constexpr int kLines = 32, kLine = 64;
     for (int i = 0; i < kLines; ++i) __builtin_prefetch(top_ + i * kLine);
   }
 

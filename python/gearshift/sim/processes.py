@@ -88,7 +88,7 @@ class Pool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=_environment(),
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end it
             )
             self._running.add(child)
@@ -107,6 +107,17 @@ class Pool:
             self._stopped = True
             for child in self._running:
                 child.kill()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, for a process that imports what we can, and whose memory lies on large pages if the
+    system has them: what thousands of workers look at, here and there, is more than the processor
+    finds at once on small ones (30 to 50 % of the time)."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc.hugetlb" not in tunables:
+        tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
+    path = os.pathsep.join(path for path in sys.path if path)
+    return os.environ | {"PYTHONPATH": path, "GLIBC_TUNABLES": tunables}
 
 
 def _increments(on_steps: OnStep | None) -> OnStep | None:

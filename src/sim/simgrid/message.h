@@ -78,6 +78,7 @@ class Frames {
 
   bool empty() const { return first_ == nullptr; }
   const Frame& front() const { return *first_; }
+  const Frame* first() const { return first_.get(); }
   void push_back(std::unique_ptr<Frame> frame) {
     Frame* const last = frame.get();
     (first_ ? last_->next : first_) = std::move(frame);

@@ -192,9 +192,10 @@ void SimScheduler::rouse() {
 /// With many tasks, what happens looks at memory that is in no cache: it is asked for a little
 /// ahead.
 void SimScheduler::wake_due() {
-  constexpr std::size_t kAhead = 4;
+  constexpr std::size_t kNear = 4, kAhead = 2 * kNear;
   for (std::size_t i = 0; i < due_.size(); ++i) {
     if (i + kAhead < due_.size()) due_[i + kAhead].prefetch();
+    if (i + kNear < due_.size()) due_[i + kNear].prepare();
     const Sleeper& sleeper = due_[i];
     if (sleeper.actor != nullptr) {
       wake(*sleeper.actor);

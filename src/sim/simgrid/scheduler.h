@@ -24,6 +24,8 @@ class Alarmed {
   /// Runs between the steps of the simulation, not in a task, so it must not wait. It may lock
   /// monitors: nobody holds one while time passes.
   virtual void alarm(int what) = 0;
+  /// An alarm is near, and this itself in the cache: asks the processor for what it will look at.
+  virtual void prepare(int what) const { (void)what; }
 
  protected:
   ~Alarmed() = default;
@@ -83,6 +85,9 @@ class SimScheduler final : public base::Scheduler, private Alarms {
     Actor* actor = nullptr;     ///< who sleeps, or
     Alarmed* target = nullptr;  ///< what to call
     int what = 0;
+    void prepare() const {
+      if (target != nullptr) target->prepare(what);
+    }
     void prefetch() const {
       const auto* first = actor != nullptr ? reinterpret_cast<const char*>(actor)
                                            : reinterpret_cast<const char*>(target);

@@ -104,6 +104,17 @@ void Link::Stream::alarm(int what) {
   }
 }
 
+void Link::Stream::prepare(int what) const {
+  const Frame* first = whole.first();
+  if (what == kArrival) {
+    first = in_flight.first();
+    link.at(1 - side_of(lane)).matcher.prefetch();
+  } else if (what == kPassed) {
+    first = current.get();
+  }
+  if (first != nullptr) __builtin_prefetch(first);
+}
+
 /// If the stream does nothing and something waits there. It is busy from here on.
 void Link::start(Stream& here) {
   if (here.busy || (here.whole.empty() && here.chunks.empty())) return;
@@ -119,18 +130,28 @@ void Link::start(Stream& here) {
   }
 }
 
-/// The next frame that is ready: a whole message, if there is one.
-std::unique_ptr<Frame> Link::take(Stream& here) const {
+/// The next frame that was ready at a time: a whole message, if there was one.
+std::unique_ptr<Frame> Link::take(Stream& here, base::TimePoint at) const {
   for (auto* queue : {&here.whole, &here.chunks}) {
-    if (!queue->empty() && queue->front().message->ready <= network_.scheduler().now()) {
-      return queue->pop_front();
-    }
+    if (!queue->empty() && queue->front().message->ready <= at) return queue->pop_front();
   }
   return nullptr;
 }
 
-std::unique_ptr<Frame> Link::next(Stream& here) const {
-  return here.chosen ? std::move(here.chosen) : take(here);
+/// The next frame to put on the wire, after one that was in the buffer at `buffered`.
+std::unique_ptr<Frame> Link::next(Stream& here, base::TimePoint buffered) const {
+  std::unique_ptr<Frame> chosen = take(here, buffered);
+  return chosen ? std::move(chosen) : take(here, network_.scheduler().now());
+}
+
+/// When the rest of the current frame, which is through the wire now, fitted into the socket's
+/// buffer: as if it had gone at the same speed all the time.
+base::TimePoint Link::buffered(const Stream& here) const {
+  const std::uint64_t bytes = here.current->bytes;
+  const std::uint64_t rest = std::min<std::uint64_t>(bytes, transport::tcp::kUnsentBytes);
+  const double share = static_cast<double>(bytes - rest) / static_cast<double>(bytes);
+  const base::Duration took = network_.scheduler().now() - here.begin;
+  return here.begin + base::from_seconds(share * base::to_seconds(took));
 }
 
 /// What the current frame, if it is a message of its own, will wait at the receiver's port.
@@ -139,24 +160,18 @@ void Link::note_queue(Stream& here) {
       here.current->whole ? network_.queueing(from(here), to(here)) : base::Duration::zero();
 }
 
-/// Puts the current frame on the wire. What follows it is chosen when its rest is in the buffer.
-void Link::transmit(Stream& here) {
-  const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
-  const std::uint64_t first = here.current->bytes - rest;
-  const bool bulk = !here.current->whole;
-  note_queue(here);
-  if (first > 0) network_.transfer(from(here), to(here), first, bulk);
-  if (!here.current) return;  // the link broke meanwhile
-  here.chosen = take(here);
-  network_.transfer(from(here), to(here), rest, bulk);
-}
-
 void Link::carry(int lane) {
   Stream& here = stream(lane);
-  while ((here.current = next(here))) {
+  base::TimePoint choice = network_.scheduler().now();
+  while ((here.current = next(here, choice))) {
+    here.begin = network_.scheduler().now();
     const bool lost = network_.loses(from(here), to(here));
-    if (!lost) transmit(here);
+    if (!lost) {
+      note_queue(here);
+      network_.transfer(from(here), to(here), here.current->bytes, !here.current->whole);
+    }
     if (!here.current) break;  // the link broke meanwhile
+    choice = buffered(here);
     leave(here, lost);
   }
   here.busy = false;
@@ -182,17 +197,16 @@ void Link::leave(Stream& here, bool lost) {
   }
 }
 
-void Link::launch(int lane) {
-  Stream& here = stream(lane);
-  while ((here.current = next(here))) {
+void Link::launch(int lane) { launch(stream(lane), network_.scheduler().now()); }
+
+/// The next frame begins; the choice was made at a time that may be over.
+void Link::launch(Stream& here, base::TimePoint choice) {
+  while ((here.current = next(here, choice))) {
+    here.begin = choice = network_.scheduler().now();
     if (!network_.loses(from(here), to(here))) {
-      const std::uint64_t rest = std::min(here.current->bytes, transport::tcp::kUnsentBytes);
-      const std::uint64_t first = here.current->bytes - rest;
-      here.rest = first > 0 ? rest : 0;
       here.bulk = !here.current->whole;
       note_queue(here);
-      if (first == 0) here.chosen = take(here);
-      return pass(here, first > 0 ? first : rest);
+      return pass(here);
     }
     leave(here, true);
   }
@@ -200,10 +214,10 @@ void Link::launch(int lane) {
   start(here);
 }
 
-void Link::pass(Stream& here, std::uint64_t bytes) {
+void Link::pass(Stream& here) {
   SimScheduler& scheduler = network_.scheduler();
-  here.begin = scheduler.now();
-  const std::uint64_t timed = network_.begin_transfer(from(here), to(here), bytes, here.bulk);
+  const std::uint64_t timed =
+      network_.begin_transfer(from(here), to(here), here.current->bytes, here.bulk);
   if (const auto takes = network_.local_transfer(from(here), to(here), timed)) {
     return scheduler.call_at(scheduler.now() + *takes, here, kPassed);
   }
@@ -217,13 +231,11 @@ void Link::passed(Stream& here) {
   network_.end_transfer(from(here), to(here), here.bulk, here.begin);
   if (!here.current) {  // the link broke meanwhile
     here.busy = false;
-  } else if (const std::uint64_t rest = std::exchange(here.rest, 0); rest > 0) {
-    here.chosen = take(here);
-    pass(here, rest);
-  } else {
-    leave(here, false);
-    launch(here.lane);
+    return;
   }
+  const base::TimePoint choice = buffered(here);
+  leave(here, false);
+  launch(here, choice);
 }
 
 void Link::land(Stream& here) {
@@ -268,10 +280,8 @@ bool Link::end(int side, const Error& reason) {
       frames->for_each([&](const Frame& frame) { frame.message->finish(&reason); });
       frames->clear();
     }
-    for (auto* frame : {&stream->current, &stream->chosen}) {
-      if (*frame) (*frame)->message->finish(&reason);
-      frame->reset();
-    }
+    if (stream->current) stream->current->message->finish(&reason);
+    stream->current.reset();
   }
   here.under_way = 0;
   for (Actor* waiter : here.drained) network_.scheduler().wake(*waiter);

@@ -56,17 +56,16 @@ class Link final {
   struct Stream final : Alarmed, Passenger {
     Stream(Link& its_link, int its_lane) : link(its_link), lane(its_lane) {}
     void alarm(int what) override;
+    void prepare(int what) const override;
     const std::vector<Port*>& route() override { return link.at(side_of(lane)).ports; }
     void on_through() override { link.passed(*this); }
 
     Link& link;
     const int lane;
     bool busy = false;               ///< one is on the wire, or will be
-    bool bulk = false;               ///< what is on its way through ports is a chunk,
+    std::unique_ptr<Frame> current;  ///< on the wire,
     base::TimePoint begin;           ///< since then
-    std::uint64_t rest = 0;          ///< of its frame, which follows
-    std::unique_ptr<Frame> current;  ///< on the wire
-    std::unique_ptr<Frame> chosen;   ///< follows it
+    bool bulk = false;               ///< what is on its way through ports is a chunk
     Frames whole, chunks;            ///< not yet on the wire
     Frames in_flight;                ///< through the wire, not yet there
     base::Duration queued{0};        ///< what the current one waits at the receiver's port
@@ -92,11 +91,12 @@ class Link final {
   int to(const Stream& stream) const { return rank(1 - side_of(stream.lane)).value; }
   void post(int side, const std::shared_ptr<Message>& message);
   void start(Stream& here);
-  std::unique_ptr<Frame> take(Stream& here) const;
-  std::unique_ptr<Frame> next(Stream& here) const;
+  std::unique_ptr<Frame> take(Stream& here, base::TimePoint at) const;
+  std::unique_ptr<Frame> next(Stream& here, base::TimePoint buffered) const;
+  base::TimePoint buffered(const Stream& here) const;
   void note_queue(Stream& here);
-  void transmit(Stream& here);
-  void pass(Stream& here, std::uint64_t bytes);
+  void launch(Stream& here, base::TimePoint choice);
+  void pass(Stream& here);
   void passed(Stream& here);
   void leave(Stream& here, bool lost);
   void land(Stream& here);

@@ -8,10 +8,25 @@ namespace gearshift::sim {
 /// The clock's resolution.
 constexpr double kTick = 1e-9;
 
+/// Bytes of a message that enter at once.
+constexpr double kPiece = 256 * 1024;
+
 void Passenger::enter(std::uint64_t size) {
-  size_ = static_cast<double>(std::max<std::uint64_t>(size, 1));
+  left_ = static_cast<double>(std::max<std::uint64_t>(size, 1));
+  enter_piece();
+}
+
+void Passenger::enter_piece() {
+  size_ = std::min(left_, kPiece);
+  left_ -= size_;
   pending_ = route().size();
   for (Port* port : route()) port->enter(*this);
+}
+
+void Passenger::leave_port() {
+  if (--pending_ > 0) return;
+  if (left_ > 0) return enter_piece();
+  on_through();
 }
 
 void Port::enter(Passenger& passenger) {
@@ -57,9 +72,7 @@ void Port::alarm(int what) {
     served_.pop();
   }
   if (!served_.empty()) arm();
-  for (Passenger* passenger : done_) {
-    if (--passenger->pending_ == 0) passenger->on_through();
-  }
+  for (Passenger* passenger : done_) passenger->leave_port();
 }
 
 }  // namespace gearshift::sim

@@ -108,11 +108,12 @@ double trend(Values means, double mean, double size) {
 
 }  // namespace
 
-std::optional<MeanEstimate> estimate_mean(const std::vector<double>& known, int total, int period) {
+std::optional<MeanEstimate> estimate_mean(const std::vector<double>& known, int total, int period,
+                                          int least) {
   const Transient start = transient(known, static_cast<std::size_t>(period));
   const int settled = static_cast<int>(known.size() - start.length);
-  const int least = (kLeastWindow / kBatches + period - 1) / period * period;
-  const int size = std::max(settled / kBatches / period * period, least);
+  const int smallest = (least / kBatches + period - 1) / period * period;
+  const int size = std::max(settled / kBatches / period * period, smallest);
   const int length = size * kBatches;
   if (length > static_cast<int>(known.size())) return std::nullopt;
   const Values window = Values(known).last(static_cast<std::size_t>(length));

@@ -13,11 +13,12 @@ struct MeanEstimate {
 };
 
 /// Estimates the mean of a series of `total` values, of which the first `known.size()` are known
-/// and the others like the last known ones. Absent: there are too few of them. To be asked when the
-/// series has grown by a fifth or so, not after each value: who asks often enough hears a wrong
-/// answer in the end (A. M. Law, J. S. Carson, "A sequential procedure for determining the length
-/// of a steady-state simulation", Operations Research 27(5), 1979). The window is a multiple of
-/// `period`, after which values are expected to repeat.
+/// and the others like the last known ones. The window has `least` values (a multiple of ten) or
+/// more; absent: there are too few of them. To be asked when the series has grown by a fifth or so,
+/// not after each value: who asks often enough hears a wrong answer in the end (A. M. Law,
+/// J. S. Carson, "A sequential procedure for determining the length of a steady-state simulation",
+/// Operations Research 27(5), 1979). The window is a multiple of `period`, after which values are
+/// expected to repeat.
 ///
 /// Values may depend on those shortly before. What is done:
 ///
@@ -49,10 +50,8 @@ struct MeanEstimate {
 /// The rest is a sample, too, if a long one, and what is known is known: the interval is one for
 /// the mean of these `total` values. What is neither seen nor known of is not found out: a change
 /// that comes later, a value so rare that there was none, a trend that is lost in the noise.
-std::optional<MeanEstimate> estimate_mean(const std::vector<double>& known, int total,
-                                          int period = 1);
-
-/// Least length of the window.
 inline constexpr int kLeastWindow = 20;
+std::optional<MeanEstimate> estimate_mean(const std::vector<double>& known, int total,
+                                          int period = 1, int least = kLeastWindow);
 
 }  // namespace gearshift::sim

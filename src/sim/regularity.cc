@@ -57,16 +57,15 @@ bool varies(const SimulationOptions& options) {
   return !is_constant(options.cluster.variability.value_or(options.workload.variability));
 }
 
-/// Whether workers wait for nobody once all switches are over.
-bool go_apart(const strategy::Strategy& strategy) {
-  const auto free = [](const auto& phase) {
+/// The parameter servers that workers train with once all switches are over, if they do.
+std::optional<strategy::ParameterServer> last_server(const strategy::Strategy& strategy) {
+  const auto server_of = [](const auto& phase) -> std::optional<strategy::ParameterServer> {
     const auto* server = std::get_if<strategy::ParameterServer>(&phase);
-    return server != nullptr && !server->consistency.is_synchronous() &&
-           server->consistency.bound < 0;
+    return server != nullptr ? std::optional(*server) : std::nullopt;
   };
   const auto* switching = std::get_if<strategy::StrategySwitch>(&strategy.kind);
-  if (switching == nullptr) return free(strategy.kind);
-  return free(switching->back ? switching->start : switching->then);
+  if (switching == nullptr) return server_of(strategy.kind);
+  return server_of(switching->back ? switching->start : switching->then);
 }
 
 }  // namespace
@@ -76,7 +75,11 @@ std::optional<Regularity> regularity(const SimulationOptions& options) {
   if (options.learner || options.timeline || !cluster.failures.empty()) return std::nullopt;
   const auto phase = last_phase(options.strategy);
   if (!phase) return std::nullopt;
-  Regularity all{*phase, 1, varies(options), go_apart(options.strategy)};
+  Regularity all{.from = *phase, .varies = varies(options)};
+  if (const auto server = last_server(options.strategy)) {
+    all.loose = !server->consistency.is_synchronous();
+    all.apart = all.loose && server->consistency.bound < 0;
+  }
   for (const Straggler& straggler : cluster.stragglers) {
     const auto one = regularity_of(straggler, options.steps);
     if (!one) return std::nullopt;

@@ -13,7 +13,8 @@ struct Regularity {
   std::int64_t from = 1;    ///< the first step from which it is; counts from 1
   std::int64_t period = 1;  ///< steps after which computation takes as long again
   bool varies = false;      ///< but for what varies at random, in all steps alike
-  bool apart = false;       ///< workers do not wait for each other, and may go far apart
+  bool loose = false;       ///< workers do not wait for each other in every step,
+  bool apart = false;       ///< or never, and may go far apart
 };
 
 /// Absent: never. Values are learnt, hosts fail or straggle at random, the strategy may switch at a

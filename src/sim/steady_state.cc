@@ -36,7 +36,7 @@ SteadyState::SteadyState(int workers, int steps, Regularity regularity, Load loa
       network_(std::move(network)),
       ended_(static_cast<std::size_t>(workers)),
       next_estimate_(static_cast<int>(std::min<std::int64_t>(regularity.from - 1, steps)) +
-                     kLeastKnown) {
+                     (regularity.loose ? kLeastKnownLoose : kLeastKnown)) {
   // What takes longer to find than the training does is not looked for.
   const auto unit = static_cast<int>(std::min<std::int64_t>(regularity.period, steps));
   for (int n = 1; n <= kPeriods && 2 * n * unit + kMore < steps && !regularity.varies; ++n) {
@@ -171,7 +171,8 @@ void SteadyState::estimate(int step) {
   }
   const auto known = static_cast<int>(means_.size());
   next_estimate_ = step + static_cast<int>(std::ceil(known * kGrowth));
-  const auto found = estimate_mean(means_, known + steps_ - step, unit);
+  const auto found = estimate_mean(means_, known + steps_ - step, unit,
+                                   regularity_.loose ? kLeastLoose : kLeastWindow);
   if (!found) return;
   const double half_width = found->half_width + network_drift(step, found->window);
   if (half_width > tolerance_ || !is_typical(step, found->window)) return;

@@ -35,6 +35,9 @@ class SteadyState {
   static constexpr int kPeriods = 16;  ///< tried: up to so many times that of computation
   static constexpr int kMore = 2;
   static constexpr int kLeastKnown = 24;  ///< steps, before an estimate
+  /// Workers who do not wait for each other in every step may keep one order for a hundred steps
+  /// and fall into another: then, and the window.
+  static constexpr int kLeastKnownLoose = 250, kLeastLoose = 200;
   static constexpr double kGrowth = 0.2;  ///< of what is known, until the next attempt
 
   /// `network` says what it has done until now. `tolerance` 0: only what repeats is left out.

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "accounts.h"
+#include "sim/steady_state.h"
 
 namespace gearshift::sim::testing {
 namespace {
@@ -99,8 +100,9 @@ Kind tree() { return strategy::AllReduce{Algorithm::kTree}; }
 
 /// Workers whose messages meet differently in every step.
 TEST(EstimatedSteps, WithoutRandomness) {
-  for (const Kind& kind : {server(ps::Consistency::bsp()), server(ps::Consistency::asp())}) {
-    const SimulationOptions options = estimating(options_for(16, kind), 400);
+  for (const auto& [kind, steps] :
+       {std::pair{server(ps::Consistency::bsp()), 400}, {server(ps::Consistency::asp()), 1000}}) {
+    const SimulationOptions options = estimating(options_for(8, kind), steps);
     const Compared found = compare(options);
     EXPECT_TRUE(found.estimate.estimated);
     EXPECT_LE(found.error, found.estimate.half_width);
@@ -117,16 +119,17 @@ TEST(EstimatedSteps, OfEveryKindOfVariability) {
       {.kind = Variability::Kind::kEmpirical, .factors = {0.9, 0.95, 1, 1, 1, 1.02, 1.05, 1.2}},
       {.kind = Variability::Kind::kConstant},
   };
-  const std::vector<Kind> strategies = {tree(), server(ps::Consistency::bsp()),
-                                        server(ps::Consistency::ssp(2), 1),
-                                        server(ps::Consistency::asp())};
+  const std::vector<std::pair<Kind, int>> strategies = {{tree(), 240},
+                                                        {server(ps::Consistency::bsp()), 240},
+                                                        {server(ps::Consistency::ssp(2), 1), 600},
+                                                        {server(ps::Consistency::asp()), 600}};
   int estimates = 0, covered = 0;
-  for (const Kind& kind : strategies) {
+  for (const auto& [kind, steps] : strategies) {
     for (const Variability& variability : kinds) {
       for (const std::uint64_t seed : {1, 2, 3}) {
         if (variability.kind == Variability::Kind::kConstant && seed > 1) continue;
         const Compared found =
-            compare(varying(estimating(options_for(5, kind), 240), variability, seed));
+            compare(varying(estimating(options_for(5, kind), steps), variability, seed));
         if (!found.estimate.estimated) continue;
         ++estimates;
         EXPECT_LE(found.error, kTolerance);
@@ -140,10 +143,12 @@ TEST(EstimatedSteps, OfEveryKindOfVariability) {
 
 TEST(EstimatedSteps, AreTheSameForTheSameSeed) {
   const auto options = [](std::uint64_t seed) {
-    return varying(estimating(options_for(4, server(ps::Consistency::asp()))), normal(0.03), seed);
+    return varying(estimating(options_for(4, server(ps::Consistency::asp())), 600), normal(0.03),
+                   seed);
   };
   const Account first = account_of(options(7), false), again = account_of(options(7), false);
   EXPECT_TRUE(first.estimated);
+  EXPECT_GE(first.period, SteadyState::kLeastLoose);
   EXPECT_EQ(first.times, again.times);
   EXPECT_EQ(first.counts, again.counts);
   EXPECT_NE(account_of(options(8), false).times, first.times);
@@ -191,7 +196,7 @@ TEST(EstimatedSteps, OfWorkersThatDriftApart) {
 
 /// Who may lead by a few steps only must not be taken to be faster for ever.
 TEST(EstimatedSteps, WaitForALeadToBeUsedUp) {
-  SimulationOptions options = estimating(options_for(4, server(ps::Consistency::ssp(3), 1)), 400);
+  SimulationOptions options = estimating(options_for(4, server(ps::Consistency::ssp(3), 1)), 600);
   options = slow_model(options);
   options.cluster.hosts[1].speed = 0.95;
   const Account some = account_of(options, false), full = account_of(options, true);

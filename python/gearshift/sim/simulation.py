@@ -60,9 +60,8 @@ def simulate(
         checkpoint_every: steps between the checkpoints from which training goes on when a host
             that failed is back; 0: it begins anew.
         sharing: how messages that cross a link at the same time share it: "max_min" fairness,
-            "per_link" (each link shares itself equally among them, which costs less), "none" (each
-            pair of processes has its way for itself), or "auto": the first for up to 8 processes,
-            else the second.
+            "per_link" (each link shares itself equally among them), "none" (each pair of processes
+            has a way of its own), or "auto": the first for up to 8 processes, else the second.
         every_step: leave out no step that repeats or is estimated; see :attr:`Result.skipped`.
         steady_tolerance: what does not repeat exactly is estimated from the steps before, once the
             mean step time is known to within this share of it, with 95 % confidence; 0: never.

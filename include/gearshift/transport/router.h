@@ -29,7 +29,8 @@ class Router {
   void forget(std::uint16_t service);
 
   /// Called by connections, once each, when they break without a good-bye. The listener runs on
-  /// the transport's task: it must not block. Losses from before `on_lost` are replayed to it.
+  /// the transports' tasks, and so may run in several at once: it must not block. Losses from
+  /// before `on_lost` are replayed to it, by the caller of that.
   /// When `on_lost` returns, the former listener is not running and is never called again; so a
   /// listener must not call `on_lost`. An empty listener stops the calls; losses are kept again.
   using LossListener = std::function<void(base::Rank, const base::Error&)>;

@@ -148,8 +148,9 @@ std::unique_ptr<Frame> Link::next(Stream& here, base::TimePoint buffered) const 
 /// buffer: as if it had gone at the same speed all the time.
 base::TimePoint Link::buffered(const Stream& here) const {
   const std::uint64_t bytes = here.current->bytes;
-  const std::uint64_t rest = std::min<std::uint64_t>(bytes, transport::tcp::kUnsentBytes);
-  const double share = static_cast<double>(bytes - rest) / static_cast<double>(bytes);
+  constexpr std::uint64_t kRest = transport::tcp::kUnsentBytes;
+  if (bytes <= kRest) return here.begin;  // an empty one, too
+  const double share = static_cast<double>(bytes - kRest) / static_cast<double>(bytes);
   const base::Duration took = network_.scheduler().now() - here.begin;
   return here.begin + base::from_seconds(share * base::to_seconds(took));
 }

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <memory>
+
 namespace gearshift::transport {
 namespace {
 
@@ -49,7 +52,7 @@ TEST_F(RouterTest, AFormerListenerIsNotRunningAnyMore) {
     for (int i = 0; i < 2000; ++i) router.report_lost(Rank(1), {ErrorCode::kPeerLost, "gone"});
   });
   for (int i = 0; i < 200; ++i) {
-    auto count = std::make_unique<int>(0);
+    auto count = std::make_unique<std::atomic<int>>(0);
     router.on_lost([p = count.get()](Rank, const Error&) { ++*p; });
     router.on_lost({});
     count.reset();

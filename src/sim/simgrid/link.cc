@@ -138,9 +138,9 @@ std::unique_ptr<Frame> Link::take(Stream& here, base::TimePoint at) const {
   return nullptr;
 }
 
-/// The next frame to put on the wire, after one that was in the buffer at `buffered`.
-std::unique_ptr<Frame> Link::next(Stream& here, base::TimePoint buffered) const {
-  std::unique_ptr<Frame> chosen = take(here, buffered);
+/// The next frame to put on the wire, after one that was in the buffer at `choice`.
+std::unique_ptr<Frame> Link::next(Stream& here, base::TimePoint choice) const {
+  std::unique_ptr<Frame> chosen = take(here, choice);
   return chosen ? std::move(chosen) : take(here, network_.scheduler().now());
 }
 

@@ -92,7 +92,7 @@ class Link final {
   void post(int side, const std::shared_ptr<Message>& message);
   void start(Stream& here);
   std::unique_ptr<Frame> take(Stream& here, base::TimePoint at) const;
-  std::unique_ptr<Frame> next(Stream& here, base::TimePoint buffered) const;
+  std::unique_ptr<Frame> next(Stream& here, base::TimePoint choice) const;
   base::TimePoint buffered(const Stream& here) const;
   void note_queue(Stream& here);
   void launch(Stream& here, base::TimePoint choice);

@@ -102,7 +102,7 @@ Kind tree() { return strategy::AllReduce{Algorithm::kTree}; }
 TEST(EstimatedSteps, WithoutRandomness) {
   for (const auto& [kind, steps] :
        {std::pair{server(ps::Consistency::bsp()), 400}, {server(ps::Consistency::asp()), 1000}}) {
-    const SimulationOptions options = estimating(options_for(8, kind), steps);
+    const SimulationOptions options = estimating(options_for(16, kind), steps);
     const Compared found = compare(options);
     EXPECT_TRUE(found.estimate.estimated);
     EXPECT_LE(found.error, found.estimate.half_width);

@@ -129,7 +129,7 @@ TEST_P(Formulas, Tree) {
     const double shared = seconds(Sharing::kAuto);
     if (n() == 2) expect_near(shared, formula);
     EXPECT_GE(shared, formula * (1 - kTolerance));
-    EXPECT_LE(shared, 1.5 * formula);
+    EXPECT_LE(shared, 1.45 * static_cast<double>(timetable.steps()) * packet);
   });
 }
 

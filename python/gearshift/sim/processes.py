@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import IO, Any, BinaryIO
 
 from ..errors import Error, from_core
@@ -60,11 +60,10 @@ class Pool:
         called in others, with how many more steps a worker 0 has done.
         """
         executor = ThreadPoolExecutor(self.jobs)
-        futures = {
-            executor.submit(self._try, request, _increments(on_steps)): number
-            for number, request in enumerate(requests)
-        }
-        try:
+        futures: dict[Future[dict[str, Any] | Error], int] = {}
+        try:  # Ctrl-C may come while they begin
+            for number, request in enumerate(requests):
+                futures[executor.submit(self._try, request, _increments(on_steps))] = number
             for future in as_completed(futures):
                 on_done(futures[future], future.result())
         except BaseException:

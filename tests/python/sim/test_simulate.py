@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 
 import gearshift as gs
 from gearshift.sim import extension
+from gearshift.sim.inputs import read_cluster, read_workload
+from gearshift.sim.messages import Fidelity, Request
 from gearshift.sim.processes import Pool
+from gearshift.sim.simulation import make_request
 from gearshift.sim.workload import Workload
 
 needs_simulator = pytest.mark.skipif(
@@ -135,6 +139,37 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     assert command.returncode == 130
     assert "interrupted" in errors
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+class Interrupted(list[Request]):
+    """Its first request begins, then comes Ctrl-C."""
+
+    def __init__(self, request: Request, pool: Pool) -> None:
+        super().__init__([request, request])
+        self.pool = pool
+
+    def __iter__(self) -> Iterator[Request]:
+        yield self[0]
+        deadline = time.monotonic() + 20
+        while not self.pool._running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+
+@needs_simulator
+def test_ctrl_c_while_simulations_begin_leaves_no_process() -> None:
+    request = make_request(
+        read_cluster(CLUSTER),
+        read_workload(WORKLOAD),
+        gs.AllReduce(),
+        steps=10**7,
+        seed=0,
+        fidelity=Fidelity(every_step=True),
+    )
+    pool = Pool(2)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_all(Interrupted(request, pool), lambda number, result: None)
+    assert not pool._running
 
 
 def wait_for_children(pid: int, count: int) -> list[int]:

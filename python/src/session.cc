@@ -210,6 +210,7 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   options.interface = std::move(interface);
   options.transports = std::move(transports);
   options.measure = unwrap(runtime::SessionOptions::measure_from_environment());
+  options.congestion_control = runtime::SessionOptions::congestion_control_from_environment();
   std::unique_ptr<runtime::Session> session =
       call([&] { return runtime::Session::create(options); });
   return std::make_unique<PythonSession>(std::move(session));

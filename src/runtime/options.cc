@@ -116,6 +116,7 @@ base::Status read_common(SessionOptions& options) {
   }
   options.rdzv = variable("GEARSHIFT_RDZV").value_or("");
   options.interface = variable("GEARSHIFT_INTERFACE").value_or("");
+  options.congestion_control = SessionOptions::congestion_control_from_environment();
   options.transports = split(variable("GEARSHIFT_TRANSPORTS").value_or(""), ',');
   return {};
 }
@@ -129,6 +130,10 @@ base::Result<collectives::Measure> SessionOptions::measure_from_environment() {
   if (text == "force") return collectives::Measure::kAlways;
   return Error(ErrorCode::kInvalidArgument,
                "GEARSHIFT_CALIBRATE must be auto, off or force, not '" + text + "'");
+}
+
+std::string SessionOptions::congestion_control_from_environment() {
+  return variable("GEARSHIFT_TCP_CONGESTION").value_or("auto");
 }
 
 base::Result<SessionOptions> SessionOptions::from_environment() {

@@ -141,6 +141,13 @@ class SessionImpl final : public Session {
     return names.empty() || std::find(names.begin(), names.end(), transport) != names.end();
   }
 
+  transport::tcp::Options tcp_options() const {
+    transport::tcp::Options tcp;
+    tcp.host = listen_host_;
+    tcp.congestion_control = options_.congestion_control;
+    return tcp;
+  }
+
   SessionOptions options_;
   std::unique_ptr<base::Scheduler> scheduler_;
   std::string listen_host_ = "127.0.0.1";
@@ -155,6 +162,7 @@ class SessionImpl final : public Session {
 };
 
 base::Status SessionImpl::connect() {
+  if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
   GEARSHIFT_RETURN_IF_ERROR(open_store());
   GEARSHIFT_ASSIGN_OR_RETURN(
       processes_,
@@ -250,10 +258,8 @@ base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::ma
     }
   }
   if (wants("tcp")) {
-    transport::tcp::Options tcp;
-    tcp.host = listen_host_;
-    GEARSHIFT_ASSIGN_OR_RETURN(auto transport,
-                               transport::tcp::create(*scheduler_, router_, identity, tcp));
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        auto transport, transport::tcp::create(*scheduler_, router_, identity, tcp_options()));
     made.push_back(std::move(transport));
   }
   if (made.empty()) {

@@ -15,9 +15,9 @@
 namespace gearshift::runtime {
 
 /// How this process finds its job. `from_environment` reads GEARSHIFT_RANK, _WORLD_SIZE, _SERVERS,
-/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _CALIBRATE, and, without them, what
-/// mpirun, srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV and
-/// GEARSHIFT_TOKEN).
+/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _TCP_CONGESTION, _CALIBRATE, and,
+/// without them, what mpirun, srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV
+/// and GEARSHIFT_TOKEN).
 struct SessionOptions {
   int rank = 0;
   int world_size = 1;  ///< processes: workers and dedicated servers
@@ -29,6 +29,8 @@ struct SessionOptions {
   std::string token;
   base::Duration timeout = std::chrono::seconds(30);
   std::string interface;  ///< address to listen on; empty: by the route to the rendezvous
+  /// See transport::tcp::Options::congestion_control.
+  std::string congestion_control = "auto";
   /// Names of transports allowed, in no order; empty: all that are viable.
   std::vector<std::string> transports;
   /// When the speeds of links are measured at the start (see collectives/survey.h and
@@ -39,6 +41,8 @@ struct SessionOptions {
   static base::Result<SessionOptions> from_environment();
   /// GEARSHIFT_CALIBRATE: "auto" (kIfSeveralHosts; also when unset), "off" or "force".
   static base::Result<collectives::Measure> measure_from_environment();
+  /// GEARSHIFT_TCP_CONGESTION, "auto" when it is unset.
+  static std::string congestion_control_from_environment();
   base::Status validate() const;
 };
 

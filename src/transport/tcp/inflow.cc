@@ -14,24 +14,32 @@ using base::ErrorCode;
 using base::Status;
 
 Status Inflow::read() {
-  for (std::uint64_t total = 0; total < kTurnBytes;) {
+  taken_ = 0;
+  drained_ = false;
+  while (taken_ < kTurnBytes) {
     // Everything buffered has been used, but for less than a header.
     const std::size_t direct = rest_.size();
     iovec pieces[2] = {{rest_.data(), direct}, {buffer_.data() + end_, buffer_.size() - end_}};
     const ssize_t got =
         direct > 0 ? ::readv(fd_.get(), pieces, 2) : ::readv(fd_.get(), pieces + 1, 1);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return {};
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      drained_ = true;
+      return {};
+    }
     if (got <= 0) return end_of_stream(got == 0 ? 0 : errno);
     const auto bytes = static_cast<std::size_t>(got);
     TrafficCounters::add(traffic_.bytes_received, bytes);
-    total += bytes;
+    taken_ += bytes;
     const std::size_t placed = std::min(bytes, direct);
     rest_ = rest_.subspan(placed);
     end_ += bytes - placed;
     GEARSHIFT_RETURN_IF_ERROR(consume());
     // Less than asked for: the socket is empty now, spare the call that would say so.
-    if (bytes < direct + pieces[1].iov_len) return {};
+    if (bytes < direct + pieces[1].iov_len) {
+      drained_ = true;
+      return {};
+    }
   }
   return {};
 }

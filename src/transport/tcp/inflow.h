@@ -34,6 +34,13 @@ class Inflow {
   /// Reads what is there, up to a bound, so that one stream does not hold up the others. Errors:
   /// kProtocol, or kPeerLost when the stream ends, in whatever way, without a good-bye.
   base::Status read();
+  /// Bytes that the last `read` got; whether it left nothing behind.
+  std::uint64_t taken() const { return taken_; }
+  bool drained() const { return drained_; }
+  /// What the part of a body under way still lacks, if it is one of at least `least` bytes.
+  std::uint64_t missing(std::uint64_t least) const {
+    return state_ == State::kBody && frame_.part_bytes() >= least ? rest_.size() : 0;
+  }
   /// The peer has said that nothing more comes.
   bool over() const { return state_ == State::kOver; }
   /// The peer's socket is gone, too.
@@ -65,6 +72,8 @@ class Inflow {
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
   bool ended_ = false;
+  std::uint64_t taken_ = 0;
+  bool drained_ = false;
 };
 
 }  // namespace gearshift::transport::tcp

@@ -15,7 +15,7 @@ using base::Status;
 
 namespace {
 
-constexpr std::uint32_t kReadable = EPOLLIN | EPOLLRDHUP;
+constexpr std::uint32_t kHungUp = EPOLLRDHUP;
 
 Error no_phantoms() {
   return {ErrorCode::kInvalidArgument, "tcp moves real bytes: a view without memory was given"};
@@ -28,12 +28,26 @@ Link::Stream::Stream(Link& owner, std::size_t index, Fd socket)
       fd(std::move(socket)),
       id(owner.reactor_->reserve()),
       in(index, fd, owner.arrivals_, owner.traffic_),
-      out(fd, owner.traffic_) {
-  out.on_armed([this](bool room) { watch(room); });
+      out(fd, owner.traffic_),
+      pace(*owner.options_.meter) {
+  out.on_armed([this](bool wanted) { await_room(wanted); });
 }
 
-void Link::Stream::watch(bool room) const {
-  link.reactor_->modify(id, fd, room ? kReadable | EPOLLOUT : kReadable);
+void Link::Stream::await_room(bool wanted) {
+  std::lock_guard<std::mutex> lock(mutex);
+  room = wanted;
+  modify();
+}
+
+void Link::Stream::await_data(bool wanted) {
+  std::lock_guard<std::mutex> lock(mutex);
+  if (wanted == data) return;
+  data = wanted;
+  modify();
+}
+
+void Link::Stream::modify() const {
+  link.reactor_->modify(id, fd, kHungUp | (data ? EPOLLIN : 0U) | (room ? EPOLLOUT : 0U));
 }
 
 Link::Link(LinkOptions options, std::shared_ptr<Reactor> reactor)
@@ -68,7 +82,7 @@ void Link::start() {
   for (const auto& stream : streams_) {
     // The reactor's reference to a stream is one to the whole link.
     const Status added =
-        reactor_->add(stream->id, stream->fd, kReadable,
+        reactor_->add(stream->id, stream->fd, kHungUp | EPOLLIN,
                       std::shared_ptr<Reactor::Handler>(shared_from_this(), stream.get()));
     if (!added) finish(added.error(), News::kReport);
   }
@@ -140,7 +154,7 @@ void Link::withdraw(SendState& state, const Error& error) {
 
 void Link::on_events(Stream& stream, std::uint32_t events) {
   if ((events & EPOLLOUT) != 0) stream.out.on_writable();
-  if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
+  if (events != EPOLLOUT) {
     const Status received = receive(stream);
     if (!received) {
       const Error& error = received.error();
@@ -156,10 +170,25 @@ Status Link::receive(Stream& stream) {
   if (ended_) return {};
   const Status status = stream.in.read();
   // An ended stream stays readable for ever; the others may still have to be read.
-  if (stream.in.ended()) reactor_->remove(stream.id, stream.fd);
+  if (stream.in.ended()) {
+    reactor_->remove(stream.id, stream.fd);
+  } else if (status.ok()) {
+    schedule_read(stream);
+  }
   // A peer that has heard our good-byes may hang up without one.
   const bool orderly = status.ok() || (closing_ && status.error().code == ErrorCode::kPeerLost);
   return orderly ? Status() : status;
+}
+
+/// When the stream is read again, after a read: when its socket says so, or some time later.
+void Link::schedule_read(Stream& stream) {
+  // A limited window has no room for what gathers.
+  const bool may_rest = stream.in.drained() && !limited_;
+  const std::uint64_t missing = may_rest ? stream.in.missing(ReadPace::kLongPart) : 0;
+  const base::Duration rest =
+      stream.pace.after_read(stream.in.taken(), missing, options_.router->scheduler().now());
+  stream.await_data(rest == base::Duration::zero());
+  if (rest > base::Duration::zero()) reactor_->call_after(stream.id, rest);
 }
 
 void Link::finish_if_over() {
@@ -210,7 +239,8 @@ void Link::finish(const Error& reason, News news) {
   if (news == News::kReport) options_.router->report_lost(options_.peer, reason);
 }
 
-void Link::limit_inflow(std::size_t bytes) const {
+void Link::limit_inflow(std::size_t bytes) {
+  limited_ = bytes > 0;
   const std::size_t each = bytes == 0 ? 0 : std::max<std::size_t>(1, bytes / streams_.size());
   for (const auto& stream : streams_) limit_window(stream->fd, each);
 }

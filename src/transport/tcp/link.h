@@ -11,6 +11,7 @@
 #include "transport/tcp/inflow.h"
 #include "transport/tcp/outflow.h"
 #include "transport/tcp/reactor.h"
+#include "transport/tcp/read_pace.h"
 
 namespace gearshift::transport::tcp {
 
@@ -19,6 +20,7 @@ struct LinkOptions {
   base::Rank peer;
   std::shared_ptr<Router> router;
   std::size_t stripe_bytes;
+  std::shared_ptr<ReadMeter> meter;  ///< of all links of the reactor
 };
 
 /// All sockets to one peer. What a Connection does, does this; it lives on while the reactor or a
@@ -42,7 +44,7 @@ class Link final : public std::enable_shared_from_this<Link> {
   void start();
   Request send(Tag tag, base::ConstBytes head, base::ConstBytes body);
   Request recv(Tag tag, base::Bytes into);
-  void limit_inflow(std::size_t bytes) const;
+  void limit_inflow(std::size_t bytes);
   void close(base::TimePoint deadline);
   void abort(const base::Error& reason) { finish(reason, News::kKeep); }
   bool ended() const { return ended_.load(std::memory_order_acquire); }
@@ -54,18 +56,28 @@ class Link final : public std::enable_shared_from_this<Link> {
   struct Stream final : Reactor::Handler {
     Stream(Link& owner, std::size_t index, Fd socket);
     void on_events(std::uint32_t events) override { link.on_events(*this, events); }
-    void watch(bool room) const;
+    void on_alarm() override { link.on_events(*this, 0); }
+    /// Has the reactor wait for that.
+    void await_room(bool wanted);
+    void await_data(bool wanted);
 
     Link& link;
     const Fd fd;
     const Reactor::Id id;
     Inflow in;
     Outflow out;
+    ReadPace pace;
+
+   private:
+    void modify() const;
+    std::mutex mutex;  ///< of what is awaited
+    bool data = true, room = false;
   };
 
   Link(LinkOptions options, std::shared_ptr<Reactor> reactor);
   void on_events(Stream& stream, std::uint32_t events);
   base::Status receive(Stream& stream);
+  void schedule_read(Stream& stream);
   void send_chunks(const Frame& whole, base::ConstBytes head, base::ConstBytes body,
                    const std::shared_ptr<SendState>& state, std::uint64_t count);
   void post(Stream& stream, Outgoing out);
@@ -86,6 +98,7 @@ class Link final : public std::enable_shared_from_this<Link> {
   std::atomic<std::uint64_t> next_message_{0};
 
   std::mutex receiving_;
+  std::atomic<bool> limited_{false};  ///< its windows
   std::atomic<bool> closing_{false};
   std::atomic<bool> ended_{false};     ///< changes under `receiving_`
   std::optional<base::Error> reason_;  ///< why it ended, or will: under `receiving_`

@@ -2,8 +2,10 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -13,6 +15,9 @@ namespace gearshift::transport::tcp {
 namespace {
 
 constexpr Reactor::Id kWake = 0;
+constexpr Reactor::Id kTimer = ~Reactor::Id{0};
+/// Alarms so near to each other ring together.
+constexpr auto kTogether = std::chrono::microseconds(50);
 
 epoll_event event_of(Reactor::Id id, std::uint32_t events) {
   epoll_event event{};
@@ -28,11 +33,19 @@ base::Result<std::shared_ptr<Reactor>> Reactor::make() {
   if (!epoll) return last_io_error("epoll_create1");
   Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return last_io_error("eventfd");
-  epoll_event event = event_of(kWake, EPOLLIN);
-  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.get(), &event) != 0) {
-    return last_io_error("epoll_ctl");
-  }
-  return std::shared_ptr<Reactor>(new Reactor(std::move(epoll), std::move(wake)));
+  Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer) return last_io_error("timerfd_create");
+  std::shared_ptr<Reactor> made(new Reactor(std::move(epoll), std::move(wake), std::move(timer)));
+  GEARSHIFT_RETURN_IF_ERROR(made->watch(made->wake_, kWake, EPOLLIN));
+  // Edge-triggered: setting it anew is enough, nobody reads it.
+  GEARSHIFT_RETURN_IF_ERROR(made->watch(made->timer_, kTimer, EPOLLIN | EPOLLET));
+  return made;
+}
+
+base::Status Reactor::watch(const Fd& fd, Id id, std::uint32_t events) {
+  epoll_event event = event_of(id, events);
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) == 0) return {};
+  return last_io_error("epoll_ctl");
 }
 
 Reactor::Id Reactor::reserve() {
@@ -46,13 +59,9 @@ base::Status Reactor::add(Id id, const Fd& fd, std::uint32_t events,
     std::lock_guard<std::mutex> lock(mutex_);
     handlers_[id] = std::move(handler);
   }
-  epoll_event event = event_of(id, events);
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) != 0) {
-    const base::Error error = last_io_error("epoll_ctl");
-    remove(id, fd);
-    return error;
-  }
-  return {};
+  base::Status watched = watch(fd, id, events);
+  if (!watched) remove(id, fd);
+  return watched;
 }
 
 void Reactor::modify(Id id, const Fd& fd, std::uint32_t events) {
@@ -73,6 +82,30 @@ std::shared_ptr<Reactor::Handler> Reactor::find(Id id) {
   return found == handlers_.end() ? nullptr : found->second;
 }
 
+void Reactor::call_after(Id id, base::Duration wait) {
+  alarms_.push({Clock::now() + wait, id});
+  if (alarms_.top().id == id) set_timer();
+}
+
+void Reactor::set_timer() {
+  const auto left = std::max<std::chrono::nanoseconds>(alarms_.top().at - Clock::now(),
+                                                       std::chrono::nanoseconds(1));
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(left);
+  itimerspec spec{};
+  spec.it_value = {.tv_sec = seconds.count(), .tv_nsec = (left - seconds).count()};
+  ::timerfd_settime(timer_.get(), 0, &spec, nullptr);
+}
+
+void Reactor::ring() {
+  const Clock::time_point due = Clock::now() + kTogether;
+  while (!alarms_.empty() && alarms_.top().at <= due) {
+    const Id id = alarms_.top().id;
+    alarms_.pop();
+    if (auto handler = find(id)) handler->on_alarm();
+  }
+  if (!alarms_.empty()) set_timer();
+}
+
 void Reactor::run() {
   std::array<epoll_event, 64> ready;
   for (;;) {
@@ -84,7 +117,11 @@ void Reactor::run() {
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = ready[static_cast<std::size_t>(i)];
       if (event.data.u64 == kWake) return;
-      if (auto handler = find(event.data.u64)) handler->on_events(event.events);
+      if (event.data.u64 == kTimer) {
+        ring();
+      } else if (auto handler = find(event.data.u64)) {
+        handler->on_events(event.events);
+      }
     }
   }
 }

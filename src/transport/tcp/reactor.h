@@ -4,6 +4,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <queue>
+#include <vector>
 
 #include "gearshift/base/scheduler.h"
 #include "transport/tcp/socket.h"
@@ -12,7 +14,7 @@ namespace gearshift::transport::tcp {
 
 /// Waits for many descriptors at once and calls who is responsible for each. Level-triggered.
 ///
-/// Thread-safety: all methods.
+/// Thread-safety: all methods, unless they say otherwise.
 class Reactor {
  public:
   /// Kept alive by the reactor while it is registered, and during a call.
@@ -21,6 +23,8 @@ class Reactor {
     virtual ~Handler() = default;
     /// On the reactor's task; `events` as from epoll.
     virtual void on_events(std::uint32_t events) = 0;
+    /// On the reactor's task, for `call_after`.
+    virtual void on_alarm() {}
   };
 
   static base::Result<std::shared_ptr<Reactor>> make();
@@ -33,15 +37,31 @@ class Reactor {
   /// A call that is under way may still end after this returns.
   void remove(Id id, const Fd& fd);
 
+  /// Calls the handler's `on_alarm` after that time, or a little (50 us) before, if it is
+  /// registered then. Only on the reactor's task.
+  void call_after(Id id, base::Duration wait);
+
   void run();
   void stop();
 
  private:
-  Reactor(Fd epoll, Fd wake) : epoll_(std::move(epoll)), wake_(std::move(wake)) {}
+  using Clock = std::chrono::steady_clock;
+  struct Alarm {
+    Clock::time_point at;
+    Id id;
+    bool operator>(const Alarm& other) const { return at > other.at; }
+  };
+  Reactor(Fd epoll, Fd wake, Fd timer)
+      : epoll_(std::move(epoll)), wake_(std::move(wake)), timer_(std::move(timer)) {}
+  base::Status watch(const Fd& fd, Id id, std::uint32_t events);
+  void set_timer();
+  void ring();
   std::shared_ptr<Handler> find(Id id);
 
   const Fd epoll_;
   const Fd wake_;
+  const Fd timer_;  ///< for the first of `alarms_`
+  std::priority_queue<Alarm, std::vector<Alarm>, std::greater<>> alarms_;
   std::mutex mutex_;
   Id last_id_ = 0;
   std::map<Id, std::shared_ptr<Handler>> handlers_;

@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "gearshift/transport/tcp/factory.h"
+#include "transport/tcp/congestion.h"
 
 namespace gearshift::transport::tcp {
 
@@ -47,7 +48,9 @@ Result<Addresses> resolve(const HostPort& at, int flags) {
 }
 
 Fd open_socket(const addrinfo& address) {
-  return Fd(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Fd fd(::socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (fd) begin_with_cubic(fd);
+  return fd;
 }
 
 void tune(const Fd& fd) {

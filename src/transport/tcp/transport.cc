@@ -5,6 +5,7 @@
 #include "gearshift/base/log.h"
 #include "gearshift/transport/tcp/factory.h"
 #include "transport/tcp/acceptor.h"
+#include "transport/tcp/congestion.h"
 #include "transport/tcp/link.h"
 
 namespace gearshift::transport::tcp {
@@ -102,10 +103,14 @@ class TcpTransport final : public Transport, public LinkKeeper {
 
   std::unique_ptr<Connection> make_connection(Rank peer, std::vector<Fd> sockets) {
     const bool same_host = is_local(sockets.front());
+    for (const Fd& socket : sockets) {
+      choose_congestion_control(socket, options_.congestion_control, round_trip(socket));
+    }
     auto link = Link::make({.self = identity_.rank,
                             .peer = peer,
                             .router = router_,
-                            .stripe_bytes = options_.stripe_bytes},
+                            .stripe_bytes = options_.stripe_bytes,
+                            .meter = meter_},
                            reactor_->reactor(), std::move(sockets));
     {
       std::lock_guard<base::Monitor> lock(*monitor_);
@@ -122,6 +127,7 @@ class TcpTransport final : public Transport, public LinkKeeper {
   const Identity identity_;
   const Options options_;
   const std::shared_ptr<RunningReactor> reactor_;
+  const std::shared_ptr<ReadMeter> meter_ = std::make_shared<ReadMeter>();
   const std::string address_;
   std::shared_ptr<Acceptor> acceptor_;
 
@@ -133,14 +139,19 @@ class TcpTransport final : public Transport, public LinkKeeper {
 
 }  // namespace
 
-Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,
-                                          std::shared_ptr<Router> router, Identity identity,
-                                          Options options) {
+base::Status validate(const Options& options) {
   if (options.streams < 1 || options.streams > static_cast<int>(LinkSetup::kMaxStreams)) {
     return Error(ErrorCode::kInvalidArgument,
                  "tcp needs 1 to " + std::to_string(LinkSetup::kMaxStreams) + " streams, not " +
                      std::to_string(options.streams));
   }
+  return check_congestion_control(options.congestion_control);
+}
+
+Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,
+                                          std::shared_ptr<Router> router, Identity identity,
+                                          Options options) {
+  GEARSHIFT_RETURN_IF_ERROR(validate(options));
   GEARSHIFT_ASSIGN_OR_RETURN(Fd listener, listen_on(options.host, options.port));
   GEARSHIFT_ASSIGN_OR_RETURN(auto reactor, Reactor::make());
   std::string address = local_address(listener);

@@ -97,6 +97,22 @@ def test_token_file_that_others_may_open(run, toy_trainer, tmp_path):
     assert f"run: chmod 600 {secret}" in ended.stderr
 
 
+def test_congestion_control_that_does_not_exist(run, toy_trainer, tmp_path):
+    """A C++ program and a Python one say what there is instead."""
+    job = {
+        "GEARSHIFT_RANK": "0",
+        "GEARSHIFT_WORLD_SIZE": "2",
+        "GEARSHIFT_RDZV": f"file://{tmp_path}/store",
+        "GEARSHIFT_TOKEN": "c" * 64,
+        "GEARSHIFT_TCP_CONGESTION": "pigeon",
+    }
+    (tmp_path / "start.py").write_text("import gearshift as gs\ngs.init()\n", encoding="utf-8")
+    for program in ((toy_trainer, "--steps", 3), (sys.executable, "start.py")):
+        ended = run(*program, **job)
+        assert ended.returncode != 0
+        assert re.search(r"'pigeon'; use auto, system, or one of: .*reno", ended.stderr)
+
+
 def test_hang_report_of_servers(jobs, until):
     """Each dedicated server reports itself, and stands in others' reports with its progress."""
     job = jobs.start("job", "--strategy", "bsp", "--step-ms", "20", workers=2, servers=2, timeout=3)

@@ -62,5 +62,16 @@ TEST(InflowLimits, NothingIsLimitedWhereHostsAreEquallyFastOrNothingIsKnown) {
   EXPECT_EQ(inflow_bytes(one_slow(4, 50), 3, 3), 0U) << "the own host";
 }
 
+TEST(InflowLimits, WhatWorkersSendToADedicatedServerIsLimitedWhereHostsAreEqual) {
+  const group::Topology equal = one_slow(4, 200);
+  EXPECT_EQ(server_inflow_bytes(equal, 3, 0, 3), kServerInflowBytes);
+  EXPECT_EQ(server_inflow_bytes(equal, 3, 3, 3), 0U) << "the own host";
+  EXPECT_EQ(server_inflow_bytes(equal, 3, 0, 1), 0U) << "one worker overflows nothing";
+  EXPECT_EQ(server_inflow_bytes(one_slow(4, 200, 10e-3), 3, 0, 3), 0U) << "a long link needs more";
+  group::LinkSpeeds assumed = equal.speeds();
+  assumed.measured = false;
+  EXPECT_EQ(server_inflow_bytes(group::Topology({0, 1, 2, 3}, assumed), 3, 0, 3), 0U);
+}
+
 }  // namespace
 }  // namespace gearshift::strategy

@@ -15,6 +15,10 @@ struct Options {
   /// Sockets per peer; a body larger than `stripe_bytes` is spread over them.
   int streams = 2;
   std::size_t stripe_bytes = 256 << 10;
+  /// What decides how much a connection may have under way: "system", or a name that the system
+  /// knows ("cubic", "bbr", "dctcp" …). "auto": the system's choice, but CUBIC instead of BBR for
+  /// peers within 5 ms (docs/decisions/0014).
+  std::string congestion_control = "auto";
 };
 
 /// Bodies above Options::stripe_bytes travel in chunks of at most this size, between which small
@@ -25,7 +29,11 @@ inline constexpr std::uint32_t kMaxChunkBytes = 1U << 20;
 /// that are to overtake, and fall out of the processor's cache before it is sent.
 inline constexpr std::uint64_t kUnsentBytes = 256U << 10;
 
-/// Listens at once. Errors: kIo with the address and the reason.
+/// kInvalidArgument for a number of streams that is not possible, or a congestion control that this
+/// process may not use.
+base::Status validate(const Options& options);
+
+/// Listens at once. Errors: as `validate`; kIo with the address and the reason.
 base::Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,
                                                 std::shared_ptr<Router> router, Identity identity,
                                                 Options options = {});

@@ -34,20 +34,20 @@ Link::Stream::Stream(Link& owner, std::size_t index, Fd socket)
 }
 
 void Link::Stream::await_room(bool wanted) {
-  std::lock_guard<std::mutex> lock(mutex);
-  room = wanted;
+  std::lock_guard<std::mutex> lock(mutex_);
+  room_ = wanted;
   modify();
 }
 
 void Link::Stream::await_data(bool wanted) {
-  std::lock_guard<std::mutex> lock(mutex);
-  if (wanted == data) return;
-  data = wanted;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (wanted == data_) return;
+  data_ = wanted;
   modify();
 }
 
 void Link::Stream::modify() const {
-  link.reactor_->modify(id, fd, kHungUp | (data ? EPOLLIN : 0U) | (room ? EPOLLOUT : 0U));
+  link.reactor_->modify(id, fd, kHungUp | (data_ ? EPOLLIN : 0U) | (room_ ? EPOLLOUT : 0U));
 }
 
 Link::Link(LinkOptions options, std::shared_ptr<Reactor> reactor)

@@ -70,8 +70,8 @@ class Link final : public std::enable_shared_from_this<Link> {
 
    private:
     void modify() const;
-    std::mutex mutex;  ///< of what is awaited
-    bool data = true, room = false;
+    std::mutex mutex_;  ///< of what is awaited
+    bool data_ = true, room_ = false;
   };
 
   Link(LinkOptions options, std::shared_ptr<Reactor> reactor);

@@ -1,4 +1,7 @@
 #include <gtest/gtest.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <numeric>
@@ -49,6 +52,14 @@ class TcpSlowPeerTest : public ::testing::Test {
     }
   }
 
+  /// That came from the reader.
+  std::uint32_t acknowledgements() const {
+    tcp_info info{};
+    socklen_t size = sizeof(info);
+    EXPECT_EQ(::getsockopt(sockets[0].get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    return info.tcpi_segs_in;
+  }
+
   std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
   std::shared_ptr<Router> router = std::make_shared<Router>(*scheduler);
   std::unique_ptr<Transport> transport;
@@ -73,6 +84,19 @@ TEST_F(TcpSlowPeerTest, LongAndShortMessagesArriveInTurn) {
     EXPECT_EQ(after, std::byte{9});
     std::fill(into.begin(), into.end(), std::byte{});
   }
+}
+
+TEST_F(TcpSlowPeerTest, TheReaderAcknowledgesLessThanEveryOtherPacket) {
+  Request recv = connection->recv(Tag(1, 0, 0), into);
+  say_frame(0, kBytes);
+  trickle(base::ConstBytes(sent).first(kBytes / 4));  // its speed is known, its window open
+  const std::uint32_t before = acknowledgements();
+  trickle(base::ConstBytes(sent).subspan(kBytes / 4, kBytes / 2));
+  const std::uint32_t after = acknowledgements();
+  trickle(base::ConstBytes(sent).subspan(3 * kBytes / 4));
+  ASSERT_TRUE(recv.wait(soon()).ok());
+  const std::size_t packets = kBytes / 2 / kPacket;
+  EXPECT_LT(after - before, packets / 3) << "of " << packets << "; read as they come, a half";
 }
 
 TEST_F(TcpSlowPeerTest, APauseWithinAMessageIsNoEnd) {

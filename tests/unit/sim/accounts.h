@@ -1,6 +1,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -63,7 +64,7 @@ inline Account read(const std::string& file) {
 
 inline Account account_of(SimulationOptions options, bool every_step) {
   options.every_step = every_step;
-  const std::string file = ::testing::TempDir() + "gearshift-steady";
+  const std::string file = ::testing::TempDir() + "gearshift-steady." + std::to_string(::getpid());
   in_child([&] {
     const auto result = simulate(options);
     ASSERT_TRUE(result.ok()) << result.error().to_string();

@@ -1,6 +1,7 @@
 // Learning on the virtual clock is learning: what one process computes by itself.
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -224,7 +225,7 @@ TEST(Learning, StaleGradientsDivergeWhereFreshOnesDoNot) {
   server.lr_scaling = strategy::LrScaling::kKeep;
   server.divergence_factor = 0;
   double losses[2] = {0, 0};
-  const std::string file = ::testing::TempDir() + "gearshift-losses";
+  const std::string file = ::testing::TempDir() + "gearshift-losses." + std::to_string(::getpid());
   for (const int asynchronous : {0, 1}) {
     if (asynchronous == 1) options.strategy.kind = server;
     in_child([&] {

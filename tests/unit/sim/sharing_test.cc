@@ -1,6 +1,7 @@
 // Links that share themselves each for itself, against max-min fair shares of the whole network.
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <functional>
@@ -22,7 +23,7 @@ constexpr std::size_t kStack = 256 * 1024;
 
 /// What `body` returns, which runs in a child process.
 double in_child_of(const std::function<double()>& body) {
-  const std::string file = ::testing::TempDir() + "gearshift-sharing";
+  const std::string file = ::testing::TempDir() + "gearshift-sharing." + std::to_string(::getpid());
   in_child([&] {
     std::FILE* out = std::fopen(file.c_str(), "w");
     std::fprintf(out, "%a", body());

@@ -1,6 +1,7 @@
 #include "gearshift/sim/simulate.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <sstream>
 
@@ -77,7 +78,8 @@ void compare(const SimulationOptions& options, const std::string& file, bool fir
 }
 
 TEST(Simulate, EqualOptionsGiveEqualResultsToTheLastBit) {
-  const std::string file = ::testing::TempDir() + "gearshift-fingerprint";
+  const std::string file =
+      ::testing::TempDir() + "gearshift-fingerprint." + std::to_string(::getpid());
   for (const auto& kind : strategies()) {
     SimulationOptions options = some_options();
     options.strategy.kind = kind;

@@ -21,6 +21,10 @@ constexpr std::array kCandidates = {Algorithm::kHierarchical, Algorithm::kRing,
 /// About as fast: links are measured, and steps predicted, no more exactly.
 constexpr double kAsFast = 1.05;
 
+/// Links are measured on machines that do other work, too: whether one is slower than another by
+/// less than this is not known.
+constexpr double kAlike = 1.5;
+
 /// Whether it is an algorithm of its own there: with one rank per host, or one host, the
 /// hierarchical one is another one in disguise.
 bool is_candidate(Algorithm algorithm, const Network& n) {
@@ -162,7 +166,11 @@ Network::Network(const group::Topology& topology)
       local(topology.speeds().local),
       remote(topology.slowest_remote()),
       ring(topology.slowest_in_ring()),
-      reduce_seconds_per_byte(topology.speeds().reduce_seconds_per_byte) {}
+      reduce_seconds_per_byte(topology.speeds().reduce_seconds_per_byte) {
+  // Of links that are equal, those measured as the slowest are outside of the ring: no merit of it.
+  const bool alike = remote.seconds(kSegmentBytes) <= kAlike * ring.seconds(kSegmentBytes);
+  if (alike) remote = ring;
+}
 
 Network Network::uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte) {
   Network n;

@@ -1,6 +1,7 @@
 #include "collectives/schedule.h"
 
 #include <algorithm>
+#include <array>
 
 #include "collectives/scratch.h"
 #include "collectives/segments.h"
@@ -8,6 +9,12 @@
 
 namespace gearshift::collectives {
 namespace {
+
+/// Items whose receives may be posted beyond the one that is being finished, and those of them that
+/// are received into scratch.
+constexpr std::size_t kAhead = 16;
+constexpr std::size_t kSlots = 8;
+static_assert(kWindow <= kSlots && kSlots <= kAhead);
 
 /// The largest segment that is received in order to be combined.
 std::size_t scratch_segment_bytes(const Schedule& schedule) {
@@ -26,12 +33,19 @@ bool uses_phantoms(const Schedule& schedule) {
                      [](const Step& step) { return base::is_phantom(step.into); });
 }
 
-/// Items that can be under way at the same time.
-std::size_t window_of(const Schedule& schedule) {
-  if (schedule.independent) return std::min(kWindow, schedule.items());
-  std::size_t most = 1;
-  for (const Step& step : schedule.steps) most = std::max(most, schedule.segments_of(step));
-  return std::min(kWindow, most);
+/// Items that can be under way at the same time, of `most` at most.
+std::size_t window_of(const Schedule& schedule, std::size_t most) {
+  if (schedule.independent) return std::min(most, schedule.items());
+  std::size_t segments = 1;
+  for (const Step& step : schedule.steps) segments = std::max(segments, schedule.segments_of(step));
+  return std::min(most, segments);
+}
+
+/// Whether two views share memory. Phantoms might.
+bool overlap(base::ConstBytes a, base::ConstBytes b) {
+  if (a.empty() || b.empty()) return false;
+  if (a.data() == nullptr || b.data() == nullptr) return true;
+  return a.data() < b.data() + b.size() && b.data() < a.data() + a.size();
 }
 
 class Pipeline {
@@ -40,16 +54,15 @@ class Pipeline {
       : operation_(operation),
         scheduler_(operation.scheduler()),
         schedule_(schedule),
-        window_(window_of(schedule)),
+        window_(window_of(schedule, kWindow)),
+        slots_(window_of(schedule, kSlots)),
         slot_bytes_(scratch_segment_bytes(schedule)),
-        scratch_(slot_bytes_ * window_, uses_phantoms(schedule)) {}
+        scratch_(slot_bytes_ * slots_, uses_phantoms(schedule)) {}
 
   ~Pipeline() {
     // After an error: peers that still send must not find memory that is gone.
-    for (std::size_t slot = 0; slot < kWindow; ++slot) {
-      operation_.withdraw(receiving_[slot]);
-      operation_.withdraw(sending_[slot]);
-    }
+    for (const transport::Request& request : receiving_) operation_.withdraw(request);
+    for (const transport::Request& request : sending_) operation_.withdraw(request);
   }
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
@@ -57,6 +70,7 @@ class Pipeline {
   base::Status run() {
     while (done_.step < schedule_.steps.size()) {
       for (; may_start(); advance(next_)) start(next_);
+      for (; may_expect(); advance(expected_)) expect(expected_);
       GEARSHIFT_RETURN_IF_ERROR(finish(done_));
       advance(done_);
     }
@@ -71,7 +85,6 @@ class Pipeline {
   };
 
   const Step& step_of(const Item& item) const { return schedule_.steps[item.step]; }
-  std::size_t slot_of(const Item& item) const { return item.number % window_; }
 
   void advance(Item& item) const {
     ++item.number;
@@ -88,6 +101,25 @@ class Pipeline {
     return !step_of(next_).fence && next_.step == done_.step + 1 && next_.segment < done_.segment;
   }
 
+  /// Whether an item may be received before its turn: nothing ahead of it needs the memory. So its
+  /// bytes go there at once, where otherwise they would be kept, and copied, when they come early.
+  bool may_expect() const {
+    if (expected_.step == schedule_.steps.size()) return false;
+    const std::size_t ahead = expected_.number - done_.number;
+    const Step& step = step_of(expected_);
+    if (ahead >= kAhead || (step.fence && expected_.step != done_.step)) return false;
+    if (step.combine != Combine::kReplace) return ahead < slots_;
+    const base::ConstBytes place = cut(step.into, expected_);
+    for (Item item = done_; item.number < expected_.number; advance(item)) {
+      const Step& other = step_of(item);
+      if (overlap(place, cut(other.send, item)) || overlap(place, cut(other.own, item)) ||
+          overlap(place, cut(base::ConstBytes(other.into), item))) {
+        return false;
+      }
+    }
+    return true;
+  }
+
   template <typename View>
   View cut(View view, const Item& item) const {
     return segment(view, schedule_.unit, schedule_.segments_of(step_of(item)), item.segment);
@@ -98,33 +130,43 @@ class Pipeline {
     const Step& step = step_of(item);
     const base::Bytes into = cut(step.into, item);
     if (step.combine == Combine::kReplace) return into;
-    return base::slice(scratch_.view(), slot_of(item) * slot_bytes_, into.size());
+    return base::slice(scratch_.view(), item.number % slots_ * slot_bytes_, into.size());
+  }
+
+  void expect(const Item& item) {
+    const Step& step = step_of(item);
+    if (step.from == kNobody) return;
+    if (const base::Bytes into = landing(item); !into.empty()) {
+      receiving_[item.number % kAhead] =
+          operation_.link(step.from).recv(operation_.tag(item.number), into);
+    }
   }
 
   void start(const Item& item) {
-    const Step& step = step_of(item);
-    if (step.from == kNobody && step.to == kNobody) return;
-    const transport::Tag tag = operation_.tag(item.number);
-    const std::size_t slot = slot_of(item);
-    if (const base::Bytes into = landing(item); step.from != kNobody && !into.empty()) {
-      receiving_[slot] = operation_.link(step.from).recv(tag, into);
+    if (item.number == expected_.number) {
+      expect(item);
+      advance(expected_);
     }
-    if (const base::ConstBytes send = cut(step.send, item); step.to != kNobody && !send.empty()) {
-      sending_[slot] = operation_.link(step.to).send(tag, send);
+    const Step& step = step_of(item);
+    if (step.to == kNobody) return;
+    if (const base::ConstBytes send = cut(step.send, item); !send.empty()) {
+      sending_[item.number % window_] =
+          operation_.link(step.to).send(operation_.tag(item.number), send);
     }
   }
 
   base::Status finish(const Item& item) {
     const Step& step = step_of(item);
-    const std::size_t slot = slot_of(item);
     const Operation::Position at{item.step, schedule_.steps.size()};
     if (step.from != kNobody) {
-      GEARSHIFT_RETURN_IF_ERROR(operation_.await_recv(receiving_[slot], step.from, at));
-      receiving_[slot] = {};
+      transport::Request& request = receiving_[item.number % kAhead];
+      GEARSHIFT_RETURN_IF_ERROR(operation_.await_recv(request, step.from, at));
+      request = {};
     }
     if (step.to != kNobody) {
-      GEARSHIFT_RETURN_IF_ERROR(operation_.await_send(sending_[slot], step.to, at));
-      sending_[slot] = {};
+      transport::Request& request = sending_[item.number % window_];
+      GEARSHIFT_RETURN_IF_ERROR(operation_.await_send(request, step.to, at));
+      request = {};
     }
     if (step.from != kNobody) combine(step, item);
     return {};
@@ -149,13 +191,15 @@ class Pipeline {
   Operation& operation_;
   base::Scheduler& scheduler_;
   const Schedule& schedule_;
-  Item next_;  ///< to be started
-  Item done_;  ///< to be finished
+  Item next_;      ///< to be started
+  Item done_;      ///< to be finished
+  Item expected_;  ///< to be received; `next_` or ahead of it
   const std::size_t window_;
+  const std::size_t slots_;
   const std::size_t slot_bytes_;
   Scratch scratch_;
-  transport::Request receiving_[kWindow];
-  transport::Request sending_[kWindow];
+  std::array<transport::Request, kAhead> receiving_;
+  std::array<transport::Request, kWindow> sending_;
 };
 
 }  // namespace

@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kMagic[] = "gearshift links 1";
+constexpr char kMagic[] = "gearshift links 2";
 constexpr char kPrefix[] = "links-";
 constexpr auto kMaxAge = std::chrono::hours(24);
 

@@ -19,7 +19,7 @@ Status Inflow::read() {
   while (taken_ < kTurnBytes) {
     // Everything buffered has been used, but for less than a header.
     const std::size_t direct = rest_.size();
-    iovec pieces[2] = {{rest_.data(), direct}, {buffer_.data() + end_, buffer_.size() - end_}};
+    iovec pieces[2] = {{rest_.data(), direct}, {buffer_.data() + end_, room()}};
     const ssize_t got =
         direct > 0 ? ::readv(fd_.get(), pieces, 2) : ::readv(fd_.get(), pieces + 1, 1);
     if (got < 0 && errno == EINTR) continue;

@@ -48,6 +48,8 @@ class Inflow {
 
  private:
   static constexpr std::size_t kBufferBytes = 64U << 10;
+  static constexpr std::size_t kHeaderRoom = 1U << 10;
+  static constexpr std::uint64_t kLargePart = 32U << 10;
   static constexpr std::uint64_t kTurnBytes = 4U << 20;
   enum class State { kFrame, kHead, kBody, kOver };
 
@@ -57,6 +59,12 @@ class Inflow {
   void end_frame();
   base::Status end_of_stream(int error);
   std::size_t buffered() const { return end_ - begin_; }
+  /// What may be read beyond the part under way. All of the buffer while messages are small; after
+  /// a large one little more than the next header, since what follows it would have to be copied.
+  std::size_t room() const {
+    return std::min(frame_.part_bytes() >= kLargePart ? kHeaderRoom : kBufferBytes,
+                    buffer_.size() - end_);
+  }
 
   const std::size_t stream_;
   const Fd& fd_;

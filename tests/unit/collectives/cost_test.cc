@@ -111,6 +111,30 @@ TEST(Cost, OfThoseAboutAsFastTheSteadierIsChosen) {
   EXPECT_EQ(fastest(200'000, far).algorithm, Algorithm::kRecursiveDoubling);
 }
 
+/// Four hosts; `slow` is between hosts 0 and 2, where the best ring does not pass.
+Network one_other_link(const group::LinkSpeed& slow) {
+  group::LinkSpeeds speeds{.local = kLink, .remote = kLink, .reduce_seconds_per_byte = kGamma};
+  speeds.between.assign(16, kLink);
+  speeds.between[0 * 4 + 2] = speeds.between[2 * 4 + 0] = slow;
+  return Network(group::Topology({0, 1, 2, 3}, std::move(speeds)));
+}
+
+TEST(Cost, ARingDoesNotWinByNoise) {
+  const std::size_t bytes = 8192;
+  const Network noisy = one_other_link({.latency = 1.4e-5, .seconds_per_byte = 1.4e-9});
+  ASSERT_EQ(fastest(bytes, uniform(4)).algorithm, Algorithm::kRecursiveDoubling);
+  EXPECT_EQ(fastest(bytes, noisy).algorithm, Algorithm::kRecursiveDoubling);
+  EXPECT_DOUBLE_EQ(predict(Algorithm::kRecursiveDoubling, bytes, noisy),
+                   predict(Algorithm::kRecursiveDoubling, bytes, uniform(4)));
+}
+
+TEST(Cost, ARingThatAvoidsASlowLinkWins) {
+  const Network slow = one_other_link({.latency = 1e-4, .seconds_per_byte = 1e-8});
+  EXPECT_EQ(fastest(8192, slow).algorithm, Algorithm::kRing);
+  EXPECT_DOUBLE_EQ(predict(Algorithm::kRing, 8192, slow),
+                   predict(Algorithm::kRing, 8192, uniform(4)));
+}
+
 TEST(Cost, OthersMayCompete) {
   const Candidate fast[] = {{Algorithm::kAuto, 1e-9}};
   const Candidate slow[] = {{Algorithm::kAuto, 1e9}};

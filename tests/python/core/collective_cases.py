@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -18,14 +19,20 @@ SIZES = (0, 1, 7, 1000)
 LARGE = 1_000_003
 
 
+@functools.cache
+def small_integers(rank: int, size: int, low: int, op: str) -> np.ndarray:
+    """From `low` to 12."""
+    rng = np.random.default_rng([rank, size, len(op)])
+    return rng.integers(low, 13, size, dtype=np.int8)
+
+
 def values(rank: int, size: int, dtype: str, op: str) -> np.ndarray:
     """Data of a rank: such that results are exact in every dtype, whatever the order."""
-    rng = np.random.default_rng([rank, size, len(op)])
     if op == "product":
+        rng = np.random.default_rng([rank, size, len(op)])
         choice = rng.choice([1, 2] if np.dtype(dtype).kind in "iu" else [0.5, 1, 2], size)
         return choice.astype(dtype) if rank < 6 else np.ones(size, dtype)
-    low = 0 if dtype == "uint8" else -12
-    return rng.integers(low, 13, size).astype(dtype)
+    return small_integers(rank, size, 0 if dtype == "uint8" else -12, op).astype(dtype)
 
 
 def reference(size: int, dtype: str, op: str) -> np.ndarray:

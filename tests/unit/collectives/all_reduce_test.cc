@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
@@ -33,23 +35,45 @@ std::vector<Array> inputs_of(const Case& c, int ranks) {
   return inputs;
 }
 
-void check_all_reduce(World& world, const Case& c) {
+/// Inputs and their reduction, made once for all algorithms.
+struct Problem {
+  Problem(const Case& c, int ranks) : inputs(inputs_of(c, ranks)), reduction(inputs, c.op) {}
+
+  std::vector<Array> inputs;
+  Reduction reduction;
+};
+
+class AllReduce : public OverWires {
+ protected:
+  void check_all_reduce(World& world, const Case& c);
+  void check_reduce_scatter(World& world, const Case& c);
+
+ private:
+  const Problem& problem(const Case& c) {
+    const auto key = std::tuple(c.dtype, c.op, c.count, c.offset);
+    return problems_.try_emplace(key, c, size()).first->second;
+  }
+
+  std::map<std::tuple<DType, ReduceOp, std::size_t, std::size_t>, Problem> problems_;
+};
+
+void AllReduce::check_all_reduce(World& world, const Case& c) {
   SCOPED_TRACE(c.text());
-  const std::vector<Array> inputs = inputs_of(c, world.size());
+  const auto& [inputs, reduction] = problem(c);
   std::vector<Array> results(inputs);
   world.run([&](group::Group& group) {
     Array& mine = results[static_cast<std::size_t>(group.rank().value)];
     const auto status = all_reduce(group, mine.view(), c.dtype, c.op, {.algorithm = c.algorithm});
     EXPECT_TRUE(status.ok()) << status.error().to_string();
   });
-  EXPECT_EQ(compare(inputs, c.op, results[0]), "");
+  EXPECT_EQ(reduction.difference(results[0]), "");
   for (const Array& result : results) EXPECT_TRUE(equal(result.view(), results[0].view()));
 }
 
-void check_reduce_scatter(World& world, const Case& c) {
+void AllReduce::check_reduce_scatter(World& world, const Case& c) {
   SCOPED_TRACE("reduce_scatter " + c.text());
-  const std::vector<Array> inputs = inputs_of(c, world.size());
-  std::vector<Array> scratch(inputs);
+  const Problem& given = problem(c);
+  std::vector<Array> scratch(given.inputs);
   const auto size = static_cast<std::size_t>(world.size());
   world.run([&](group::Group& group) {
     const auto r = static_cast<std::size_t>(group.rank().value);
@@ -58,11 +82,9 @@ void check_reduce_scatter(World& world, const Case& c) {
     Array out(c.dtype, count, c.offset);
     const auto status = reduce_scatter(group, scratch[r].view(), out.view(), c.dtype, c.op);
     EXPECT_TRUE(status.ok()) << status.error().to_string();
-    EXPECT_EQ(compare(inputs, c.op, out, begin), "");
+    EXPECT_EQ(given.reduction.difference(out, begin), "");
   });
 }
-
-class AllReduce : public OverWires {};
 
 TEST_P(AllReduce, EqualsTheReferenceForAllTypesOpsAndSizes) {
   World world = make_world();

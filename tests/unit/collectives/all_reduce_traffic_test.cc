@@ -23,7 +23,7 @@ constexpr std::size_t kWidth = 4;
 constexpr std::size_t kCounts[] = {1, 3, 1000, 500'009};
 
 void reduce(group::Group& group, std::size_t count, Algorithm algorithm) {
-  Array data = Array::of_rank(DType::kF32, count, group.rank().value);
+  Array data(DType::kF32, count);
   const auto status =
       all_reduce(group, data.view(), DType::kF32, ReduceOp::kSum, {.algorithm = algorithm});
   EXPECT_TRUE(status.ok()) << status.error().to_string();

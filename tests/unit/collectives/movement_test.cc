@@ -162,6 +162,7 @@ TEST_P(Movement, TwoChannelsCanBeInFlightAtOnce) {
   constexpr std::size_t kCount = 140'000;
   std::vector<Array> inputs;
   for (int r = 0; r < size(); ++r) inputs.push_back(Array::of_rank(DType::kF32, kCount, r));
+  const Reduction reduction(inputs, base::ReduceOp::kSum);
   world.run([&](group::Group& group) {
     const auto reduce_on = [&](std::uint16_t channel) {
       group::Group lane = group.with_channel(channel);
@@ -171,7 +172,7 @@ TEST_P(Movement, TwoChannelsCanBeInFlightAtOnce) {
             all_reduce(lane, mine.view(), DType::kF32, base::ReduceOp::kSum,
                        {.algorithm = channel == 1 ? Algorithm::kRing : Algorithm::kAuto});
         EXPECT_TRUE(status.ok()) << status.error().to_string();
-        EXPECT_EQ(compare(inputs, base::ReduceOp::kSum, mine), "");
+        EXPECT_EQ(reduction.difference(mine), "");
       }
     };
     // Ranks start the two in different orders.

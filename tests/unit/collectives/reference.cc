@@ -132,59 +132,23 @@ void combine_integers(ReduceOp op, std::vector<std::int64_t>& total,
 }
 
 template <typename Value>
-std::string difference(std::size_t i, Value got, Value expected, Real tolerance) {
+std::string unequal(std::size_t i, Value got, Value expected, Real tolerance) {
   std::ostringstream out;
   out << std::setprecision(20) << "element " << i << ": " << got << " instead of " << expected
       << " +- " << tolerance;
   return out.str();
 }
 
-/// Elements compared at a time, so that the wide copies of them stay in the cache.
+/// Elements handled at a time, so that the wide copies of them stay in the cache.
 constexpr std::size_t kBlock = 2048;
 
-std::string compare_reals(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
-                          std::size_t begin, Range part) {
-  const auto n = static_cast<Real>(inputs.size());
-  const Range range{begin + part.begin, part.count};
-  std::vector<Real> expected = inputs[0].reals(range);
-  std::vector<Real> magnitude = magnitudes(expected);
-  for (std::size_t r = 1; r < inputs.size(); ++r) {
-    const std::vector<Real> more = inputs[r].reals(range);
-    combine_reals(op, expected, more);
-    combine_reals(op, magnitude, magnitudes(more));
+/// Calls `body` with one block of `count` elements after the other.
+template <typename Body>
+void in_blocks(std::size_t count, const Body& body) {
+  for (Range block; block.begin < count; block.begin += kBlock) {
+    block.count = std::min(kBlock, count - block.begin);
+    body(block);
   }
-  const bool exact = op == ReduceOp::kMin || op == ReduceOp::kMax || inputs.size() == 1;
-  const Real divisor = op == ReduceOp::kMean ? n : 1;
-  const DType dtype = result.dtype();
-  const std::vector<Real> got = result.reals(part);
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    const Real value = expected[i] / divisor;
-    const Real bound = magnitude[i] / divisor;
-    const Real tolerance = exact ? 0 : (n + 1) * (unit_roundoff(dtype) * bound + smallest(dtype));
-    if (std::abs(got[i] - value) <= tolerance) continue;
-    return difference(range.begin + i, got[i], value, tolerance);
-  }
-  return {};
-}
-
-std::string compare_integers(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
-                             std::size_t begin, Range part) {
-  const Range range{begin + part.begin, part.count};
-  std::vector<std::int64_t> expected = inputs[0].integers(range);
-  for (std::size_t r = 1; r < inputs.size(); ++r) {
-    combine_integers(op, expected, inputs[r].integers(range));
-  }
-  const auto n = static_cast<std::int64_t>(inputs.size());
-  const std::vector<std::int64_t> got = result.integers(part);
-  std::string found;
-  with_integer(result.dtype(), [&](auto type) {
-    for (std::size_t i = 0; i < got.size() && found.empty(); ++i) {
-      const std::int64_t value = expected[i] / (op == ReduceOp::kMean ? n : 1);
-      const std::int64_t wrapped = type.widen(type.narrow(value));
-      if (got[i] != wrapped) found = difference(range.begin + i, got[i], wrapped, 0);
-    }
-  });
-  return found;
 }
 
 }  // namespace
@@ -223,15 +187,81 @@ bool equal(base::ConstBytes a, base::ConstBytes b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
-std::string compare(const std::vector<Array>& inputs, ReduceOp op, const Array& result,
-                    std::size_t begin) {
-  const auto compare_part = base::is_floating(result.dtype()) ? compare_reals : compare_integers;
-  for (Range part; part.begin < result.count(); part.begin += kBlock) {
-    part.count = std::min(kBlock, result.count() - part.begin);
-    std::string found = compare_part(inputs, op, result, begin, part);
-    if (!found.empty()) return found;
+Reduction::Reduction(const std::vector<Array>& inputs, ReduceOp op) : dtype_(inputs[0].dtype()) {
+  const std::size_t count = inputs[0].count();
+  if (base::is_floating(dtype_)) {
+    reals_.reserve(count);
+    tolerances_.reserve(count);
+    in_blocks(count, [&](Range block) { add_reals(inputs, op, block); });
+  } else {
+    integers_.reserve(count);
+    in_blocks(count, [&](Range block) { add_integers(inputs, op, block); });
+  }
+}
+
+void Reduction::add_reals(const std::vector<Array>& inputs, ReduceOp op, Range block) {
+  const auto n = static_cast<Real>(inputs.size());
+  std::vector<Real> expected = inputs[0].reals(block);
+  std::vector<Real> magnitude = magnitudes(expected);
+  for (std::size_t r = 1; r < inputs.size(); ++r) {
+    const std::vector<Real> more = inputs[r].reals(block);
+    combine_reals(op, expected, more);
+    combine_reals(op, magnitude, magnitudes(more));
+  }
+  const bool exact = op == ReduceOp::kMin || op == ReduceOp::kMax || inputs.size() == 1;
+  const Real divisor = op == ReduceOp::kMean ? n : 1;
+  const Real roundoff = unit_roundoff(dtype_);
+  for (std::size_t i = 0; i < block.count; ++i) {
+    const Real bound = magnitude[i] / divisor;
+    reals_.push_back(expected[i] / divisor);
+    tolerances_.push_back(exact ? 0 : (n + 1) * (roundoff * bound + smallest(dtype_)));
+  }
+}
+
+void Reduction::add_integers(const std::vector<Array>& inputs, ReduceOp op, Range block) {
+  std::vector<std::int64_t> expected = inputs[0].integers(block);
+  for (std::size_t r = 1; r < inputs.size(); ++r) {
+    combine_integers(op, expected, inputs[r].integers(block));
+  }
+  const std::int64_t divisor = op == ReduceOp::kMean ? static_cast<std::int64_t>(inputs.size()) : 1;
+  with_integer(dtype_, [&](auto type) {
+    for (const std::int64_t value : expected) {
+      integers_.push_back(type.widen(type.narrow(value / divisor)));
+    }
+  });
+}
+
+std::string Reduction::difference(const Array& result, std::size_t begin) const {
+  std::string found;
+  in_blocks(result.count(), [&](Range block) {
+    if (!found.empty()) return;
+    const std::size_t first = begin + block.begin;
+    found = base::is_floating(dtype_) ? differ(result.reals(block), first)
+                                      : differ(result.integers(block), first);
+  });
+  return found;
+}
+
+std::string Reduction::differ(const std::vector<Real>& got, std::size_t begin) const {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const Real expected = reals_[begin + i];
+    const Real tolerance = tolerances_[begin + i];
+    if (std::abs(got[i] - expected) <= tolerance) continue;
+    return unequal(begin + i, got[i], expected, tolerance);
   }
   return {};
+}
+
+std::string Reduction::differ(const std::vector<std::int64_t>& got, std::size_t begin) const {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const std::int64_t expected = integers_[begin + i];
+    if (got[i] != expected) return unequal(begin + i, got[i], expected, 0);
+  }
+  return {};
+}
+
+std::string compare(const std::vector<Array>& inputs, ReduceOp op, const Array& result) {
+  return Reduction(inputs, op).difference(result);
 }
 
 }  // namespace gearshift::collectives::testing

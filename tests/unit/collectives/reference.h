@@ -64,10 +64,28 @@ class Array {
 
 bool equal(base::ConstBytes a, base::ConstBytes b);
 
-/// Compares `result` with the reduction of as many elements, from `begin`, of all inputs, done one
-/// by one in float64 or int64. Returns what differs, or "". Floats may differ by the rounding of as
-/// many operations in their type as there are ranks.
-std::string compare(const std::vector<Array>& inputs, base::ReduceOp op, const Array& result,
-                    std::size_t begin = 0);
+/// The reduction of the ranks' inputs, done one by one in long double or int64. Floats may differ
+/// from it by the rounding of as many operations in their type as there are ranks.
+class Reduction {
+ public:
+  /// At least one input; all of one type and size.
+  Reduction(const std::vector<Array>& inputs, base::ReduceOp op);
+  /// What differs in `result`, the elements from `begin` on, or "".
+  std::string difference(const Array& result, std::size_t begin = 0) const;
+
+ private:
+  void add_reals(const std::vector<Array>& inputs, base::ReduceOp op, Range block);
+  void add_integers(const std::vector<Array>& inputs, base::ReduceOp op, Range block);
+  std::string differ(const std::vector<Real>& got, std::size_t begin) const;
+  std::string differ(const std::vector<std::int64_t>& got, std::size_t begin) const;
+
+  base::DType dtype_;
+  std::vector<Real> reals_;       // of floats
+  std::vector<Real> tolerances_;  // the same
+  std::vector<std::int64_t> integers_;
+};
+
+/// What differs between `result` and the reduction of all inputs, or "".
+std::string compare(const std::vector<Array>& inputs, base::ReduceOp op, const Array& result);
 
 }  // namespace gearshift::collectives::testing

@@ -67,7 +67,7 @@ class TrafficTest : public ::testing::TestWithParam<int> {
 TEST_P(TrafficTest, RingAllReduce) {
   for (const std::size_t count : kCounts) {
     const auto costs = measure(n(), [&](group::Group& group) {
-      Array data = Array::of_rank(DType::kF32, count, group.rank().value);
+      Array data(DType::kF32, count);
       EXPECT_TRUE(all_reduce(group, data.view(), DType::kF32, ReduceOp::kSum,
                              {.algorithm = Algorithm::kRing})
                       .ok());
@@ -93,7 +93,7 @@ TEST_P(TrafficTest, RecursiveDoublingAllReduce) {
   const auto log = static_cast<std::uint64_t>(std::bit_width(static_cast<unsigned>(n())) - 1);
   for (const std::size_t count : kCounts) {
     const auto costs = measure(n(), [&](group::Group& group) {
-      Array data = Array::of_rank(DType::kF32, count, group.rank().value);
+      Array data(DType::kF32, count);
       EXPECT_TRUE(all_reduce(group, data.view(), DType::kF32, ReduceOp::kSum,
                              {.algorithm = Algorithm::kRecursiveDoubling})
                       .ok());
@@ -113,7 +113,7 @@ TEST_P(TrafficTest, RingReduceScatterAndAllGather) {
   for (const std::size_t count : kCounts) {
     const Parts parts{count, n()};
     const auto scatter = measure(n(), [&](group::Group& group) {
-      Array data = Array::of_rank(DType::kF32, count, group.rank().value);
+      Array data(DType::kF32, count);
       Array out(DType::kF32, parts.bytes(group.rank().value) / 4);
       EXPECT_TRUE(reduce_scatter(group, data.view(), out.view(), DType::kF32, ReduceOp::kSum).ok());
     });
@@ -228,7 +228,7 @@ TEST_P(TrafficTest, PairwiseAllToAll) {
   for (const std::size_t block : {std::size_t{1}, std::size_t{300'001}}) {
     const std::size_t bytes = block * static_cast<std::size_t>(n());
     const auto costs = measure(n(), [&](group::Group& group) {
-      Array in = Array::of_rank(DType::kU8, bytes, group.rank().value);
+      const Array in(DType::kU8, bytes);
       Array out(DType::kU8, bytes);
       EXPECT_TRUE(all_to_all(group, in.view(), out.view()).ok());
     });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import secrets
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from .cases import Case, load
+from .template import template
 
 PATIENCE = 400.0
 """Seconds until a job that runs cases is taken for hung."""
@@ -147,14 +149,42 @@ def grid(path: Path, worlds: Sequence[int] | None = None) -> list[tuple[int, str
     ]
 
 
+def _forked(
+    arguments: Sequence[str], world: int, servers: int, extra: Mapping[str, str]
+) -> list[Finished]:
+    """A job of workers that have imported PyTorch already."""
+    ranks = range(world + servers)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gearshift-test-") as directory:
+        rendezvous = Path(directory) / "rendezvous"
+        rendezvous.mkdir(mode=0o700)
+        token = secrets.token_hex(16)
+        environments = [environment(r, world, servers, rendezvous, token, extra) for r in ranks]
+        logs = [(Path(directory) / f"{r}.out", Path(directory) / f"{r}.err") for r in ranks]
+        for path in itertools.chain(*logs):
+            path.touch()
+        codes = template().run(arguments, environments, logs, PATIENCE)
+        texts = [[path.read_text(errors="replace") for path in pair] for pair in logs]
+    if codes is None:
+        tails = "\n".join(
+            f"rank {r}: {err[-2000:]}" for r, (_, err) in zip(ranks, texts, strict=True)
+        )
+        pytest.fail(f"after {PATIENCE:g} s the job still runs\n{tails}")
+    seconds = time.monotonic() - started
+    return [Finished(r, codes[r], *texts[r], seconds) for r in ranks]
+
+
 @functools.cache
 def _outcomes(path: Path, world: int, servers: int, transports: str) -> dict[str, str]:
     """Runs all cases of a file in one job. What went wrong, by case; "" when nothing did."""
     names = [c.name for c in _cases(path) if world in c.worlds and c.servers == servers]
     extra = {"GEARSHIFT_TRANSPORTS": transports} if transports else {}
-    worker = str(Path(__file__).with_name("worker.py"))
-    with Job([worker, str(path), *names], world, servers, extra) as job:
-        finished = job.wait(PATIENCE)
+    if "import torch" in path.read_text():
+        finished = _forked([str(path), *names], world, servers, extra)
+    else:
+        worker = str(Path(__file__).with_name("worker.py"))
+        with Job([worker, str(path), *names], world, servers, extra) as job:
+            finished = job.wait(PATIENCE)
     outcomes = dict.fromkeys(names, "")
     for process in finished[:world]:
         reported = [json.loads(line) for line in process.stdout.splitlines() if line[:1] == "{"]

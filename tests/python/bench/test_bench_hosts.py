@@ -56,7 +56,9 @@ def test_every_link_is_shaped_in_both_directions(made):
     for name in made.names:
         assert "rate 1Gbit" in run("tc", "-n", name, "qdisc", "show", "dev", "eth0")
     switch = made.names[0].replace("-h0", "-sw")
-    assert run("tc", "-n", switch, "qdisc", "show").count("rate 1Gbit") == len(made.names)
+    shown = run("tc", "-n", switch, "qdisc", "show")
+    assert shown.count("rate 1Gbit") == len(made.names)
+    assert shown.count("peakrate 1040Mbit") == len(made.names)
 
 
 @pytest.mark.netns

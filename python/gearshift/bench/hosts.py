@@ -22,7 +22,7 @@ _LEAST_BURST = 32_000
 _MAKE_UP_SECONDS = 0.004
 _MAKE_UP_RATE = 1.04
 """A link whose timer was late sends this much faster until it has made up for the time, or for so
-much of it. Of 1 Gbit/s between busy cores, a bucket of one millisecond alone loses 1 to 4 %."""
+much of it. Of 1 Gbit/s between busy cores, a bucket of one millisecond alone loses 1 to 3 %."""
 QUEUE_SECONDS = 0.05
 
 

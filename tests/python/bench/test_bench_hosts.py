@@ -54,7 +54,9 @@ def test_hosts_reach_each_other_and_count_bytes(made):
 @pytest.mark.netns
 def test_every_link_is_shaped_in_both_directions(made):
     for name in made.names:
-        assert "rate 1Gbit" in run("tc", "-n", name, "qdisc", "show", "dev", "eth0")
+        shown = run("tc", "-n", name, "qdisc", "show", "dev", "eth0")
+        assert "rate 1Gbit" in shown
+        assert "peakrate 1040Mbit" in shown
     switch = made.names[0].replace("-h0", "-sw")
     shown = run("tc", "-n", switch, "qdisc", "show")
     assert shown.count("rate 1Gbit") == len(made.names)

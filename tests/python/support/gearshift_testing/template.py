@@ -54,7 +54,10 @@ class Template:
         if not select.select([self._process.stdout], [], [], patience)[0]:
             self.close()
             return None
-        codes: list[int] = json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the process to fork from has ended; its errors are above")
+        codes: list[int] = json.loads(answer)
         return codes
 
     @property

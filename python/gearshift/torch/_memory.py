@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._core import Replica
 from ..errors import InvalidArgument
+from ._heap import keep_freed_memory
 
 _ALIGNMENT = 64
 
@@ -70,6 +71,7 @@ def adopt_parameters(
         stage: leave even the parameters in host memory where they are, and copy.
     """
     trainables = []
+    on_host = 0
     for i, (name, parameter, group) in enumerate(found):
         value = tensor_on(replica.parameter(i), parameter.dtype, parameter.shape)
         gradient = tensor_on(replica.gradient(i), parameter.dtype, parameter.shape)
@@ -80,7 +82,10 @@ def adopt_parameters(
             pin(gradient)
         elif not staged:
             parameter.data = value
+        if parameter.device.type == "cpu":
+            on_host += parameter.numel() * parameter.element_size()
         trainables.append(Trainable(name, parameter, group, staged, value, gradient))
+    keep_freed_memory(on_host)
     return trainables
 
 

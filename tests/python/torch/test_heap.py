@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from gearshift_testing import run_script
 
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep memory"
+)
+
 _STEPS = 5
 _TRAINING = f"""
 import json, resource
@@ -46,7 +50,6 @@ def _train(extra: Mapping[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep memory")
 def test_gradients_cause_no_page_faults() -> None:
     trained = _train({})
     assert trained["kept"] == 64 << 20

@@ -20,7 +20,7 @@ TORCH_RPC = str(BENCH / "server" / "torch_rpc.py")
 
 def ours(arguments: list[str], servers: int = 0) -> dict[str, Any]:
     """The report of a program on two gearshift workers."""
-    with Job(arguments, 2, servers) as job:
+    with Job(arguments, 2, servers, forked=True) as job:
         finished = job.wait(120)
     assert [process.returncode for process in finished] == [0] * len(finished), finished[0].stderr
     return report_in(finished[0].stdout)

@@ -1,4 +1,7 @@
-"""`gearshift profile` on training scripts, as users run it."""
+"""`gearshift profile` on training scripts.
+
+All but one in a process that has imported PyTorch already.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from gearshift_testing.template import run_python
 
 import gearshift.launch
 from gearshift.sim.workload import Workload
@@ -75,16 +79,20 @@ def profile(
     *arguments: str,
     options: tuple[str, ...] = ("--steps", "4", "--warmup", "1"),
     target: tuple[str, ...] = ("train.py",),
+    started: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command on a script in `folder`."""
+    """Run the command on a script in `folder`; `started` as users do, not forked."""
     (folder / "train.py").write_text(textwrap.dedent(text))
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
     package = str(Path(gearshift.launch.__file__).parents[2])
-    command = [sys.executable, "-m", "gearshift.cli", "profile", "--threads", "1", *options]
+    command = ["-m", "gearshift.cli", "profile", "--threads", "1", *options, *target, *arguments]
+    environment = {**kept, "PYTHONPATH": package, "NO_COLOR": "1"}
+    if not started:
+        return run_python(command, cwd=folder, env=environment, timeout=120)
     return subprocess.run(
-        [*command, *target, *arguments],
+        [sys.executable, *command],
         cwd=folder,
-        env={**kept, "PYTHONPATH": package, "NO_COLOR": "1"},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -92,9 +100,9 @@ def profile(
     )
 
 
-def recorded(folder: Path, text: str, *arguments: str) -> Workload:
+def recorded(folder: Path, text: str, *arguments: str, started: bool = False) -> Workload:
     """The workload of a script that must work."""
-    done = profile(folder, text, *arguments)
+    done = profile(folder, text, *arguments, started=started)
     assert done.returncode == 0, done.stderr
     return Workload.load(folder / "workload.toml")
 
@@ -255,7 +263,7 @@ def test_scripts_that_do_not_exist(
 @pytest.mark.slow
 def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     text = (ROOT / "examples" / "python" / "mnist_mlp.py").read_text()
-    workload = recorded(tmp_path, text)
+    workload = recorded(tmp_path, text, started=True)
     assert workload.elements == 101_770
     assert workload.batch_size == 64
 

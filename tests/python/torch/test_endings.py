@@ -28,7 +28,7 @@ for step in range(10000):
 
 
 def test_a_loss_that_is_not_finite_ends_an_asynchronous_job() -> None:
-    for process in run_script(DIVERGING, 2):
+    for process in run_script(DIVERGING, 2, forked=True):
         assert process.returncode in (1, EXIT_PEER_LOST)
         assert "gearshift.errors.Diverged" in process.stderr, process.stderr
         assert "not finite" in process.stderr
@@ -50,7 +50,7 @@ for step in range(10000):
 
 @pytest.mark.parametrize("strategy", ["all_reduce", "ps:bsp", "ps:asp"])
 def test_an_exception_in_the_loop_reaches_the_others_as_peer_lost(strategy: str) -> None:
-    first, culprit = run_script(DYING.replace("STRATEGY", repr(strategy)), 2)
+    first, culprit = run_script(DYING.replace("STRATEGY", repr(strategy)), 2, forked=True)
     assert culprit.returncode == 1
     assert first.returncode == EXIT_PEER_LOST, first.stderr
     assert "gearshift.errors.PeerLost" in first.stderr
@@ -71,7 +71,7 @@ for step in range(10):
     model(torch.ones(2, 3)).mean().backward()
     optimizer.step()
 """
-    for process in run_script(script, 2):
+    for process in run_script(script, 2, forked=True):
         assert process.returncode != 0
         assert "policy" in process.stderr
         assert "nonsense" in process.stderr

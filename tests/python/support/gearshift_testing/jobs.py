@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
 import secrets
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from .cases import Case, load
-from .template import template
+from .template import Fork, Place, template
 
 PATIENCE = 400.0
 """Seconds until a job that runs cases is taken for hung."""
@@ -56,7 +55,10 @@ def environment(
 
 
 class Job:
-    """The processes of one job; ends them all when left."""
+    """The processes of one job; ends them all when left.
+
+    With `forked` they are forks of a process that has imported PyTorch, which saves seconds each.
+    """
 
     def __init__(
         self,
@@ -64,22 +66,30 @@ class Job:
         world: int,
         servers: int = 0,
         extra: Mapping[str, str] | None = None,
+        *,
+        forked: bool = False,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="gearshift-test-")
         token = secrets.token_hex(16)
         rendezvous = Path(self._directory.name) / "rendezvous"
         rendezvous.mkdir(mode=0o700)
-        self._started = time.monotonic()
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, *arguments],
-                env=environment(rank, world, servers, rendezvous, token, extra or {}),
-                stdout=self._log(rank, "out"),
-                stderr=self._log(rank, "err"),
-                stdin=subprocess.DEVNULL,
+        places = [
+            Place(
+                environment(rank, world, servers, rendezvous, token, extra or {}),
+                self._path(rank, "out"),
+                self._path(rank, "err"),
             )
             for rank in range(world + servers)
         ]
+        for place in places:
+            place.out.touch(0o600)
+            place.err.touch(0o600)
+        self._started = time.monotonic()
+        self.processes: Sequence[subprocess.Popen[bytes] | Fork] = (
+            template().start(arguments, places, Path.cwd())
+            if forked
+            else [_started(arguments, place) for place in places]
+        )
 
     def __enter__(self) -> Job:
         return self
@@ -101,9 +111,9 @@ class Job:
         finished: dict[int, Finished] = {}
         while len(finished) < len(self.processes):
             for rank, process in enumerate(self.processes):
-                if rank not in finished and process.poll() is not None:
+                code = process.poll()
+                if rank not in finished and code is not None:
                     seconds = time.monotonic() - self._started
-                    code = process.returncode
                     out, err = self.output(rank, "out"), self.output(rank)
                     finished[rank] = Finished(rank, code, out, err, seconds)
             if time.monotonic() > deadline:
@@ -116,9 +126,16 @@ class Job:
     def _path(self, rank: int, stream: str) -> Path:
         return Path(self._directory.name) / f"{rank}.{stream}"
 
-    def _log(self, rank: int, stream: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(self._path(rank, stream), flags, 0o600)
+
+def _started(arguments: Sequence[str], place: Place) -> subprocess.Popen[bytes]:
+    with place.out.open("ab") as out, place.err.open("ab") as err:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            env=place.environment,
+            stdout=out,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+        )
 
 
 def run_script(
@@ -127,9 +144,11 @@ def run_script(
     servers: int = 0,
     extra: Mapping[str, str] | None = None,
     patience: float = 120.0,
+    *,
+    forked: bool = False,
 ) -> list[Finished]:
     """Run a Python program on every process of a job, until all have ended."""
-    with Job(["-c", text], world, servers, extra) as job:
+    with Job(["-c", text], world, servers, extra, forked=forked) as job:
         return job.wait(patience)
 
 
@@ -149,42 +168,15 @@ def grid(path: Path, worlds: Sequence[int] | None = None) -> list[tuple[int, str
     ]
 
 
-def _forked(
-    arguments: Sequence[str], world: int, servers: int, extra: Mapping[str, str]
-) -> list[Finished]:
-    """A job of workers that have imported PyTorch already."""
-    ranks = range(world + servers)
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gearshift-test-") as directory:
-        rendezvous = Path(directory) / "rendezvous"
-        rendezvous.mkdir(mode=0o700)
-        token = secrets.token_hex(16)
-        environments = [environment(r, world, servers, rendezvous, token, extra) for r in ranks]
-        logs = [(Path(directory) / f"{r}.out", Path(directory) / f"{r}.err") for r in ranks]
-        for path in itertools.chain(*logs):
-            path.touch()
-        codes = template().run(arguments, environments, logs, PATIENCE)
-        texts = [[path.read_text(errors="replace") for path in pair] for pair in logs]
-    if codes is None:
-        tails = "\n".join(
-            f"rank {r}: {err[-2000:]}" for r, (_, err) in zip(ranks, texts, strict=True)
-        )
-        pytest.fail(f"after {PATIENCE:g} s the job still runs\n{tails}")
-    seconds = time.monotonic() - started
-    return [Finished(r, codes[r], *texts[r], seconds) for r in ranks]
-
-
 @functools.cache
 def _outcomes(path: Path, world: int, servers: int, transports: str) -> dict[str, str]:
     """Runs all cases of a file in one job. What went wrong, by case; "" when nothing did."""
     names = [c.name for c in _cases(path) if world in c.worlds and c.servers == servers]
     extra = {"GEARSHIFT_TRANSPORTS": transports} if transports else {}
-    if "import torch" in path.read_text():
-        finished = _forked([str(path), *names], world, servers, extra)
-    else:
-        worker = str(Path(__file__).with_name("worker.py"))
-        with Job([worker, str(path), *names], world, servers, extra) as job:
-            finished = job.wait(PATIENCE)
+    worker = str(Path(__file__).with_name("worker.py"))
+    forked = "import torch" in path.read_text()
+    with Job([worker, str(path), *names], world, servers, extra, forked=forked) as job:
+        finished = job.wait(PATIENCE)
     outcomes = dict.fromkeys(names, "")
     for process in finished[:world]:
         reported = [json.loads(line) for line in process.stdout.splitlines() if line[:1] == "{"]

@@ -1,22 +1,71 @@
 """Processes that have imported PyTorch already, which takes seconds, as forks of one that has.
 
-Run as a program this is that one: it reads requests (lines of JSON) and answers when the job is
-over, until its input ends. Each fork leaves `serve`, runs the cases, and ends as every program
-does.
+Run as a program (`server.py`) that one reads requests, lines of JSON, until its input ends: what
+`python` would be given as arguments, and environment, folder and files for each fork. It answers
+with a line for each start, [number, process id], and one for each end, [number, exit code].
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import itertools
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a fork has of its own."""
+
+    environment: Mapping[str, str]
+    out: Path
+    err: Path
+
+
+class Fork:
+    """A started process, used as a `subprocess.Popen`."""
+
+    def __init__(self, template: Template, number: int) -> None:
+        self._template = template
+        self._number = number
+        self.pid = template.answer(template.pids, number)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self.returncode is None:
+            self._template.receive(0.0)
+            self.returncode = self._template.codes.pop(self._number, None)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: after so many seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout or 0.0)
+            self._template.receive(left)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens when it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 class Template:
@@ -24,41 +73,50 @@ class Template:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, str(Path(__file__).with_name("server.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
+        self._numbers = itertools.count()
+        self._unread = b""
+        self.pids: dict[int, int] = {}
+        self.codes: dict[int, int] = {}
 
-    def run(
-        self,
-        arguments: Sequence[str],
-        environments: Sequence[Mapping[str, str]],
-        logs: Sequence[tuple[Path, Path]],
-        patience: float,
-    ) -> list[int] | None:
-        """Run worker.py with these arguments once for each environment, output and errors in files.
-
-        Returns the exit codes, or None when it took longer, and ends all then.
-        """
+    def start(self, arguments: Sequence[str], places: Sequence[Place], folder: Path) -> list[Fork]:
+        """Run `python ARGUMENTS` in `folder` once in each place."""
+        numbers = list(itertools.islice(self._numbers, len(places)))
         request = {
             "arguments": list(arguments),
-            "environments": [dict(e) for e in environments],
-            "logs": [[str(out), str(err)] for out, err in logs],
+            "folder": str(folder),
+            "forks": [
+                {"number": n, "environment": dict(p.environment), "logs": [str(p.out), str(p.err)]}
+                for n, p in zip(numbers, places, strict=True)
+            ],
         }
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-        if not select.select([self._process.stdout], [], [], patience)[0]:
-            self.close()
-            return None
-        answer = self._process.stdout.readline()
-        if not answer:
+        return [Fork(self, number) for number in numbers]
+
+    def answer(self, answers: dict[int, int], number: int) -> int:
+        """Wait for one of `pids` or `codes`."""
+        while number not in answers:
+            self.receive(None)
+        return answers.pop(number)
+
+    def receive(self, timeout: float | None) -> None:
+        """Take the answers that are there, or that come within so many seconds."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            return
+        text = os.read(self._process.stdout.fileno(), 1 << 16)
+        if not text:
             raise RuntimeError("the process to fork from has ended; its errors are above")
-        codes: list[int] = json.loads(answer)
-        return codes
+        *lines, self._unread = (self._unread + text).split(b"\n")
+        for kind, number, value in map(json.loads, lines):
+            (self.pids if kind == "pid" else self.codes)[number] = value
 
     @property
     def usable(self) -> bool:
@@ -82,39 +140,24 @@ def template() -> Template:
     return _kept[0]
 
 
-def serve() -> list[str]:
-    """Returns in forks only, with the arguments of the worker."""
-    for line in sys.stdin:
-        request = json.loads(line)
-        pids = []
-        for environment, logs in zip(request["environments"], request["logs"], strict=True):
-            pid = os.fork()
-            if pid == 0:
-                become(environment, logs)
-                return request["arguments"]
-            pids.append(pid)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        print(json.dumps(codes), flush=True)
-    sys.exit()
+def run_python(
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run([sys.executable, *arguments], ...)` with PyTorch imported already.
 
-
-def become(environment: Mapping[str, str], logs: Sequence[str]) -> None:
-    """Give this process its environment and files."""
-    os.environ.clear()
-    os.environ.update(environment)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    for stream, path in enumerate(logs, start=1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.dup2(file, stream)
-        os.close(file)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from gearshift_testing import worker
-
-    for slow in ("torch", "torch._dynamo", "gearshift.torch"):  # the first optimizer imports dynamo
-        importlib.import_module(slow)
-    path, *names = serve()
-    worker.main(path, names)
+    Writes its output to files in `cwd` first, so that it can be of any length.
+    """
+    logs = Path(cwd) / ".out", Path(cwd) / ".err"
+    for path in logs:
+        path.write_bytes(b"")
+    (fork,) = template().start(arguments, [Place(env, *logs)], Path(cwd))
+    try:
+        code = fork.wait(timeout)
+    finally:
+        fork.send_signal(signal.SIGKILL)
+    out, err = (path.read_text(errors="replace") for path in logs)
+    return subprocess.CompletedProcess([sys.executable, *arguments], code, out, err)

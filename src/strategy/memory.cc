@@ -10,45 +10,46 @@ std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPlan& plan,
                                                                  std::size_t buffer_bytes,
-                                                                 group::Group* reducers,
+                                                                 GradientReaders readers,
                                                                  bool phantom) {
   std::unique_ptr<BucketMemory> memory(new BucketMemory(plan, phantom));
+  std::size_t gradient_bytes = 0;
   for (const Bucket& bucket : plan.buckets) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->region(bucket.bytes));
+    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->pages(bucket.bytes));
     memory->parameters_.push_back(parameters);
+    gradient_bytes += padded(bucket.gradient_bytes);
   }
-  GEARSHIFT_RETURN_IF_ERROR(memory->make_gradients(reducers));
-  GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, memory->region(buffer_bytes));
+  GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes gradients,
+                             memory->make_gradients(gradient_bytes, readers));
+  std::size_t offset = 0;
+  for (const Bucket& bucket : plan.buckets) {
+    memory->gradients_.push_back(base::slice(gradients, offset, bucket.gradient_bytes));
+    offset += padded(bucket.gradient_bytes);
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, memory->pages(buffer_bytes));
   return memory;
 }
 
-base::Result<base::Bytes> BucketMemory::region(std::size_t bytes) {
+base::Result<base::Bytes> BucketMemory::pages(std::size_t bytes) {
   if (bytes == 0) return base::Bytes();
   if (phantom_) return base::Bytes(static_cast<std::byte*>(nullptr), bytes);
-  GEARSHIFT_ASSIGN_OR_RETURN(auto made, transport::SharedRegion::create(bytes));
-  const base::Bytes view = made->view().first(bytes);
-  regions_.push_back(std::move(made));
-  return view;
+  GEARSHIFT_ASSIGN_OR_RETURN(auto made, base::Pages::create(bytes));
+  pages_.push_back(std::move(made));
+  return pages_.back()->view();
 }
 
-base::Status BucketMemory::make_gradients(group::Group* reducers) {
-  std::size_t total = 0;
-  for (const Bucket& bucket : plan_.buckets) total += padded(bucket.gradient_bytes);
-  base::Bytes all;
-  if (reducers != nullptr && total > 0 && !phantom_) {
-    GEARSHIFT_ASSIGN_OR_RETURN(shared_, collectives::allocate(*reducers, total));
-    all = shared_->view();
-    gradient_region_ = &shared_->region();
-  } else {
-    GEARSHIFT_ASSIGN_OR_RETURN(all, region(total));
-    if (all.data() != nullptr) gradient_region_ = regions_.back().get();
+base::Result<base::Bytes> BucketMemory::make_gradients(std::size_t bytes, GradientReaders readers) {
+  if (bytes > 0 && !phantom_ && readers.reducers != nullptr && readers.reducers->shares_memory()) {
+    GEARSHIFT_ASSIGN_OR_RETURN(shared_, collectives::allocate(*readers.reducers, bytes));
+    gradient_region_ = shared_->region();
+    return shared_->view();
   }
-  std::size_t offset = 0;
-  for (const Bucket& bucket : plan_.buckets) {
-    gradients_.push_back(base::slice(all, offset, bucket.gradient_bytes));
-    offset += padded(bucket.gradient_bytes);
+  if (bytes > 0 && !phantom_ && readers.servers) {
+    GEARSHIFT_ASSIGN_OR_RETURN(lent_, transport::SharedRegion::create(bytes));
+    gradient_region_ = lent_.get();
+    return lent_->view().first(bytes);
   }
-  return {};
+  return pages(bytes);
 }
 
 base::Bytes BucketMemory::gradients(std::uint32_t bucket) const {

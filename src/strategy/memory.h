@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "gearshift/base/bytes.h"
+#include "gearshift/base/pages.h"
 #include "gearshift/base/result.h"
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/group/group.h"
@@ -12,14 +13,21 @@
 
 namespace gearshift::strategy {
 
+/// Who else may look at gradients, beside this process.
+struct GradientReaders {
+  group::Group* reducers = nullptr;  ///< will reduce them; null when nobody will
+  bool servers = false;              ///< a server of this host will, from memory that it maps
+};
+
 /// The memory of all buckets: parameters, gradients, and the non-trainable state. Zeroed. Ranks of
-/// one host map each other's gradients. Or all of it phantoms.
+/// one host map each other's gradients, or lend them to a server; all else is on huge pages where
+/// the kernel grants them. Or all of it phantoms.
 class BucketMemory {
  public:
-  /// Collective over the group that will reduce the gradients; null when none will.
+  /// Collective over `readers.reducers`.
   static base::Result<std::unique_ptr<BucketMemory>> create(const BucketPlan& plan,
                                                             std::size_t buffer_bytes,
-                                                            group::Group* reducers,
+                                                            GradientReaders readers,
                                                             bool phantom = false);
 
   base::Bytes parameters(std::uint32_t bucket) const { return parameters_[bucket]; }
@@ -27,19 +35,21 @@ class BucketMemory {
   /// Without, and with, the presence counts at the end.
   base::Bytes gradients(std::uint32_t bucket) const;
   base::Bytes gradients_and_counts(std::uint32_t bucket) const { return gradients_[bucket]; }
-  /// What the gradients lie in; null for phantoms, and where there are none.
+  /// What the gradients lie in; null where no other process looks at them.
   const transport::SharedRegion* gradient_region() const { return gradient_region_; }
   base::Bytes buffers() const { return buffers_; }
 
  private:
   BucketMemory(const BucketPlan& plan, bool phantom) : plan_(plan), phantom_(phantom) {}
-  base::Result<base::Bytes> region(std::size_t bytes);
-  base::Status make_gradients(group::Group* reducers);
+  base::Result<base::Bytes> pages(std::size_t bytes);
+  base::Result<base::Bytes> make_gradients(std::size_t bytes, GradientReaders readers);
 
   const BucketPlan& plan_;
   const bool phantom_;
-  std::vector<std::unique_ptr<transport::SharedRegion>> regions_;
-  std::unique_ptr<collectives::SharedBuffer> shared_;  ///< of all gradients, when they are reduced
+  std::vector<std::unique_ptr<base::Pages>> pages_;
+  // Of all gradients, one of them:
+  std::unique_ptr<collectives::SharedBuffer> shared_;
+  std::unique_ptr<transport::SharedRegion> lent_;
   std::vector<base::Bytes> parameters_, gradients_;
   const transport::SharedRegion* gradient_region_ = nullptr;
   base::Bytes buffers_;

@@ -25,6 +25,16 @@ std::optional<AllReduce> all_reduce_of(const Strategy& strategy) {
   return std::nullopt;
 }
 
+/// Whether this process can lend memory to another one of the job.
+bool has_neighbours(const group::Group& world) {
+  for (int r = 0; r < world.size(); ++r) {
+    if (r != world.rank().value && world.link(base::Rank(r)).capabilities().shared_regions) {
+      return true;
+    }
+  }
+  return false;
+}
+
 base::Status check(const Environment& environment, const ReplicaOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(options.strategy.validate(
       environment.workers_count, environment.world->size() - environment.workers_count));
@@ -71,9 +81,11 @@ base::Status ReplicaImpl::prepare() {
   GEARSHIFT_RETURN_IF_ERROR(checked(check_agreement(control_, description())));
   group::Group group = environment_.workers->with_channel(reducer_channel(options_.model));
   const std::optional<AllReduce> all_reduce = all_reduce_of(options_.strategy);
+  const GradientReaders readers{
+      .reducers = all_reduce ? &group : nullptr,
+      .servers = has_server(options_.strategy) && has_neighbours(*environment_.world)};
   GEARSHIFT_ASSIGN_OR_RETURN(
-      memory_, BucketMemory::create(plan_, options_.buffer_bytes, all_reduce ? &group : nullptr,
-                                    options_.phantom));
+      memory_, BucketMemory::create(plan_, options_.buffer_bytes, readers, options_.phantom));
   comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", std::make_shared<BusyTime>(scheduler_));
   std::vector<group::Group> lanes{std::move(group)};
   while (static_cast<int>(lanes.size()) < lanes_wanted()) {

@@ -102,13 +102,14 @@ base::Status recv(group::Group& group, base::Bytes data, base::Rank from,
                   const Options& options = {});
 
 /// Memory for data that is reduced often: where the ranks of the group share a host, it is mapped
-/// by all of them, and `all_reduce` works in it without a copy; elsewhere it is ordinary memory.
+/// by all of them, and `all_reduce` works in it without a copy; elsewhere it is memory of this
+/// process, on huge pages where the kernel grants them.
 class SharedBuffer {
  public:
   virtual ~SharedBuffer() = default;
   virtual base::Bytes view() = 0;
-  /// What the view lies in; lives as long as this.
-  virtual const transport::SharedRegion& region() const = 0;
+  /// What the view lies in, and lives as long as this; null for memory of this process alone.
+  virtual const transport::SharedRegion* region() const = 0;
 };
 /// Collective: `bytes` of new zeroed memory on each rank. Any task may drop it, between collectives
 /// of the group, which must not have ended. Errors: kIo when there is no memory, and as above.

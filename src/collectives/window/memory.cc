@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "collectives/window/operation.h"
+#include "gearshift/base/pages.h"
 #include "gearshift/collectives/collectives.h"
 
 namespace gearshift::collectives {
@@ -12,23 +13,20 @@ class WindowBuffer final : public SharedBuffer {
   explicit WindowBuffer(std::shared_ptr<group::Attachment> attachment)
       : attachment_(std::move(attachment)) {}
   base::Bytes view() override { return attachment_->view(); }
-  const transport::SharedRegion& region() const override { return attachment_->region(); }
+  const transport::SharedRegion* region() const override { return &attachment_->region(); }
 
  private:
   std::shared_ptr<group::Attachment> attachment_;
 };
 
-/// Where nobody shares: a region all the same, which comes zeroed and fails without an exception.
 class PlainBuffer final : public SharedBuffer {
  public:
-  PlainBuffer(std::unique_ptr<transport::SharedRegion> region, std::size_t bytes)
-      : region_(std::move(region)), bytes_(bytes) {}
-  base::Bytes view() override { return region_->view().first(bytes_); }
-  const transport::SharedRegion& region() const override { return *region_; }
+  explicit PlainBuffer(std::unique_ptr<base::Pages> pages) : pages_(std::move(pages)) {}
+  base::Bytes view() override { return pages_->view(); }
+  const transport::SharedRegion* region() const override { return nullptr; }
 
  private:
-  std::unique_ptr<transport::SharedRegion> region_;
-  std::size_t bytes_;
+  std::unique_ptr<base::Pages> pages_;
 };
 
 }  // namespace
@@ -36,8 +34,8 @@ class PlainBuffer final : public SharedBuffer {
 base::Result<std::unique_ptr<SharedBuffer>> allocate(group::Group& group, std::size_t bytes) {
   GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
   if (window == nullptr) {
-    GEARSHIFT_ASSIGN_OR_RETURN(auto region, transport::SharedRegion::create(bytes));
-    return std::unique_ptr<SharedBuffer>(std::make_unique<PlainBuffer>(std::move(region), bytes));
+    GEARSHIFT_ASSIGN_OR_RETURN(auto pages, base::Pages::create(bytes));
+    return std::unique_ptr<SharedBuffer>(std::make_unique<PlainBuffer>(std::move(pages)));
   }
   GEARSHIFT_ASSIGN_OR_RETURN(auto attachment, window->allocate(group, bytes, group.deadline()));
   return std::unique_ptr<SharedBuffer>(std::make_unique<WindowBuffer>(std::move(attachment)));

@@ -30,7 +30,7 @@ class Side {
   Side(base::Scheduler& scheduler, group::Group& group, int lanes)
       : scheduler_(scheduler),
         group_(group),
-        memory_(std::move(*BucketMemory::create(plan_, 0, nullptr))),
+        memory_(std::move(*BucketMemory::create(plan_, 0, {}))),
         comm_(scheduler, "comm", std::make_shared<BusyTime>(scheduler)) {
     std::vector<group::Group> groups;
     for (int lane = 0; lane < lanes; ++lane) {

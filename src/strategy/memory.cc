@@ -15,7 +15,7 @@ base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPla
   std::unique_ptr<BucketMemory> memory(new BucketMemory(plan, phantom));
   std::size_t gradient_bytes = 0;
   for (const Bucket& bucket : plan.buckets) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->pages(bucket.bytes));
+    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->region(bucket.bytes));
     memory->parameters_.push_back(parameters);
     gradient_bytes += padded(bucket.gradient_bytes);
   }
@@ -26,30 +26,33 @@ base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPla
     memory->gradients_.push_back(base::slice(gradients, offset, bucket.gradient_bytes));
     offset += padded(bucket.gradient_bytes);
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, memory->pages(buffer_bytes));
+  GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, memory->region(buffer_bytes));
   return memory;
 }
 
-base::Result<base::Bytes> BucketMemory::pages(std::size_t bytes) {
+base::Result<base::Bytes> BucketMemory::region(std::size_t bytes) {
   if (bytes == 0) return base::Bytes();
   if (phantom_) return base::Bytes(static_cast<std::byte*>(nullptr), bytes);
-  GEARSHIFT_ASSIGN_OR_RETURN(auto made, base::Pages::create(bytes));
-  pages_.push_back(std::move(made));
-  return pages_.back()->view();
+  GEARSHIFT_ASSIGN_OR_RETURN(auto made, transport::SharedRegion::create(bytes));
+  const base::Bytes view = made->view().first(bytes);
+  regions_.push_back(std::move(made));
+  return view;
 }
 
 base::Result<base::Bytes> BucketMemory::make_gradients(std::size_t bytes, GradientReaders readers) {
-  if (bytes > 0 && !phantom_ && readers.reducers != nullptr && readers.reducers->shares_memory()) {
+  if (bytes == 0 || phantom_) return region(bytes);
+  if (readers.reducers != nullptr && readers.reducers->shares_memory()) {
     GEARSHIFT_ASSIGN_OR_RETURN(shared_, collectives::allocate(*readers.reducers, bytes));
     gradient_region_ = shared_->region();
     return shared_->view();
   }
-  if (bytes > 0 && !phantom_ && readers.servers) {
-    GEARSHIFT_ASSIGN_OR_RETURN(lent_, transport::SharedRegion::create(bytes));
-    gradient_region_ = lent_.get();
-    return lent_->view().first(bytes);
+  if (readers.servers) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes all, region(bytes));
+    gradient_region_ = regions_.back().get();
+    return all;
   }
-  return pages(bytes);
+  GEARSHIFT_ASSIGN_OR_RETURN(pages_, base::Pages::create(bytes, base::Pages::InChild::kZeros));
+  return pages_->view();
 }
 
 base::Bytes BucketMemory::gradients(std::uint32_t bucket) const {

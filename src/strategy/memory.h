@@ -20,8 +20,9 @@ struct GradientReaders {
 };
 
 /// The memory of all buckets: parameters, gradients, and the non-trainable state. Zeroed. Ranks of
-/// one host map each other's gradients, or lend them to a server; all else is on huge pages where
-/// the kernel grants them. Or all of it phantoms.
+/// one host map each other's gradients, or lend them to a server; elsewhere gradients are on huge
+/// pages where the kernel grants them, and a forked child finds zeros there. Children share all
+/// else, so that those who load data cost no copies. Or all of it phantoms.
 class BucketMemory {
  public:
   /// Collective over `readers.reducers`.
@@ -41,15 +42,15 @@ class BucketMemory {
 
  private:
   BucketMemory(const BucketPlan& plan, bool phantom) : plan_(plan), phantom_(phantom) {}
-  base::Result<base::Bytes> pages(std::size_t bytes);
+  base::Result<base::Bytes> region(std::size_t bytes);
   base::Result<base::Bytes> make_gradients(std::size_t bytes, GradientReaders readers);
 
   const BucketPlan& plan_;
   const bool phantom_;
-  std::vector<std::unique_ptr<base::Pages>> pages_;
-  // Of all gradients, one of them:
+  std::vector<std::unique_ptr<transport::SharedRegion>> regions_;
+  // All gradients lie in one of these, or in the last of the regions.
   std::unique_ptr<collectives::SharedBuffer> shared_;
-  std::unique_ptr<transport::SharedRegion> lent_;
+  std::unique_ptr<base::Pages> pages_;
   std::vector<base::Bytes> parameters_, gradients_;
   const transport::SharedRegion* gradient_region_ = nullptr;
   base::Bytes buffers_;

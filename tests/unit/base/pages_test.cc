@@ -1,6 +1,7 @@
 #include "gearshift/base/pages.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,6 +70,29 @@ TEST(Pages, AreHugeWhereTheKernelGrantsThem) {
   std::size_t kib = 0;
   resident >> kib;
   EXPECT_EQ(kib, (4 * kHuge + 8192) / 1024);
+}
+
+/// What a forked child finds in the first and the last byte, which are 5 here.
+int seen_by_child(Pages::InChild in_child, std::size_t bytes) {
+  auto made = Pages::create(bytes, in_child);
+  if (!made) return -1;
+  const Bytes view = (*made)->view();
+  std::fill(view.begin(), view.end(), std::byte{5});
+  const pid_t child = ::fork();
+  if (child == 0)
+    ::_exit(10 * std::to_integer<int>(view.front()) + std::to_integer<int>(view.back()));
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(view.front(), std::byte{5});
+  EXPECT_EQ(view.back(), std::byte{5});
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Pages, ForkedChildrenHaveACopyOrZeros) {
+  for (const std::size_t bytes : {std::size_t{1}, kHuge - 1, 2 * kHuge + 4097}) {
+    EXPECT_EQ(seen_by_child(Pages::InChild::kCopy, bytes), 55) << bytes;
+    EXPECT_EQ(seen_by_child(Pages::InChild::kZeros, bytes), 0) << bytes;
+  }
 }
 
 TEST(Pages, RefuseWhatCannotBe) {

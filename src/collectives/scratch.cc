@@ -1,7 +1,11 @@
 #include "collectives/scratch.h"
 
+#include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
+
+#include "gearshift/base/pages.h"
 
 namespace gearshift::collectives {
 namespace {
@@ -9,6 +13,8 @@ namespace {
 /// What a thread may keep between operations.
 constexpr std::size_t kMaxKeptBytes = 4 * 1024 * 1024;
 constexpr std::size_t kMaxKeptBuffers = 2;
+/// From here on memory is worth a huge page (2 MiB).
+constexpr std::size_t kHalfAPage = 1024 * 1024;
 
 /// Buffers are taken out while in use, so tasks that share a thread (fibers) never share a buffer.
 std::vector<base::Buffer>& cache() {
@@ -23,6 +29,12 @@ base::Buffer take(std::size_t bytes) {
     base::Buffer found = std::move(*it);
     buffers.erase(it);
     return found;
+  }
+  if (bytes >= kHalfAPage) {
+    if (auto pages = base::Pages::create(std::max(bytes, 2 * kHalfAPage))) {
+      const std::shared_ptr<base::Pages> owner = std::move(*pages);
+      return base::Buffer::borrow(owner->view(), owner);
+    }
   }
   return base::Buffer(bytes);
 }

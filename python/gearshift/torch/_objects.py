@@ -39,4 +39,6 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     every worker passes one from the same call. See :func:`gearshift.zeros`.
     """
     memory = allocate(math.prod(shape) * dtype.itemsize)
+    if memory.size == 0:  # torch takes no other view of it
+        return torch.zeros(shape, dtype=dtype)
     return torch.from_numpy(memory).view(dtype).reshape(shape)

@@ -368,3 +368,8 @@ def shared_tensors_are_reduced_in_place() -> None:
         assert x[3:].eq(gs.world_size() * (gs.world_size() + 1) // 2).all()
         assert not x[:3].any()
         gs.barrier()
+    for shape in ((0,), (2, 0, 3)):
+        empty = gst.zeros(*shape, dtype=torch.float64)
+        assert empty.shape == shape
+        assert empty.dtype == torch.float64
+        assert gs.all_reduce(empty) is empty

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,12 +137,19 @@ def test_two_jobs_side_by_side(jobs, clean, expected_result):
 
 def test_hang_report(jobs, until):
     """SIGUSR1 to the launcher: every rank says where everybody is; the job goes on."""
-    job = jobs.start("job", "--step-ms", "20", workers=3)
-    job.await_phase("all_reduce", step=3)
+    # Rank 1 stops in the pause at the begin of a step, so that the others come to wait for it in
+    # the step's first all-reduce: until then their reports say something else.
+    job = jobs.start("job", "--step-ms", "500", workers=3)
+    job.await_phase("all_reduce", step=2)
     os.kill(job.pids[1], signal.SIGSTOP)
-    job.process.send_signal(signal.SIGUSR1)
     lines = ("rank 0 (this rank): step", "rank 1: step", "rank 2: step", "all_reduce bucket")
-    until(lambda: all(line in job.words_of(0) for line in lines), "the report of rank 0")
+
+    def reported() -> bool:
+        job.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.3)
+        return all(line in job.words_of(0) for line in lines)
+
+    until(reported, "the report of rank 0")
     os.kill(job.pids[1], signal.SIGCONT)
     until(lambda: "rank 1 (this rank): step" in job.words_of(1), "the report of rank 1")
     step = job.place(1).step

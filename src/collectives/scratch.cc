@@ -31,7 +31,8 @@ base::Buffer take(std::size_t bytes) {
     return found;
   }
   if (bytes >= kHalfAPage) {
-    if (auto pages = base::Pages::create(std::max(bytes, 2 * kHalfAPage))) {
+    if (auto pages =
+            base::Pages::create(std::max(bytes, 2 * kHalfAPage), base::Pages::InChild::kZeros)) {
       const std::shared_ptr<base::Pages> owner = std::move(*pages);
       return base::Buffer::borrow(owner->view(), owner);
     }

@@ -81,9 +81,9 @@ base::Status ReplicaImpl::prepare() {
   GEARSHIFT_RETURN_IF_ERROR(checked(check_agreement(control_, description())));
   group::Group group = environment_.workers->with_channel(reducer_channel(options_.model));
   const std::optional<AllReduce> all_reduce = all_reduce_of(options_.strategy);
-  const GradientReaders readers{
-      .reducers = all_reduce ? &group : nullptr,
-      .servers = has_server(options_.strategy) && has_neighbours(*environment_.world)};
+  const GradientReaders readers{.reducers = all_reduce ? &group : nullptr,
+                                .servers = has_server(options_.strategy) && !options_.phantom &&
+                                           has_neighbours(*environment_.world)};
   GEARSHIFT_ASSIGN_OR_RETURN(
       memory_, BucketMemory::create(plan_, options_.buffer_bytes, readers, options_.phantom));
   comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", std::make_shared<BusyTime>(scheduler_));

@@ -2,7 +2,8 @@
 
 Run as a program (`server.py`) that one reads requests, lines of JSON, until its input ends: what
 `python` would be given as arguments, and environment, folder and files for each fork. It answers
-with a line for each start, [number, process id], and one for each end, [number, exit code].
+with a line for each start, ["pid", number, process id], and one for each end, ["code", number, exit
+code].
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Fork:
     def __init__(self, template: Template, number: int) -> None:
         self._template = template
         self._number = number
-        self.pid = template.answer(template.pids, number)
+        self.pid = template.pid_of(number)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -82,7 +83,7 @@ class Template:
         )
         self._numbers = itertools.count()
         self._unread = b""
-        self.pids: dict[int, int] = {}
+        self._pids: dict[int, int] = {}
         self.codes: dict[int, int] = {}
 
     def start(self, arguments: Sequence[str], places: Sequence[Place], folder: Path) -> list[Fork]:
@@ -100,11 +101,11 @@ class Template:
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         return [Fork(self, number) for number in numbers]
 
-    def answer(self, answers: dict[int, int], number: int) -> int:
-        """Wait for one of `pids` or `codes`."""
-        while number not in answers:
+    def pid_of(self, number: int) -> int:
+        """Wait until this fork has started."""
+        while number not in self._pids:
             self.receive(None)
-        return answers.pop(number)
+        return self._pids.pop(number)
 
     def receive(self, timeout: float | None) -> None:
         """Take the answers that are there, or that come within so many seconds."""
@@ -116,18 +117,12 @@ class Template:
             raise RuntimeError("the process to fork from has ended; its errors are above")
         *lines, self._unread = (self._unread + text).split(b"\n")
         for kind, number, value in map(json.loads, lines):
-            (self.pids if kind == "pid" else self.codes)[number] = value
+            (self._pids if kind == "pid" else self.codes)[number] = value
 
     @property
     def usable(self) -> bool:
         """Whether it still runs."""
         return self._process.poll() is None
-
-    def close(self) -> None:
-        """End it and what it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 _kept: list[Template] = []

@@ -24,11 +24,9 @@ function(gearshift_test name)
 
   list(TRANSFORM arg_DEPS PREPEND gearshift::)
   add_executable(${name} ${arg_SOURCES})
-  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
-  # A third less to compile than -O3; what is tested keeps its own flags.
-  target_compile_options(${name} PRIVATE "$<$<CONFIG:Release>:-O1>")
-  target_link_libraries(${name} PRIVATE gearshift_flags gearshift::test_support ${arg_DEPS}
-                                        ${arg_LIBS} GTest::gmock GTest::gtest_main)
+  gearshift_test_options(${name})
+  target_link_libraries(${name} PRIVATE gearshift::test_support ${arg_DEPS} ${arg_LIBS}
+                                        GTest::gmock GTest::gtest_main)
   set(environment
     "TSAN_OPTIONS=halt_on_error=1 second_deadlock_stack=1"
     "ASAN_OPTIONS=detect_leaks=1"
@@ -51,6 +49,14 @@ function(gearshift_test name)
       RUN_SERIAL "${arg_SERIAL}"
       ENVIRONMENT "${environment};${sharding}")
   endforeach()
+endfunction()
+
+# How tests are compiled.
+function(gearshift_test_options target)
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+  # A third less to compile than -O3; what is tested keeps its own flags.
+  target_compile_options(${target} PRIVATE "$<$<CONFIG:Release>:-O1>")
+  target_link_libraries(${target} PRIVATE gearshift_flags)
 endfunction()
 
 # Adds each direct subfolder that has a CMakeLists.txt.

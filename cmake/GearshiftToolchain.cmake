@@ -24,6 +24,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   # bugs 105651 and 107852). AddressSanitizer looks for the real ones.
   target_compile_options(gearshift_flags INTERFACE -Wno-restrict -Wno-stringop-overflow)
 endif()
+if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # Types of a source file's own look as if they were a header's when files are compiled together.
+  target_compile_options(gearshift_flags INTERFACE -Wno-subobject-linkage)
+endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(gearshift_flags INTERFACE -Wthread-safety)
 endif()

@@ -3,6 +3,8 @@
 #
 # usage: tools/setup.sh [packages|python|build]...     (all three when none is named)
 #
+# With all three the Python packages are downloaded while the library is compiled.
+#
 # Quick when repeated: what is already there is checked, not installed again, so that it also works
 # without a network. PYTHON names the interpreter to make .venv from (python3).
 set -euo pipefail
@@ -93,9 +95,18 @@ PY
     "${pip[@]}" "$torch"
 }
 
+python_is_ready() { [ "$(fingerprint)" = "$(cat "$STAMP" 2>/dev/null)" ]; }
+
+# What the build needs of the Python packages: little, quickly there.
+ensure_binding_generator() {
+  "$VENV/bin/python" -c 'import nanobind' 2>/dev/null ||
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check \
+      "$(grep -E '^nanobind==' tools/requirements.txt)"
+}
+
 ensure_python() {
   ensure_venv
-  [ "$(fingerprint)" != "$(cat "$STAMP" 2>/dev/null)" ] || return 0
+  ! python_is_ready || return 0
   say "installing the Python packages"
   install_torch "$(grep -E '^torch==' tools/requirements.txt)"
   "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r tools/requirements.txt
@@ -113,8 +124,27 @@ build() {
   cmake --build --preset release --target python_package
 }
 
-[ $# -gt 0 ] || set -- packages python build
+# Downloads and the compiler hardly disturb each other.
+build_while_downloading() {
+  local log=build/python-packages.log download built=0
+  ensure_binding_generator
+  say "installing the Python packages beside the build (output in $log)"
+  ensure_python >"$log" 2>&1 &
+  download=$!
+  (build) || built=$?
+  say "waiting for the Python packages"
+  wait "$download" || { cat "$log" >&2; die "the Python packages could not be installed; see above"; }
+  return "$built"
+}
+
+everything() {
+  ensure_packages
+  ensure_venv
+  if python_is_ready; then build; else build_while_downloading; fi
+}
+
 mkdir -p build
+[ $# -gt 0 ] || everything
 for part; do
   case $part in
     packages) ensure_packages ;;

@@ -209,35 +209,35 @@ base::Status check_failures(const SimulationOptions& options) {
                      std::string("hosts that recover from a failure cannot be simulated ") + what);
 }
 
-base::Status invalid(const std::string& what) {
-  return base::Error(base::ErrorCode::kInvalidArgument, what);
+base::Error invalid_option(const std::string& what) {
+  return {base::ErrorCode::kInvalidArgument, what};
 }
 
 /// Groups that are too great the optimizer refuses.
 base::Status check_param_groups(const SimulationOptions& options) {
   const std::size_t parameters = options.workload.parameters.size();
   if (options.param_groups.empty() || options.param_groups.size() == parameters) return {};
-  return invalid("param_groups has " + std::to_string(options.param_groups.size()) +
-                 " entries, the workload " + std::to_string(parameters) + " parameters");
+  return invalid_option("param_groups has " + std::to_string(options.param_groups.size()) +
+                        " entries, the workload " + std::to_string(parameters) + " parameters");
 }
 
 base::Status check(const SimulationOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(validate(options.cluster));
   if (const auto problem = find_problem(options.workload)) {
-    return invalid("workload: " + problem->to_string());
+    return invalid_option("workload: " + problem->to_string());
   }
   if (options.learner) GEARSHIFT_RETURN_IF_ERROR(options.learner->check(options.workload));
   if (options.steps < 1) {
-    return invalid("steps must be positive, this is " + std::to_string(options.steps));
+    return invalid_option("steps must be positive, this is " + std::to_string(options.steps));
   }
   if (options.checkpoint_every < 0) {
-    return invalid("checkpoint_every must not be negative, this is " +
-                   std::to_string(options.checkpoint_every));
+    return invalid_option("checkpoint_every must not be negative, this is " +
+                          std::to_string(options.checkpoint_every));
   }
   GEARSHIFT_RETURN_IF_ERROR(check_param_groups(options));
   if (!(options.steady_tolerance >= 0 && options.steady_tolerance < 1)) {
-    return invalid("steady_tolerance must be a share, at least 0 and below 1, this is " +
-                   std::to_string(options.steady_tolerance));
+    return invalid_option("steady_tolerance must be a share, at least 0 and below 1, this is " +
+                          std::to_string(options.steady_tolerance));
   }
   GEARSHIFT_RETURN_IF_ERROR(check_failures(options));
   return options.strategy.validate(options.cluster.workers(), options.cluster.servers());

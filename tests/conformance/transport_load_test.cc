@@ -8,7 +8,7 @@ using transport::Request;
 using transport::Tag;
 
 namespace {
-constexpr std::uint16_t kService = 0xF0BB;
+constexpr std::uint16_t kLoadService = 0xF0BB;
 }
 
 TEST_P(TransportConformance, CarriesThousandsOfSmallMessagesFromSeveralThreads) {
@@ -66,13 +66,13 @@ TEST_P(TransportConformance, SmallAndLargeMessagesMix) {
   for (std::uint32_t i = 0; i < kRounds; ++i) {
     if (i % 2 == 0) requests.push_back(b.link->recv(Tag(1, i, 0), got[i]));
     requests.push_back(a.link->send(Tag(1, i, 0), large));
-    requests.push_back(a.link->send(Tag(kService, i, 0), base::bytes_of(kSmall)));
+    requests.push_back(a.link->send(Tag(kLoadService, i, 0), base::bytes_of(kSmall)));
     if (i % 2 == 1) requests.push_back(b.link->recv(Tag(1, i, 0), got[i]));
   }
   for (auto& request : requests) ASSERT_TRUE(request.wait(soon()).ok());
   for (std::uint32_t i = 0; i < kRounds; ++i) {
     EXPECT_EQ(first_difference(got[i], large), -1) << i;
-    auto message = b.router->mailbox(kService)->pop(soon());
+    auto message = b.router->mailbox(kLoadService)->pop(soon());
     ASSERT_TRUE(message.ok());
     EXPECT_EQ(message->tag.sequence(), i) << "small messages keep their order";
   }

@@ -7,7 +7,7 @@
 namespace gearshift::transport::shm {
 namespace {
 
-base::Error protocol_error(const std::string& what) {
+base::Error lending_error(const std::string& what) {
   return {base::ErrorCode::kProtocol, "lent memory: " + what};
 }
 
@@ -41,7 +41,7 @@ std::optional<LentBody> LentRegions::find(base::ConstBytes body) const {
 base::Result<bool> BorrowedRegions::add(std::uint64_t id, std::shared_ptr<SharedRegion> region) {
   if (forgotten_early_.erase(id) > 0) return false;
   if (regions_.size() >= kMost || !regions_.emplace(id, std::move(region)).second) {
-    return protocol_error("region " + std::to_string(id) + " was lent twice, or too many were");
+    return lending_error("region " + std::to_string(id) + " was lent twice, or too many were");
   }
   return true;
 }
@@ -54,12 +54,12 @@ base::Result<BorrowedRegions::Found> BorrowedRegions::find(const LentBody& place
                                                            std::uint64_t bytes) const {
   const auto found = regions_.find(place.region);
   if (found == regions_.end()) {
-    return protocol_error("region " + std::to_string(place.region) + " is not known");
+    return lending_error("region " + std::to_string(place.region) + " is not known");
   }
   const base::ConstBytes memory = found->second->view();
   if (place.offset > memory.size() || bytes > memory.size() - place.offset) {
-    return protocol_error(std::to_string(bytes) + " bytes at " + std::to_string(place.offset) +
-                          " of a region of " + std::to_string(memory.size()));
+    return lending_error(std::to_string(bytes) + " bytes at " + std::to_string(place.offset) +
+                         " of a region of " + std::to_string(memory.size()));
   }
   return Found{found->second, base::slice(memory, place.offset, bytes)};
 }

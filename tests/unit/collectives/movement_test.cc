@@ -15,7 +15,7 @@ namespace {
 
 using base::DType;
 
-constexpr std::size_t kCounts[] = {0, 1, 7, 1000, 1'000'003};
+constexpr std::size_t kSizes[] = {0, 1, 7, 1000, 1'000'003};
 constexpr std::size_t kOffsets[] = {0, 1};
 
 std::size_t index(const group::Group& group) {
@@ -33,7 +33,7 @@ TEST_P(Movement, AllGatherPutsTogetherEveryonesPart) {
   World world = make_world();
   const auto n = static_cast<std::size_t>(size());
   for (const DType dtype : kAllTypes) {
-    for (const std::size_t count : kCounts) {
+    for (const std::size_t count : kSizes) {
       if (count > 1000 && dtype != DType::kF16) continue;
       for (const std::size_t offset : kOffsets) {
         SCOPED_TRACE(std::string(base::to_string(dtype)) + " " + std::to_string(count));
@@ -78,7 +78,7 @@ TEST_P(Movement, AllGatherVTakesPartsOfAnySize) {
 TEST_P(Movement, BroadcastCopiesTheRoot) {
   World world = make_world();
   for (int root = 0; root < size(); ++root) {
-    for (const std::size_t count : kCounts) {
+    for (const std::size_t count : kSizes) {
       for (const std::size_t offset : kOffsets) {
         const Array source = Array::of_rank(DType::kU8, count, 3);
         world.run([&](group::Group& group) {
@@ -96,7 +96,7 @@ TEST_P(Movement, BroadcastCopiesTheRoot) {
 TEST_P(Movement, AllToAllTransposesBlocks) {
   World world = make_world();
   const auto n = static_cast<std::size_t>(size());
-  for (const std::size_t block : kCounts) {
+  for (const std::size_t block : kSizes) {
     for (const std::size_t offset : kOffsets) {
       std::vector<Array> inputs;
       for (int r = 0; r < size(); ++r) {

@@ -44,8 +44,8 @@ TEST(Topology, OneHostKeepsTheOrderOfRanks) {
 
 TEST(Topology, TheRingFollowsTheSpeeds) {
   const Topology t({0, 1, 2, 3}, two_sites());
-  EXPECT_THAT(t.host_ring(), testing::AnyOf(ElementsAre(0, 2, 1, 3), ElementsAre(0, 2, 3, 1),
-                                            ElementsAre(0, 1, 3, 2), ElementsAre(0, 3, 1, 2)));
+  EXPECT_THAT(t.host_ring(), ::testing::AnyOf(ElementsAre(0, 2, 1, 3), ElementsAre(0, 2, 3, 1),
+                                              ElementsAre(0, 1, 3, 2), ElementsAre(0, 3, 1, 2)));
   EXPECT_EQ(t.slowest_remote(), kSlow);
   EXPECT_DOUBLE_EQ(t.bandwidth(0), 1e9);
   EXPECT_DOUBLE_EQ(t.greatest_bandwidth(), 1e9);

@@ -38,8 +38,6 @@ float to_float(DType dtype, std::uint16_t bits) {
   return dtype == DType::kF16 ? f16_to_float(bits) : bf16_to_float(bits);
 }
 
-constexpr DType kHalves[] = {DType::kF16, DType::kBF16};
-
 TEST(HalfScalar, WidensEveryValue) {
   for (const DType dtype : kHalves) {
     for (int bits = 0; bits < 0x10000; ++bits) {

@@ -11,8 +11,8 @@ namespace {
 
 using base::DType;
 
-constexpr std::size_t kCount = 133;  // no multiple of a vector
-constexpr int kStates = 3;           // as many as any optimizer has
+constexpr std::size_t kElements = 133;  // no multiple of a vector
+constexpr int kStates = 3;              // as many as any optimizer has
 
 /// One parameter with its optimizer state, in long double, straight from the published formulas.
 struct Reference {
@@ -101,17 +101,17 @@ void expect_follows(const Precision& precision, const KernelStep& kernel,
                     const ReferenceStep& formula) {
   const auto [dtype, steps, tolerance] = precision;
   std::mt19937_64 random(17);
-  Slice param(dtype, kCount, 1), grad(dtype, kCount, 3);
+  Slice param(dtype, kElements, 1), grad(dtype, kElements, 3);
   param.fill_normal(random);
-  std::vector<Slice> states(kStates, Slice(dtype, kCount, 5));
+  std::vector<Slice> states(kStates, Slice(dtype, kElements, 5));
   base::Bytes views[kStates] = {states[0].view(), states[1].view(), states[2].view()};
-  std::vector<Reference> references(kCount);
-  for (std::size_t i = 0; i < kCount; ++i) references[i].param = param.real(i);
+  std::vector<Reference> references(kElements);
+  for (std::size_t i = 0; i < kElements; ++i) references[i].param = param.real(i);
 
   for (int step = 1; step <= steps; ++step) {
     grad.fill_normal(random, 0.3);
     kernel(dtype, param.view(), grad.view(), views, step);
-    for (std::size_t i = 0; i < kCount; ++i) {
+    for (std::size_t i = 0; i < kElements; ++i) {
       formula(references[i], grad.real(i), step);
       const auto expected = static_cast<double>(references[i].param);
       ASSERT_NEAR(param.real(i), expected, tolerance * (1 + std::abs(expected)))
@@ -122,12 +122,12 @@ void expect_follows(const Precision& precision, const KernelStep& kernel,
 
 // A shard that owns a part of a bucket must compute what the owner of the whole would.
 void expect_same_bits_when_cut(DType dtype, const KernelStep& kernel) {
-  constexpr std::size_t kBorders[] = {0, 1, 14, 77, kCount};
+  constexpr std::size_t kBorders[] = {0, 1, 14, 77, kElements};
   std::mt19937_64 random(19);
-  Slice whole(dtype, kCount), grad(dtype, kCount);
+  Slice whole(dtype, kElements), grad(dtype, kElements);
   whole.fill_normal(random);
   Slice cut(whole);
-  std::vector<Slice> whole_states(kStates, Slice(dtype, kCount)), cut_states(whole_states);
+  std::vector<Slice> whole_states(kStates, Slice(dtype, kElements)), cut_states(whole_states);
   for (int step = 1; step <= 3; ++step) {
     grad.fill_normal(random);
     base::Bytes views[kStates];
@@ -189,9 +189,9 @@ TEST_P(Optimizer, AdagradFollowsTheFormulaWithEachOption) {
 
 TEST_P(Optimizer, SgdsFirstStepDoesNotReadTheBuffer) {
   std::mt19937_64 random(23);
-  Slice param(DType::kF32, kCount), grad(DType::kF32, kCount), buffer(DType::kF32, kCount);
+  Slice param(DType::kF32, kElements), grad(DType::kF32, kElements), buffer(DType::kF32, kElements);
   grad.fill_normal(random);
-  for (std::size_t i = 0; i < kCount; ++i) buffer.set_real(i, NAN);
+  for (std::size_t i = 0; i < kElements; ++i) buffer.set_real(i, NAN);
   sgd(DType::kF32, param.view(), grad.view(), buffer.view(), true, {.lr = 1, .momentum = 0.9});
   EXPECT_TRUE(same_bytes(buffer, grad));
 }

@@ -12,9 +12,6 @@ namespace {
 using base::DType;
 using base::ReduceOp;
 
-constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMean, ReduceOp::kMin, ReduceOp::kMax,
-                             ReduceOp::kProduct};
-
 /// Half a unit in the last place of 1.
 double unit(DType dtype) {
   switch (dtype) {
@@ -192,8 +189,6 @@ class HalfSums : public ReduceMany {
     for (std::size_t k = 1; k < destinations; ++k) ASSERT_TRUE(same_bytes(data[k], data[0]));
   }
 };
-
-constexpr DType kHalves[] = {DType::kF16, DType::kBF16};
 
 TEST_P(HalfSums, OfEveryValueHaveTheBitsOfTheScalarConversions) {
   constexpr std::size_t kAll = 0x10000;

@@ -13,9 +13,6 @@ namespace {
 using base::DType;
 using base::ReduceOp;
 
-constexpr ReduceOp kOps[] = {ReduceOp::kSum, ReduceOp::kMean, ReduceOp::kMin, ReduceOp::kMax,
-                             ReduceOp::kProduct};
-
 template <typename T>
 T combine_floats(ReduceOp op, T a, T b) {
   if (std::isnan(a) || std::isnan(b)) return std::numeric_limits<T>::quiet_NaN();

@@ -20,6 +20,10 @@ inline constexpr base::DType kFloats[] = {base::DType::kF64, base::DType::kF32, 
                                           base::DType::kBF16};
 inline constexpr base::DType kIntegers[] = {base::DType::kI8, base::DType::kU8, base::DType::kI32,
                                             base::DType::kI64};
+inline constexpr base::DType kHalves[] = {base::DType::kF16, base::DType::kBF16};
+inline constexpr base::ReduceOp kOps[] = {base::ReduceOp::kSum, base::ReduceOp::kMean,
+                                          base::ReduceOp::kMin, base::ReduceOp::kMax,
+                                          base::ReduceOp::kProduct};
 inline constexpr std::size_t kCounts[] = {0, 1, 7, 63, 64, 65, 1000, 100003};
 
 /// Runs each test on every instruction set that the kernels are compiled for and this processor

@@ -10,7 +10,7 @@
 namespace gearshift::ps {
 namespace {
 
-Commit step_of(std::int64_t step) { return {.step = step, .present = {}, .hypers = {1, 1}}; }
+Commit plain_step(std::int64_t step) { return {.step = step, .present = {}, .hypers = {1, 1}}; }
 
 double change(Cluster& cluster, int worker) {
   return value_of(cluster.model, cluster.parameters(worker), 5, 255) - initial_value(5, 255);
@@ -21,7 +21,7 @@ TEST(Client, StagingAgainReplaces) {
   cluster.fill_gradients(0, 5);
   ASSERT_TRUE(cluster.stage_all(0).ok());
   cluster.fill_gradients(0, 2);
-  ASSERT_TRUE(cluster.push(0, step_of(1)).ok());
+  ASSERT_TRUE(cluster.push(0, plain_step(1)).ok());
   EXPECT_NEAR(change(cluster, 0), -2, 1e-12);
 }
 
@@ -30,16 +30,16 @@ TEST(Client, RefusesWhatIsWrong) {
   const auto code = [](const auto& result) {
     return result.ok() ? std::string("ok") : base::to_string(result.error().code);
   };
-  EXPECT_EQ(code(cluster.client(0).commit(step_of(1), views(cluster.parameters(0)))),
+  EXPECT_EQ(code(cluster.client(0).commit(plain_step(1), views(cluster.parameters(0)))),
             "invalid_argument")
       << "nothing staged";
   EXPECT_EQ(code(cluster.client(0).stage(9, {})), "invalid_argument");
   EXPECT_EQ(code(cluster.client(0).stage(0, {})), "invalid_argument");
   EXPECT_EQ(code(cluster.client(0).pull({})), "invalid_argument");
-  Commit commit = step_of(1);
+  Commit commit = plain_step(1);
   commit.samples = -1;
   EXPECT_EQ(code(cluster.push(0, commit)), "invalid_argument");
-  EXPECT_EQ(code(cluster.push(0, step_of(1))), "ok");
+  EXPECT_EQ(code(cluster.push(0, plain_step(1))), "ok");
 }
 
 TEST(Client, OptionsThatMakeNoSense) {
@@ -115,7 +115,7 @@ TEST(Client, PhantomsPass) {
         for (std::uint32_t b = 0; b < nothing.size(); ++b) {
           EXPECT_TRUE(cluster.client(w).stage(b, nothing[b]).ok());
         }
-        auto reply = cluster.client(w).commit(step_of(step), nothing);
+        auto reply = cluster.client(w).commit(plain_step(step), nothing);
         ASSERT_TRUE(reply.ok()) << reply.error().message;
         EXPECT_EQ(reply->version, step);
       }

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "gearshift/sim/cluster.h"
 #include "gearshift/sim/workload.h"
 
 namespace gearshift::sim::testing {
+
+inline constexpr std::size_t kStack = 256 * 1024;  ///< bytes, of a simulated task
 
 /// Equal hosts at one switch, with a worker each, that lose no time but on their interfaces.
 inline Cluster ideal_cluster(int workers, double bandwidth = 1e9, int servers = 0) {

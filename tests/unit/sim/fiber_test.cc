@@ -15,7 +15,7 @@
 namespace gearshift::sim::testing {
 namespace {
 
-constexpr std::size_t kStack = std::size_t{256} << 10;
+constexpr std::size_t kFiberStack = std::size_t{256} << 10;
 
 /// Frames that the compiler must not merge, so many times 512 bytes.
 int descend(int frames) {
@@ -34,7 +34,7 @@ class FiberTest : public ::testing::Test {
     });
   }
 
-  Stacks stacks{kStack};
+  Stacks stacks{kFiberStack};
   Fiber outside;
 };
 
@@ -108,7 +108,7 @@ TEST_F(FiberTest, StacksAreUsedAgain) {
 
 TEST_F(FiberTest, ReachesFarDown) {
   Fiber fiber;
-  const int frames = static_cast<int>(kStack / 2 / 1024);
+  const int frames = static_cast<int>(kFiberStack / 2 / 1024);
   make(fiber, [&] { EXPECT_EQ(descend(frames), frames); });
   outside.switch_to(fiber);
 }
@@ -177,10 +177,10 @@ TEST_F(FiberTest, AnOverflowEndsTheProcess) {
 }
 
 TEST(Stacks, LieAboveAGuard) {
-  Stacks stacks(kStack);
+  Stacks stacks(kFiberStack);
   for (int i = 0; i < 40; ++i) {
     std::byte* const stack = stacks.take();
-    stack[0] = stack[kStack - 1] = std::byte{1};
+    stack[0] = stack[kFiberStack - 1] = std::byte{1};
     if (i % 13 != 0) continue;
     volatile std::byte* const below = stack;
     EXPECT_DEATH(*(below - 1) = std::byte{1}, "");

@@ -20,8 +20,7 @@ namespace gearshift::sim::testing {
 namespace {
 
 constexpr double kBandwidth = 1e9;
-constexpr double kTolerance = 1e-3;
-constexpr std::size_t kStack = 256 * 1024;
+constexpr double kFormulaTolerance = 1e-3;
 
 /// Seconds that an all-reduce of phantoms takes on ranks of a cluster.
 double all_reduce_seconds(const Cluster& cluster, std::size_t bytes,
@@ -42,7 +41,7 @@ double all_reduce_seconds(const Cluster& cluster, std::size_t bytes,
   return base::to_seconds(end.since_origin);
 }
 
-void expect_near(double seconds, double formula, double tolerance = kTolerance) {
+void expect_near(double seconds, double formula, double tolerance = kFormulaTolerance) {
   EXPECT_NEAR(seconds, formula, tolerance * formula);
 }
 
@@ -75,7 +74,7 @@ TEST_P(Formulas, RecursiveDoublingAndRabenseifner) {
   };
   // Where ports are shared, who has been folded with runs a few segments behind the others, and
   // meets theirs on its link.
-  const double shared = power == n() ? kTolerance : 0.035;
+  const double shared = power == n() ? kFormulaTolerance : 0.035;
   in_child([&] {
     expect_near(seconds(collectives::Algorithm::kRecursiveDoubling, Sharing::kAuto), doubling,
                 shared);
@@ -128,7 +127,7 @@ TEST_P(Formulas, Tree) {
   in_child([&] {
     const double shared = seconds(Sharing::kAuto);
     if (n() == 2) expect_near(shared, formula);
-    EXPECT_GE(shared, formula * (1 - kTolerance));
+    EXPECT_GE(shared, formula * (1 - kFormulaTolerance));
     EXPECT_LE(shared, 1.45 * static_cast<double>(timetable.steps()) * packet);
   });
 }
@@ -167,7 +166,7 @@ double step_seconds(const SimulationOptions& options) {
   return sum / steps;
 }
 
-SimulationOptions options_for(Cluster cluster, std::int64_t elements) {
+SimulationOptions exact_options(Cluster cluster, std::int64_t elements) {
   SimulationOptions options;
   options.cluster = std::move(cluster);
   options.workload = one_parameter(elements);
@@ -176,7 +175,7 @@ SimulationOptions options_for(Cluster cluster, std::int64_t elements) {
 }
 
 TEST(StepFormulas, AllReduceByRing) {
-  SimulationOptions options = options_for(ideal_cluster(4, kBandwidth), 25'000'000);
+  SimulationOptions options = exact_options(ideal_cluster(4, kBandwidth), 25'000'000);
   options.strategy.kind = strategy::AllReduce{collectives::Algorithm::kRing};
   const double formula = 0.035 + 2 * 0.75 * 1e8 / kBandwidth;
   in_child([&] { expect_near(step_seconds(options), formula); });
@@ -187,7 +186,7 @@ constexpr double kBytes = 1e8;
 constexpr double kSlice = 1 << 20;
 
 double server_step_seconds(int servers, int shards, Sharing sharing = Sharing::kAuto) {
-  SimulationOptions options = options_for(ideal_cluster(4, kBandwidth, servers), 25'000'000);
+  SimulationOptions options = exact_options(ideal_cluster(4, kBandwidth, servers), 25'000'000);
   strategy::ParameterServer server;
   server.shards = shards;
   options.strategy.kind = server;

@@ -113,7 +113,7 @@ class Keeping final : public Learner {
   std::shared_ptr<Learner> learner_;
 };
 
-SimulationOptions options_for(int workers, int steps) {
+SimulationOptions learning_options(int workers, int steps) {
   SimulationOptions options;
   options.cluster = ideal_cluster(workers);
   options.cluster.variability = Variability{.kind = Variability::Kind::kLogNormal, .spread = 0.4};
@@ -154,7 +154,7 @@ strategy::StrategySwitch there_and_back() {
 
 TEST(Learning, SynchronousWorkersLearnWhatOneProcessLearns) {
   for (const int workers : {1, 2, 3, 5}) {
-    SimulationOptions options = options_for(workers, 40);
+    SimulationOptions options = learning_options(workers, 40);
     expect_equal_to_alone(options);
     for (const int shards : {1, workers}) {
       strategy::ParameterServer server;
@@ -176,7 +176,7 @@ TEST(Learning, FollowsSchedulesGroupsAndMissingGradients) {
   for (const auto& kind : {decltype(strategy::Strategy::kind)(strategy::AllReduce{}),
                            decltype(strategy::Strategy::kind)(strategy::ParameterServer{}),
                            decltype(strategy::Strategy::kind)(there_and_back())}) {
-    SimulationOptions options = options_for(3, 40);
+    SimulationOptions options = learning_options(3, 40);
     options.strategy.kind = kind;
     options.optimizer.param_groups = 2;
     options.param_groups = {0, 1};
@@ -186,7 +186,7 @@ TEST(Learning, FollowsSchedulesGroupsAndMissingGradients) {
 }
 
 TEST(Learning, RefusesParamGroupsOfAnotherModel) {
-  SimulationOptions options = options_for(1, 5);
+  SimulationOptions options = learning_options(1, 5);
   options.param_groups = {0};
   const auto result = simulate(options);
   ASSERT_FALSE(result.ok());
@@ -194,7 +194,7 @@ TEST(Learning, RefusesParamGroupsOfAnotherModel) {
 }
 
 TEST(Learning, OneAsynchronousWorkerLearnsWhatOneProcessLearns) {
-  SimulationOptions options = options_for(1, 40);
+  SimulationOptions options = learning_options(1, 40);
   strategy::ParameterServer server;
   server.consistency = ps::Consistency::asp();
   options.strategy.kind = server;
@@ -202,7 +202,7 @@ TEST(Learning, OneAsynchronousWorkerLearnsWhatOneProcessLearns) {
 }
 
 TEST(Learning, CurveRisesOverVirtualTime) {
-  SimulationOptions options = options_for(4, 60);
+  SimulationOptions options = learning_options(4, 60);
   strategy::ParameterServer server;
   server.consistency = ps::Consistency::asp();
   options.strategy.kind = server;
@@ -218,7 +218,7 @@ TEST(Learning, CurveRisesOverVirtualTime) {
 
 /// Rates that one process bears are too much for gradients that are many versions old.
 TEST(Learning, StaleGradientsDivergeWhereFreshOnesDoNot) {
-  SimulationOptions options = options_for(8, 60);
+  SimulationOptions options = learning_options(8, 60);
   options.hypers = {4.0, 0.9};
   strategy::ParameterServer server;
   server.consistency = ps::Consistency::asp();
@@ -246,7 +246,7 @@ TEST(Learning, StaleGradientsDivergeWhereFreshOnesDoNot) {
 }
 
 TEST(Learning, DivergenceIsAnOutcomeWithWhatWasReached) {
-  SimulationOptions options = options_for(8, 400);
+  SimulationOptions options = learning_options(8, 400);
   options.hypers = {40.0, 0.95};
   options.evaluate_every = 2;
   strategy::ParameterServer server;

@@ -17,7 +17,7 @@ namespace gearshift::sim {
 namespace {
 
 constexpr int kTotal = 1000;
-constexpr double kTolerance = 0.01;
+constexpr double kPrecision = 0.01;
 using Series = std::vector<double>;
 
 /// What a simulation that has reached the tolerance says.
@@ -36,7 +36,7 @@ Answer ask(const Series& whole, int period = 1) {
   for (int n = 24; 2 * n <= total; n = static_cast<int>(std::ceil(1.2 * n))) {
     const Series known(whole.begin(), whole.begin() + n);
     const auto found = estimate_mean(known, total, period);
-    if (!found || found->half_width > kTolerance) continue;
+    if (!found || found->half_width > kPrecision) continue;
     const double all = sum(known) + (total - n) * found->mean;
     return {n, *found, std::abs(all / sum(whole) - 1)};
   }

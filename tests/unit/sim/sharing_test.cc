@@ -19,8 +19,6 @@ namespace {
 
 using collectives::Algorithm;
 
-constexpr std::size_t kStack = 256 * 1024;
-
 /// What `body` returns, which runs in a child process.
 double in_child_of(const std::function<double()>& body) {
   const std::string file = ::testing::TempDir() + "gearshift-sharing." + std::to_string(::getpid());
@@ -37,7 +35,7 @@ double in_child_of(const std::function<double()>& body) {
 }
 
 /// Workers with 32 MB in eight parameters that become ready one after the other.
-SimulationOptions options_for(int workers, double bandwidth) {
+SimulationOptions sharing_options(int workers, double bandwidth) {
   SimulationOptions options;
   options.cluster = ideal_cluster(workers, bandwidth);
   for (Host& host : options.cluster.hosts) {
@@ -77,7 +75,7 @@ class SharingOf : public ::testing::TestWithParam<int> {};
 
 TEST_P(SharingOf, AllReduces) {
   for (const double bandwidth : {1.25e9, 1.25e8}) {
-    SimulationOptions options = options_for(GetParam(), bandwidth);
+    SimulationOptions options = sharing_options(GetParam(), bandwidth);
     options.strategy.kind = strategy::AllReduce{Algorithm::kRing};
     expect_agreement(options, 1e-4);
     options.strategy.kind = strategy::AllReduce{Algorithm::kRecursiveDoubling};
@@ -91,7 +89,7 @@ TEST_P(SharingOf, AllReduces) {
 
 TEST_P(SharingOf, ParameterServers) {
   for (const double bandwidth : {1.25e9, 1.25e8}) {
-    SimulationOptions options = options_for(GetParam(), bandwidth);
+    SimulationOptions options = sharing_options(GetParam(), bandwidth);
     for (const int shards : {1, 4}) {
       strategy::ParameterServer server;
       server.shards = shards;

@@ -18,8 +18,6 @@
 namespace gearshift::sim::testing {
 namespace {
 
-constexpr std::size_t kStack = 256 * 1024;
-
 /// What one rank sends, in messages and bytes: all that is sent is received, too.
 using Counts = std::vector<std::uint64_t>;
 

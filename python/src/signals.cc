@@ -21,13 +21,13 @@ constexpr char kStop = 0;
 std::atomic<int> calls_in_progress{0};
 /// Written by signal handlers, which may touch nothing but these.
 std::atomic<int> wake_fd{-1};
-std::atomic<pid_t> owner{0};
+std::atomic<pid_t> handling_process{0};
 struct sigaction old_interrupt;
 
 void wake(char what) {
   const int fd = wake_fd.load();
   // A forked child has the handlers and the pipe, but not the thread behind it.
-  if (fd >= 0 && getpid() == owner.load()) static_cast<void>(!write(fd, &what, 1));
+  if (fd >= 0 && getpid() == handling_process.load()) static_cast<void>(!write(fd, &what, 1));
 }
 
 void on_report_signal(int) {
@@ -63,7 +63,7 @@ class Watcher {
   explicit Watcher(std::shared_ptr<runtime::Session> session) : session_(std::move(session)) {
     if (pipe2(pipe_, O_CLOEXEC) != 0) return;
     fcntl(pipe_[1], F_SETFL, O_NONBLOCK);
-    owner.store(getpid());
+    handling_process.store(getpid());
     wake_fd.store(pipe_[1]);
     sigset_t all, before;
     sigfillset(&all);

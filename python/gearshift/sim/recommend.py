@@ -15,7 +15,7 @@ from . import scaling
 from .batch import Batch, Job
 from .extension import describe_cluster
 from .inputs import Source
-from .result import Result
+from .result import PACE_HINT, Result
 from .table import per_second
 from .winners import SAME, best
 
@@ -66,6 +66,8 @@ class Estimate:
     synchronous: bool
     half_width: float = 0.0
     """The share by which it may be off for steps that were not simulated, with 95 % confidence."""
+    unsettled: bool = False
+    """See Result.unsettled."""
 
     @property
     def uncertainty(self) -> float:
@@ -79,7 +81,8 @@ class Estimate:
         mean = fmean(values)
         spread = (max(values) - min(values)) / 2 / mean
         half_width = max(result.half_width for result in results)
-        return Estimate(mean, spread, results[0].synchronous, half_width)
+        unsettled = any(result.unsettled for result in results)
+        return Estimate(mean, spread, results[0].synchronous, half_width, unsettled)
 
 
 @dataclass
@@ -183,6 +186,8 @@ class Recommendation:
                 f"{100 * a.mean_absolute_error:.1f} % off on average, in 95 % of them by no more "
                 f"than {100 * a.p95_absolute_error:.1f} %."
             ]
+        if any(estimate.unsettled for estimate in self.estimates.values()):
+            said.append(f"{PACE_HINT[0].upper()}{PACE_HINT[1:]}.")
         said += [
             f"{name}, asynchronous, is faster by {-100 * self.gain_over(name):.1f} %, no more."
             for name in self.estimates

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+PACE_STEPS = 250
+"""Steps after which asynchronous workers are taken to go at the pace that they keep."""
+
+PACE_HINT = "workers who don't wait for each other begin in step, and some fall into a slower \
+order only after a hundred steps and more: --steps 1000 tells"
+
+
 def margin(half_width: float) -> str:
     """A share for people: "±0.8 %", never less than it is."""
     return f"±{math.ceil(1000 * half_width) / 10:.1f} %"
@@ -115,6 +122,17 @@ class Result:
         return self.skipped.half_width if self.skipped is not None else 0.0
 
     @property
+    def unsettled(self) -> bool:
+        """Whether workers may not have found the pace that they keep in a longer training.
+
+        Asynchronous ones may not, see :data:`PACE_STEPS`, unless later steps are known to repeat
+        those that were simulated. Learning is about the steps that were asked for.
+        """
+        if self.synchronous or self.workers == 1 or self.curve:
+            return False
+        return self.steps < PACE_STEPS and self.skipped is None
+
+    @property
     def mean_staleness(self) -> float | None:
         """Versions that a push lagged, on average; None without servers."""
         pushes = sum(self.staleness.values())
@@ -124,6 +142,7 @@ class Result:
         """All figures, for JSON; without the single steps and the timeline."""
         values = {name: value for name, value in vars(self).items() if name != "raw"}
         return values | {
+            "unsettled": self.unsettled,
             "step_seconds": asdict(self.step_seconds),
             "waiting": asdict(self.waiting),
             "staleness": {str(lag): count for lag, count in self.staleness.items()},
@@ -205,6 +224,8 @@ class Result:
             lines.append(f"learning    {_learnt(self.curve[-1])}")
         if self.skipped is not None:
             lines.append(f"simulated   {self.simulated_steps} of {self.steps}: {self.skipped}")
+        if self.unsettled:
+            lines.append(f"note        {PACE_HINT.replace('--steps 1000', 'steps=1000')}")
         if self.restarts:
             lines.append(f"restarts    {self.restarts}, {self.repeated_steps} steps done twice")
         if self.failure is not None:

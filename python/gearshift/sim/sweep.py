@@ -191,7 +191,8 @@ def _figures(result: Result | Error) -> dict[str, Any]:
         ("workers_total", "servers_total", "throughput", "step_mean", "step_p50", "step_p95",
          "efficiency", "exposed_share", "waiting_slower_workers", "waiting_communication",
          "mean_staleness", "busiest_link", "bytes_sent", "messages", "virtual_seconds",
-         "wall_seconds", "simulated_steps", "estimated", "half_width", "synchronous", "error")
+         "wall_seconds", "simulated_steps", "estimated", "half_width", "synchronous", "unsettled",
+         "error")
     )  # fmt: skip
     if isinstance(result, Error):
         return columns | {"error": str(result)}
@@ -215,5 +216,6 @@ def _figures(result: Result | Error) -> dict[str, Any]:
         "estimated": result.estimated,
         "half_width": result.half_width,
         "synchronous": result.synchronous,
+        "unsettled": result.unsettled,
         "error": result.failure,
     }

@@ -57,6 +57,8 @@ def test_strategies_are_compared(folder: Path, capsys: pytest.CaptureFixture[str
     assert "all_reduce ← best" in shown
     assert "ps:asp(shards=1) *" in shown
     assert "asynchronous strategies (*)" in shown
+    assert "- ps:asp(shards=1): only 8 steps: workers who don't wait" in shown
+    assert "- all_reduce: only" not in shown
     summary = json.loads((folder / "runs/simulate/summary.json").read_text(encoding="utf-8"))
     assert summary["best"] == "all_reduce"
     assert [result["strategy"] for result in summary["results"]] == [
@@ -128,6 +130,7 @@ def test_a_recommendation_is_one_paragraph(
     paragraph = capsys.readouterr().out.splitlines()[0]
     assert paragraph.startswith("Use ")
     assert "3 seeds differ by" in paragraph
+    assert "--steps 1000 tells." in paragraph
     assert "answer" in paragraph
     path = folder / "runs/simulate/recommendation.json"
     found = json.loads(path.read_text(encoding="utf-8"))

@@ -104,6 +104,7 @@ def test_the_rest_is_estimated_once_the_mean_is_known(
     assert not every.estimated
     assert every.half_width == 0
     assert some.estimated
+    assert not some.unsettled
     assert 0 < some.half_width <= 0.01
     assert some.simulated_steps <= at_most
     skipped = some.skipped
@@ -122,6 +123,17 @@ def test_the_rest_is_estimated_once_the_mean_is_known(
     assert sum(some.staleness.values()) == sum(every.staleness.values())
     again = gs.simulate(VARIED, WORKLOAD, strategy, steps=steps)
     assert again.raw["workers"] == some.raw["workers"]
+
+
+def test_few_steps_of_asynchronous_workers_are_said_to_be_few() -> None:
+    few = gs.simulate(VARIED, WORKLOAD, "ps:asp", steps=20)
+    assert few.unsettled
+    assert few.to_dict()["unsettled"] is True
+    assert "steps=1000 tells" in few.summary()
+    for strategy, steps in (("ps:bsp", 20), ("ps:asp", 250)):
+        found = gs.simulate(VARIED, WORKLOAD, strategy, steps=steps)
+        assert not found.unsettled
+        assert "steps=1000" not in found.summary()
 
 
 def test_a_margin_is_never_less_than_it_is() -> None:

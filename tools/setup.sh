@@ -122,6 +122,8 @@ build() {
     "${configure[@]}" >build/configure.log 2>&1 || { cat build/configure.log >&2; exit 1; }
   fi
   cmake --build --preset release --target python_package
+  # Each process would compile the package anew where PYTHONDONTWRITEBYTECODE is set.
+  "$VENV/bin/python" -m compileall -q python/gearshift
 }
 
 # Downloads and the compiler hardly disturb each other.

@@ -126,17 +126,20 @@ build() {
   "$VENV/bin/python" -m compileall -q python/gearshift
 }
 
-# Downloads and the compiler hardly disturb each other.
+# Downloads and the compiler hardly disturb each other. Both are jobs: on the left of `||` a
+# function would go on after what fails in it.
 build_while_downloading() {
-  local log=build/python-packages.log download built=0
+  local log=build/python-packages.log download building built=0
   ensure_binding_generator
   say "installing the Python packages beside the build (output in $log)"
   ensure_python >"$log" 2>&1 &
   download=$!
-  (build) || built=$?
+  build &
+  building=$!
+  wait "$building" || built=$?
   say "waiting for the Python packages"
   wait "$download" || { cat "$log" >&2; die "the Python packages could not be installed; see above"; }
-  return "$built"
+  [ "$built" = 0 ] || die "the build failed; see above"
 }
 
 everything() {

@@ -18,7 +18,7 @@ from .batch import Batch, Job, Settings
 from .display import display
 from .inputs import Source, read_cluster, read_workload
 from .processes import Pool
-from .result import PACE_HINT, Result, margin
+from .result import Result, margin, pace_hint
 from .table import NOT_ACCURACY, comparison, fastest, learning_table, sweep_table
 
 SUMMARY = "summary.json"
@@ -154,7 +154,7 @@ class _Command:
             if result.skipped is not None:
                 outcome.add(f"- {name}: {result.skipped}")
             if result.unsettled:
-                outcome.add(f"- {name}: only {result.steps} steps: {PACE_HINT}")
+                outcome.add(f"- {name}: only {result.steps} steps: {pace_hint()}")
             if result.restarts:
                 outcome.add(
                     f"- {name}: restarted {result.restarts} times after failures; of all workers "
@@ -220,7 +220,7 @@ class _Command:
                 f"simulated, means {margin(max(estimated))} or better (95 %)"
             )
         if any(row["unsettled"] for row in found.rows):
-            outcome.add(f"- only {self._options.settings.steps} steps: {PACE_HINT}")
+            outcome.add(f"- only {self._options.settings.steps} steps: {pace_hint()}")
         if any(row["synchronous"] is False for row in found.rows):
             outcome.add(f"- {NOT_ACCURACY.replace(' (*)', '')}")
         self._write(SUMMARY, outcome.document)

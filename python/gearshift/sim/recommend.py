@@ -15,7 +15,7 @@ from . import scaling
 from .batch import Batch, Job
 from .extension import describe_cluster
 from .inputs import Source
-from .result import PACE_HINT, Result
+from .result import Result, pace_hint
 from .table import per_second
 from .winners import SAME, best
 
@@ -187,7 +187,7 @@ class Recommendation:
                 f"than {100 * a.p95_absolute_error:.1f} %."
             ]
         if any(estimate.unsettled for estimate in self.estimates.values()):
-            said.append(f"{PACE_HINT[0].upper()}{PACE_HINT[1:]}.")
+            said.append(f"Asynchronous {pace_hint()}.")
         said += [
             f"{name}, asynchronous, is faster by {-100 * self.gain_over(name):.1f} %, no more."
             for name in self.estimates

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 PACE_STEPS = 250
 """Steps after which asynchronous workers are taken to go at the pace that they keep."""
 
-PACE_HINT = "workers who don't wait for each other begin in step, and some fall into a slower \
-order only after a hundred steps and more: --steps 1000 tells"
+
+def pace_hint(option: str = "--steps 1000") -> str:
+    """What fewer steps may have missed, and what to ask for instead."""
+    return (
+        "workers who don't wait for each other begin in step, and some fall into a slower order "
+        f"only after a hundred steps and more: {option} tells"
+    )
 
 
 def margin(half_width: float) -> str:
@@ -225,7 +230,7 @@ class Result:
         if self.skipped is not None:
             lines.append(f"simulated   {self.simulated_steps} of {self.steps}: {self.skipped}")
         if self.unsettled:
-            lines.append(f"note        {PACE_HINT.replace('--steps 1000', 'steps=1000')}")
+            lines.append(f"note        {pace_hint('steps=1000')}")
         if self.restarts:
             lines.append(f"restarts    {self.restarts}, {self.repeated_steps} steps done twice")
         if self.failure is not None:

@@ -17,7 +17,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-Commit lossy_step(std::int64_t step, double loss = std::nan("")) {
+Commit step_with_loss(std::int64_t step, double loss = std::nan("")) {
   return {.step = step, .loss = loss, .present = {}, .hypers = {0.25, 0.25}};
 }
 
@@ -43,11 +43,11 @@ base::Error end_job(Cluster& cluster, int ranks) {
 TEST_F(Divergence, NamesTheGradientThatIsNotFinite) {
   Cluster cluster({.workers = 2, .consistency = Consistency::asp()});
   cluster.fill_gradients(1, 1);
-  ASSERT_TRUE(cluster.push(1, lossy_step(1)).ok());
+  ASSERT_TRUE(cluster.push(1, step_with_loss(1)).ok());
   cluster.fill_gradients(0, 1);
   set_value(cluster.model, cluster.gradients(0), 5, 77, NAN);
   auto task = cluster.scheduler().spawn("worker", [&] {
-    auto reply = cluster.push(0, lossy_step(1));
+    auto reply = cluster.push(0, step_with_loss(1));
     EXPECT_FALSE(reply.ok());
   });
   const base::Error failure = end_job(cluster, 2);
@@ -60,7 +60,7 @@ TEST_F(Divergence, NamesTheGradientThatIsNotFinite) {
 TEST_F(Divergence, AnInfiniteLoss) {
   Cluster cluster({.consistency = Consistency::ssp(1)});
   auto task = cluster.scheduler().spawn(
-      "worker", [&] { EXPECT_FALSE(cluster.push(0, lossy_step(1, INFINITY)).ok()); });
+      "worker", [&] { EXPECT_FALSE(cluster.push(0, step_with_loss(1, INFINITY)).ok()); });
   EXPECT_EQ(end_job(cluster, 1).code, base::ErrorCode::kDiverged);
 }
 
@@ -70,7 +70,7 @@ TEST_F(Divergence, ALossThatRunsAway) {
   auto task = cluster.scheduler().spawn("worker", [&] {
     for (int step = 1; step <= 200; ++step) {
       const double loss = step < 100 ? 1 + 0.5 * (step % 2) : std::exp(0.2 * (step - 100));
-      if (cluster.push(0, lossy_step(step, loss)).ok()) continue;
+      if (cluster.push(0, step_with_loss(step, loss)).ok()) continue;
       failed_at = step;
       return;
     }
@@ -86,7 +86,7 @@ TEST_F(Divergence, ALossThatRunsAway) {
 TEST_F(Divergence, ALossThatFallsIsFine) {
   Cluster cluster({.consistency = Consistency::asp()});
   for (int step = 1; step <= 100; ++step) {
-    ASSERT_TRUE(cluster.push(0, lossy_step(step, 100.0 / step)).ok());
+    ASSERT_TRUE(cluster.push(0, step_with_loss(step, 100.0 / step)).ok());
   }
   EXPECT_FALSE(cluster.failed());
 }
@@ -95,7 +95,7 @@ TEST_F(Failure, WorkersAtDifferentSteps) {
   Cluster cluster({.workers = 2});
   auto tasks = cluster.scheduler().spawn("workers", [&] {
     testing::run_ranks(cluster.scheduler(), 2,
-                       [&](int w) { EXPECT_FALSE(cluster.push(w, lossy_step(1 + w)).ok()); });
+                       [&](int w) { EXPECT_FALSE(cluster.push(w, step_with_loss(1 + w)).ok()); });
   });
   EXPECT_EQ(end_job(cluster, 2).code, base::ErrorCode::kMismatch);
 }
@@ -166,7 +166,7 @@ void lose_a_server(const std::string& transport) {
   Cluster cluster({.workers = 2, .servers = {0, 2}, .transport = transport});
   const base::TimePoint start = cluster.scheduler().now();
   auto task = cluster.scheduler().spawn("worker", [&] {
-    auto reply = cluster.push(0, lossy_step(12));
+    auto reply = cluster.push(0, step_with_loss(12));
     ASSERT_FALSE(reply.ok());
     EXPECT_EQ(reply.error().code, base::ErrorCode::kPeerLost);
     EXPECT_EQ(reply.error().culprit, 2);
@@ -177,7 +177,7 @@ void lose_a_server(const std::string& transport) {
   }
   cluster.group(2).abort({base::ErrorCode::kAborted, "killed"});
   // Shard 0 is well and waits for worker 1, whose step lets worker 0 come to the dead one.
-  EXPECT_FALSE(cluster.push(1, lossy_step(12)).ok());
+  EXPECT_FALSE(cluster.push(1, step_with_loss(12)).ok());
   task->join();
   EXPECT_LT(cluster.scheduler().now() - start, std::chrono::seconds(5));
 }
@@ -191,7 +191,7 @@ TEST_F(Failure, AServerThatDies) {
 
 TEST_F(Failure, TimeIsBounded) {
   Cluster cluster({.workers = 2, .servers = {1}, .timeout = std::chrono::milliseconds(100)});
-  auto reply = cluster.push(0, lossy_step(3));
+  auto reply = cluster.push(0, step_with_loss(3));
   ASSERT_FALSE(reply.ok());
   EXPECT_EQ(reply.error().code, base::ErrorCode::kTimeout);
   EXPECT_EQ(reply.error().culprit, -1);

@@ -46,6 +46,7 @@ function(gearshift_test name)
     set_tests_properties(${test} PROPERTIES
       TIMEOUT ${arg_TIMEOUT}
       LABELS "${arg_LABELS}"
+      COST ${arg_SHARDS}  # the long ones first
       RUN_SERIAL "${arg_SERIAL}"
       ENVIRONMENT "${environment};${sharding}")
   endforeach()

@@ -80,7 +80,7 @@ ensure_venv() {
 
 # The CPU build of torch when it can be had (a tenth of the size), else whatever the index offers.
 install_torch() {
-  local torch=$1 pip=("$VENV/bin/python" -m pip install --disable-pip-version-check)
+  local torch=$1 pip=("$VENV/bin/python" -m pip install --no-compile --disable-pip-version-check)
   "$VENV/bin/python" - "$torch" <<'PY' && return 0
 import importlib.metadata as metadata, sys
 try:
@@ -109,9 +109,21 @@ ensure_python() {
   ! python_is_ready || return 0
   say "installing the Python packages"
   install_torch "$(grep -E '^torch==' tools/requirements.txt)"
-  "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r tools/requirements.txt
+  "$VENV/bin/python" -m pip install -q --no-compile --disable-pip-version-check \
+    -r tools/requirements.txt
   "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+  compile_what_is_imported
   fingerprint >"$STAMP"
+}
+
+# Byte code of what most processes import, a quarter of what is installed: the rest is compiled when
+# it is needed, unless PYTHONDONTWRITEBYTECODE is set, where each process would do it anew.
+compile_what_is_imported() {
+  PYTHONDONTWRITEBYTECODE='' "$VENV/bin/python" - <<'PY'
+import torch, torch._dynamo, torch.distributed.rpc, torch.nn.parallel, torch.utils.data
+import matplotlib.pyplot, numpy, pandas, pyarrow.parquet, pytest, rich.progress, safetensors.torch
+import scikit_build_core.build, typer, typer.testing, xdist
+PY
 }
 
 build() {

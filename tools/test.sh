@@ -1,20 +1,29 @@
 #!/usr/bin/env bash
 # Set-up, build, checks, C++ tests and Python tests, with a summary; fails if any of them does.
 #
-# JOBS (2) programs at a time, and one test of Python more: many of them wait for deadlines.
+# JOBS (2) programs at a time, and one test of Python more: many of them wait for deadlines. What
+# processors they leave idle compiles the C++ tests meanwhile, at low priority.
 # GEARSHIFT_WERROR=ON makes compiler warnings errors.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/steps.sh
 
 readonly JOBS=${JOBS:-2}
+readonly COMPILE=(cmake --build --preset release -j "$JOBS")
+
+# What no Python test needs.
+compile_and_check() {
+  step build "${COMPILE[@]}"
+  step lint tools/lint.sh
+  step headers "${COMPILE[@]}" --target all_verify_interface_header_sets -- --quiet
+}
 
 step setup tools/setup.sh
-[ "$STEPS_FAILED" -eq 0 ] || { summary; exit 1; }
-step build cmake --build --preset release -j "$JOBS"
-[ "$STEPS_FAILED" -eq 0 ] || { summary; exit 1; }
-step lint tools/lint.sh
-step headers cmake --build --preset release -j "$JOBS" --target all_verify_interface_header_sets -- --quiet
-step ctest ctest --preset release -j "$JOBS"
+ok setup || { summary; exit 1; }
+step programs "${COMPILE[@]}" --target bench_programs
+ok programs || { summary; exit 1; }
+meanwhile compile_and_check
 step pytest .venv/bin/python -m pytest -q -n "$((JOBS + 1))" --dist loadfile
+rejoin
+! ok build || step ctest ctest --preset release -j "$JOBS"
 summary

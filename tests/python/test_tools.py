@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -211,3 +214,59 @@ def test_set_up_without_root_names_the_packages_to_install(tmp_path: Path) -> No
     assert "run: sudo apt-get install -y --no-install-recommends" in done.stderr
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / ".venv").exists(), "it stopped before it had done half"
+
+
+STEPS = """
+set -uo pipefail
+source {tools}/steps.sh
+lane() {{ {lane}; }}
+meanwhile lane
+step here {here}
+rejoin
+ok fails || echo "not ok"
+summary
+"""
+
+
+def steps(tmp_path: Path, lane: str, here: str) -> subprocess.Popen[str]:
+    """A script whose step `here` runs beside the steps of `lane`."""
+    script = tmp_path / "script.sh"
+    script.write_text(STEPS.format(tools=ROOT / "tools", lane=lane, here=here))
+    return subprocess.Popen(
+        ["bash", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_a_step_that_fails_beside_others_fails_the_run(tmp_path: Path) -> None:
+    (tmp_path / "build" / "logs").mkdir(parents=True)
+    process = steps(tmp_path, "step fails sh -c 'echo why; exit 3'; step passes nice", "sleep 0.2")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "why\n" in output
+    assert "not ok\n" in output
+    assert "1 step(s) FAILED" in output
+    summary = output.partition("summary")[2]
+    assert [line.split()[:2] for line in summary.splitlines()[1:4]] == [
+        ["fails", "FAILED"],
+        ["passes", "ok"],
+        ["here", "ok"],
+    ]
+    assert (tmp_path / "build/logs/passes.log").read_text() == "10\n", "at low priority"
+
+
+@pytest.mark.parametrize("received", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, received: int) -> None:
+    lane = "step slow sh -c 'echo $$ >started; exec sleep 300'"
+    process = steps(tmp_path, lane, "sh -c 'until [ -s started ]; do sleep 0.01; done; sleep 300'")
+    started = tmp_path / "started"
+    wait_until(lambda: started.exists() and started.read_text() != "")
+    os.killpg(process.pid, received)
+    assert process.wait(timeout=60) == 128 + received
+    wait_until(lambda: not Path(f"/proc/{started.read_text().strip()}").exists())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -202,11 +202,18 @@ void bind_replica(nb::module_& m) {
       .def("step", &R::step, nb::arg("loss"), nb::arg("epoch"),
            nb::arg("hypers") = std::vector<double>(), nb::arg("gradient_factor") = 1.0,
            nb::arg("skip") = false, nb::arg("clip_norm") = 0.0)
-      .def("join",
-           [](const R& r) {
-             const auto report = call([&] { return r.core().join(); });
-             return nb::make_tuple(report.root.value, report.state_differs);
-           })
+      .def(
+          "join",
+          [](const R& r, const nb::callable& before) {
+            const auto report = call([&] {
+              return r.core().join([&before] {
+                nb::gil_scoped_acquire held;
+                before();
+              });
+            });
+            return nb::make_tuple(report.root.value, report.steps_differ);
+          },
+          nb::arg("before"))
       .def("fetch_state",
            [](const R& r) { return to_python(call([&] { return r.core().fetch_state(); })); })
       .def(

@@ -171,7 +171,8 @@ class NativeOptimizer final : public Optimizer {
 
   std::map<std::string, double> scalars(std::uint32_t slice, std::uint32_t segment) const override {
     const State& state = states_[slice][segment];
-    if (!rule_.counts_steps || state.step == 0) return {};
+    // State that the optimizer is born with counts no step yet, and is not complete without.
+    if (!rule_.counts_steps || (state.step == 0 && !state.tensors[0])) return {};
     return {{"step", static_cast<double>(state.step)}};
   }
 

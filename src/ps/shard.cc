@@ -62,6 +62,12 @@ base::Status check_options(const group::Group& group, const group::Group& shards
   return {};
 }
 
+/// Whose sums overflow where their mean would not.
+bool has_narrow_floats(const std::vector<Slice>& slices) {
+  return std::any_of(slices.begin(), slices.end(),
+                     [](const Slice& s) { return s.dtype == base::DType::kF16; });
+}
+
 }  // namespace
 
 Rules rules_of(const Consistency& c) {
@@ -110,6 +116,7 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
       highest_step_(first_step),
       divergence_(options_.divergence_factor),
       sum_(options_.slices),
+      averages_as_it_goes_(rules_.gradients > 1 && has_narrow_floats(options_.slices)),
       stop_monitor_(group_.scheduler().make_monitor()),
       stats_monitor_(group_.scheduler().make_monitor()) {
   for (Worker& w : workers_) {

@@ -90,9 +90,11 @@ class ShardImpl final : public Shard {
   base::Status settle();
   base::Status settle_together();
   base::Status accept_all(const std::vector<int>& ranks);
+  std::optional<base::Error> clipped_otherwise(int first, int rank) const;
   base::Status apply_whole(const StreamedUpdate& together);
   base::Status accept(int rank);
   base::Status take_in(int rank);
+  void choose_weight_unit(double samples);
   base::Status check_finite(int rank, const std::vector<base::Buffer>& gradient) const;
   base::Status check_finite(int rank, std::size_t slice, base::ConstBytes gradient) const;
   base::Status apply_gathered();
@@ -144,9 +146,10 @@ class ShardImpl final : public Shard {
   DivergenceGuard divergence_;
 
   GradientSum sum_;
-  int gathered_ = 0;          ///< gradients in sum_
-  double first_samples_ = 0;  ///< weights in sum_ are relative to the first one's
-  double gathered_samples_ = 0;
+  const bool averages_as_it_goes_;  ///< a sum of several gradients may overflow, their mean not
+  int gathered_ = 0;                ///< gradients in sum_
+  double weight_unit_ = 0;          ///< samples that have weight 1 in sum_
+  double gathered_samples_ = 0, most_samples_ = 0;
   HyperValues gathered_hypers_;
 
   std::map<std::pair<int, std::uint32_t>, Storing> storing_;

@@ -38,6 +38,26 @@ base::Status ShardImpl::settle_together() {
   return ranks.empty() ? base::Status() : accept_all(ranks);
 }
 
+/// The norm to clip to is that of the average, so all workers must ask for the same.
+std::optional<Error> ShardImpl::clipped_otherwise(int first, int rank) const {
+  const auto limit = [this](int r) {
+    return workers_[static_cast<std::size_t>(r)].pending->record.clip_norm;
+  };
+  if (limit(first) == limit(rank)) return std::nullopt;
+  const auto wish = [&limit](int r) {
+    std::ostringstream text;
+    text << "worker " << r << (limit(r) > 0 ? " asks for it to be clipped to " : " does not");
+    if (limit(r) > 0) text << limit(r);
+    return text.str();
+  };
+  return Error(ErrorCode::kMismatch,
+               "workers disagree on clipping the averaged gradient of step " +
+                   std::to_string(workers_[static_cast<std::size_t>(rank)].pending->record.step) +
+                   ": " + wish(first) + ", " + wish(rank) +
+                   "; under BSP clip in every worker or in none, whatever its own gradient's norm",
+               rank);
+}
+
 /// One synchronous update. Every shard sees the same commits and so comes to the same verdict.
 base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
   const auto pending = [this](int r) -> PendingCommit& {
@@ -53,6 +73,7 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
                                              std::to_string(ranks[0]) + " step " +
                                              std::to_string(pending(ranks[0]).record.step));
     }
+    if (auto wrong = clipped_otherwise(ranks[0], r)) return *wrong;
     samples += record.samples;
     skip = skip || record.skip;
   }
@@ -105,11 +126,9 @@ base::Status ShardImpl::take_in(int rank) {
   const CommitRecord& record = w.pending->record;
   std::vector<base::Buffer> gradient = w.take_gradient();
   GEARSHIFT_RETURN_IF_ERROR(check_finite(rank, gradient));
-  // Relative weights: sums of 16-bit gradients would overflow if multiplied by sample counts.
-  if (gathered_ == 0) first_samples_ = record.samples;
-  worked(base::Work::kCombine,
-         sum_.add(std::move(gradient), record.present,
-                  record.gradient_factor * (record.samples / first_samples_)));
+  choose_weight_unit(record.samples);
+  worked(base::Work::kCombine, sum_.add(std::move(gradient), record.present,
+                                        record.gradient_factor * (record.samples / weight_unit_)));
   gathered_samples_ += record.samples;
   gathered_hypers_ = record.hypers;
   if (++gathered_ < rules_.gradients) {
@@ -117,6 +136,19 @@ base::Status ShardImpl::take_in(int rank) {
     return {};
   }
   return apply_gathered();
+}
+
+/// Before a gradient of so many samples is added: what weighs 1 in the sum. The first one does, or,
+/// where sums may overflow, as many of the largest as will be added.
+void ShardImpl::choose_weight_unit(double samples) {
+  most_samples_ = std::max(most_samples_, samples);
+  const double narrow = rules_.gradients * most_samples_;
+  if (gathered_ == 0) {
+    weight_unit_ = averages_as_it_goes_ ? narrow : samples;
+  } else if (averages_as_it_goes_ && narrow > weight_unit_) {
+    sum_.scale(weight_unit_ / narrow);
+    weight_unit_ = narrow;
+  }
 }
 
 base::Status ShardImpl::check_finite(int rank, const std::vector<base::Buffer>& gradient) const {
@@ -139,7 +171,7 @@ base::Status ShardImpl::check_finite(int rank, std::size_t slice, base::ConstByt
 
 base::Status ShardImpl::apply_gathered() {
   if (gathered_ == 0) return {};
-  sum_.scale(first_samples_ / gathered_samples_);
+  sum_.scale(weight_unit_ / gathered_samples_);
   gathered_ = 0;
   gathered_samples_ = 0;
   return update(gathered_hypers_, 0);

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
+#include <sstream>
 
 #include "gearshift/kernels/reduce.h"
 #include "strategy/replica_impl.h"
@@ -23,6 +25,13 @@ class Stopwatch {
   base::TimePoint begin_;
 };
 
+/// 0: nothing given, which goes with nothing given.
+std::uint32_t digest_of(const ps::HyperValues& hypers) {
+  if (hypers.empty()) return 0;
+  return static_cast<std::uint32_t>(kernels::hash64(base::bytes_of(std::span(hypers))) %
+                                    RoundInput::kDigests);
+}
+
 base::Status bad_index(std::uint32_t index) {
   return base::Error(base::ErrorCode::kInvalidArgument,
                      "there is no parameter " + std::to_string(index));
@@ -43,6 +52,7 @@ void ReplicaImpl::open_round() {
   input.vote = decider_.vote(step_ + 1, epoch_);
   input.loss_sum = pending_loss_;
   input.loss_samples = pending_samples_;
+  input.digest = hypers_digest_;
   pending_loss_ = pending_samples_ = 0;
   reducer_->begin(input);
 }
@@ -82,6 +92,7 @@ void ReplicaImpl::close(std::uint32_t bucket, const std::vector<bool>& present) 
 
 base::Status ReplicaImpl::stage(std::uint32_t bucket, bool settled) {
   const base::Bytes gradient = memory_->gradients(bucket);
+  if (gradient.empty()) return {};  // no shard owns a part of nothing
   // Before it is sent, so that whatever is written meanwhile is found.
   if (!settled) staged_hashes_[bucket] = kernels::hash64(gradient);
   return server_->client().stage(bucket, gradient);
@@ -115,6 +126,7 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   Stopwatch watch(scheduler_, exposed_seconds_);
   base::Result<RoundResult> result = reducer_->end();
   if (!result) return told(result.error());
+  if (!result->agreed) return told(hypers_differ());
   absorb(*result);
   present_ = reducer_->present();
   return present_;
@@ -159,7 +171,20 @@ base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
     pending_samples_ += samples_;
   }
   ++step_;
+  hypers_digest_ = digest_of(input.hypers);
+  latest_hypers_ = input.hypers;
   return StepReport{step_, false, std::nullopt};
+}
+
+base::Error ReplicaImpl::hypers_differ() const {
+  std::ostringstream text;
+  text << "ranks applied step " << step_
+       << " with different optimizer settings (learning rate, momentum, ...), so their replicas "
+          "differ; this rank's were";
+  for (const double number : latest_hypers_) text << ' ' << number;
+  text << ". Every rank must compute the same learning rate: from steps or epochs that all ranks "
+          "have made, not from batches that only this one has seen";
+  return {base::ErrorCode::kMismatch, text.str()};
 }
 
 base::Status ReplicaImpl::stage_modified(const std::vector<bool>& modified) {
@@ -169,7 +194,7 @@ base::Status ReplicaImpl::stage_modified(const std::vector<bool>& modified) {
     const base::Bytes gradient = memory_->gradients(b);
     const bool changed =
         modified.empty() ? kernels::hash64(gradient) != staged_hashes_[b] : modified[b];
-    if (staged_ && !changed) continue;
+    if ((staged_ && !changed) || gradient.empty()) continue;
     GEARSHIFT_RETURN_IF_ERROR(server_->client().stage(b, gradient));
   }
   return {};

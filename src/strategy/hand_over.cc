@@ -1,17 +1,17 @@
 #include <algorithm>
+#include <chrono>
 
 #include "gearshift/base/log.h"
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/kernels/reduce.h"
 #include "strategy/agreement.h"
+#include "strategy/patience.h"
 #include "strategy/replica_impl.h"
 
 namespace gearshift::strategy {
 namespace {
 
-/// At a meeting ranks wait for others that still compute, which may take long while all is well:
-/// heartbeats find the dead and the frozen, this bounds the rest.
-constexpr int kMeetingTimeouts = 20;
+constexpr base::Duration kForever = std::chrono::hours(24 * 365);
 
 std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   a ^= b + 0x9E3779B97F4A7C15ULL + (a << 6U) + (a >> 2U);
@@ -112,20 +112,26 @@ base::Status ReplicaImpl::close_server() {
   GEARSHIFT_RETURN_IF_ERROR(server_->close());
   server_.reset();
   // Worker 0 alone has seen all losses; from here on every rank decides by itself again.
+  GEARSHIFT_RETURN_IF_ERROR(take_history(base::Rank(0)));
+  hypers_digest_ = 0;  // of an earlier phase
+  return sync_steps_after_server();
+}
+
+base::Status ReplicaImpl::take_history(base::Rank root) {
   GEARSHIFT_ASSIGN_OR_RETURN(
       const std::vector<std::byte> history,
-      broadcast_blob(control_, decider_.pack_history(), base::Rank(0), "loss history"));
-  GEARSHIFT_RETURN_IF_ERROR(decider_.unpack_history(history));
-  return sync_steps_after_server();
+      broadcast_blob(control_, decider_.pack_history(), root, "loss history"));
+  return decider_.unpack_history(history);
 }
 
 base::Status ReplicaImpl::sync_steps_after_server() {
   GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
-  if (!memory_->buffers().empty()) {
-    GEARSHIFT_RETURN_IF_ERROR(
-        collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers")));
-  }
-  return {};
+  return broadcast_buffers(root);
+}
+
+base::Status ReplicaImpl::broadcast_buffers(base::Rank root) {
+  if (memory_->buffers().empty()) return {};
+  return collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers"));
 }
 
 base::Result<base::Rank> ReplicaImpl::furthest_rank() {
@@ -138,10 +144,15 @@ base::Result<base::Rank> ReplicaImpl::furthest_rank() {
 }
 
 base::Result<bool> ReplicaImpl::meet(Intent intent) {
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      const std::vector<std::uint64_t> intents,
-      gather_u64(control_, static_cast<std::uint64_t>(intent), "waiting for the other ranks",
-                 control_.timeout() * kMeetingTimeouts));
+  base::Duration bound = control_.timeout() * kPatientTimeouts;
+  std::optional<Vigil> vigil;
+  if (environment_.monitor != nullptr) {
+    vigil.emplace(scheduler_, *environment_.monitor, control_.timeout());
+    bound = kForever;
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> intents,
+                             gather_u64(control_, static_cast<std::uint64_t>(intent),
+                                        "waiting for the other ranks", bound));
   return std::all_of(intents.begin(), intents.end(), [](std::uint64_t i) {
     return i == static_cast<std::uint64_t>(Intent::kJoin);
   });
@@ -173,7 +184,7 @@ base::Status ReplicaImpl::broadcast_model(base::Rank root) {
   return collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers"));
 }
 
-base::Result<Replica::JoinReport> ReplicaImpl::join() {
+base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>& before) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
   if (server_) {
     const base::Status left = server_->client().leave(step_);
@@ -183,19 +194,31 @@ base::Result<Replica::JoinReport> ReplicaImpl::join() {
     base::Result<bool> all_joined = meet(Intent::kJoin);
     if (!all_joined) return told(all_joined.error());
     if (*all_joined) {
-      const base::Status joined = join_server();
+      base::Result<JoinReport> joined = join_server();
       if (!joined) return told(joined.error());
-      return JoinReport{base::Rank(0), false};
+      return joined;
     }
     base::Result<SwitchRecord> record = hand_over();  // the others switch meanwhile
     if (!record) return told(record.error());
   }
-  base::Result<JoinReport> report = join_all_reduce();
+  base::Result<JoinReport> report = join_all_reduce(before);
   if (!report) return told(report.error());
   return report;
 }
 
-base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce() {
+/// Whose steps are everybody's now, and whether anybody has made fewer.
+base::Result<Replica::JoinReport> ReplicaImpl::level_steps() {
+  const std::int64_t mine = step_;
+  GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const std::vector<std::uint64_t> behind,
+      gather_u64(control_, mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+  return JoinReport{root, std::find(behind.begin(), behind.end(), 1U) != behind.end()};
+}
+
+base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(
+    const std::function<void()>& before) {
+  reducer_->before_shadow(before);
   while (true) {
     GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
                                reducer_->shadow_round(pending_loss_, pending_samples_));
@@ -203,29 +226,33 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce() {
     absorb(round);
     if (round.joined == environment_.workers_count) break;
   }
-  const std::int64_t mine = step_;
-  GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      const std::vector<std::uint64_t> behind,
-      gather_u64(control_, mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
-  const bool differs = std::find(behind.begin(), behind.end(), 1U) != behind.end();
-  if (differs) {
-    GEARSHIFT_RETURN_IF_ERROR(broadcast_model(root));
+  hypers_digest_ = 0;  // the rates of different steps, where steps differ
+  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
+  if (report.steps_differ) {
+    GEARSHIFT_RETURN_IF_ERROR(broadcast_model(report.root));
+    // A rank without any batch has taken this epoch's losses for the last one's.
+    GEARSHIFT_RETURN_IF_ERROR(take_history(report.root));
+    GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> epochs,
+                               gather_u64(control_, static_cast<std::uint64_t>(epoch_),
+                                          "comparing epochs", control_.timeout()));
+    epoch_ = static_cast<std::int64_t>(epochs[static_cast<std::size_t>(report.root.value)]);
     decider_.forget_wish();
   }
-  return JoinReport{root, differs};
+  return report;
 }
 
-base::Status ReplicaImpl::join_server() {
+base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
-  GEARSHIFT_RETURN_IF_ERROR(sync_steps_after_server());
+  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
+  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(report.root));
   GEARSHIFT_RETURN_IF_ERROR(server_->client().enter(step_));
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
   GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
                              server_->client().pull(memory_->all_parameters()));
   static_cast<void>(fresh);
   // Nobody pushes before everybody has the same parameters.
-  return collectives::barrier(control_, labelled("join"));
+  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
+  return report;
 }
 
 }  // namespace gearshift::strategy

@@ -78,9 +78,9 @@ base::Result<BucketPlan> BucketPlan::make(std::vector<ParameterSpec> parameters,
     }
     const std::size_t bytes = align_up(parameter.elements() * base::size_of(parameter.dtype));
     int& current = open[static_cast<std::size_t>(parameter.dtype)];
-    if (current >= 0 &&
-        plan.buckets[static_cast<std::size_t>(current)].bytes + bytes > bucket_bytes) {
-      current = -1;
+    if (current >= 0) {
+      const std::size_t so_far = plan.buckets[static_cast<std::size_t>(current)].bytes;
+      if (so_far > 0 && bytes > 0 && so_far + bytes > bucket_bytes) current = -1;
     }
     if (current < 0) {
       current = static_cast<int>(plan.buckets.size());

@@ -6,13 +6,14 @@
 #include <mutex>
 
 #include "gearshift/kernels/half.h"
+#include "strategy/patience.h"
 
 namespace gearshift::strategy {
 namespace {
 
 /// Ranks whose activity bits travel in one double: sums of distinct powers below 2^53 are exact.
 constexpr int kRanksPerWord = 48;
-constexpr std::size_t kFixedWords = 5;
+constexpr std::size_t kFixedWords = 6;
 
 base::Rank lowest_active(const std::vector<double>& control) {
   for (std::size_t word = kFixedWords; word < control.size(); ++word) {
@@ -52,6 +53,7 @@ void Reducer::begin(const RoundInput& input) {
   next_bucket_ = 0;
   std::fill(is_closed_.begin(), is_closed_.end(), false);
   samples_ = input.samples;
+  if (!input.joined) patience_.reset();
   awaited_ = false;
   set_control(Control::kPending);
   lanes_[0]->comm->post([this, input] { return exchange_control(input); });
@@ -95,9 +97,11 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
   input.loss_samples = loss_samples;
   input.samples = 0;
   input.joined = true;
+  patience_ = lanes_[0]->group.timeout() * kPatientTimeouts;
   begin(input);
   GEARSHIFT_RETURN_IF_ERROR(drain());
   if (result_.joined == lanes_[0]->group.size()) return result_;
+  if (const auto before = std::exchange(before_shadow_, nullptr)) before();
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     base::zero(memory_.gradients(b));
     close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), false));
@@ -135,6 +139,7 @@ base::Status Reducer::control(const RoundInput& input) {
   control[2] = input.vote ? 1 : 0;
   control[3] = input.loss_sum;
   control[4] = input.loss_samples;
+  control[5] = input.joined ? 0 : input.digest;
   const int rank = group.rank().value;
   if (!input.joined) {
     control[kFixedWords + static_cast<std::size_t>(rank / kRanksPerWord)] =
@@ -142,12 +147,15 @@ base::Status Reducer::control(const RoundInput& input) {
   }
   collectives::Options options;
   options.label = "step control";
+  options.timeout = patience_;
   options.background = !awaited_;
   GEARSHIFT_RETURN_IF_ERROR(
       collectives::all_reduce(group, std::as_writable_bytes(std::span(control)), base::DType::kF64,
                               base::ReduceOp::kSum, options));
   result_ = {control[0], static_cast<int>(control[1]), static_cast<int>(control[2]), control[3],
              control[4], lowest_active(control)};
+  const double active = group.size() - result_.joined;
+  result_.agreed = input.joined || control[5] == active * input.digest;
   return {};
 }
 
@@ -165,6 +173,7 @@ base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
     collectives::Options options;
     options.algorithm = algorithm_;
     options.label = "all_reduce bucket " + std::to_string(bucket);
+    options.timeout = patience_;
     options.factor = factor;
     options.background = !awaited_;
     GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group, memory_.gradients_and_counts(bucket),
@@ -177,6 +186,7 @@ base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
 base::Status Reducer::broadcast_buffers() {
   collectives::Options options;
   options.label = "broadcast buffers";
+  options.timeout = patience_;
   return collectives::broadcast(lanes_[0]->group, memory_.buffers(), result_.root, options);
 }
 

@@ -2,7 +2,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
@@ -20,6 +23,9 @@ struct RoundInput {
   bool vote = false;        ///< its policy says: switch after this step
   double loss_sum = 0;      ///< loss × samples of this rank's steps not yet reported
   double loss_samples = 0;  ///< the samples belonging to loss_sum
+  /// Of what all that have not joined must agree on, below kDigests; a sum over the ranks is exact.
+  std::uint32_t digest = 0;
+  static constexpr std::uint32_t kDigests = 1U << 30U;
 };
 
 /// What all ranks know after it.
@@ -29,7 +35,8 @@ struct RoundResult {
   int votes = 0;
   double loss_sum = 0;
   double loss_samples = 0;
-  base::Rank root;  ///< lowest rank that has not joined
+  base::Rank root;      ///< lowest rank that has not joined
+  bool agreed = false;  ///< nobody's digest is known to differ from this rank's
 };
 
 /// The all-reduce strategy's rounds: control values first, then buckets in the plan's order while
@@ -37,7 +44,7 @@ struct RoundResult {
 ///
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
-/// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+/// 6 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
 ///
 /// With several *lanes*, buckets take turns at them, and as many are in flight at once: where
 /// messages travel over wires, one bucket's bytes fill the pauses of the other. Each lane is a
@@ -56,8 +63,11 @@ class Reducer {
   base::Result<RoundResult> end();
   /// Who has a gradient on any rank, after `end`.
   std::vector<bool> present() const { return {present_.begin(), present_.end()}; }
-  /// A round of a rank without batches. When all have joined, no bucket was reduced.
+  /// A round of a rank without batches. When all have joined, no bucket was reduced. Waits long:
+  /// the others compute a whole step in between.
   base::Result<RoundResult> shadow_round(double loss_sum, double loss_samples);
+  /// To be called once, before the next shadow round that writes to the memory of the gradients.
+  void before_shadow(std::function<void()> call) { before_shadow_ = std::move(call); }
 
  private:
   struct Lane {
@@ -91,6 +101,8 @@ class Reducer {
   std::unique_ptr<base::Monitor> monitor_;
   Control control_ = Control::kPending;
   std::atomic<bool> awaited_{false};  ///< the program waits for the round, instead of computing
+  std::optional<base::Duration> patience_;  ///< the timeout of a shadow round
+  std::function<void()> before_shadow_;
   std::vector<std::unique_ptr<Lane>> lanes_;  ///< end first: their jobs use the above
 };
 

@@ -35,7 +35,7 @@ class ReplicaImpl final : public Replica {
   base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present,
                                                bool settled) override;
   base::Result<StepReport> step(const StepInput& input) override;
-  base::Result<JoinReport> join() override;
+  base::Result<JoinReport> join(const std::function<void()>& before) override;
 
   base::Result<std::vector<ps::StateEntry>> fetch_state() override;
   base::Status store_state(const std::vector<ps::StateEntry>& state) override;
@@ -60,6 +60,7 @@ class ReplicaImpl final : public Replica {
   int lanes_wanted() const;
   base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result);
+  base::Error hypers_differ() const;
   base::Status stage_modified(const std::vector<bool>& modified);
   base::Result<double> clip_factor(const StepInput& input) const;
   base::Result<StepReport> step_all_reduce(const StepInput& input);
@@ -75,8 +76,11 @@ class ReplicaImpl final : public Replica {
   base::Result<std::uint64_t> compare_replicas(const std::string& when);
   base::Result<base::Rank> furthest_rank();
   base::Status broadcast_model(base::Rank root);
-  base::Result<JoinReport> join_all_reduce();
-  base::Status join_server();
+  base::Status broadcast_buffers(base::Rank root);
+  base::Result<JoinReport> join_all_reduce(const std::function<void()>& before);
+  base::Result<JoinReport> join_server();
+  base::Result<JoinReport> level_steps();
+  base::Status take_history(base::Rank root);
 
   Environment environment_;
   ReplicaOptions options_;
@@ -107,6 +111,8 @@ class ReplicaImpl final : public Replica {
   std::int64_t step_ = 0;
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
+  ps::HyperValues latest_hypers_;    ///< All-Reduce: what the latest step was told
+  std::uint32_t hypers_digest_ = 0;  ///< of these; 0: none given
   RoundResult latest_round_;
   std::int64_t checked_step_ = 0;  ///< up to here, known switch steps have been looked at
   std::int64_t leave_after_ = 0;

@@ -60,7 +60,9 @@ struct Environment {
 struct StepInput {
   double loss = 0;  ///< this rank's mean loss; NaN: not given
   std::int64_t epoch = 0;
-  ps::HyperValues hypers;      ///< under a server: the optimizer's numbers of this step
+  /// The optimizer's numbers of this step. Servers apply them. Under All-Reduce, where they may be
+  /// any that ranks must apply alike, or none, the next round compares them (kMismatch).
+  ps::HyperValues hypers;
   double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
   bool skip = false;           ///< under a server: this gradient is unusable
   double clip_norm = 0;        ///< under a server: for this step, instead of the strategy's; 0: its
@@ -150,13 +152,20 @@ class Replica {
   virtual base::Result<StepReport> step(const StepInput& input) = 0;
 
   struct JoinReport {
-    base::Rank root;             ///< the rank that made most steps: its state is everybody's now
-    bool state_differs = false;  ///< the caller must take over root's optimizer state
+    base::Rank root;  ///< the rank that made most steps: its state is everybody's now
+    /// Another rank made fewer. The caller must take over from root whatever counts steps by
+    /// itself, such as learning-rate schedules, and, unless a server is in force, the optimizer's
+    /// state.
+    bool steps_differ = false;
   };
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps
   /// without a gradient until all have joined; then parameters, buffers and step are equal on all
-  /// ranks again.
-  virtual base::Result<JoinReport> join() = 0;
+  /// ranks again. Waits as long as anyone makes steps.
+  ///
+  /// Under All-Reduce the memory of the gradients holds means of the others' then: `before` is
+  /// called, at most once, before the first comes in.
+  virtual base::Result<JoinReport> join(const std::function<void()>& before) = 0;
+  base::Result<JoinReport> join() { return join({}); }
   /// Under a server: optimizer state from, or to, the shards; any rank, alone.
   virtual base::Result<std::vector<ps::StateEntry>> fetch_state() = 0;
   virtual base::Status store_state(const std::vector<ps::StateEntry>& state) = 0;

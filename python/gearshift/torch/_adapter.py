@@ -232,6 +232,12 @@ class Adapter:
             elif parameter.grad is not t.gradient:
                 parameter.grad = t.gradient
 
+    def keep_gradients(self) -> None:
+        """Let every p.grad be what it is while the core's memory is used for others' gradients."""
+        for t in self.trainables:
+            if t.parameter.grad is t.gradient:
+                t.parameter.grad = t.gradient.clone()
+
     # Parameters.
 
     def bring_parameters(self) -> bool:

@@ -63,7 +63,8 @@ def clip_grad_norm_(
 
     Under All-Reduce, and for a model that is not distributed, this is
     :func:`torch.nn.utils.clip_grad_norm_`. Under a parameter server the gradient that the servers
-    apply is clipped, in the step that follows: the average under BSP, else this worker's own.
+    apply is clipped, in the step that follows: the average under BSP, else this worker's own. Under
+    BSP call it in every worker or in none, with the same norm.
 
     Args:
         target: a model, or all of its parameters.

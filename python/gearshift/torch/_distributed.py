@@ -17,8 +17,8 @@ from .._core import Replica, StepReport, SwitchRecord
 from ..errors import InvalidArgument
 from ._adapter import Adapter
 from ._epoch import Epoch
+from ._follow import follow
 from ._memory import Buffers, Trainable
-from ._objects import broadcast_object
 from ._rules import Rule
 from ._state import StateBridge
 
@@ -88,7 +88,9 @@ class Distributed:
             result = update()
         if self._rule is not None:
             self.adapter.bring_parameters()
-        report = self.replica.step(_number(loss), self._epoch(epoch))
+        assert self.optimizer is not None
+        numbers = _scheduled_numbers(self.optimizer)
+        report = self.replica.step(_number(loss), self._epoch(epoch), numbers)
         self._after_step(report)
         return result
 
@@ -183,14 +185,12 @@ class Distributed:
         """Collective: this rank has no more batches in this epoch."""
         self.adapter.bring_parameters()
         self.adapter.buffers.gather()
-        root, differs = self.replica.join()
+        root, steps_differ = self.replica.join(self.adapter.keep_gradients)
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
-        optimizer = self.optimizer
-        if differs and optimizer is not None:
-            mine = optimizer.state_dict() if _session.rank() == root else None
-            optimizer.load_state_dict(broadcast_object(mine, root))
+        if steps_differ and self.optimizer is not None:
+            follow(self.optimizer, root, with_state=not self.uses_server)
         self._settle()
 
     def fetch_state(self) -> None:
@@ -246,6 +246,20 @@ def _number(loss: Any) -> float:
     if isinstance(loss, Tensor):
         loss = loss.detach()
     return math.nan if loss is None else float(loss)
+
+
+def _scheduled_numbers(optimizer: Optimizer) -> list[float]:
+    """What schedules change: every rank must apply the same."""
+    numbers: list[float] = []
+    for group in optimizer.param_groups:
+        for name in ("lr", "momentum", "betas", "weight_decay"):
+            value = group.get(name)
+            for number in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(number, (int, float)) or (
+                    isinstance(number, Tensor) and number.numel() == 1
+                ):
+                    numbers.append(float(number))
+    return numbers
 
 
 def _scaling(optimizer: Optimizer) -> tuple[float, bool]:

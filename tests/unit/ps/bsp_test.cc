@@ -187,6 +187,23 @@ TEST(Bsp, ClipsTheNormAcrossShards) {
   }
 }
 
+TEST(Bsp, RefusesToClipForSomeWorkersOnly) {
+  // Nobody tells these workers that their server has given up.
+  Cluster cluster({.workers = 2, .servers = {0}, .timeout = std::chrono::milliseconds(500)});
+  testing::run_ranks(cluster.scheduler(), 2, [&](int worker) {
+    cluster.fill_gradients(worker, 1);
+    Commit commit = commit_of(cluster.model, rules()[0], worker, 1);
+    commit.hypers = {0.1, 0.1};
+    commit.clip_norm = worker == 0 ? 2.5 : 0;
+    EXPECT_FALSE(cluster.push(worker, commit).ok());
+  });
+  const base::Error error = cluster.wait_for_failure();
+  EXPECT_EQ(error.code, base::ErrorCode::kMismatch);
+  EXPECT_NE(error.message.find("worker 0 asks for it to be clipped to 2.5, worker 1 does not"),
+            std::string::npos)
+      << error.message;
+}
+
 TEST(Bsp, Float32AndBfloat16) {
   for (const Rule& rule : rules()) {
     SCOPED_TRACE(rule.name);

@@ -86,13 +86,16 @@ std::vector<std::unique_ptr<group::Group>> make_groups(const std::string& transp
 double get(DType dtype, base::ConstBytes data, std::size_t i) {
   if (dtype == DType::kF64) return load<double>(data, i);
   if (dtype == DType::kF32) return load<float>(data, i);
+  if (dtype == DType::kF16) return kernels::f16_to_float(load<std::uint16_t>(data, i));
   return kernels::bf16_to_float(load<std::uint16_t>(data, i));
 }
 
 void set(DType dtype, base::Bytes data, std::size_t i, double value) {
   if (dtype == DType::kF64) return store(data, i, value);
   if (dtype == DType::kF32) return store(data, i, static_cast<float>(value));
-  store(data, i, kernels::bf16_from_float(static_cast<float>(value)));
+  const auto single = static_cast<float>(value);
+  store(data, i,
+        dtype == DType::kF16 ? kernels::f16_from_float(single) : kernels::bf16_from_float(single));
 }
 
 Model Model::make(DType dtype) {

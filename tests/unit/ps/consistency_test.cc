@@ -171,6 +171,20 @@ TEST(Buffered, AveragesBySamples) {
   EXPECT_NEAR(moved(cluster, 0), -(1 + 2 + 2 * 6) / 4.0, 1e-12);
 }
 
+TEST(Buffered, SumsOfFloat16DoNotOverflowWhereTheirMeanDoesNot) {
+  Cluster cluster({.dtype = base::DType::kF16, .consistency = Consistency::buffered(4, 5)});
+  // 4 · 30000 is no float16; nor is 128 · 600.
+  for (const auto& [step, samples, gradient] :
+       {std::tuple{1, 1, 600.0}, {2, 128, 600.0}, {3, 128, 30000.0}, {4, 128, 30000.0}}) {
+    Commit commit = step_of(step, samples);
+    commit.hypers = {1e-3, 1e-3};
+    pushed(cluster, 0, gradient, commit);
+  }
+  const double mean = (129 * 600.0 + 256 * 30000.0) / 385;
+  const double now = value_of(cluster.model, cluster.parameters(0), kWhole, 200);
+  EXPECT_NEAR(now, initial_value(kWhole, 200) - 1e-3 * mean, 0.05);
+}
+
 TEST(Bsp, LeavingAndEntering) {
   Cluster cluster({.workers = 3, .servers = {0, 1}});
   const auto all = [&](std::vector<int> who, int step) {

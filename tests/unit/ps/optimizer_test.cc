@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
+#include <string>
 
 namespace gearshift::ps {
 namespace {
@@ -74,6 +76,17 @@ TEST(NativeOptimizer, StateGoesInAndOut) {
   EXPECT_FALSE((*rule)->write_tensor(0, 0, "momentum_buffer", base::bytes_of(wrong)).ok());
   EXPECT_FALSE((*rule)->write_tensor(0, 0, "exp_avg", base::bytes_of(written)).ok());
   EXPECT_FALSE((*rule)->write_scalar(0, 0, "step", 1).ok());
+}
+
+TEST(NativeOptimizer, StateThatNoUpdateHasSeenIsComplete) {
+  // Adagrad is born with it: torch refuses a sum without its step.
+  auto rule = make_optimizer({.kind = "adagrad", .hyper_names = {"lr"}}, one_slice());
+  const std::array<double, 4> written{0.1, 0.1, 0.1, 0.1};
+  ASSERT_TRUE((*rule)->write_tensor(0, 0, "sum", base::bytes_of(written)).ok());
+  ASSERT_TRUE((*rule)->write_scalar(0, 0, "step", 0).ok());
+  const std::map<std::string, double> scalars = (*rule)->scalars(0, 0);
+  ASSERT_TRUE(scalars.contains("step"));
+  EXPECT_EQ(scalars.at("step"), 0);
 }
 
 TEST(NativeOptimizer, RefusesWhatIsWrong) {

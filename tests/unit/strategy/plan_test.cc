@@ -37,6 +37,16 @@ TEST(BucketPlan, FillsFromTheBackAndSeparatesDtypes) {
   }
 }
 
+TEST(BucketPlan, AnEmptyParameterHasNoBucketToItself) {
+  // Neither behind a parameter that fills more than a bucket, nor in front.
+  const auto plan = BucketPlan::make({{"first", {0}, DType::kF32, 0},
+                                      {"huge", {5000}, DType::kF32, 0},
+                                      {"last", {0}, DType::kF32, 0}},
+                                     64);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->buckets.size(), 1U);
+}
+
 TEST(BucketPlan, RefusesWhatCannotBeTrained) {
   EXPECT_FALSE(BucketPlan::make({{"index", {3}, DType::kI64, 0}}, 64).ok());
   EXPECT_FALSE(BucketPlan::make(model(), 0).ok());

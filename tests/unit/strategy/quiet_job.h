@@ -87,7 +87,7 @@ class Worker {
       auto joined = replica_->join();
       EXPECT_TRUE(joined.ok()) << joined.error().to_string();
       outcome.reports.push_back("root " + std::to_string(joined->root.value) +
-                                (joined->state_differs ? " differs" : ""));
+                                (joined->steps_differ ? " differs" : ""));
     }
     ok(replica_->stop());
     outcome.stats = replica_->stats();

@@ -120,12 +120,94 @@ TEST(Replica, RanksThatRunOutDoNotStallTheOthers) {
       }
       auto joined = worker.replica->join();
       ASSERT_TRUE(joined.ok()) << joined.error().to_string();
-      EXPECT_EQ(joined->state_differs, !server);
+      EXPECT_EQ(joined->root, base::Rank(0));
+      EXPECT_TRUE(joined->steps_differ);
       worker.expect_equals(alone);
       EXPECT_EQ(worker.replica->stats().step, 10);
       worker.ok(worker.replica->stop());
     });
   }
+}
+
+TEST(Replica, GradientsAreLeftAloneUntilThoseOfOthersComeIn) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    worker.step(4 * rank, 4);
+    const auto* dw = reinterpret_cast<const double*>(worker.replica->gradient(0).data());
+    const std::vector<double> mean(dw, dw + toy::kFeatures);
+    if (rank == 0) worker.step(8, 4);
+    int calls = 0;
+    auto joined = worker.replica->join([&] {
+      ++calls;
+      EXPECT_EQ(std::vector<double>(dw, dw + toy::kFeatures), mean);
+    });
+    ASSERT_TRUE(joined.ok()) << joined.error().to_string();
+    EXPECT_EQ(calls, rank) << "nothing came in at rank 0";
+  });
+}
+
+TEST(Replica, RanksThatApplyDifferentRatesAreToldSo) {
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    const auto round = [&] {
+      worker.ok(worker.replica->backward_begin(1));
+      return worker.replica->backward_end({true, true});
+    };
+    const auto step = [&](double lr) {
+      StepInput input;
+      input.hypers = {lr, 0.9};
+      EXPECT_TRUE(worker.replica->step(input).ok());
+    };
+    ASSERT_TRUE(round().ok());
+    step(0.5);
+    ASSERT_TRUE(round().ok()) << "equal rates";
+    step(rank == 1 ? 0.25 : 0.5);
+    const auto third = round();
+    ASSERT_FALSE(third.ok());
+    EXPECT_EQ(third.error().code, base::ErrorCode::kMismatch);
+    EXPECT_NE(third.error().message.find("ranks applied step 2 with different optimizer settings"),
+              std::string::npos)
+        << third.error().message;
+  });
+}
+
+TEST(Replica, RatesOfDifferentStepsMayDifferAfterAJoin) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    const auto step = [&](double lr) {
+      worker.ok(worker.replica->backward_begin(1));
+      ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+      StepInput input;
+      input.hypers = {lr, 0.9};
+      ASSERT_TRUE(worker.replica->step(input).ok());
+    };
+    step(1);
+    if (rank == 0) step(0.5);
+    ASSERT_TRUE(worker.replica->join().ok());
+    step(0.25);
+    step(0.125);
+  });
+}
+
+TEST(Replica, ARankWithoutAnyBatchOfAnEpochKnowsItsLosses) {
+  // In epoch 1 rank 1 has no batch. The policy, which sees losses by epoch, decides alike after it.
+  Strategy strategy;
+  StrategySwitch both;
+  both.then = ParameterServer{};
+  both.policy = loss_plateau(1, 0.9);
+  strategy.kind = both;
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, strategy);
+    for (int epoch = 0; epoch < 4; ++epoch) {
+      if (epoch != 1 || rank == 0) {
+        for (int k = 0; k < 3; ++k) worker.step(12 * k + 6 * rank, 6, epoch);
+      }
+      ASSERT_TRUE(worker.replica->join().ok());
+      if (!worker.replica->uses_server()) worker.optimizer->reset();  // on both: equal again
+    }
+    EXPECT_EQ(worker.replica->stats().switches.size(), 1U);
+    worker.ok(worker.replica->stop());
+  });
 }
 
 TEST(Replica, GradientsThatNobodyHasStayAbsent) {

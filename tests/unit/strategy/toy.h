@@ -175,9 +175,10 @@ class Worker final : public OptimizerBridge {
 /// Runs `body(rank's environment)` on `workers` ranks as tasks, followed by `servers` dedicated
 /// servers.
 inline void run_ranks(int workers, int servers,
-                      const std::function<void(int rank, Environment)>& body) {
+                      const std::function<void(int rank, Environment)>& body,
+                      base::Duration timeout = std::chrono::seconds(20)) {
   auto scheduler = base::make_os_scheduler();
-  auto groups = group::make_local_groups(*scheduler, workers + servers, std::chrono::seconds(20));
+  auto groups = group::make_local_groups(*scheduler, workers + servers, timeout);
   ASSERT_TRUE(groups.ok());
   std::vector<std::unique_ptr<base::Task>> tasks;
   for (int r = 0; r < workers + servers; ++r) {

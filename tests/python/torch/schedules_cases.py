@@ -1,0 +1,195 @@
+"""Learning-rate schedules, gradient scalers and kept gradients where ranks' batches differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from gearshift_testing import case
+from gearshift_testing.training import assert_equal_everywhere, difference, make
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    SequentialLR,
+)
+from torch.utils.data import DataLoader, TensorDataset
+
+import gearshift as gs
+import gearshift.torch as gst
+
+EPOCHS = 3
+SIZE = 17  # two ranks, batches of 4: rank 0 has three of them, rank 1 two
+
+Make = Callable[[torch.optim.Optimizer], LRScheduler]
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(SIZE, 6, generator=generator, dtype=torch.float64)
+    return TensorDataset(x, torch.randint(0, 3, (SIZE,), generator=generator))
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+
+
+def warm_up_and_decay(optimizer: torch.optim.Optimizer) -> LRScheduler:
+    first = LinearLR(optimizer, 0.2, total_iters=4)
+    then = CosineAnnealingLR(optimizer, T_max=6)
+    return SequentialLR(optimizer, [first, then], milestones=[4])
+
+
+SCHEDULES: dict[str, Make] = {
+    "lambda": lambda o: LambdaLR(o, lambda k: 1 / (1 + k)),
+    "sequence": warm_up_and_decay,
+}
+
+
+def step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler, x: Tensor, y: Tensor
+) -> None:
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    schedule.step()
+
+
+def alone(schedule_of: Make) -> nn.Module:
+    """One process: in each step the batches of both ranks, where there are two."""
+    model = make("mlp")
+    optimizer = sgd(model)
+    schedule = schedule_of(optimizer)
+    x, y = data().tensors
+    per_rank = [list(zip(x[r::2].split(4), y[r::2].split(4), strict=True)) for r in (0, 1)]
+    for _ in range(EPOCHS):
+        for k in range(3):
+            parts = [batches[k] for batches in per_rank if k < len(batches)]
+            step(model, optimizer, schedule, *(torch.cat([p[i] for p in parts]) for i in (0, 1)))
+    return model
+
+
+@case([2])
+def schedules_by_steps_are_those_of_one_process() -> None:
+    dataset = data()
+    for name, schedule_of in SCHEDULES.items():
+        wanted = alone(schedule_of)
+        for strategy in ("all_reduce", "ps:bsp", "switch(at=5)"):
+            model = make("mlp")
+            optimizer = sgd(model)
+            schedule = schedule_of(optimizer)
+            then = {"switch(at=5)": gs.StrategySwitch(policy=gs.At(step=5), then="ps:bsp")}
+            model, optimizer = gst.distribute(model, optimizer, then.get(strategy, strategy))
+            sampler = gst.DistributedSampler(dataset, shuffle=False)
+            for _ in range(EPOCHS):
+                for x, y in DataLoader(dataset, batch_size=4, sampler=sampler):
+                    step(model, optimizer, schedule, x, y)
+            assert_equal_everywhere(model)
+            found = difference(model, wanted)
+            gst.release(model)
+            assert found <= 1e-12, f"{name}, {strategy}: relative difference {found:.2e}"
+            assert schedule.last_epoch == 3 * EPOCHS
+
+
+@case([2])
+def gradient_scalers_grow_in_step() -> None:
+    model = nn.Linear(6, 3)
+    model, optimizer = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4, growth_interval=4)
+    x = torch.ones(2, 6)
+    for _ in range(3):
+        with gst.join(model):
+            for _ in range(3 - gs.rank()):
+                optimizer.zero_grad()
+                scaler.scale(model(x).square().mean()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+    scales = gst.broadcast_object(scaler.state_dict())
+    gst.release(model)
+    assert scaler.state_dict() == scales
+    assert scaler.get_scale() == 16
+
+
+@case([2])
+def rates_that_differ_between_ranks_are_an_error() -> None:
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, sgd(model))
+    x, y = data().tensors
+    error = ""
+    try:
+        for k in range(4):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + k * (1 + gs.rank()))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    except gs.MismatchError as caught:
+        error = str(caught)
+    assert "ranks applied step 2 with different optimizer settings" in error, error
+
+
+@case([2])
+def gradients_that_are_kept_are_not_those_of_other_ranks() -> None:
+    """zero_grad(set_to_none=False) at the end of a step: the next backward adds to zeros."""
+    x, y = data().tensors
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, sgd(model))
+    for _ in range(2):
+        with gst.join(model):
+            for k in range(3 - gs.rank()):
+                part = slice(4 * k + 2 * gs.rank(), 4 * k + 2 * gs.rank() + 2)
+                nn.functional.cross_entropy(model(x[part]), y[part]).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=False)
+        kept = [float(p.grad.abs().max()) for p in model.parameters()]
+        assert kept == [0] * len(kept)
+    wanted = make("mlp")
+    its = sgd(wanted)
+    for _ in range(2):
+        for part in (slice(0, 4), slice(4, 8), slice(8, 10)):
+            its.zero_grad()
+            nn.functional.cross_entropy(wanted(x[part]), y[part]).backward()
+            its.step()
+    assert_equal_everywhere(model)
+    found = difference(model, wanted)
+    gst.release(model)
+    assert found <= 1e-12
+
+
+class Tracked(nn.Module):
+    """With the idiom of an empty parameter that tells the device, and one that is used late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device_of = nn.Parameter(torch.empty(0))
+        self.table = nn.Embedding(20000, 64)  # larger than a bucket
+        self.late = nn.Parameter(torch.ones(3))
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x).mean(1)) * (self.late if self.training else 1)
+
+
+@case([2])
+def parameters_without_elements_and_without_gradients() -> None:
+    """Under servers, with Adagrad, whose state is there from the beginning."""
+    for strategy in (
+        "all_reduce",
+        "ps:bsp",
+        gs.StrategySwitch(policy=gs.At(step=2), then="ps:bsp"),
+    ):
+        torch.manual_seed(0)
+        model = Tracked().eval()
+        model, optimizer = gst.distribute(
+            model, torch.optim.Adagrad(model.parameters(), lr=0.1), strategy
+        )
+        for k in range(4):
+            optimizer.zero_grad()
+            model(torch.arange(8).view(2, 4) + k).square().sum().backward()
+            optimizer.step()
+        state = optimizer.state_dict()
+        gst.release(model)
+        other = Tracked()
+        torch.optim.Adagrad(other.parameters(), lr=0.1).load_state_dict(state)
+        assert float(state["state"][1]["step"]) == 0

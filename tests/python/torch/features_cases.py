@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -373,3 +374,30 @@ def shared_tensors_are_reduced_in_place() -> None:
         assert empty.shape == shape
         assert empty.dtype == torch.float64
         assert gs.all_reduce(empty) is empty
+
+
+@case(WORLDS)
+def layers_unfrozen_later() -> None:
+    def thaw(model: nn.Module, frozen: bool) -> None:
+        model[0].requires_grad_(not frozen)
+
+    start = make("mlp")
+    thaw(start, frozen=True)
+    alone, data = copy.deepcopy(start), batches(STEPS)
+    optimizer = adam(alone.parameters())
+    train(alone, optimizer, itertools.islice(data, 6), alone=True)
+    thaw(alone, frozen=False)
+    train(alone, optimizer, data, alone=True)
+    switch = gs.StrategySwitch(then=gs.ParameterServer(), policy=gs.At(step=4))
+    for strategy in (*both(), switch):
+        model, data = copy.deepcopy(start), batches(STEPS)
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, itertools.islice(data, 6))
+        thaw(model, frozen=False)
+        gst.release(model)
+        model, its = gst.distribute(model, its, strategy)
+        train(model, its, data)
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: relative difference {found:.2e}"

@@ -6,6 +6,8 @@ import copyreg
 from collections import defaultdict
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import Unsupported
@@ -33,6 +35,7 @@ class DistributedOptimizer(Optimizer):
         distributed.check_frozen()
         if distributed.uses_server:
             return self._step_server(closure, loss=loss, epoch=epoch)
+        distributed.adapter.keep_layout()
         return distributed.step_all_reduce(super().step, closure, loss, epoch)
 
     step.hooked = True  # type: ignore[attr-defined]  # the original runs the user's hooks
@@ -66,6 +69,7 @@ class DistributedOptimizer(Optimizer):
         """As ever; under a server the shards get their part. Call on all ranks, with the same."""
         super().load_state_dict(state_dict)
         if not self._gearshift.closed:
+            _match_layout(self)
             self._gearshift.store_state()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -95,8 +99,23 @@ def adopt(optimizer: Optimizer, distributed: Distributed) -> None:
                 "optimizer.step was replaced on the optimizer itself: call distribute() before"
             )
         del optimizer.__dict__["step"]  # an LR scheduler's; the subclass does the same
+    _match_layout(optimizer)
     optimizer._gearshift = distributed  # type: ignore[attr-defined]
     optimizer.__class__ = _subclass(own_class(optimizer))
+
+
+def _match_layout(optimizer: Optimizer) -> None:
+    """Lay the state out as the parameters, which are contiguous now: fused kernels rely on it."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if (
+                isinstance(value, Tensor)
+                and value.layout is torch.strided
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
+                like = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                state[name] = like.copy_(value)
 
 
 def check_free(optimizer: Optimizer) -> None:

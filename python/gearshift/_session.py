@@ -181,7 +181,9 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
             + ", ".join(sorted(known - {"timeout"}))
         )
     try:
-        environment = replace(detect(), **overrides)
+        given = {n: str(overrides[n]) for n in ("rdzv", "token") if overrides.get(n) is not None}
+        variables = {f"GEARSHIFT_{name.upper()}": value for name, value in given.items()}
+        environment = replace(detect({**os.environ, **variables}), **overrides)
     except LaunchError as error:
         raise InvalidArgument(str(error)) from error
     if timeout is not None:

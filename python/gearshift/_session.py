@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _core
+from ._exit import note_exits
 from .errors import Error, InvalidArgument, PeerLost
 from .launch import EXIT_PEER_LOST, LaunchError
 from .launch.environment import ProcessEnvironment, detect
@@ -239,6 +240,7 @@ def _install_hooks() -> None:
             raise SystemExit(EXIT_PEER_LOST)
 
     sys.excepthook = hook
+    note_exits(fail)
 
 
 def _at_exit() -> None:

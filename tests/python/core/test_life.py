@@ -195,6 +195,36 @@ assert gs.all_reduce(np.ones(1))[0] == 2
         assert process.returncode == 0, process.stderr
 
 
+def test_a_forked_child_knows_its_place() -> None:
+    script = """
+import os, numpy as np, gearshift as gs
+gs.init()
+def refused(call):
+    try:
+        call()
+    except gs.Error as error:
+        return "forked" in str(error) and "DataLoader" in str(error)
+child = os.fork()
+if child == 0:
+    right = (gs.rank(), gs.world_size(), gs.local_rank()) == (int(os.environ["GEARSHIFT_RANK"]),
+        2, int(os.environ["GEARSHIFT_LOCAL_RANK"]))
+    right = right and refused(gs.init) and refused(gs.barrier)
+    os._exit(0 if right else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert gs.all_reduce(np.ones(1))[0] == 2
+gs.shutdown()
+child = os.fork()
+if child == 0:
+    try:
+        gs.rank()
+    except gs.Error as error:
+        os._exit("gs.init()" not in str(error))
+assert os.waitpid(child, 0)[1] == 0
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+
+
 def test_alone_a_script_is_a_world_of_one() -> None:
     script = """
 import numpy as np, gearshift as gs

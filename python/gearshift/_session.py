@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _core
+from ._exit import note_exits
 from .errors import Error, InvalidArgument, PeerLost
 from .launch import EXIT_PEER_LOST, LaunchError
 from .launch.environment import ProcessEnvironment, detect
@@ -33,6 +34,8 @@ class _Process:
     settle: Callable[[], None] | None = None
     """Called before the user's collectives."""
     hooks_installed: bool = False
+    forked: bool = False
+    """A child of a process with a session: it knows its numbers, and has no part in the job."""
 
 
 _process = _Process()
@@ -56,10 +59,12 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
     Raises:
         InvalidArgument: when the environment contradicts itself or lacks something.
         TimeoutError: when not all processes came.
+        Error: in a process that was forked from one with a session.
     """
     with _lock:
         if _process.session is not None:
             return
+        _refuse_forked()
         transports = overrides.pop("transports", None)
         environment = _environment(timeout, overrides)
         session = _open(environment, _transports(transports))
@@ -109,21 +114,18 @@ def is_initialized() -> bool:
 
 
 def rank() -> int:
-    """This worker's rank, 0 … world_size() - 1."""
-    current()
-    return _process.rank
+    """This worker's rank, 0 … world_size() - 1; in its forked children, too."""
+    return _placed().rank
 
 
 def world_size() -> int:
     """Number of workers."""
-    current()
-    return _process.world_size
+    return _placed().world_size
 
 
 def local_rank() -> int:
     """This process's number among those on its host: which accelerator to use."""
-    current()
-    return _process.environment.local_rank
+    return _placed().environment.local_rank
 
 
 def current() -> _core.Session:
@@ -133,8 +135,25 @@ def current() -> _core.Session:
         Error: when there is none.
     """
     if _process.session is None:
+        _refuse_forked()
         raise Error("gearshift is not initialised in this process: call gs.init() first")
     return _process.session
+
+
+def _placed() -> _Process:
+    """Where this process's numbers are, which forked children keep."""
+    if not _process.forked:
+        current()
+    return _process
+
+
+def _refuse_forked() -> None:
+    if _process.forked:
+        raise Error(
+            "this process was forked from a worker of the job (by a DataLoader with num_workers, "
+            "maybe) and takes no part in it: gs.rank() and gs.world_size() work here, gs.init(), "
+            "collectives and training do not"
+        )
 
 
 def before_close(action: Callable[[bool], None]) -> None:
@@ -181,7 +200,9 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
             + ", ".join(sorted(known - {"timeout"}))
         )
     try:
-        environment = replace(detect(), **overrides)
+        given = {n: str(overrides[n]) for n in ("rdzv", "token") if overrides.get(n) is not None}
+        variables = {f"GEARSHIFT_{name.upper()}": value for name, value in given.items()}
+        environment = replace(detect({**os.environ, **variables}), **overrides)
     except LaunchError as error:
         raise InvalidArgument(str(error)) from error
     if timeout is not None:
@@ -237,6 +258,7 @@ def _install_hooks() -> None:
             raise SystemExit(EXIT_PEER_LOST)
 
     sys.excepthook = hook
+    note_exits(fail)
 
 
 def _at_exit() -> None:
@@ -252,6 +274,7 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     """A forked child keeps the numbers, but has no threads: the session is its parent's."""
+    _process.forked = _process.forked or _process.session is not None
     with contextlib.suppress(RuntimeError):
         _process.closing.clear()
     _process.session = None

@@ -95,7 +95,7 @@ def run(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File (mode 600) with the job's secret, on several nodes."),
+        typer.Option(help="File (mode 600) with the job's secret, or set GEARSHIFT_TOKEN_FILE."),
     ] = None,
 ) -> None:
     """Start N processes of a script on this machine, and end all when one fails.
@@ -380,7 +380,7 @@ def report(
 def store(
     bind: Annotated[str, typer.Argument(help="HOST:PORT to serve on; port 0: the system picks.")],
     token_file: Annotated[
-        Path | None, typer.Option(help="File with the job token, instead of GEARSHIFT_TOKEN.")
+        Path | None, typer.Option(help="File with the job token, or set GEARSHIFT_TOKEN[_FILE].")
     ] = None,
 ) -> None:
     """Serve a rendezvous store of its own, on which jobs with --rdzv HOST:PORT meet.

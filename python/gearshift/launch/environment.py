@@ -1,22 +1,24 @@
 """What a process learns from its environment about the job that it is part of.
 
 Understood are, in this order: ``gearshift run``, torchrun, Open MPI's ``mpirun``, MPICH and other
-launchers that speak PMI, and Slurm's ``srun``. A process that none of them started is a world of
-one. Only the environment and, on one host, a private directory are looked at: no network.
+launchers that speak PMI, Slurm's ``srun``, and whoever sets RANK, WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT, as PyTorch's ``env://`` has them (Kubernetes' PyTorchJob, scripts). A process that none
+of them started is a world of one. Only the environment and, on one host, a private directory are
+looked at: no network.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from . import LaunchError
-from .host_store import HostJob, open_host_store
+from .host_store import HostJob, open_host_store, user_token
 from .plan import split_endpoint
-from .token import read_token_file
+from .token import environment_token
 
 _SPECIAL_SLURM_STEPS = 0xFFFFFFF0
 """Slurm's batch, interactive and extern steps have ids from here on: shells, not tasks of a job."""
@@ -43,7 +45,7 @@ class ProcessEnvironment:
     node_rank: int = 0
     """Under mpirun, which does not tell, computed as if all nodes held as many ranks as this."""
     launcher: str = "none"
-    """"gearshift", "torchrun", "openmpi", "pmi", "slurm" or "none"."""
+    """"gearshift", "torchrun", "openmpi", "pmi", "slurm", "env" (RANK and its like) or "none"."""
     rdzv: str | None = None
     """"file:///dir" or "tcp://HOST:PORT" (served by rank 0); None for a world of one."""
     token: str | None = None
@@ -88,6 +90,9 @@ class _Variables:
 
     def text(self, name: str) -> str | None:
         return self._environ.get(name) or None
+
+    def token(self) -> str | None:
+        return environment_token(self._environ)
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """The first variable of `names` that is set."""
@@ -165,6 +170,14 @@ def _from_pmi(variables: _Variables) -> ProcessEnvironment:
     )
 
 
+def _is_pmi(variables: _Variables) -> bool:
+    """Not ``srun --mpi=pmi2``, which leaves it to Slurm's own variables who shares a host."""
+    if not variables.has("PMI_RANK", "PMI_SIZE"):
+        return False
+    local = variables.has("MPI_LOCALRANKID") or variables.has("PMI_LOCAL_RANK")
+    return local or not _is_slurm_task(variables)
+
+
 def _from_slurm(variables: _Variables) -> ProcessEnvironment:
     world_size = variables.integer("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
     nnodes = variables.integer("SLURM_STEP_NUM_NODES", "SLURM_NNODES", default=1)
@@ -200,14 +213,39 @@ def _is_slurm_task(variables: _Variables) -> bool:
     return step.isdecimal() and int(step) < _SPECIAL_SLURM_STEPS
 
 
+def _from_variables(variables: _Variables) -> ProcessEnvironment:
+    """Without a word of who shares a host, as in Kubernetes, each process has one to itself."""
+    rank, world_size = variables.integer("RANK"), variables.integer("WORLD_SIZE")
+    together = _is_loopback(variables.text("MASTER_ADDR") or "")
+    local = variables.integer("LOCAL_WORLD_SIZE", default=world_size if together else 1)
+    nnodes = _ceil_div(world_size, local)
+    return ProcessEnvironment(
+        rank=rank,
+        world_size=world_size,
+        local_rank=variables.integer("LOCAL_RANK", default=rank % max(local, 1)),
+        local_world_size=local,
+        nnodes=nnodes,
+        node_rank=min(rank // max(local, 1), nnodes - 1),
+        launcher="env",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 _SOURCES: tuple[
     tuple[Callable[[_Variables], bool], Callable[[_Variables], ProcessEnvironment]], ...
 ] = (
     (lambda v: v.has("GEARSHIFT_RANK") or v.has("GEARSHIFT_WORLD_SIZE"), _from_gearshift),
     (lambda v: v.has("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"), _from_torchrun),
     (lambda v: v.has("OMPI_COMM_WORLD_RANK"), _from_open_mpi),
-    (lambda v: v.has("PMI_RANK", "PMI_SIZE"), _from_pmi),
+    (_is_pmi, _from_pmi),
     (_is_slurm_task, _from_slurm),
+    (lambda v: v.has("RANK", "WORLD_SIZE"), _from_variables),
 )
 
 _RANK_VARIABLE = {
@@ -246,9 +284,11 @@ def _complete(found: ProcessEnvironment, variables: _Variables) -> ProcessEnviro
     _check_ranges(found)
     if found.world_size == 1:
         return found
-    found = replace(found, token=_token(variables), rdzv=_rendezvous(variables))
+    found = replace(found, token=variables.token(), rdzv=_rendezvous(variables))
     if found.launcher == "gearshift":
         return _check_complete(found)
+    if found.launcher == "env":
+        return _at_master(found, variables)
     if found.local_world_size == found.world_size:
         return _on_one_host(found, variables)
     if found.token is None:
@@ -260,6 +300,30 @@ def _complete(found: ProcessEnvironment, variables: _Variables) -> ProcessEnviro
             f"{found.launcher} runs this job on several hosts: set GEARSHIFT_RDZV=HOST:PORT in "
             "every process, an address of the host of rank 0 that all can reach and a free port"
         )
+    return found
+
+
+def _at_master(found: ProcessEnvironment, variables: _Variables) -> ProcessEnvironment:
+    """Rank 0 serves the rendezvous where PyTorch's ``env://`` would have it."""
+    said = f"RANK={found.rank} and WORLD_SIZE={found.world_size} say that this is one of several"
+    if found.rdzv is None:
+        host, port = variables.text("MASTER_ADDR"), variables.text("MASTER_PORT")
+        if host is None or port is None:
+            raise LaunchError(
+                f"{said} processes, but not where they meet: set MASTER_ADDR and MASTER_PORT (or "
+                "GEARSHIFT_RDZV=HOST:PORT) in each, an address of the host of rank 0 that all can "
+                "reach and a free port; to train alone, unset RANK and WORLD_SIZE"
+            )
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        split_endpoint(f"{host}:{port}")
+        found = replace(found, rdzv=f"tcp://{host}:{port}")
+    if found.token is None:
+        if found.local_world_size < found.world_size:
+            raise LaunchError(
+                f"{said} processes, maybe on several hosts (on one, set "
+                f"LOCAL_WORLD_SIZE={found.world_size}): {_TOKEN_HELP}"
+            )
+        found = replace(found, token=user_token())
     return found
 
 
@@ -288,12 +352,6 @@ def _check_complete(found: ProcessEnvironment) -> ProcessEnvironment:
             "`gearshift run` sets everything"
         )
     return found
-
-
-def _token(variables: _Variables) -> str | None:
-    token = variables.text("GEARSHIFT_TOKEN")
-    path = variables.text("GEARSHIFT_TOKEN_FILE")
-    return read_token_file(Path(path)) if token is None and path is not None else token
 
 
 def _rendezvous(variables: _Variables) -> str | None:

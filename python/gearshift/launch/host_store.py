@@ -61,6 +61,18 @@ def open_host_store(job: HostJob, base: Path | None = None) -> HostStore:
     return HostStore(directory, _shared_token(directory))
 
 
+def user_token(base: Path | None = None) -> str:
+    """A token for all of this user's jobs on this host, made when there is none yet.
+
+    For ranks that have no launcher in common. They meet at a port, so two jobs cannot mix.
+
+    Raises:
+        LaunchError: when the directory belongs to somebody else or others can read it.
+    """
+    base = _private_directory(_base_directory() if base is None else base)
+    return _shared_token(base)
+
+
 def _base_directory() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.getuid():

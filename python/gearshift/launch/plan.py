@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from . import DEFAULT_TIMEOUT, LaunchError
-from .token import new_token, read_token_file
+from .token import environment_token, new_token, read_token_file
 
 TargetKind = Literal["script", "module", "executable"]
 
 _SET_TOKEN = (
     "set the same secret on every node, for example "
     "`export GEARSHIFT_TOKEN=$(openssl rand -hex 32)` on one and its value on the others, "
-    "or pass --token-file"
+    "or pass --token-file (or set GEARSHIFT_TOKEN_FILE)"
 )
 
 
@@ -198,7 +198,7 @@ def _validate_several_nodes(options: LaunchOptions, environ: Mapping[str, str]) 
             "that all nodes can reach and a free port, the same on every node"
         )
     _validate_reachable(options.rdzv)
-    if options.token_file is None and not environ.get("GEARSHIFT_TOKEN"):
+    if options.token_file is None and environment_token(environ) is None:
         raise LaunchError(f"a job on several nodes needs a token: {_SET_TOKEN}")
 
 
@@ -269,9 +269,8 @@ def _rendezvous(options: LaunchOptions, directory: str | None) -> str:
 def _token(options: LaunchOptions, environ: Mapping[str, str]) -> str:
     if options.token_file is not None:
         return read_token_file(options.token_file)
-    if options.nnodes > 1:
-        return environ["GEARSHIFT_TOKEN"]
-    return new_token()
+    given = environment_token(environ) if options.nnodes > 1 else None
+    return new_token() if given is None else given
 
 
 def _spec(

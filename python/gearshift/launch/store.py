@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from . import LaunchError
-from .token import read_token_file
+from .token import environment_token, read_token_file
 
 
 def serve(bind: str, token_file: Path | None) -> int:
@@ -37,10 +37,10 @@ def serve(bind: str, token_file: Path | None) -> int:
 def _token(token_file: Path | None) -> str:
     if token_file is not None:
         return read_token_file(token_file)
-    token = os.environ.get("GEARSHIFT_TOKEN", "")
-    if not token:
+    token = environment_token(os.environ)
+    if token is None:
         raise LaunchError(
             "a store needs the job's token: export GEARSHIFT_TOKEN=$(openssl rand -hex 32), or use "
-            "--token-file"
+            "--token-file or GEARSHIFT_TOKEN_FILE"
         )
     return token

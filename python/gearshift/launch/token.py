@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import LaunchError
@@ -15,6 +16,16 @@ _MIN_LENGTH = 16
 def new_token() -> str:
     """A fresh random token (256 bits, hexadecimal)."""
     return secrets.token_hex(32)
+
+
+def environment_token(environ: Mapping[str, str]) -> str | None:
+    """What GEARSHIFT_TOKEN says, or the file that GEARSHIFT_TOKEN_FILE names.
+
+    Raises:
+        LaunchError: when the file cannot be read, others may read it, or it holds no token.
+    """
+    token, path = environ.get("GEARSHIFT_TOKEN"), environ.get("GEARSHIFT_TOKEN_FILE")
+    return read_token_file(Path(path)) if not token and path else token or None
 
 
 def read_token_file(path: Path) -> str:

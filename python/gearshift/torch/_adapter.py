@@ -224,7 +224,7 @@ class Adapter:
                     parameter.grad = None
             elif t.staged:
                 if parameter.grad is None:
-                    parameter.grad = t.gradient.to(parameter.device, copy=True)
+                    parameter.grad = torch.empty_like(parameter).copy_(t.gradient)
                 else:
                     parameter.grad.copy_(t.gradient)
             elif self._sparse_dims[index]:
@@ -239,6 +239,16 @@ class Adapter:
                 t.parameter.grad = t.gradient.clone()
 
     # Parameters.
+
+    def keep_layout(self) -> None:
+        """Take in parameters that are not contiguous any more, as their gradients are.
+
+        ``model.to(memory_format=torch.channels_last)`` makes them so, and fused optimizers want
+        both alike.
+        """
+        for t in self.trainables:
+            if not t.staged and not t.parameter.is_contiguous():
+                readopt(t)
 
     def bring_parameters(self) -> bool:
         """Make the core's memory show the parameters; returns whether the user replaced any."""

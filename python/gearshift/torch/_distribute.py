@@ -69,7 +69,8 @@ def distribute(
     ``torch.no_grad()``, or by assigning ``p.data``: writing *into* ``p.data`` goes unnoticed there.
 
     Args:
-        model: any module. Every parameter that requires a gradient takes part.
+        model: any module. Every parameter that requires a gradient takes part. To unfreeze others
+            later, call :func:`release` and distribute again.
         optimizer: over the model's parameters; None (All-Reduce only) to update them by hand.
         strategy: a value or its text, see :mod:`gearshift.strategy`.
         total_steps: optimizer steps that the job will make; ``At(fraction=...)`` needs it.
@@ -111,6 +112,7 @@ def distribute(
     trainables = adopt_parameters(replica, found, stage == "force")
     buffers.adopt(replica.buffers(), stage == "force")
     distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
+    distributed.frozen = _frozen(unwrapped(model), optimizer)
     distributed.start()
     if optimizer is not None:
         adopt(optimizer, distributed)
@@ -142,6 +144,19 @@ def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
     if optimizer is not None:
         _check_owned(model, optimizer)
     return found
+
+
+def _frozen(model: nn.Module, optimizer: Optimizer | None) -> list[tuple[str, Tensor]]:
+    """What takes no part as it is, but would be updated if it came to require a gradient."""
+    if optimizer is None:
+        return [(name, p) for name, p in model.named_parameters() if not p.requires_grad]
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [
+        (names.get(id(p), f"{number} of param group {index}"), p)
+        for index, group in enumerate(optimizer.param_groups)
+        for number, p in enumerate(group["params"])
+        if not p.requires_grad
+    ]
 
 
 def _check_parameter(name: str, p: nn.Parameter) -> None:

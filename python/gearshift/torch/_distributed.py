@@ -51,6 +51,8 @@ class Distributed:
         )
         self.clip_norm = 0.0
         """Under a server: what gst.clip_grad_norm_ asked for in this step."""
+        self.frozen: list[tuple[str, Tensor]] = []
+        """Parameters that take no part because they required no gradient, with their names."""
         self._rule = rule
         self._bridge = bridge
         self._versions: list[int] = []
@@ -73,6 +75,20 @@ class Distributed:
         self._settle()
 
     # Steps.
+
+    def check_frozen(self) -> None:
+        """Refuse to go on with a parameter whose gradients would not travel.
+
+        Raises:
+            InvalidArgument: when a parameter was unfrozen after distribute().
+        """
+        for name, parameter in self.frozen:
+            if parameter.requires_grad:
+                raise InvalidArgument(
+                    f"parameter '{name}' was frozen when the model was distributed, and requires "
+                    "a gradient now, which would not travel: after unfreezing, call "
+                    "gst.release(model) and gst.distribute() again, on all ranks"
+                )
 
     def step_all_reduce(
         self, update: Callable[..., Any], closure: Any, loss: Any, epoch: int | None
@@ -174,6 +190,8 @@ class Distributed:
         return self.epoch.number if given is None else int(given)
 
     def _on_training_forward(self, samples: int) -> None:
+        if self.optimizer is None:
+            self.check_frozen()
         self.epoch.note_forward(samples)
         if self.optimizer is None and self.adapter.rounds > 0:
             # The user updates the parameters by hand: each exchange was a step.

@@ -6,10 +6,13 @@ import copyreg
 from collections import defaultdict
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import Unsupported
 from ._distributed import Distributed
+from ._rules import own_class
 
 
 class DistributedOptimizer(Optimizer):
@@ -21,6 +24,7 @@ class DistributedOptimizer(Optimizer):
     """
 
     _gearshift: Distributed
+    _gearshift_own_class: type[Optimizer]
 
     def step(self, closure: Any = None, *, loss: Any = None, epoch: int | None = None) -> Any:
         """Make one optimizer step, as the strategy in force has it. Collective."""
@@ -28,8 +32,10 @@ class DistributedOptimizer(Optimizer):
         distributed = self._gearshift
         if distributed.closed:
             return super().step() if closure is None else super().step(closure)
+        distributed.check_frozen()
         if distributed.uses_server:
             return self._step_server(closure, loss=loss, epoch=epoch)
+        distributed.adapter.keep_layout()
         return distributed.step_all_reduce(super().step, closure, loss, epoch)
 
     step.hooked = True  # type: ignore[attr-defined]  # the original runs the user's hooks
@@ -63,6 +69,7 @@ class DistributedOptimizer(Optimizer):
         """As ever; under a server the shards get their part. Call on all ranks, with the same."""
         super().load_state_dict(state_dict)
         if not self._gearshift.closed:
+            _match_layout(self)
             self._gearshift.store_state()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -71,8 +78,8 @@ class DistributedOptimizer(Optimizer):
             super().add_param_group(param_group)
             return
         raise Unsupported(
-            "param groups cannot be added after distribute(): add them before, with lr=0 or "
-            "parameters frozen until they are needed"
+            "param groups cannot be added after distribute(): add them before, with lr=0 until "
+            "they are needed, or call gst.release(model), add them, and distribute again"
         )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -80,7 +87,7 @@ class DistributedOptimizer(Optimizer):
         state = self.__getstate__()
         state["state"] = defaultdict(dict, self.state)
         rebuild = copyreg._reconstructor  # type: ignore[attr-defined]
-        return rebuild, (_original(type(self)), object, None), state
+        return rebuild, (own_class(self), object, None), state
 
 
 def adopt(optimizer: Optimizer, distributed: Distributed) -> None:
@@ -92,8 +99,23 @@ def adopt(optimizer: Optimizer, distributed: Distributed) -> None:
                 "optimizer.step was replaced on the optimizer itself: call distribute() before"
             )
         del optimizer.__dict__["step"]  # an LR scheduler's; the subclass does the same
+    _match_layout(optimizer)
     optimizer._gearshift = distributed  # type: ignore[attr-defined]
-    optimizer.__class__ = _subclass(_original(type(optimizer)))
+    optimizer.__class__ = _subclass(own_class(optimizer))
+
+
+def _match_layout(optimizer: Optimizer) -> None:
+    """Lay the state out as the parameters, which are contiguous now: fused kernels rely on it."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if (
+                isinstance(value, Tensor)
+                and value.layout is torch.strided
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
+                like = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                state[name] = like.copy_(value)
 
 
 def check_free(optimizer: Optimizer) -> None:
@@ -101,10 +123,6 @@ def check_free(optimizer: Optimizer) -> None:
     distributed = getattr(optimizer, "_gearshift", None)
     if distributed is not None and not distributed.closed:
         raise Unsupported("this optimizer was distributed already, with another model")
-
-
-def _original(cls: type[Optimizer]) -> type[Optimizer]:
-    return cls.__mro__[2] if issubclass(cls, DistributedOptimizer) else cls
 
 
 def _subclass(base: type[Optimizer]) -> type[Optimizer]:
@@ -118,5 +136,9 @@ _subclasses: dict[type[Optimizer], type[Optimizer]] = {}
 
 
 def _make_subclass(base: type[Optimizer]) -> type[Optimizer]:
-    members = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    members = {
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "_gearshift_own_class": base,
+    }
     return type(base.__name__, (DistributedOptimizer, base), members)

@@ -79,7 +79,7 @@ def rule_of(optimizer: Optimizer, elementwise: bool) -> Rule:
     Raises:
         Unsupported: when the optimizer cannot run on slices of parameters; the message says why.
     """
-    cls = type(optimizer)
+    cls = own_class(optimizer)
     _check_options(optimizer)
     numbers = tuple(_numbers(optimizer.param_groups[0], optimizer.defaults))
     kind = NATIVE.get(cls)
@@ -87,6 +87,13 @@ def rule_of(optimizer: Optimizer, elementwise: bool) -> Rule:
         _check_elementwise(cls, elementwise)
         kind = f"{cls.__module__}:{cls.__qualname__}"
     return Rule(kind, numbers, len(optimizer.param_groups))
+
+
+def own_class(optimizer: Optimizer) -> type[Optimizer]:
+    """The user's class, also of an optimizer that takes part in a job, or once did."""
+    cls = type(optimizer)
+    found: type[Optimizer] = getattr(cls, "_gearshift_own_class", cls)
+    return found
 
 
 def group_numbers(optimizer: Optimizer) -> dict[int, int]:

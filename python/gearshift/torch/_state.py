@@ -94,7 +94,10 @@ def _import(
     }
     for name, memory in tensors.items():
         tensor = tensor_on(memory, parameter.dtype, parameter.shape)
-        state[name] = tensor.to(parameter.device)
+        if parameter.is_contiguous():
+            state[name] = tensor.to(parameter.device)
+        else:  # staged; fused optimizers want both alike
+            state[name] = torch.empty_like(parameter).copy_(tensor)
     return state
 
 

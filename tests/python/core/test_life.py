@@ -111,6 +111,51 @@ except gs.PeerLost as error:
         assert "ValueError: boom" in process.stderr
 
 
+@pytest.mark.parametrize("call", ["sys.exit(2)", "sys.exit('no data')", "exit(2)"])
+def test_an_exit_code_tells_the_others_at_once(call: str) -> None:
+    script = f"""
+import sys, numpy as np, gearshift as gs
+gs.init()
+gs.barrier()
+def stop():
+    try:
+        {call}
+    finally:
+        print("leaving", flush=True)
+if gs.rank() == 1:
+    stop()
+gs.recv(np.zeros(3), 1)
+"""
+    first, culprit = run_script(script, 2)
+    assert culprit.returncode == (1 if "no data" in call else 2), culprit.stderr
+    assert culprit.stdout.strip() == "leaving"
+    assert first.returncode == EXIT_PEER_LOST, first.stderr
+    assert "rank 1" in first.stderr
+    assert call.removeprefix("sys.") in first.stderr
+
+
+def test_an_exit_that_is_caught_or_of_code_0_is_orderly() -> None:
+    script = """
+import sys, threading, time, numpy as np, gearshift as gs
+gs.init()
+try:
+    sys.exit(3)
+except SystemExit as exit_:
+    assert exit_.code == 3
+thread = threading.Thread(target=sys.exit, args=(4,))
+thread.start()
+thread.join()
+assert gs.all_reduce(np.ones(1))[0] == 2
+if gs.rank() == 1:
+    sys.exit(0)
+time.sleep(0.3)
+sys.exit()
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+        assert process.stderr == ""
+
+
 def test_ranks_may_end_at_different_times() -> None:
     script = """
 import time, numpy as np, gearshift as gs
@@ -145,6 +190,36 @@ if child == 0:
     sys.exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert gs.all_reduce(np.ones(1))[0] == 2
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+
+
+def test_a_forked_child_knows_its_place() -> None:
+    script = """
+import os, numpy as np, gearshift as gs
+gs.init()
+def refused(call):
+    try:
+        call()
+    except gs.Error as error:
+        return "forked" in str(error) and "DataLoader" in str(error)
+child = os.fork()
+if child == 0:
+    right = (gs.rank(), gs.world_size(), gs.local_rank()) == (int(os.environ["GEARSHIFT_RANK"]),
+        2, int(os.environ["GEARSHIFT_LOCAL_RANK"]))
+    right = right and refused(gs.init) and refused(gs.barrier)
+    os._exit(0 if right else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert gs.all_reduce(np.ones(1))[0] == 2
+gs.shutdown()
+child = os.fork()
+if child == 0:
+    try:
+        gs.rank()
+    except gs.Error as error:
+        os._exit("gs.init()" not in str(error))
+assert os.waitpid(child, 0)[1] == 0
 """
     for process in run_script(script, 2):
         assert process.returncode == 0, process.stderr

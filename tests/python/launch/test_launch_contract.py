@@ -118,6 +118,20 @@ def test_token_file(launcher):
     assert dumps(launcher.folder, 1)[0]["GEARSHIFT_TOKEN"] == "f" * 64
 
 
+def test_token_file_in_the_environment_of_several_nodes(launcher):
+    path = launcher.folder / "token"
+    path.write_text("f" * 64 + "\n")
+    path.chmod(0o600)
+    ended = launcher.run(
+        *("--nnodes", "2", "--rdzv", "192.0.2.7:29500", launcher.script(DUMP)),
+        env={"GEARSHIFT_TOKEN_FILE": str(path)},
+    )
+    assert ended.code == 0, ended.err
+    found = dumps(launcher.folder, 1)[0]
+    assert found["GEARSHIFT_TOKEN"] == "f" * 64
+    assert "GEARSHIFT_TOKEN_FILE" not in found
+
+
 def test_module(launcher):
     launcher.script(DUMP, name="some_module.py")
     ended = launcher.run("-n", "2", "-m", "some_module", "--flag")
@@ -163,7 +177,8 @@ TWO_NODES = ("--nnodes", "2", "--rdzv")
 def test_refusals(tmp_path, monkeypatch, capfd, arguments, words):
     script = tmp_path / "script.py"
     script.write_text("print('started')")
-    monkeypatch.delenv("GEARSHIFT_TOKEN", raising=False)
+    for name in ("GEARSHIFT_TOKEN", "GEARSHIFT_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as end:
         main(["run", *[str(script) if argument == "S" else argument for argument in arguments]])

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -48,6 +49,7 @@ SLURM = {
     "SLURM_STEP_NUM_NODES": "3",
     "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
 }
+VARIABLES = {"RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 GEARSHIFT = {
     "GEARSHIFT_RANK": "2",
     "GEARSHIFT_WORLD_SIZE": "3",
@@ -96,6 +98,10 @@ def test_token_stays_out_of_logs():
         (OPEN_MPI, (2, 4, 0, 2), (1, 2), "openmpi"),
         (MPICH, (2, 4, 0, 2), (1, 2), "pmi"),
         (SLURM, (4, 5, 0, 1), (2, 3), "slurm"),
+        ({**SLURM, "PMI_RANK": "4", "PMI_SIZE": "5"}, (4, 5, 0, 1), (2, 3), "slurm"),
+        ({**SLURM, **MPICH}, (2, 4, 0, 2), (1, 2), "pmi"),
+        (VARIABLES, (2, 4, 0, 1), (2, 4), "env"),
+        ({**VARIABLES, "LOCAL_WORLD_SIZE": "2"}, (2, 4, 0, 2), (1, 2), "env"),
     ],
 )
 def test_several_hosts(environ, expected, node, launcher):
@@ -112,6 +118,28 @@ def test_several_hosts(environ, expected, node, launcher):
 def test_several_hosts_need_an_address(environ):
     with pytest.raises(LaunchError, match="GEARSHIFT_RDZV=HOST:PORT"):
         detect({**environ, "GEARSHIFT_TOKEN": TOKEN})
+
+
+def test_ranks_of_no_launcher_meet_at_the_master():
+    found = detect({**VARIABLES, "GEARSHIFT_TOKEN": TOKEN})
+    assert (found.rdzv, found.token) == ("tcp://node0:29500", TOKEN)
+    six = detect({**VARIABLES, "GEARSHIFT_TOKEN": TOKEN, "MASTER_ADDR": "fd00::1"})
+    assert six.rdzv == "tcp://[fd00::1]:29500"
+    with pytest.raises(LaunchError, match=r"RANK=2 and WORLD_SIZE=4 .* GEARSHIFT_TOKEN"):
+        detect(VARIABLES)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        with pytest.raises(LaunchError, match="set MASTER_ADDR and MASTER_PORT"):
+            detect({**VARIABLES, "GEARSHIFT_TOKEN": TOKEN, name: ""})
+    assert detect({"RANK": "0", "WORLD_SIZE": "1"}).world_size == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+def test_ranks_of_no_launcher_on_one_host(host, private_base):
+    first, other = (detect({**VARIABLES, "MASTER_ADDR": host, "RANK": r}) for r in ("0", "3"))
+    assert (place(first), place(other)) == ((0, 4, 0, 4), (3, 4, 3, 4))
+    assert first.token == other.token == (private_base / "token").read_text()
+    assert first.rdzv == other.rdzv
+    assert str(first.rdzv).endswith(":29500")
 
 
 def test_several_hosts_under_torchrun_meet_in_its_store():
@@ -225,6 +253,30 @@ def check_found(folder: Path, launcher: str) -> None:
         assert len(one["token"]) == 64
     assert found[0]["token"] == found[1]["token"]
     assert found[0]["rdzv"] == found[1]["rdzv"]
+
+
+SUM = """
+import numpy as np, gearshift as gs
+gs.init(timeout=30)
+print(gs.all_reduce(np.array([gs.rank() + 1]))[0], gs.world_size(), flush=True)
+"""
+
+
+def test_a_job_of_no_launcher(clean_env):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", SUM],
+            env=clean_env({**place, "RANK": str(rank)}),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    assert [rank.communicate(timeout=60)[0].split() for rank in ranks] == [["3", "2"]] * 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")

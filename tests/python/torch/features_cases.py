@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -373,3 +374,65 @@ def shared_tensors_are_reduced_in_place() -> None:
         assert empty.shape == shape
         assert empty.dtype == torch.float64
         assert gs.all_reduce(empty) is empty
+
+
+@case(WORLDS)
+def layers_unfrozen_later() -> None:
+    def thaw(model: nn.Module, frozen: bool) -> None:
+        model[0].requires_grad_(not frozen)
+
+    start = make("mlp")
+    thaw(start, frozen=True)
+    alone, data = copy.deepcopy(start), batches(STEPS)
+    optimizer = adam(alone.parameters())
+    train(alone, optimizer, itertools.islice(data, 6), alone=True)
+    thaw(alone, frozen=False)
+    train(alone, optimizer, data, alone=True)
+    switch = gs.StrategySwitch(then=gs.ParameterServer(), policy=gs.At(step=4))
+    for strategy in (*both(), switch):
+        model, data = copy.deepcopy(start), batches(STEPS)
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, itertools.islice(data, 6))
+        thaw(model, frozen=False)
+        gst.release(model)
+        model, its = gst.distribute(model, its, strategy)
+        train(model, its, data)
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: relative difference {found:.2e}"
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)
+
+
+def fused(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-2, fused=True)
+
+
+@case(WORLDS)
+def fused_optimizers_and_channels_last() -> None:
+    """They want parameters, gradients and state in one memory format, and do not check it."""
+    start = make("cnn")
+    alone = reference(start, adam, lambda m, o: train(m, o, batches(STEPS, "cnn"), alone=True))
+    for before, warm, stage in itertools.product((True, False), (0, 3), ("auto", "force")):
+        if warm and stage == "force" and not before:
+            continue  # the state is the user's, in another format, as it would be in one process
+        model, data = copy.deepcopy(start), batches(STEPS, "cnn")
+        if before:
+            channels_last(model)
+        its = fused(model.parameters())
+        train(model, its, itertools.islice(data, warm), alone=True)
+        model, its = gst.distribute(model, its, stage=stage)
+        if not before:
+            channels_last(model)
+        train(model, its, itertools.islice(data, 3))
+        state = copy.deepcopy(its.state_dict())
+        for kept in state["state"].values():
+            kept["exp_avg"] = kept["exp_avg"].movedim(0, -1).contiguous().movedim(-1, 0)
+        its.load_state_dict(state)
+        train(model, its, data)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-9, f"{before}, {warm}, {stage}: relative difference {found:.2e}"

@@ -96,6 +96,28 @@ def what_changes_after_distribute() -> None:
     refused(RuntimeError, step)
 
 
+@case([1, 2])
+def what_is_unfrozen_after_distribute() -> None:
+    """It would drift apart under All-Reduce, and stay as it is under a server."""
+    for strategy in ("all_reduce", "ps:bsp"):
+        model = make("mlp")
+        model[2].requires_grad_(False)
+        model, its = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1), strategy)
+        train(model, its, batches(2))
+        model[2].bias.requires_grad_(True)
+        advice = "gst.release(model) and gst.distribute() again"
+        more = batches(1)
+        refused(gs.InvalidArgument, lambda m=model, o=its, d=more: train(m, o, d), "2.bias", advice)
+        gst.release(model)
+    model = make("mlp")
+    model[2].requires_grad_(False)
+    model, _ = gst.distribute(model)
+    cross_entropy(model, *map(share, next(batches(1)))).backward()
+    model[2].requires_grad_(True)
+    refused(gs.InvalidArgument, lambda: model(next(batches(1))[0]), "2.weight", "was frozen")
+    gst.release(model)
+
+
 @case([1])
 def a_parameter_server_that_owns_less_than_the_model() -> None:
     """Parameters that are not the optimizer's get a gradient, and stay as they are."""

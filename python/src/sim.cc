@@ -108,6 +108,7 @@ nb::dict worker_dict(const sim::WorkerResult& worker) {
   result["computed"] = computed;
   result["end"] = end;
   result["staleness"] = worker.staleness;
+  result["first_begins"] = worker.first_begins;
   result["exposed_seconds"] = worker.exposed_seconds;
   result["communication_seconds"] = worker.communication_seconds;
   result["bytes_sent"] = worker.bytes_sent;

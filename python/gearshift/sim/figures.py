@@ -102,12 +102,21 @@ def step_times(workers: Sequence[Mapping[str, Any]], steps: Sequence[range]) -> 
 def throughput(
     workers: Sequence[Mapping[str, Any]], steps: Sequence[range], batch_size: int
 ) -> float:
-    """Samples per second: the sum of what each worker does in its steps."""
+    """Samples per second: the sum of what each worker does in its steps.
+
+    Time runs from when the first of them was begun for the first time: that of steps lost in a
+    failure, and until the host was back, is part of it.
+    """
     return sum(
-        batch_size * len(chosen) / (worker["end"][chosen[-1]] - worker["begin"][chosen[0]])
+        batch_size * len(chosen) / (worker["end"][chosen[-1]] - _first_begin(worker, chosen[0]))
         for worker, chosen in zip(workers, steps, strict=True)
         if chosen
     )
+
+
+def _first_begin(worker: Mapping[str, Any], step: int) -> float:
+    begins: Sequence[float] = worker.get("first_begins") or worker["begin"]
+    return begins[step]
 
 
 def ideal_throughput(speeds: Sequence[float], batch_size: int, compute_seconds: float) -> float:

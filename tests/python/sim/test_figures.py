@@ -71,6 +71,13 @@ def test_asynchronous_steps_count_until_the_first_worker_is_done() -> None:
     assert not found.synchronous
 
 
+def test_time_runs_from_the_first_attempt_of_the_first_step() -> None:
+    raw = raw_answer()
+    for worker in raw["workers"]:
+        worker["first_begins"] = [0.0, 0.1, 0.2]
+    assert result(raw).throughput == pytest.approx(2 * 8 * 2 / (1.3 - 0.1))
+
+
 def test_who_is_too_slow_for_the_window_counts_with_all_steps() -> None:
     raw = raw_answer()
     raw["workers"][1]["end"] = [2.0, 4.0, 6.0]

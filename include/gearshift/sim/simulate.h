@@ -74,7 +74,8 @@ struct SimulationOptions {
   Cluster cluster;
   Workload workload;
   strategy::Strategy strategy;
-  /// Rule and numbers of the optimizer: how much state servers hold, and what they apply.
+  /// Rule and numbers of the optimizer: what servers apply. How long that takes is the host's
+  /// `update_bandwidth`, whatever the rule.
   ps::OptimizerSpec optimizer{"sgd", {"lr", "momentum"}, 1};
   ps::HyperValues hypers{0.1, 0.9};
   /// The optimizer's param group of each parameter of the workload; empty: all are in the first.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Error
-from ..strategy import BSP, AllReduce, Strategy, StrategySwitch
+from ..strategy import BSP, AllReduce, LossPlateau, Strategy, StrategySwitch
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,23 @@ def is_synchronous(strategy: Strategy) -> bool:
     if isinstance(strategy, StrategySwitch):
         return is_synchronous(strategy.start) and is_synchronous(strategy.then)
     return isinstance(strategy, AllReduce) or isinstance(strategy.consistency, BSP)
+
+
+def idle_switch(strategy: Strategy, raw: Mapping[str, Any]) -> str | None:
+    """Why a strategy that switches never did in a training; None: it did, or is no such one."""
+    if not isinstance(strategy, StrategySwitch) or raw["switches"]:
+        return None
+    if not isinstance(strategy.policy, LossPlateau):
+        return "never switched: its policy did not ask for it"
+    epochs = raw.get("steps_per_epoch")
+    if epochs is None:
+        return "never switched: it waits for the loss, which only a simulation that learns has"
+    if epochs == 0:
+        return (
+            "never switched: it looks at the loss of epochs, and the task does not say how long "
+            "those are: give its SimulatedTraining steps_per_epoch="
+        )
+    return "never switched: it saw no plateau of the loss"
 
 
 def measured_steps(workers: Sequence[Mapping[str, Any]], warmup: int, cut: bool) -> list[range]:

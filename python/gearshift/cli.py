@@ -221,7 +221,7 @@ def profile(
 def calibrate(
     transport: Annotated[
         list[str] | None,
-        typer.Option(help="shm or loopback; repeat (both). The way that [defaults] then has."),
+        typer.Option(help="shm or loopback; repeat (both). The cluster file gets what they say."),
     ] = None,
     measured: Annotated[
         Path | None,
@@ -278,7 +278,11 @@ def simulate(
     warmup: Annotated[int, typer.Option(help="Steps that figures leave out at first.")] = 2,
     seed: Annotated[int, typer.Option(help="Of all that varies in the cluster.")] = 1,
     optimizer: Annotated[
-        str, typer.Option(help="Of the servers: sgd, adam, adamw, adagrad.")
+        str,
+        typer.Option(
+            help="Of the servers: sgd, adam, adamw, adagrad. Takes as long with each; a cluster "
+            "file's update_bandwidth says how long."
+        ),
     ] = "sgd",
     train: Annotated[
         str | None,

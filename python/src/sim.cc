@@ -108,6 +108,7 @@ nb::dict worker_dict(const sim::WorkerResult& worker) {
   result["computed"] = computed;
   result["end"] = end;
   result["staleness"] = worker.staleness;
+  result["first_begins"] = worker.first_begins;
   result["exposed_seconds"] = worker.exposed_seconds;
   result["communication_seconds"] = worker.communication_seconds;
   result["bytes_sent"] = worker.bytes_sent;
@@ -250,6 +251,10 @@ nb::dict describe_cluster(const std::string& text, const std::string& name) {
   return result;
 }
 
+void check_workload(const std::string& text, const std::string& name) {
+  unwrap(sim::parse_workload(text, name));
+}
+
 }  // namespace
 
 NB_MODULE(_sim, m) {
@@ -270,6 +275,7 @@ NB_MODULE(_sim, m) {
         nb::arg("on_step").none() = nb::none());
   bind_paced(m);
   m.def("describe_cluster", &describe_cluster, nb::arg("text"), nb::arg("name"));
+  m.def("check_workload", &check_workload, nb::arg("text"), nb::arg("name"));
 }
 
 }  // namespace gearshift::python

@@ -24,8 +24,10 @@ Faults::Faults(const Cluster& cluster, base::Duration detection, SimScheduler& s
       monitor_(monitor),
       failures_(cluster.failures),
       ending_(scheduler.make_monitor()) {
-  std::stable_sort(failures_.begin(), failures_.end(),
-                   [](const Failure& a, const Failure& b) { return a.at < b.at; });
+  // Of those at the same time, the hosts that stay away first: they are what ends training.
+  std::stable_sort(failures_.begin(), failures_.end(), [](const Failure& a, const Failure& b) {
+    return a.at != b.at ? a.at < b.at : !a.recovers_at && b.recovers_at;
+  });
 }
 
 void Faults::begin(base::TimePoint start) {
@@ -74,9 +76,17 @@ std::optional<base::TimePoint> Faults::recovery() {
   const auto host = std::find_if(cluster_.hosts.begin(), cluster_.hosts.end(),
                                  [&](const Host& h) { return h.name == failure.host; });
   network_.silence(static_cast<int>(host - cluster_.hosts.begin()), false);
-  // Failures while nobody trains hit nobody.
-  const double back = std::max(*failure.recovers_at, failure.at + base::to_seconds(detection_));
-  while (next_ < failures_.size() && failures_[next_].at <= back) ++next_;
+  // Failures while nobody trains end nothing, but those hosts have to be back, too.
+  double back = std::max(*failure.recovers_at, failure.at + base::to_seconds(detection_));
+  for (; next_ < failures_.size() && failures_[next_].at <= back; ++next_) {
+    const Failure& other = failures_[next_];
+    if (!other.recovers_at) {
+      monitor_.add("; before it was back, host " + other.host + " failed after " +
+                   seconds_text(other.at) + " and stays away");
+      return std::nullopt;
+    }
+    back = std::max(back, *other.recovers_at);
+  }
   return at(back);
 }
 

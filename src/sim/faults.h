@@ -24,7 +24,8 @@ class Faults {
   void begin(base::TimePoint start);
   /// The job has ended, for whatever reason.
   void end();
-  /// When the host that ended the job is back, if one did and comes back. It is no longer silent.
+  /// When the host that ended the job, and all that failed until then, are back, if one did and all
+  /// come back. It is no longer silent.
   std::optional<base::TimePoint> recovery();
 
  private:

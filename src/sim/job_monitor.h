@@ -23,6 +23,8 @@ class JobMonitor final : public membership::Monitor {
     failure_ = error;
     end_job_(error);
   }
+  /// More about the failure that there is.
+  void add(const std::string& what) { failure_->message += what; }
   /// The job starts anew.
   void reset() { failure_.reset(); }
   std::vector<membership::PeerReport> report() const override { return {}; }

@@ -29,6 +29,8 @@ PacedWorker::PacedWorker(base::Scheduler& scheduler, strategy::Replica& replica,
 
 base::Status PacedWorker::run(base::TimePoint start) {
   start_ = start;
+  exposed_before_ = result_.exposed_seconds;
+  communication_before_ = result_.communication_seconds;
   base::Status status;
   const auto begins = [this](int step) {
     return options_.begins ? options_.begins(step) : step <= options_.steps;
@@ -37,9 +39,6 @@ base::Status PacedWorker::run(base::TimePoint start) {
     status = step(k);
     if (status && options_.on_step) options_.on_step(k);
   }
-  const strategy::Stats stats = replica_.stats();
-  result_.exposed_seconds += stats.exposed_seconds;
-  result_.communication_seconds += stats.communication_seconds;
   return status;
 }
 
@@ -135,9 +134,12 @@ base::Status PacedWorker::backward(base::TimePoint begin, double factor) {
   return {};
 }
 
-/// Staleness is that of the latest push, from the statistics before and after it.
+/// After a step that is complete: what one that failed waited for belongs to none. Staleness is
+/// that of the latest push, from the statistics before and after it.
 void PacedWorker::note_statistics(double mean_before) {
   const strategy::Stats stats = replica_.stats();
+  result_.exposed_seconds = exposed_before_ + stats.exposed_seconds;
+  result_.communication_seconds = communication_before_ + stats.communication_seconds;
   std::optional<std::int64_t> staleness;
   if (stats.pushes != pushes_) {
     const double sum = stats.mean_staleness * static_cast<double>(stats.pushes);
@@ -148,8 +150,8 @@ void PacedWorker::note_statistics(double mean_before) {
   if (!options_.on_milestone) return;
   Milestone milestone;
   milestone.times = result_.steps.back();
-  milestone.exposed_seconds = stats.exposed_seconds;
-  milestone.communication_seconds = stats.communication_seconds;
+  milestone.exposed_seconds = result_.exposed_seconds;
+  milestone.communication_seconds = result_.communication_seconds;
   milestone.staleness = staleness;
   options_.on_milestone(milestone);
 }

@@ -62,6 +62,7 @@ class PacedWorker {
   std::vector<std::uint32_t> order_;  ///< parameters as their gradients become ready
   base::TimePoint start_;
   WorkerResult result_;
+  double exposed_before_ = 0, communication_before_ = 0;  ///< what `result_` held before
   std::int64_t pushes_ = 0;
   std::vector<strategy::SwitchRecord> switches_;
   LearnerStep learnt_;                    ///< in the step under way

@@ -40,12 +40,17 @@ class Training {
       worker.host = options_.cluster.hosts[host].name;
       result_.workers.push_back(std::move(worker));
     }
+    first_begins_.resize(result_.workers.size());
+    sums_.resize(result_.workers.size());
     const base::Status status = job_.run([this](int rank, strategy::Environment environment) {
       return rank < environment.workers_count ? work(rank, environment)
                                               : strategy::run_server(environment);
     });
     if (!status && !is_outcome(status.error())) return status.error();
     if (!status) result_.failure = status.error();
+    for (WorkerResult& worker : result_.workers) {
+      worker.first_begins = std::move(first_begins_[static_cast<std::size_t>(worker.rank)]);
+    }
     result_.messages = job_.network().messages();
     result_.links = job_.network().platform().link_use();
     result_.simulated_steps = options_.steps;
@@ -105,6 +110,7 @@ class Training {
     const transport::Traffic before = world.traffic();
     PacedWorker::Options paced = options_of(rank, pace);
     if (steady_) watch(rank, world, paced);
+    if (!options_.cluster.failures.empty()) remember(rank, paced);
     PacedWorker worker(job_.scheduler(), replica, &optimizer, std::move(paced));
     WorkerResult& result = result_.workers[static_cast<std::size_t>(rank)];
     worker.result() = std::move(result);
@@ -152,6 +158,33 @@ class Training {
     };
   }
 
+  /// Keeps what a restart undoes, and what it must not: with failures, every step is simulated.
+  void remember(int rank, PacedWorker::Options& paced) {
+    const auto i = static_cast<std::size_t>(rank);
+    paced.begins = [this, i](int step) {
+      if (step > options_.steps) return false;
+      std::vector<double>& begins = first_begins_[i];
+      if (begins.size() < static_cast<std::size_t>(step)) {
+        begins.push_back(base::to_seconds(job_.scheduler().now() - *start_));
+      }
+      return true;
+    };
+    paced.on_milestone = [this, i](const Milestone& milestone) {
+      sums_[i].push_back({milestone.exposed_seconds, milestone.communication_seconds});
+    };
+  }
+
+  /// Of one worker: its steps after the checkpoint are lost.
+  void undo(WorkerResult& worker) {
+    result_.repeated_steps += static_cast<std::int64_t>(worker.steps.size() - checkpoint_);
+    worker.steps.resize(checkpoint_);
+    std::vector<Sums>& sums = sums_[static_cast<std::size_t>(worker.rank)];
+    sums.resize(checkpoint_);
+    const Sums kept = sums.empty() ? Sums{} : sums.back();
+    worker.exposed_seconds = kept.exposed_seconds;
+    worker.communication_seconds = kept.communication_seconds;
+  }
+
   /// The first worker that is ready begins training for all; after a failure, from the last
   /// checkpoint that all had reached.
   void begin_or_resume() {
@@ -169,16 +202,13 @@ class Training {
       checkpoint_ =
           every > 0 ? reached / static_cast<std::size_t>(every) * static_cast<std::size_t>(every)
                     : 0;
-      for (WorkerResult& worker : result_.workers) {
-        result_.repeated_steps += static_cast<std::int64_t>(worker.steps.size() - checkpoint_);
-        worker.steps.resize(checkpoint_);
-      }
+      for (WorkerResult& worker : result_.workers) undo(worker);
     }
     job_.faults().begin(*start_);
   }
 
   void note_transfer(int from, int to, base::TimePoint begin) {
-    if (!start_ || from >= options_.cluster.workers()) return;
+    if (!start_) return;
     const base::TimePoint end = job_.scheduler().now();
     result_.timeline.push_back({from, "wire to " + std::to_string(to), "message",
                                 base::to_seconds(begin - *start_),
@@ -189,6 +219,12 @@ class Training {
   Job& job_;
   std::optional<base::TimePoint> start_;
   std::optional<SteadyState> steady_;
+  /// Of a worker's steps, until the end of one.
+  struct Sums {
+    double exposed_seconds = 0, communication_seconds = 0;
+  };
+  std::vector<std::vector<double>> first_begins_;  ///< by rank: WorkerResult::first_begins
+  std::vector<std::vector<Sums>> sums_;            ///< by rank, after each step that is kept
   std::size_t checkpoint_ = 0;  ///< steps of each worker that the latest one holds
   SimulationResult result_;
 };

@@ -74,7 +74,8 @@ struct SimulationOptions {
   Cluster cluster;
   Workload workload;
   strategy::Strategy strategy;
-  /// Rule and numbers of the optimizer: how much state servers hold, and what they apply.
+  /// Rule and numbers of the optimizer: what servers apply. How long that takes is the host's
+  /// `update_bandwidth`, whatever the rule.
   ps::OptimizerSpec optimizer{"sgd", {"lr", "momentum"}, 1};
   ps::HyperValues hypers{0.1, 0.9};
   /// The optimizer's param group of each parameter of the workload; empty: all are in the first.
@@ -117,10 +118,13 @@ struct WorkerResult {
   int rank = 0;
   std::string host;
   std::vector<StepTimes> steps;
+  /// When each step was begun for the first time, which a failure may have undone; empty in a
+  /// cluster without failures. May hold more than `steps`.
+  std::vector<double> first_begins;
   /// Pushes by how many versions their parameters lagged; empty without servers.
   std::map<std::int64_t, std::int64_t> staleness;
-  double exposed_seconds = 0;        ///< waited for communication
-  double communication_seconds = 0;  ///< communicated, hidden behind computation or not
+  double exposed_seconds = 0;        ///< waited for communication, in `steps`
+  double communication_seconds = 0;  ///< communicated in them, hidden behind computation or not
   std::uint64_t bytes_sent = 0;
   std::uint64_t messages_sent = 0;
 };

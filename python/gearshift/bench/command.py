@@ -34,7 +34,8 @@ def bench(out: Path, quick: bool, patterns: Sequence[str]) -> int:
         summary = Bench(BenchOptions(out, quick), display).run(settings)
     show(summary, console)
     drawn = _draw(summary, out)
-    console.print(f"Numbers: {out / SUMMARY}" + (f"    plot: {drawn}" if drawn else ""))
+    files = f"Numbers: {out / SUMMARY}" + (f"    plot: {drawn}" if drawn else "")
+    console.print(files, markup=False)
     return 1 if failed(summary) else 0
 
 
@@ -98,9 +99,9 @@ def _draw(summary: dict[str, Any], out: Path) -> Path | None:
 
 
 def _console() -> Console:
-    console = Console()
+    console = Console(emoji=False)  # ":ring:" is an algorithm
     if not console.is_terminal and console.width < _MIN_WIDTH:
-        return Console(width=_MIN_WIDTH)
+        return Console(width=_MIN_WIDTH, emoji=False)
     return console
 
 

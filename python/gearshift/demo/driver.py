@@ -109,7 +109,8 @@ def _conclude(
     (options.out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     console.print(summary_table(summary))
     curves = draw_curves(options.out, [run["strategy"] for run in runs])
-    console.print(f"Curves: {curves}    numbers: {options.out / SUMMARY}", highlight=False)
+    files = f"Curves: {curves}    numbers: {options.out / SUMMARY}"
+    console.print(files, markup=False, highlight=False)
     idle = [
         run for run in runs if run["strategy"] == "strategy_switch" and run["switch_step"] is None
     ]

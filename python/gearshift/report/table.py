@@ -15,9 +15,9 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def report_console() -> Console:
     """A console on stdout that does not squeeze tables when stdout is a file or a pipe."""
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal and console.width < _MIN_WIDTH:
-        return Console(width=_MIN_WIDTH)
+        return Console(width=_MIN_WIDTH, emoji=False)
     return console
 
 

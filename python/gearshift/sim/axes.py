@@ -20,6 +20,8 @@ HOST_KEYS: dict[str, Callable[[str], float] | None] = {
     "speed": float,
     "bandwidth": parse_rate,
     "latency": parse_duration,
+    "burst": int,
+    "queue": parse_duration,
     "local_bandwidth": parse_rate,
     "local_latency": parse_duration,
     "per_message": parse_duration,

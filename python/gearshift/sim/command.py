@@ -86,11 +86,12 @@ class _Outcome:
         if as_json:
             print(json.dumps(self.document, indent=2, ensure_ascii=False))
             return
-        console = Console()
+        console = Console(emoji=False)  # ":ring:" is an algorithm
         if not console.is_terminal:  # as wide as the tables are
             wanted = [console.measure(p, options=console.options.update(max_width=_MAX_WIDTH))
                       for p in self._parts if not isinstance(p, str)]  # fmt: skip
-            console = Console(width=max([console.width, *(m.maximum for m in wanted)]))
+            width = max([console.width, *(m.maximum for m in wanted)])
+            console = Console(width=width, emoji=False)
         for part in self._parts:
             if isinstance(part, str):
                 console.print(part, markup=False, highlight=False, soft_wrap=True)
@@ -155,6 +156,8 @@ class _Command:
                 outcome.add(f"- {name}: {result.skipped}")
             if result.unsettled:
                 outcome.add(f"- {name}: only {result.steps} steps: {pace_hint()}")
+            if result.idle_switch is not None:
+                outcome.add(f"- {name}: {result.idle_switch}")
             if result.restarts:
                 outcome.add(
                     f"- {name}: restarted {result.restarts} times after failures; of all workers "

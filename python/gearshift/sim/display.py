@@ -85,12 +85,12 @@ class LiveDisplay:
 @contextlib.contextmanager
 def display() -> Iterator[Display]:
     """The display that suits stderr."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if not console.is_terminal:
         yield PlainDisplay(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

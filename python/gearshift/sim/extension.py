@@ -31,3 +31,12 @@ def describe_cluster(text: str, name: str) -> dict[str, Any]:
         InvalidArgument: naming file, line and key.
     """
     return load().describe_cluster(text, name)
+
+
+def check_workload(text: str, name: str) -> None:
+    """Refuse a workload file that is wrong.
+
+    Raises:
+        InvalidArgument: naming file, line and key.
+    """
+    load().check_workload(text, name)

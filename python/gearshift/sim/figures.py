@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Error
-from ..strategy import BSP, AllReduce, Strategy, StrategySwitch
+from ..strategy import BSP, AllReduce, LossPlateau, Strategy, StrategySwitch
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,23 @@ def is_synchronous(strategy: Strategy) -> bool:
     return isinstance(strategy, AllReduce) or isinstance(strategy.consistency, BSP)
 
 
+def idle_switch(strategy: Strategy, raw: Mapping[str, Any]) -> str | None:
+    """Why a strategy that switches never did in a training; None: it did, or is no such one."""
+    if not isinstance(strategy, StrategySwitch) or raw["switches"]:
+        return None
+    if not isinstance(strategy.policy, LossPlateau):
+        return "never switched: its policy did not ask for it"
+    epochs = raw.get("steps_per_epoch")
+    if epochs is None:
+        return "never switched: it waits for the loss, which only a simulation that learns has"
+    if epochs == 0:
+        return (
+            "never switched: it looks at the loss of epochs, and the task does not say how long "
+            "those are: give its SimulatedTraining steps_per_epoch="
+        )
+    return "never switched: it saw no plateau of the loss"
+
+
 def measured_steps(workers: Sequence[Mapping[str, Any]], warmup: int, cut: bool) -> list[range]:
     """The steps of each worker that count: without the first `warmup`.
 
@@ -102,12 +119,21 @@ def step_times(workers: Sequence[Mapping[str, Any]], steps: Sequence[range]) -> 
 def throughput(
     workers: Sequence[Mapping[str, Any]], steps: Sequence[range], batch_size: int
 ) -> float:
-    """Samples per second: the sum of what each worker does in its steps."""
+    """Samples per second: the sum of what each worker does in its steps.
+
+    Time runs from when the first of them was begun for the first time: that of steps lost in a
+    failure, and until the host was back, is part of it.
+    """
     return sum(
-        batch_size * len(chosen) / (worker["end"][chosen[-1]] - worker["begin"][chosen[0]])
+        batch_size * len(chosen) / (worker["end"][chosen[-1]] - _first_begin(worker, chosen[0]))
         for worker, chosen in zip(workers, steps, strict=True)
         if chosen
     )
+
+
+def _first_begin(worker: Mapping[str, Any], step: int) -> float:
+    begins: Sequence[float] = worker.get("first_begins") or worker["begin"]
+    return begins[step]
 
 
 def ideal_throughput(speeds: Sequence[float], batch_size: int, compute_seconds: float) -> float:

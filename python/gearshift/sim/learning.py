@@ -15,7 +15,8 @@ Simulate = Callable[..., dict[str, Any]]
 
 
 def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
-    """The core's result, with ``diverged``: None, or worker, step and reason.
+    """The core's result, with ``diverged``: None, or worker, step and reason; and
+    ``steps_per_epoch``, 0 where the training does not say.
 
     It ends there when a parameter server found that the loss ran away.
 
@@ -61,7 +62,7 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
     if result["diverged"] is not None:
         worker, reason = result["diverged"]
         diverged = worker, learner.last_step[worker], reason
-    return result | {"diverged": diverged}
+    return result | {"diverged": diverged, "steps_per_epoch": training.steps_per_epoch}
 
 
 def _raise(raised: BaseException | None, error: Error) -> NoReturn:

@@ -17,7 +17,7 @@ _LIVE_INTERVAL = 0.1
 @contextlib.contextmanager
 def progress_display(warmup: int, steps: int) -> Iterator[Callable[[int], None]]:
     """What to call after each step, with its number from 1 (the warm-up's, too)."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if not (console.is_terminal and sys.stdout.isatty()):
         yield _plain(console, warmup, steps)
         return

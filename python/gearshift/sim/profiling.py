@@ -94,7 +94,7 @@ def profile_script(options: ProfileOptions) -> int:
 
 def show(recording: Recording, out: Path) -> None:
     """Print what was recorded."""
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, emoji=False)
     for warning in recording.warnings:
         errors.print(
             f"gearshift profile: warning: {warning}", markup=False, highlight=False, soft_wrap=True

@@ -326,11 +326,5 @@ def _changes(cluster: Source) -> dict[str, Callable[[scaling.Document], None]]:
         "twice the bandwidth": partial(scaling.scale_bandwidth, factor=2.0),
         "half the bandwidth": partial(scaling.scale_bandwidth, factor=0.5),
         **{f"{n} workers": partial(scaling.scale_workers, workers=n) for n in sizes},
-        "a straggler (half as fast)": _add_straggler,
+        "a straggler (half as fast)": partial(scaling.add_straggler, factor=2.0),
     }
-
-
-def _add_straggler(cluster: scaling.Document) -> None:
-    before = list(cluster.get("stragglers", []))
-    scaling.set_stragglers(cluster, 1, 2.0)
-    cluster["stragglers"] = before + cluster["stragglers"]

@@ -94,6 +94,8 @@ class Result:
     """Pushes by the versions that their parameters lagged."""
     links: tuple[Link, ...]
     switches: tuple[dict[str, Any], ...]
+    idle_switch: str | None
+    """Why a strategy that switches never did."""
     bytes_sent: int
     messages: int
     virtual_seconds: float
@@ -223,6 +225,8 @@ class Result:
         if busiest is not None:
             lines.append(f"busiest     {busiest.name}: {100 * busiest.utilisation:.0f} %")
         lines += [f"switch      after step {s['step']} to {s['to']}" for s in self.switches]
+        if self.idle_switch is not None:
+            lines.append(f"switch      {self.idle_switch}")
         if self.diverged is not None:
             lines.append(f"learning    {self.diverged}: {self.diverged.reason}")
         elif self.curve:
@@ -276,6 +280,7 @@ def make_result(
         staleness=figures.staleness(workers),
         links=figures.links(raw),
         switches=tuple(raw["switches"]),
+        idle_switch=figures.idle_switch(request.strategy, raw),
         bytes_sent=sum(worker["bytes_sent"] for worker in workers),
         messages=raw["messages"],
         virtual_seconds=raw["virtual_seconds"],

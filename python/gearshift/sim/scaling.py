@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidArgument
@@ -27,12 +27,16 @@ def change(cluster: Document, workload: Document, point: Mapping[str, Any]) -> N
     Raises:
         InvalidArgument: when the cluster cannot be like that.
     """
+    if "stragglers" in point:  # instead of those that there are
+        cluster.pop("stragglers", None)
+    if "hosts.workers" in point:  # before it is known how many hosts make so many workers
+        set_workers(cluster, int(point["hosts.workers"]))
     if "workers" in point:
         scale_workers(cluster, int(point["workers"]))
     for axis, value in point.items():
         if axis in ("bandwidth", "latency"):
             set_in_hosts(cluster, axis, value)
-        elif axis.startswith("hosts."):
+        elif axis.startswith("hosts.") and axis != "hosts.workers":
             set_in_hosts(cluster, axis.removeprefix("hosts."), value)
         elif axis == "batch_size":
             scale_batch(workload, int(value))
@@ -47,6 +51,13 @@ def set_in_hosts(cluster: Document, key: str, value: Any) -> None:
     """Set a key of all hosts."""
     for entry in _hosts(cluster):
         entry[key] = value
+
+
+def set_workers(cluster: Document, workers: int) -> None:
+    """The workers of each host that has some."""
+    for entry in _hosts(cluster):
+        if _get(cluster, entry, "workers", 1):
+            entry["workers"] = workers
 
 
 def scale_bandwidth(cluster: Document, factor: float) -> None:
@@ -78,13 +89,26 @@ def set_stragglers(cluster: Document, count: int, factor: float) -> None:
     Raises:
         InvalidArgument: when there are not that many.
     """
-    names = [name for entry in _hosts(cluster) if _get(cluster, entry, "workers", 1)
-             for name in _names(entry)]  # fmt: skip
+    names = _with_workers(cluster)
     if count > len(names):
         raise InvalidArgument(f"stragglers={count}: only {len(names)} hosts have workers")
     cluster["stragglers"] = [
         {"host": name, "factor": factor} for name in names[len(names) - count :]
     ]
+
+
+def add_straggler(cluster: Document, factor: float) -> None:
+    """One more: the last host with workers that is none yet, slow in all steps.
+
+    Raises:
+        InvalidArgument: when all are.
+    """
+    there = cluster.get("stragglers", [])
+    slow = {straggler["host"] for straggler in there}
+    names = [name for name in _with_workers(cluster) if name not in slow]
+    if not names:
+        raise InvalidArgument("all hosts with workers are stragglers")
+    cluster["stragglers"] = [*there, {"host": names[-1], "factor": factor}]
 
 
 def set_factor(cluster: Document, factor: float) -> None:
@@ -104,11 +128,11 @@ def scale_workers(cluster: Document, workers: int) -> None:
 
     The `count` of each entry with workers is scaled in proportion; what rounding leaves goes to
     the entries that lost most by it. Stragglers and failures of a host that is left out go to
-    another one of its entry.
+    another one of its entry, which has neither.
 
     Raises:
         InvalidArgument: when hosts of several workers do not add up to that number, or an entry
-            that a straggler or failure names would be left without hosts.
+            would be left with fewer hosts than stragglers and failures name.
     """
     entries = [e for e in _hosts(cluster) if _get(cluster, e, "workers", 1)]
     each = [int(_get(cluster, e, "workers", 1)) for e in entries]
@@ -116,7 +140,7 @@ def scale_workers(cluster: Document, workers: int) -> None:
     counts = _counts(before, each, workers)
     for entry, old, new in zip(entries, before, counts, strict=True):
         if new != old:
-            _rename(cluster, _renaming(str(entry.get("name", "")), old, new), workers)
+            _rename(cluster, str(entry.get("name", "")), old, new, workers)
             entry["count"] = new
     gone = {id(e) for e, count in zip(entries, counts, strict=True) if count == 0}
     cluster["hosts"] = [e for e in cluster["hosts"] if id(e) not in gone]
@@ -142,34 +166,37 @@ def _counts(before: Sequence[int], each: Sequence[int], workers: int) -> list[in
     return counts
 
 
-def _renaming(name: str, old: int, new: int) -> Callable[[str], str | None]:
-    """From the old name of one of the entry's hosts to a new one; None: there is none."""
+def _rename(cluster: Document, name: str, old: int, new: int, workers: int) -> None:
+    """Let stragglers and failures follow the hosts of an entry that are left."""
+    kinds = ("stragglers", "failures")
+    named = [item for kind in kinds for item in cluster.get(kind, [])]
+    hosts = {str(item.get("host", "")): kind for kind in kinds for item in cluster.get(kind, [])}
+    indices = {host: _index(name, host, old) for host in hosts}
+    after: dict[str, int] = {}
+    # Who stays, stays where it is; the others go where nobody is.
+    for host, index in sorted(
+        ((host, index) for host, index in indices.items() if index is not None),
+        key=lambda item: item[1],
+    ):
+        taken = set(after.values())
+        free = [i % new for i in range(index, index + new) if i % new not in taken] if new else []
+        if not free:
+            raise InvalidArgument(
+                f'workers={workers}: host "{host}", which {hosts[host]} name, would be left out'
+            )
+        after[host] = free[0]
+    for item in named:
+        host = str(item.get("host", ""))
+        if host in after:
+            item["host"] = name if new == 1 else f"{name}-{after[host]}"
 
-    def renamed(host: str) -> str | None:
-        numbered = re.fullmatch(re.escape(name) + r"-(\d+)", host)
-        if old == 1 and host == name:
-            index = 0
-        elif old > 1 and numbered and int(numbered[1]) < old:
-            index = int(numbered[1])
-        else:
-            return host
-        if new == 0:
-            return None
-        return name if new == 1 else f"{name}-{index % new}"
 
-    return renamed
-
-
-def _rename(cluster: Document, renamed: Callable[[str], str | None], workers: int) -> None:
-    for kind in ("stragglers", "failures"):
-        for entry in cluster.get(kind, []):
-            host = renamed(str(entry.get("host", "")))
-            if host is None:
-                raise InvalidArgument(
-                    f'workers={workers}: host "{entry["host"]}", which {kind} name, would be left '
-                    "out"
-                )
-            entry["host"] = host
+def _index(name: str, host: str, count: int) -> int | None:
+    """Which of an entry's hosts it is; None: it is none of them."""
+    if count == 1:
+        return 0 if host == name else None
+    numbered = re.fullmatch(re.escape(name) + r"-(\d+)", host)
+    return int(numbered[1]) if numbered and int(numbered[1]) < count else None
 
 
 def edited(document: Mapping[str, Any]) -> Document:
@@ -183,6 +210,12 @@ def _hosts(cluster: Document) -> list[Document]:
 
 def _get(cluster: Document, entry: Document, key: str, default: Any) -> Any:
     return entry.get(key, cluster.get("defaults", {}).get(key, default))
+
+
+def _with_workers(cluster: Document) -> list[str]:
+    """The names of all hosts that have workers."""
+    return [name for entry in _hosts(cluster) if _get(cluster, entry, "workers", 1)
+            for name in _names(entry)]  # fmt: skip
 
 
 def _names(entry: Document) -> list[str]:

@@ -47,8 +47,8 @@ def simulate(
         steps: that each worker does.
         warmup: steps of each worker that figures leave out.
         seed: of all that varies in the cluster.
-        optimizer: "sgd", "adam", "adamw", "adagrad": how much state servers hold and update. With
-            `train` it is the training's own.
+        optimizer: "sgd", "adam", "adamw", "adagrad": the servers' rule, which changes no times
+            (`update_bandwidth` of the cluster does). With `train` it is the training's own.
         timeline: keep what each rank does when, for :meth:`Result.save_timeline`.
         train: a task to learn for real, for :attr:`Result.curve`: "path/to/task.py",
             "path/to/task.py:function" or "module:function". The function (``training``) takes

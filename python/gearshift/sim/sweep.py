@@ -15,7 +15,7 @@ from ..errors import Error, InvalidArgument, Unsupported
 from . import scaling
 from .axes import STRATEGY, Axis
 from .batch import Batch, Job
-from .extension import describe_cluster
+from .extension import check_workload, describe_cluster
 from .inputs import Source
 from .result import Result
 from .winners import Cell, Crossover, Grid, crossovers
@@ -128,6 +128,7 @@ def sweep(
         InvalidArgument: for the files, or when no combination works.
     """
     describe_cluster(cluster.text, cluster.name)
+    check_workload(workload.text, workload.name)
     given = [str(value) for axis in axes if axis.name == STRATEGY for value in axis.values]
     names = given or list(strategies)
     grid = Grid([axis for axis in axes if axis.name != STRATEGY])
@@ -159,8 +160,6 @@ def _prepare(
         scaling.change(*documents, point)
     except Error as error:
         return None, error
-    except (KeyError, TypeError, ValueError) as error:  # of the workload, which nobody has checked
-        return None, InvalidArgument(f"{workload.name}: cannot be scaled: {error!r}")
     how = ", ".join(
         f"{axis.name}={axis.show(axis.values[i])}" for axis, i in zip(grid.axes, cell, strict=True)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import Error
@@ -23,8 +24,8 @@ def comparison(results: Mapping[str, Result | Error]) -> Table:
     first = next(result for result in results.values() if isinstance(result, Result))
     servers = f", {first.servers} servers" if first.servers else ""
     table = Table(
-        title=f"{first.workload} on {first.cluster}: {first.workers} workers{servers}, "
-        f"{first.steps} steps, seed {first.seed}",
+        title=f"{escape(first.workload)} on {escape(first.cluster)}: {first.workers} workers"
+        f"{servers}, {first.steps} steps, seed {first.seed}",
         caption="waiting: per step; for slower workers, and for communication" + _notes(results),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -97,7 +98,7 @@ def fastest(results: Mapping[str, Result | Error]) -> str | None:
     throughput = {
         name: result.throughput
         for name, result in results.items()
-        if isinstance(result, Result) and result.failure is None
+        if isinstance(result, Result) and result.failure is None and result.diverged is None
     }
     return best(throughput).strategy if throughput and len(results) > 1 else None
 
@@ -140,7 +141,9 @@ def sweep_table(grid: Grid, strategies: Sequence[str]) -> Table:
     for cell in grid.cells():
         winner = grid.winner(cell)
         found = grid.throughput.get(cell, {})
-        values = [axis.show(axis.values[i]) for axis, i in zip(grid.axes, cell, strict=True)]
+        values = [
+            escape(axis.show(axis.values[i])) for axis, i in zip(grid.axes, cell, strict=True)
+        ]
         for strategy in strategies:
             text = per_second(found[strategy]) if strategy in found else "failed"
             bold = winner is not None and winner.strategy == strategy

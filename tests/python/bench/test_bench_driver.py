@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import textwrap
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from gearshift.bench import command, place, registry
 from gearshift.bench.case import OURS, Point, Setting, Side, Target
-from gearshift.bench.display import PlainDisplay
+from gearshift.bench.display import LiveDisplay, PlainDisplay
 from gearshift.bench.driver import Bench, BenchOptions
 from gearshift.bench.gate import Gate, parse_order
 from gearshift.bench.results import spread
@@ -309,3 +310,12 @@ def test_plot(made_up, run, tmp_path):
     path = draw(summary, tmp_path / "times.png")
     assert path is not None
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_of_algorithms_are_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    command._console().print("all_reduce:ring:4")
+    assert "all_reduce:ring:4" in capsys.readouterr().out
+    text = io.StringIO()
+    with LiveDisplay(Console(file=text, force_terminal=True, width=120)) as display:
+        display.start("all_reduce:ring:4 [/of]")
+    assert "all_reduce:ring:4 [/of]" in text.getvalue()

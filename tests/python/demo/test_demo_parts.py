@@ -14,7 +14,7 @@ from gearshift.demo import STRATEGIES, run_folder
 from gearshift.demo.display import DisplaySink, LiveDisplay, PlainDisplay
 from gearshift.demo.events import Progress, decode
 from gearshift.report import show
-from gearshift.report.table import human_bytes, summary_table
+from gearshift.report.table import human_bytes, report_console, summary_table
 
 PROGRESS = Progress(
     strategy="all_reduce",
@@ -131,6 +131,11 @@ def test_live_display_shows_each_run():
     assert "failed" in rows[1]
     assert "waiting" in rows[2]
     assert "[1] something else" in text.getvalue()
+
+
+def test_names_of_algorithms_are_no_pictures(capsys):
+    report_console().print("all_reduce:ring:4")
+    assert "all_reduce:ring:4" in capsys.readouterr().out
 
 
 def test_table_shows_what_was_measured_in_80_columns(finished):

@@ -24,6 +24,14 @@ def test_axes_are_parted_by_blanks_and_values_by_commas() -> None:
     ]
 
 
+def test_every_key_of_hosts_is_an_axis() -> None:
+    axes = parse_sweep(["hosts.burst=0,1000000 hosts.queue=1ms,20ms"])
+    assert [axis.values for axis in axes] == [
+        (0, 1_000_000),
+        (pytest.approx(1e-3), pytest.approx(20e-3)),
+    ]
+
+
 def test_keys_of_hosts_are_axes_with_their_units() -> None:
     axes = parse_sweep(["hosts.per_message=5us,1ms hosts.speed=0.5,2 latency=25us hosts.zone=a,b"])
     assert [axis.values for axis in axes] == [

@@ -61,6 +61,22 @@ def test_this_machine_can_be_simulated(tmp_path: Path) -> None:
     assert source.document()["defaults"]["local_bandwidth"] > 0
 
 
+def test_the_folder_of_the_file_is_there_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "links.json"
+    measured.write_text('{"links": [], "work": {"copy_bandwidth": 9e9}}')
+    out = tmp_path / "new" / "cluster.toml"
+    assert command.run((), measured, out) == 0
+    assert out.exists()
+    assert command.run(["shm"], None, measured / "cluster.toml") == 2
+    assert "gearshift calibrate: " in capsys.readouterr().err
+    assert command.run(["shm"], None, tmp_path) == 2
+    told = capsys.readouterr()
+    assert "Is a directory" in told.err
+    assert "latency" not in told.out
+
+
 def test_unknown_transport_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["ib"], None, tmp_path / "x.toml") == 2
     assert "choose of shm, loopback" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from gearshift_testing.simulated import raw_answer, result
 
 import gearshift as gs
 from gearshift.sim.figures import Distribution, Waiting, is_synchronous, measured_steps, waiting
+from gearshift.sim.table import fastest
 from gearshift.strategy import parse
 
 
@@ -71,6 +72,13 @@ def test_asynchronous_steps_count_until_the_first_worker_is_done() -> None:
     assert not found.synchronous
 
 
+def test_time_runs_from_the_first_attempt_of_the_first_step() -> None:
+    raw = raw_answer()
+    for worker in raw["workers"]:
+        worker["first_begins"] = [0.0, 0.1, 0.2]
+    assert result(raw).throughput == pytest.approx(2 * 8 * 2 / (1.3 - 0.1))
+
+
 def test_who_is_too_slow_for_the_window_counts_with_all_steps() -> None:
     raw = raw_answer()
     raw["workers"][1]["end"] = [2.0, 4.0, 6.0]
@@ -90,6 +98,38 @@ def test_who_is_too_slow_for_the_window_counts_with_all_steps() -> None:
 )
 def test_which_strategies_are_synchronous(text: str, expected: bool) -> None:
     assert is_synchronous(parse(text)) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "told"),
+    [
+        ("switch", None, "waits for the loss"),
+        ("switch", 0, "steps_per_epoch="),
+        ("switch", 4, "no plateau"),
+        ("switch(at=9)", None, "did not ask for it"),
+    ],
+)
+def test_a_strategy_that_never_switches_says_why(text: str, epochs: int | None, told: str) -> None:
+    raw = raw_answer() | ({} if epochs is None else {"steps_per_epoch": epochs})
+    found = result(raw, text)
+    assert found.idle_switch is not None
+    assert told in found.idle_switch
+    assert told in found.summary()
+    raw["switches"] = [{"step": 2, "to": "ps:asp"}]
+    assert result(raw, text).idle_switch is None
+    assert result(raw).idle_switch is None
+
+
+def test_what_diverged_is_not_the_best() -> None:
+    slower = raw_answer()
+    for worker in slower["workers"]:
+        worker["end"] = [2 * time for time in worker["end"]]
+        worker["begin"] = [2 * time for time in worker["begin"]]
+    fast, slow = result(raw_answer()), result(slower)
+    assert fastest({"a": fast, "b": slow}) == "a"
+    wild = result(raw_answer() | {"diverged": (0, 2, "the loss ran away")})
+    assert fastest({"a": wild, "b": slow}) == "b"
+    assert fastest({"a": wild, "b": wild}) is None
 
 
 def test_training_that_ends_within_the_warm_up_is_an_error() -> None:

@@ -75,6 +75,49 @@ def test_a_straggler_is_never_left_out_silently() -> None:
         scaling.scale_workers(cluster, 2)
 
 
+def test_no_two_stragglers_come_to_one_host() -> None:
+    cluster = {
+        "hosts": [{"name": "a", "count": 8}],
+        "stragglers": [{"host": "a-6"}, {"host": "a-2"}, {"host": "a-6", "from_step": 9}],
+        "failures": [{"host": "a-6", "at": 1}, {"host": "a-7", "at": 2}],
+    }
+    scaling.scale_workers(cluster, 4)
+    assert [s["host"] for s in cluster["stragglers"]] == ["a-3", "a-2", "a-3"]
+    assert [f["host"] for f in cluster["failures"]] == ["a-3", "a-0"]
+    with pytest.raises(gs.InvalidArgument, match='host "a-3", which failures name, would be left'):
+        scaling.scale_workers(cluster, 2)
+    scaling.change(cluster, {}, {"workers": 3, "stragglers": 1})
+    assert cluster["stragglers"] == [{"host": "a-2", "factor": 2.0}]
+
+
+def test_one_more_straggler_is_another_host() -> None:
+    cluster: dict[str, Any] = {
+        "hosts": [{"name": "a", "count": 3}, {"name": "s", "workers": 0, "servers": 1}],
+        "stragglers": [{"host": "a-2", "factor": 3}],
+    }
+    scaling.add_straggler(cluster, 2.0)
+    assert cluster["stragglers"] == [
+        {"host": "a-2", "factor": 3},
+        {"host": "a-1", "factor": 2.0},
+    ]
+    scaling.add_straggler(cluster, 2.0)
+    with pytest.raises(gs.InvalidArgument, match="all hosts with workers are stragglers"):
+        scaling.add_straggler(cluster, 2.0)
+
+
+def test_workers_of_each_host_come_before_their_number() -> None:
+    for axes in (["workers", "hosts.workers"], ["hosts.workers", "workers"]):
+        cluster: dict[str, Any] = {
+            "hosts": [{"name": "a", "count": 4}, {"name": "s", "workers": 0, "servers": 1}]
+        }
+        values = {"workers": 8, "hosts.workers": 4}
+        scaling.change(cluster, {}, {axis: values[axis] for axis in axes})
+        assert cluster["hosts"] == [
+            {"name": "a", "count": 2, "workers": 4},
+            {"name": "s", "workers": 0, "servers": 1},
+        ]
+
+
 def test_a_point_of_a_sweep_sets_everything() -> None:
     cluster: dict[str, Any] = {"hosts": [{"name": "a", "count": 2}, {"name": "b", "count": 2}]}
     workload = {"batch_size": 8, "forward": "10 ms", "backward": 0.02, "optimizer": "1 ms",

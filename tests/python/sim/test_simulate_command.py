@@ -122,6 +122,51 @@ def test_a_point_that_cannot_be_has_its_error_in_the_table(
     assert "nothing could be simulated" in capsys.readouterr().err
 
 
+def test_names_are_shown_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = 'name = "lab [/old] :ring:"\n'
+    (folder / "c.toml").write_text(named + CLUSTER, encoding="utf-8")
+    (folder / "w.toml").write_text('name = "[bold]"\n' + WORKLOAD, encoding="utf-8")
+    candidates = ("-s", "all_reduce:ring", "-s", "ps:bsp", "--steps", "5")
+    assert simulate(*candidates) == 0
+    shown = capsys.readouterr().out
+    assert "[bold] on lab [/old] :ring:: 4 workers" in shown
+    assert "all_reduce:ring" in shown
+    assert simulate(*candidates, "--recommend") == 0
+    assert "all_reduce:ring" in capsys.readouterr().out.splitlines()[0]
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    assert simulate(*candidates, "--sweep", "bandwidth=1M,1G") == 0
+    assert "all_reduce:ring" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("axis", ["batch_size=4,8", "workers=2,4"])
+def test_a_sweep_of_a_wrong_workload_names_file_and_key(
+    axis: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    text = WORKLOAD.replace("batch_size = 8", "batch_size = 0")
+    (folder / "w.toml").write_text(text, encoding="utf-8")
+    assert simulate("--sweep", axis) == 2
+    assert "gearshift simulate: w.toml:2: batch_size: " in capsys.readouterr().err
+
+
+def test_a_switch_that_never_comes_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate("-s", "switch", "-s", "switch(at=3)", "--steps", "5") == 0
+    shown = capsys.readouterr().out
+    assert "- switch: never switched: it waits for the loss" in shown
+    assert "- switch(at=3): never" not in shown
+
+
+def test_help_says_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["calibrate", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "The cluster file gets what they say." in shown
+
+
 def test_a_recommendation_is_one_paragraph(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

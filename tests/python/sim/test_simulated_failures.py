@@ -58,6 +58,30 @@ def test_training_goes_on_from_the_checkpoint_when_the_host_is_back(every: int, 
     assert "done twice" in result.summary()
 
 
+@pytest.mark.parametrize("strategy", ["all_reduce", "ps:bsp"])
+@pytest.mark.parametrize("every", [0, 1, 2])
+def test_an_outage_is_part_of_the_time_wherever_the_checkpoint_is(
+    strategy: str, every: int
+) -> None:
+    cluster = CLUSTER + "recovers_at = 5\n"
+    result = gs.simulate(
+        cluster, WORKLOAD, strategy, steps=6, warmup=1, detection=2, checkpoint_every=every
+    )
+    first_step = result.raw["workers"][0]["first_begins"][1]
+    assert first_step == pytest.approx(0.1, abs=0.02)
+    seconds = result.virtual_seconds - first_step
+    assert result.throughput == pytest.approx(4 * 5 * 8 / seconds, rel=0.05)
+    assert result.step_seconds.most < 0.2
+    assert 0 < result.exposed_share < 0.5
+    assert result.waiting.exposed < 0.1
+
+
+def test_what_a_step_that_failed_waited_for_is_no_share_of_the_others() -> None:
+    result = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=10, warmup=1, detection=2)
+    assert 0 < result.exposed_share < 0.5
+    assert result.waiting.exposed < 0.1
+
+
 def test_wrong_values_are_named() -> None:
     with pytest.raises(InvalidArgument, match="checkpoint_every=-1"):
         gs.simulate(CLUSTER, WORKLOAD, "all_reduce", checkpoint_every=-1)

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <set>
 #include <sstream>
 
 #include "clusters.h"
@@ -154,6 +155,22 @@ TEST(Simulate, TimelineCoversTheSteps) {
   });
 }
 
+TEST(Simulate, TimelineHasTheMessagesOfDedicatedServers) {
+  SimulationOptions options = some_options();
+  options.cluster = ideal_cluster(2, 125e6, 1);
+  options.strategy.kind = strategy::ParameterServer{};
+  options.timeline = true;
+  in_child([&] {
+    const auto result = run(options);
+    std::set<std::string> tracks;
+    for (const Span& span : result->timeline) {
+      if (span.rank == 2) tracks.insert(span.track);
+      EXPECT_GE(span.begin, 0);
+    }
+    EXPECT_EQ(tracks, (std::set<std::string>{"wire to 0", "wire to 1"}));
+  });
+}
+
 /// Steps of 0.1 s and more, in which node-2 fails after 0.35 s; the others notice 2 s later.
 SimulationOptions failing_options(Sharing sharing) {
   SimulationOptions options = some_options();
@@ -205,6 +222,82 @@ TEST(Simulate, AHostThatRecoversLetsTrainingGoOnFromTheCheckpoint) {
       }
       EXPECT_EQ(result->repeated_steps, every == 0 ? 8 : 0);
     });
+  }
+}
+
+TEST(Simulate, WaitingIsThatOfTheStepsThatCount) {
+  for (const auto& kind : strategies()) {
+    SimulationOptions options = failing_options(Sharing::kPerLink);
+    options.strategy.kind = kind;
+    const bool recovers = !std::holds_alternative<strategy::StrategySwitch>(kind);
+    if (recovers) options.cluster.failures[0].recovers_at = 5;
+    in_child([&] {
+      const auto result = run(options);
+      EXPECT_EQ(result->restarts, recovers ? 1 : 0);
+      for (const WorkerResult& worker : result->workers) {
+        double waited = 0, all = 0;
+        for (const StepTimes& step : worker.steps) {
+          waited += step.end - step.computed;
+          all += step.end - step.begin;
+        }
+        EXPECT_GT(worker.exposed_seconds, 0);
+        EXPECT_LE(worker.exposed_seconds, waited + 1e-6);
+        EXPECT_LE(worker.communication_seconds, 2 * all) << "of two parameters";
+      }
+    });
+  }
+}
+
+TEST(Simulate, TheFirstBeginOfAStepOutlivesAFailure) {
+  for (const int every : {0, 1}) {
+    SimulationOptions options = failing_options(Sharing::kPerLink);
+    options.cluster.failures[0].recovers_at = 5;
+    options.checkpoint_every = every;
+    in_child([&] {
+      const auto result = run(options);
+      for (const WorkerResult& worker : result->workers) {
+        ASSERT_EQ(worker.first_begins.size(), 6u);
+        for (const std::size_t lost : {0, 1, 2}) EXPECT_LT(worker.first_begins[lost], 0.35);
+        for (const std::size_t later : {3, 4, 5}) {
+          EXPECT_EQ(worker.first_begins[later], worker.steps[later].begin);
+        }
+      }
+    });
+  }
+}
+
+TEST(Simulate, TrainingGoesOnWhenAllHostsThatFailedAreBack) {
+  const Failure first{.host = "node-2", .at = 0.35, .recovers_at = 5};
+  for (const double at : {0.35, 1.0, 4.9}) {
+    const Failure second{.host = "node-3", .at = at, .recovers_at = 20};
+    for (const auto& failures : {std::vector{first, second}, std::vector{second, first}}) {
+      SimulationOptions options = failing_options(Sharing::kPerLink);
+      options.cluster.failures = failures;
+      in_child([&] {
+        const auto result = run(options);
+        EXPECT_FALSE(result->failure.has_value());
+        EXPECT_EQ(result->restarts, 1);
+        EXPECT_NEAR(result->workers[0].steps[0].begin, 20, 0.2);
+      });
+    }
+  }
+}
+
+TEST(Simulate, AHostThatStaysAwayEndsTrainingWheneverItFails) {
+  const Failure first{.host = "node-2", .at = 0.35, .recovers_at = 5};
+  for (const double at : {0.35, 3.0}) {
+    const Failure second{.host = "node-3", .at = at};
+    for (const auto& failures : {std::vector{first, second}, std::vector{second, first}}) {
+      SimulationOptions options = failing_options(Sharing::kPerLink);
+      options.cluster.failures = failures;
+      in_child([&] {
+        const auto result = run(options);
+        ASSERT_TRUE(result->failure.has_value());
+        EXPECT_EQ(result->failure->code, base::ErrorCode::kPeerLost);
+        EXPECT_NE(result->failure->message.find("host node-3 failed after"), std::string::npos);
+        EXPECT_EQ(result->restarts, 0);
+      });
+    }
   }
 }
 

@@ -58,6 +58,9 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
     """Measure this machine, or read what a job measured; print and write. The exit code."""
     try:
         extension.load()
+        out.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after measuring
+        if out.is_dir():
+            raise IsADirectoryError(f"{out}: Is a directory")
         found = {"hosts": _read(measured)} if measured else _measure_all(transports)
     except (Error, OSError, ValueError) as error:
         print(f"gearshift calibrate: {error}", file=sys.stderr)

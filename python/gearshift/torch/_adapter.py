@@ -287,9 +287,14 @@ class Adapter:
 
 def _called_parts(model: nn.Module) -> Iterator[nn.Module]:
     """What is called of a container that has no forward of its own; nothing for other models."""
-    if type(model).forward is nn.Module.forward:
+    if _is_container(model):
         for child in model.children():
-            if type(child).forward is nn.Module.forward:
+            if _is_container(child):
                 yield from _called_parts(child)
             else:
                 yield child
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Judged by the object: a compiled module's class has no forward."""
+    return getattr(module.forward, "__func__", None) is nn.Module.forward

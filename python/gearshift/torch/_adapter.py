@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._core import Replica
 from ..errors import Error
 from ._memory import Buffers, Trainable, copy_gradient, readopt
-from ._samples import ForwardHook, SampleCounter, outputs_requiring_grad, override
+from ._samples import Forward, ForwardHook, SampleCounter, override
 
 _queue_callback = torch.autograd.Variable._execution_engine.queue_callback
 _current_task: Callable[[], int] = torch._C._current_graph_task_id
@@ -32,21 +32,25 @@ class Adapter:
         buffers: Buffers,
         *,
         holds_server: bool,
-        on_training_forward: Callable[[int], None],
+        on_forward: Callable[[int], None],
+        on_backward: Callable[[int], None],
     ) -> None:
         self.replica = replica
         self.trainables = list(trainables)
         self.buffers = buffers
         self.holds_server = holds_server
         """Whether the strategy has a server in some phase."""
-        self.samples = SampleCounter()
+        self.samples = SampleCounter(type(model).__name__)
         self.no_sync_depth = 0
         self.rounds = 0
         """Rounds since the last step."""
         self.unsynced = False
         """Some gradient was accumulated under no_sync, and not exchanged since."""
         self.closed = False
-        self._on_training_forward = on_training_forward
+        self._on_forward = on_forward
+        self._on_backward = on_backward
+        self._forward: Forward | None = None
+        self._depth = 0
         self._present = bytearray(len(self.trainables))
         self._taken = bytearray(len(self.trainables))
         self._sparse_dims = [0] * len(self.trainables)
@@ -75,9 +79,15 @@ class Adapter:
                 continue  # no server may update it; its gradient stays the worker's own
             hook = self._gradient_hook(index, trainable)
             self._handles.append(trainable.parameter.register_post_accumulate_grad_hook(hook))
-        before, after = ForwardHook(self._before_forward), ForwardHook(self._after_forward)
-        self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
-        self._handles.append(model.register_forward_hook(after))
+        parts = list(_called_parts(model))
+        for part in parts:
+            before, after = ForwardHook(self._before_part), ForwardHook(self._after_part)
+            self._handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(part.register_forward_hook(after, always_call=True))
+        if not parts:
+            before, after = ForwardHook(self._before_forward), ForwardHook(self._after_forward)
+            self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(model.register_forward_hook(after))
 
     def _gradient_hook(self, index: int, trainable: Trainable) -> Callable[[Tensor], None]:
         memory = trainable.gradient
@@ -107,16 +117,26 @@ class Adapter:
                     "the previous backward() of this model raised half-way, when parts of its "
                     "gradients may already have been exchanged: this job cannot go on"
                 )
-        fresh = self.samples.note((args, kwargs))
-        if model.training:
-            self._on_training_forward(fresh)
+            self.samples.forget_reached()
+        self._forward = self.samples.note((args, kwargs))
+        self._on_forward(self._forward.samples)
 
     def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
-        if torch.is_grad_enabled() and not self.closed:
-            for output in outputs_requiring_grad(outputs):
-                output.register_hook(self._arm)
+        if torch.is_grad_enabled() and not self.closed and self._forward is not None:
+            self._forward.watch(outputs, self._arm)
 
-    def _arm(self, gradient: Tensor) -> None:
+    def _before_part(self, part: nn.Module, args: Any, kwargs: Any) -> None:
+        """Of a model that is not called itself: a call of a part, but not one within another."""
+        self._depth += 1
+        if self._depth == 1:
+            self._before_forward(part, args, kwargs)
+
+    def _after_part(self, part: nn.Module, args: Any, outputs: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._after_forward(part, args, outputs)
+
+    def _arm(self, forward: Forward) -> None:
         """Gradients enter the model: have the *outermost* backward tell when it is done.
 
         Activation checkpointing runs a backward inside the backward, in which the first gradient
@@ -126,12 +146,15 @@ class Adapter:
         if task != self._armed_task:
             self._armed_task = task
             _queue_callback(self._end_backward)
+            if self.samples.pending and all(p.grad is None for p in self.parameters):
+                self.samples.exchanged()  # what was accumulated has been thrown away
+        self.samples.reach(forward)
 
     def _begin_backward(self) -> None:
         self._in_backward = True
         if self._armed_task is None:
             _queue_callback(self._end_backward)
-        self.samples.begin_backward()
+        self._on_backward(self.samples.begin_backward())
         self._exchanges = self.no_sync_depth == 0
         self.unsynced = True
         if self._exchanges:
@@ -139,6 +162,7 @@ class Adapter:
 
     def _end_backward(self) -> None:
         self._armed_task = None
+        self.samples.end_backward(self._in_backward)
         if not self._in_backward:
             return  # nothing of this model had a gradient in it: torch.autograd.grad, for example
         self._in_backward = False
@@ -158,7 +182,7 @@ class Adapter:
         Part of ``optimizer.step()``, so nobody changes the gradients before they are applied.
         """
         if self.samples.pending == 0:
-            self.samples.begin_backward()
+            self._on_backward(self.samples.begin_backward())
         self._begin_round()
         self._end_round(settled=True)
 
@@ -275,3 +299,18 @@ class Adapter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def _called_parts(model: nn.Module) -> Iterator[nn.Module]:
+    """What is called of a container that has no forward of its own; nothing for other models."""
+    if _is_container(model):
+        for child in model.children():
+            if _is_container(child):
+                yield from _called_parts(child)
+            else:
+                yield child
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Judged by the object: a compiled module's class has no forward."""
+    return getattr(module.forward, "__func__", None) is nn.Module.forward

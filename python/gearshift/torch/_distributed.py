@@ -6,6 +6,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import _session
+from .._arrays import view
 from .._core import Replica, StepReport, SwitchRecord
 from ..errors import InvalidArgument
 from ._adapter import Adapter
@@ -40,14 +42,15 @@ class Distributed:
     ) -> None:
         self.replica = replica
         self.optimizer = optimizer
-        self.epoch = Epoch(model, self.join, _session.world_size())
+        self.epoch = Epoch(model, self, join, _needs_all(optimizer))
         self.adapter = Adapter(
             replica,
             model,
             trainables,
             buffers,
             holds_server=rule is not None,
-            on_training_forward=self._on_training_forward,
+            on_forward=self._on_forward,
+            on_backward=self.epoch.note_backward,
         )
         self.clip_norm = 0.0
         """Under a server: what gst.clip_grad_norm_ asked for in this step."""
@@ -144,7 +147,7 @@ class Distributed:
         if report.switched is not None:
             _log_switch(report.switched)
         self._settle()
-        self.epoch.settle()
+        self.epoch.settle(stepped=True)
 
     def _settle(self) -> None:
         """After anything that may have moved parameters or optimizer state."""
@@ -163,10 +166,7 @@ class Distributed:
 
     def _counting(self, closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
         """The closure, with the loss of all ranks for optimizers that decide by it."""
-        optimizer = self.optimizer
-        decides = not type(optimizer).__mro__[2].__module__.startswith("torch.optim") or isinstance(
-            optimizer, torch.optim.LBFGS
-        )
+        decides = _decides_by_loss(self.optimizer)
 
         def counted() -> Any:
             loss = closure()
@@ -178,32 +178,40 @@ class Distributed:
         return counted
 
     def _mean_over_ranks(self, loss: Any) -> Any:
-        from .._collectives import all_reduce
-
         weight = self.adapter.samples.latest
         sums = torch.tensor([_number(loss) * weight, weight], dtype=torch.float64)
-        total, weights = all_reduce(sums).tolist()
+        array = view(sums)  # not the user's collective: no epoch ends here
+        _session.current().all_reduce(array.address, array.nbytes, array.dtype, "sum")
+        array.finish()
+        total, weights = sums.tolist()
         mean = total / weights if weights else math.nan
         return torch.full_like(loss.detach(), mean) if isinstance(loss, Tensor) else mean
 
     def _epoch(self, given: int | None) -> int:
         return self.epoch.number if given is None else int(given)
 
-    def _on_training_forward(self, samples: int) -> None:
+    def _on_forward(self, samples: int) -> None:
         if self.optimizer is None:
             self.check_frozen()
+        self.count_step_by_hand()
         self.epoch.note_forward(samples)
+
+    def count_step_by_hand(self) -> None:
+        """Without an optimizer the user updates the parameters: each exchange was a step."""
         if self.optimizer is None and self.adapter.rounds > 0:
-            # The user updates the parameters by hand: each exchange was a step.
-            self._after_step(self.replica.step(math.nan, self.epoch.number))
+            self.adapter.rounds = 0
+            self.replica.step(math.nan, self.epoch.number)
 
     # Joins and checkpoints.
 
-    def join(self) -> None:
-        """Collective: this rank has no more batches in this epoch."""
+    def before_join(self) -> None:
+        """This rank has no more batches in this epoch."""
+        self.count_step_by_hand()
         self.adapter.bring_parameters()
         self.adapter.buffers.gather()
-        root, steps_differ = self.replica.join(self.adapter.keep_gradients)
+
+    def after_join(self, root: int, steps_differ: bool) -> None:
+        """Collective: all ranks are through. Rank `root`'s state is that of all from here on."""
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
@@ -258,6 +266,57 @@ class Distributed:
         self.replica.stop()
         self.adapter.close()
         self.replica.forget_bridge()
+
+
+def join(models: list[Distributed]) -> None:
+    """Collective: this rank has no more batches in this epoch, for any of the models.
+
+    Each takes part in the others' rounds in a thread of its own until all ranks are through: those
+    that go on make the rounds of several models in an order that is theirs.
+    """
+    for model in models:
+        model.before_join()
+    reports: dict[int, tuple[int, bool] | BaseException] = {}
+
+    def take_part(index: int) -> None:
+        try:
+            model = models[index]
+            reports[index] = model.replica.join(model.adapter.keep_gradients)
+        except BaseException as error:
+            reports[index] = error
+
+    rest = range(1, len(models))
+    threads = [Thread(target=take_part, args=(i,), daemon=True) for i in rest]
+    for thread in threads:
+        thread.start()
+    take_part(0)
+    for thread in threads:
+        thread.join()
+    # What follows uses collectives that the models share, so in one order on all ranks.
+    for index, model in enumerate(models):
+        report = reports[index]
+        if isinstance(report, BaseException):
+            raise report
+        model.after_join(*report)
+
+
+def _decides_by_loss(optimizer: Optimizer | None) -> bool:
+    """Whether a closure's loss may decide what an optimizer does next, as in a line search."""
+    cls = type(optimizer)
+    original = cls.__mro__[2] if hasattr(optimizer, "_gearshift") else cls
+    return not original.__module__.startswith("torch.optim") or issubclass(
+        original, torch.optim.LBFGS
+    )
+
+
+def _needs_all(optimizer: Optimizer | None) -> str:
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        return ""
+    return (
+        "LBFGS decides by the loss of all ranks, which a rank without batches has none of: give "
+        "all ranks equally many batches (DistributedSampler(drop_last=True), or a batch size that "
+        "comes out even)"
+    )
 
 
 def _number(loss: Any) -> float:

@@ -3,83 +3,224 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
+
+from .. import _session
+from ..errors import Unsupported
+from ._deal import Deal
+
+if TYPE_CHECKING:
+    from ._distributed import Distributed
+
+
+class _Place:
+    """How far one model has come in what a sampler deals."""
+
+    def __init__(self, deal: Deal, active: bool) -> None:
+        self.deal = deal
+        self.active = active
+        """Whether the model is expected to train on it."""
+        self.trained = False
+        self._counted = 0
+        self._reached = 0
+
+    def backward(self, samples: int) -> None:
+        """One has begun, for a forward on so many samples that were not seen before."""
+        self.trained = self.deal.trained = True
+        self._counted += samples
+        self._reached = self.deal.samples
+
+    @property
+    def through(self) -> bool:
+        """Whether gradients of all samples have been made."""
+        deal = self.deal
+        if deal.target is None or deal.target == 0:
+            return deal.target == 0
+        seen = self._reached if deal.in_step else min(self._counted, deal.samples)
+        return self.trained and seen >= deal.target
 
 
 class Epoch:
     """Follows a model through the epochs of a training sampler, and joins at their ends.
 
     An epoch is open from the start of the sampler's iteration while the model trains (or from the
-    first training forward after it) until the join. It ends at the optimizer step with which the
-    samples that this rank was given have all been seen. Where that cannot be told (a loop left
-    early), it ends when the next one begins, or with the job.
+    first backward after it) until the join. It ends at the optimizer step after the samples that
+    this rank was given have all been seen, by all models that train on them: their joins must not
+    wait for one another. Where that cannot be told (a loop left early), it ends when the next one
+    begins, or with the job. One in which nothing was trained was none: somebody looked at the data.
     """
 
-    def __init__(self, model: nn.Module, join: Callable[[], None], world_size: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        owner: Distributed,
+        join: Callable[[list[Distributed]], None],
+        needs_all: str,
+    ) -> None:
+        """Made with the model.
+
+        Args:
+            model: whose it is.
+            owner: what distribute() made of it.
+            join: joins such, all at once.
+            needs_all: what cannot go on when other ranks have no batches left, if anything.
+        """
         self.number = 0
         """Of the epoch, for the metrics."""
         self._model = weakref.ref(model)
+        self._owner = owner
         self._join = join
-        self._alone = world_size == 1
-        self._open = False
+        self._turn = next(_turns)
+        self._alone = _session.world_size() == 1
+        self._needs_all = needs_all
         self._explicit = False
-        self._target: int | None = None
-        self._consumed = 0
-        self._sampler: weakref.ref[Any] | None = None
-        self._candidate: tuple[Any, int | None, int] | None = None
-
-    def sampler_starts(self, sampler: Any, target: int, number: int) -> None:
-        """An iteration begins over a sampler that gives this rank `target` samples."""
-        model = self._model()
-        same = self._sampler is not None and self._sampler() is sampler
-        if same or (model is not None and model.training):
-            self.finish()
-            self._begin(sampler, target, number)
-            self.settle()  # a rank that gets no samples at all
-        else:  # an evaluation, unless the model is going to train on it
-            self._candidate = (weakref.ref(sampler), target, number)
+        self._place: _Place | None = None
+        self._candidate: _Place | None = None
+        self._latest: Deal | None = None
+        """For which an epoch was open last."""
+        self._trained: Deal | None = None
+        """For which there was a backward last."""
 
     def note_forward(self, samples: int) -> None:
-        """A training forward on so many new samples."""
-        if not self._open and self._candidate is not None:
-            reference, target, number = self._candidate
-            self._begin(reference(), target, number)
-        elif not self._open and self._sampler is not None:
-            self._open, self._target = True, None  # more than was expected; ends with the next
-        self._consumed += samples
+        """A forward with gradients, on so many samples."""
+        place = self._place or self._candidate
+        if place is not None:
+            place.active = True
+            place.deal.note_forward(samples)
 
-    def settle(self) -> None:
-        """Join if all samples have been seen: after a step, and before the user's collectives."""
-        if self._target is not None and self._consumed >= self._target:
+    def note_backward(self, samples: int) -> None:
+        """Gradients are being made, of so many new samples."""
+        if self._place is None and self._candidate is not None:
+            self._open(self._candidate)
+        elif self._place is None and self._latest is not None:
+            self._open(_Place(self._latest.rest(), True))  # more than expected; until the next
+        if self._place is not None:
+            self._place.backward(samples)
+            self._trained = self._place.deal
+
+    def settle(self, stepped: bool = False) -> None:
+        """Join if all samples have been seen: after a step, and before the user's collectives.
+
+        After a step other models may still train on the last batch.
+        """
+        place = self._place
+        if place is None or self._explicit or not place.through:
+            return
+        others = (e._place for e in place.deal.epochs if e._is_open(place.deal))
+        if not stepped or all(p is None or p.through or not p.active for p in others):
             self.finish()
 
     def finish(self) -> None:
         """Join, if an epoch is open. Collective in the sense of gst.join."""
-        if not self._open or self._explicit:
-            return
-        self._open = False
-        if not self._alone:
-            self._join()
+        _finish([self])
 
     @contextlib.contextmanager
     def explicit(self) -> Iterator[None]:
         """The user says where the epoch begins and ends."""
+        if not self._alone:
+            self._check(True)
+        if self in _left:
+            _join_those_left()
         self._explicit = True
+        _entered.append(self)
         try:
             yield
-            if not self._alone:
-                self._join()
-            if self._sampler is None:
+            _left.append(self)
+            if self._latest is None:
                 self.number += 1
+        except BaseException:
+            _left.clear()
+            raise
         finally:
-            self._explicit = self._open = False
+            _entered.remove(self)
+            self._explicit, self._place = False, None
+        # One of several nested ones: the others' steps go on until the outermost is left.
+        if not _entered:
+            _join_those_left()
 
-    def _begin(self, sampler: Any, target: int | None, number: int) -> None:
-        self._open, self._target, self._consumed = True, target, 0
-        self._sampler = None if sampler is None else weakref.ref(sampler)
-        self._candidate = None
-        self.number = number
+    def _check(self, uneven: bool) -> None:
+        if uneven and self._needs_all:
+            raise Unsupported(self._needs_all)
+
+    def _trains_on(self, deal: Deal) -> bool:
+        """Whether an iteration is for training, as far as can be told."""
+        if not torch.is_grad_enabled():
+            return False
+        model = self._model()
+        return _same_sampler(self._latest, deal) or (model is not None and model.training)
+
+    def _begin(self, deal: Deal, trains: bool) -> None:
+        new = not _same_sampler(self._latest, deal)
+        place = _Place(deal, new or _same_sampler(self._trained, deal))
+        if trains:
+            self._open(place)
+        else:  # an evaluation, unless the model is going to train on it
+            self._candidate = place
+
+    def _open(self, place: _Place) -> None:
+        self._place, self._candidate, self._latest = place, None, place.deal
+        self.number = place.deal.number
+        place.deal.epochs.append(self)
+
+    def _is_open(self, deal: Deal) -> bool:
+        return self._place is not None and self._place.deal is deal and not self._explicit
+
+    def _close(self) -> list[Epoch]:
+        """No epoch is open any more; returns those that have to be joined for it."""
+        if self._place is None or self._explicit:
+            return []
+        deal = self._place.deal
+        together = [e for e in deal.epochs if e._is_open(deal)]
+        for epoch in together:
+            epoch._place = None
+        return together if (deal.trained or deal.target == 0) and not self._alone else []
+
+
+def _same_sampler(a: Deal | None, b: Deal) -> bool:
+    return a is not None and a.sampler() is b.sampler()
+
+
+_turns = itertools.count()
+_entered: list[Epoch] = []
+"""Those that are in explicit()."""
+_left: list[Epoch] = []
+"""Those that have left it, but have not been joined because others have not."""
+
+
+def _join_those_left() -> None:
+    together = list(_left)
+    _left.clear()
+    if together and not together[0]._alone:
+        _join(together)
+
+
+def _join(epochs: list[Epoch]) -> None:
+    """In one order on all ranks: that in which the models were distributed."""
+    owners = [e._owner for e in sorted(epochs, key=lambda e: e._turn)]
+    epochs[0]._join(owners)
+
+
+def _finish(epochs: Iterable[Epoch]) -> None:
+    """Join all that are open, at once: other ranks take their steps in any order."""
+    ending = [e for epoch in epochs for e in epoch._close()]
+    if ending:
+        _join(ending)
+
+
+def begin(deal: Deal, epochs: list[Epoch]) -> None:
+    """An iteration over a sampler begins; the epochs are those of all models."""
+    training = [e for e in epochs if e._trains_on(deal)]
+    if deal.uneven:
+        for epoch in training:
+            epoch._check(not epoch._alone)
+    _finish(training)
+    for epoch in epochs:
+        epoch._begin(deal, epoch in training)
+    if deal.target == 0:
+        _finish(training)  # a rank that gets no samples at all

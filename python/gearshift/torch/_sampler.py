@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sized
-from types import FrameType
 
 import torch
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import Sampler
 
 from .. import _session
+from ._deal import Deal, Reader
 from ._distributed import everything
+from ._epoch import begin
 
 
 class DistributedSampler(Sampler[int]):
@@ -49,19 +50,28 @@ class DistributedSampler(Sampler[int]):
 
     def __len__(self) -> int:
         """Samples of this worker in an epoch."""
-        total = len(self.dataset)
-        if self.drop_last:
-            return total // self._size
-        return (total - self._rank + self._size - 1) // self._size
+        return len(self.dataset) // self._size if self.drop_last else self._share(self._rank)
 
     def __iter__(self) -> Iterator[int]:
         """Indices into the dataset. Marks the beginning of an epoch for models that train."""
         number = self.epoch if self._epoch_set else self._iterations
         self._iterations += 1
-        target = _deliverable(len(self), sys._getframe(1))
-        for distributed in everything():
-            distributed.epoch.sampler_starts(self, target, number)
-        return iter(self._order()[self._rank :: self._size][: len(self)])
+        reader = Reader(self, sys._getframe(1))
+        indices = iter(self._order()[self._rank :: self._size][: len(self)])
+        target = reader.deliverable(len(self))
+        deal = Deal(self, number, target, reader, indices, self._is_uneven(reader))
+        begin(deal, [distributed.epoch for distributed in everything()])
+        return indices
+
+    def _is_uneven(self, reader: Reader) -> bool:
+        """Whether some ranks get more batches than others."""
+        if self.drop_last:
+            return False
+        most, least = (self._share(rank) for rank in (0, self._size - 1))
+        return reader.batches_of(most) != reader.batches_of(least) or (least == 0 and most > 0)
+
+    def _share(self, rank: int) -> int:
+        return (len(self.dataset) - rank + self._size - 1) // self._size
 
     def _order(self) -> list[int]:
         if not self.shuffle:
@@ -69,14 +79,3 @@ class DistributedSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order: list[int] = torch.randperm(len(self.dataset), generator=generator).tolist()
         return order
-
-
-def _deliverable(samples: int, caller: FrameType) -> int:
-    """How many of the samples the loader will deliver: one with drop_last leaves a rest.
-
-    The sampler is not told who iterates over it; a DataLoader does so from its BatchSampler.
-    """
-    batches = caller.f_locals.get("self")
-    if isinstance(batches, BatchSampler) and batches.drop_last:
-        return samples // batches.batch_size * batches.batch_size
-    return samples

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import _session
 from ..errors import InvalidArgument
+
+_log = logging.getLogger("gearshift")
 
 
 class _Override:
@@ -30,34 +36,120 @@ def say(n: float) -> None:
     override.value = float(n)
 
 
-class SampleCounter:
-    """Counts the samples that forward passes have seen since gradients were last exchanged."""
+class Forward:
+    """A forward pass: what the gradients that come back through it stand for."""
 
-    def __init__(self) -> None:
-        self._fresh = 0.0
-        self._noted = False
+    __slots__ = ("_hook", "fresh", "known", "samples")
+
+    def __init__(self, samples: int, fresh: int, known: bool) -> None:
+        self.samples = samples
+        self.fresh = fresh
+        """Samples that the forward before was not given already."""
+        self.known = known
+        """Whether the input tells how many they are."""
+        self._hook: weakref.ref[Any] | None = None
+
+    def watch(self, outputs: Any, call: Callable[[Forward], None]) -> None:
+        """Have `call` called whenever gradients arrive at the outputs."""
+        hook = functools.partial(_reached, call, self)
+        found = False
+        for output in outputs_requiring_grad(outputs):
+            output.register_hook(hook)
+            found = True
+        if found:
+            self._hook = weakref.ref(hook)
+
+    @property
+    def may_be_reached(self) -> bool:
+        """Whether a backward may come: not when the graph, and the hooks in it, are gone."""
+        return self._hook is None or self._hook() is not None
+
+
+def _reached(call: Callable[[Forward], None], forward: Forward, gradient: Tensor) -> None:
+    call(forward)
+
+
+class SampleCounter:
+    """Counts the samples that gradients stand for, since they were last exchanged.
+
+    A forward counts when a backward comes through its outputs; one for an evaluation does not.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._forwards: deque[Forward] = deque(maxlen=1024)
+        """Since the latest backward."""
+        self._reached: list[Forward] = []
+        """By the backward in progress."""
+        self._reached_before: list[Forward] = []
+        """By torch.autograd.grad, whose results may become gradients."""
         self._pending = 0.0
         self._last = 1.0
+        self._known_once = False
+        self._told = False
         self._seen: weakref.ref[Tensor] | None = None
 
-    def note(self, inputs: Any) -> int:
-        """A training forward on `inputs`; returns the samples that were not seen before."""
+    def note(self, inputs: Any) -> Forward:
+        """A forward on `inputs`."""
         tensor = next(leading_tensors(inputs), None)
-        n = 1 if tensor is None else tensor.shape[0]
-        self._fresh += n
-        self._noted = True
+        n = _length(inputs) if tensor is None else tensor.size(0)
         repeated = tensor is not None and self._seen is not None and self._seen() is tensor
         self._seen = None if tensor is None else weakref.ref(tensor)
-        return 0 if repeated else n
+        samples = 1 if n is None else n
+        forward = Forward(samples, 0 if repeated else samples, n is not None)
+        if len(self._forwards) % 64 == 63:
+            alive = [f for f in self._forwards if f.may_be_reached]
+            self._forwards = deque(alive, self._forwards.maxlen)
+        self._forwards.append(forward)
+        return forward
 
-    def begin_backward(self) -> None:
-        """The samples seen so far belong to the backward that begins now."""
+    def reach(self, forward: Forward) -> None:
+        """A backward has come to the outputs of a forward."""
+        if forward not in self._reached:
+            self._reached.append(forward)
+
+    def forget_reached(self) -> None:
+        """A backward has ended half-way."""
+        self._reached.clear()
+
+    def begin_backward(self) -> int:
+        """The samples whose forwards were reached belong to the backward that begins now.
+
+        Returns:
+            How many were not seen before; several forwards, as on two views of a batch, share them.
+        """
+        reached = self._reached or self._reached_before
+        counted = list(reached) or [f for f in self._forwards if f.may_be_reached]
         if override.value is not None:
             self._last = override.value
-        elif self._noted:
-            self._last = self._fresh
+        elif any(f.known for f in counted):
+            self._last = float(sum(f.samples for f in counted))
+            self._known_once = True
+        else:
+            self._tell(bool(counted))
         self._pending += self._last
-        self._fresh, self._noted = 0.0, False
+        self._forwards.clear()
+        self._reached_before.clear()
+        return max((f.fresh for f in counted), default=0)
+
+    def end_backward(self, began: bool) -> None:
+        """It is over; `began` says whether the model's parameters got gradients from it."""
+        if not began:
+            self._reached_before.extend(self._reached)
+        self._reached.clear()
+
+    def _tell(self, called: bool) -> None:
+        if self._told or (not called and self._known_once):
+            return
+        self._told = True
+        if _session.world_size() > 1:
+            what = "no tensor was found in the input of" if called else "there was no call of"
+            _log.warning(
+                "%s %s: a gradient of it counts as one of a single sample. Where ranks may have "
+                "batches of different sizes, say gst.samples(n) before each backward",
+                what,
+                self._model,
+            )
 
     @property
     def pending(self) -> float:
@@ -84,18 +176,31 @@ def leading_tensors(value: Any) -> Iterator[Tensor]:
     return (t for t in _all_tensors(value) if t.dim() > 0)
 
 
-def _all_tensors(value: Any) -> Iterator[Tensor]:
+def _all_tensors(value: Any, nested: bool = False) -> Iterator[Tensor]:
+    """In containers of any depth, and in the attributes of objects, though not of theirs."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _all_tensors(item)
+            yield from _all_tensors(item, nested)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _all_tensors(item)
+            yield from _all_tensors(item, nested)
     elif hasattr(value, "__dataclass_fields__"):
         for name in value.__dataclass_fields__:
-            yield from _all_tensors(getattr(value, name))
+            yield from _all_tensors(getattr(value, name), nested)
+    elif not nested and not callable(value):  # a class or a module is none
+        for item in list(getattr(value, "__dict__", {}).values()):
+            yield from _all_tensors(item, True)
+
+
+def _length(inputs: tuple[tuple[Any, ...], Mapping[str, Any]]) -> int | None:
+    """Of the first argument that has one: a list of texts, say."""
+    positional, named = inputs
+    for argument in (*positional, *named.values()):
+        if isinstance(argument, Sized) and not isinstance(argument, str | bytes | Mapping):
+            return len(argument)
+    return None
 
 
 @torch._disable_dynamo

@@ -11,7 +11,7 @@ source tools/steps.sh
 readonly JOBS=${JOBS:-2}
 readonly COMPILE=(cmake --build --preset release -j "$JOBS")
 
-# What no Python test needs.
+# What no Python test needs; `programs` is what some do.
 compile_and_check() {
   step build "${COMPILE[@]}"
   step lint tools/lint.sh
@@ -20,7 +20,7 @@ compile_and_check() {
 
 step setup tools/setup.sh
 ok setup || { summary; exit 1; }
-step programs "${COMPILE[@]}" --target bench_programs
+step programs "${COMPILE[@]}" --target bench_programs toy_trainer
 ok programs || { summary; exit 1; }
 meanwhile compile_and_check
 step pytest .venv/bin/python -m pytest -q -n "$((JOBS + 1))" --dist loadfile

@@ -51,7 +51,7 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
 
     Args:
         timeout: seconds without progress after which a peer counts as lost (30 unless
-            GEARSHIFT_TIMEOUT says otherwise).
+            GEARSHIFT_TIMEOUT says otherwise); ``float("inf")`` stands for a year.
         overrides: `rank`, `world_size`, `servers`, `nnodes`, `rdzv`, `token`, `interface` (see
             :class:`gearshift.launch.environment.ProcessEnvironment`) instead of what the
             environment says, and `transports`, a list of "tcp" and "shm" to choose from.

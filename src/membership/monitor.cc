@@ -38,6 +38,7 @@ class GroupMonitor final : public Monitor {
     group_.router().on_lost([this](base::Rank peer, const Error& error) {
       Notice notice;
       notice.kind = NoticeKind::kLost;
+      notice.code = error.code;
       notice.culprit = peer.value;
       notice.what = error.message;
       tell_self(notice);
@@ -285,8 +286,11 @@ void GroupMonitor::take_own(const Notice& notice) {
     if (!peers_.awaited(notice.culprit)) return;
     if (!ending_) {
       const bool told = notice.what.rfind(who + " died", 0) == 0;
+      // A link may also break because its peer, alive, has been standing still in a message.
+      const bool stuck = notice.code == ErrorCode::kTimeout;
+      const std::string fate = stuck ? " did not send or take a message in time (" : " died (";
       ending_ = {ErrorCode::kPeerLost, notice.culprit,
-                 told ? notice.what : who + " died (" + notice.what + ")"};
+                 told ? notice.what : who + fate + notice.what + ")"};
     } else if (!informed_[static_cast<std::size_t>(notice.culprit)]) {
       // Whoever has sent its own account breaks its links because of it, and is no victim.
       peers_.lost(notice.culprit);

@@ -35,8 +35,9 @@ base::Status make_private_directory(const std::string& path) {
   return {};
 }
 
-/// Clock ticks after boot at which a process began: field 22 of its stat line.
-std::string start_time(pid_t pid) {
+/// A field of a process's stat line, from the third on: they are counted from 1. "0" if it has
+/// gone.
+std::string stat_field(pid_t pid, int number) {
   std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
   std::getline(in, line);
@@ -44,8 +45,31 @@ std::string start_time(pid_t pid) {
   if (name_end == std::string::npos) return "0";
   std::istringstream fields(line.substr(name_end + 1));
   std::string field;
-  for (int i = 3; i <= 22; ++i) fields >> field;
+  for (int i = 3; i <= number; ++i) fields >> field;
   return field;
+}
+
+/// Clock ticks after boot at which a process began.
+std::string start_time(pid_t pid) { return stat_field(pid, 22); }
+
+/// Whether the environment that a process was started with has this entry. False for another
+/// user's: a daemon such as slurmstepd, so the launcher.
+bool began_with(pid_t pid, const std::string& entry) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/environ");
+  for (std::string one; std::getline(in, one, '\0');) {
+    if (one == entry) return true;
+  }
+  return false;
+}
+
+pid_t launcher_process(const std::string& rank_variable) {
+  const char* own = std::getenv(rank_variable.c_str());
+  const std::string entry = rank_variable + "=" + (own == nullptr ? "" : own);
+  pid_t pid = ::getppid();
+  while (pid > 1 && began_with(pid, entry)) {
+    pid = static_cast<pid_t>(std::strtol(stat_field(pid, 4).c_str(), nullptr, 10));
+  }
+  return pid;
 }
 
 /// What names begin with; holds the PID namespace, in which alone a process id means something.
@@ -90,7 +114,8 @@ base::Status offer_token(const std::string& path) {
 
 }  // namespace
 
-base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts) {
+base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts,
+                                      const std::string& rank_variable) {
   std::error_code error;
   const std::filesystem::path base = std::filesystem::temp_directory_path(error);
   if (error) return Error(ErrorCode::kIo, "no directory for temporary files: " + error.message());
@@ -98,7 +123,8 @@ base::Result<LocalJob> open_local_job(const std::string& launcher, const std::st
   GEARSHIFT_RETURN_IF_ERROR(make_private_directory(user));
   remove_stale(user);
   LocalJob job;
-  job.directory = user + "/" + job_name(::getppid()) + launcher + "-" + restarts;
+  job.directory =
+      user + "/" + job_name(launcher_process(rank_variable)) + launcher + "-" + restarts;
   GEARSHIFT_RETURN_IF_ERROR(make_private_directory(job.directory));
   const std::string path = job.directory + "/token";
   GEARSHIFT_RETURN_IF_ERROR(offer_token(path));

@@ -12,9 +12,12 @@ struct LocalJob {
   std::string token;
 };
 
-/// Keyed by the launcher's process (the common parent: its id and start time), so that a later job
-/// never meets the leavings of an earlier one. The first process makes the token; the others wait
+/// Keyed by the launcher's process (its id and start time), so that a later job never meets the
+/// leavings of an earlier one. It is the nearest ancestor that is not a rank itself: usually the
+/// parent; with a wrapper between (`mpirun sh job.sh`), whose environment has the same
+/// `rank_variable`, the one before. The first process makes the token; the others wait
 /// for it. What launchers that have ended left behind is removed. Errors: kIo with path and reason.
-base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts);
+base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts,
+                                      const std::string& rank_variable);
 
 }  // namespace gearshift::runtime

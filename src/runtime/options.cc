@@ -1,3 +1,4 @@
+#include <arpa/inet.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -47,6 +48,8 @@ constexpr Launcher kLaunchers[] = {
      "TORCHELASTIC_RESTART_COUNT"},
     {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
      "OMPI_COMM_WORLD_LOCAL_SIZE", nullptr, nullptr},
+    // MPICH, Intel MPI and others whose Hydra starts the processes, itself perhaps started by srun.
+    {"mpiexec", "MPI_LOCALNRANKS", "PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", nullptr, nullptr},
     {"srun", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", nullptr,
      "SLURM_STEP_NUM_NODES", "SLURM_STEP_ID"},
 };
@@ -80,7 +83,8 @@ base::Status complete(SessionOptions& options, const Launcher& launcher) {
   if (one_host && options.rdzv.empty()) {
     const std::string restarts =
         launcher.restarts == nullptr ? "0" : variable(launcher.restarts).value_or("0");
-    GEARSHIFT_ASSIGN_OR_RETURN(const LocalJob job, open_local_job(launcher.name, restarts));
+    GEARSHIFT_ASSIGN_OR_RETURN(const LocalJob job,
+                               open_local_job(launcher.name, restarts, launcher.rank));
     options.rdzv = "file://" + job.directory;
     if (options.token.empty()) options.token = job.token;
   }
@@ -91,6 +95,16 @@ base::Status complete(SessionOptions& options, const Launcher& launcher) {
                      "host and a free port there");
   }
   return {};
+}
+
+/// Stands for all addresses of a host, and is none at which others reach it.
+bool is_wildcard(const std::string& interface) {
+  const bool bracketed = interface.starts_with('[') && interface.ends_with(']');
+  const std::string bare = bracketed ? interface.substr(1, interface.size() - 2) : interface;
+  in_addr v4{};
+  in6_addr v6{};
+  if (::inet_aton(bare.c_str(), &v4) != 0) return v4.s_addr == INADDR_ANY;
+  return ::inet_pton(AF_INET6, bare.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
@@ -167,8 +181,17 @@ base::Status SessionOptions::validate() const {
                " cannot be servers: at least one must be a worker");
   }
   if (timeout <= base::Duration::zero()) return bad("timeout must be positive");
+  if (is_wildcard(interface)) {
+    return bad("GEARSHIFT_INTERFACE: the other processes cannot connect to '" + interface +
+               "'; it must be an address that this host has, as they see it");
+  }
   if (world_size == 1) return {};
   if (rdzv.empty()) return bad("no rendezvous: set GEARSHIFT_RDZV, or start with `gearshift run`");
+  if (nnodes > 1 && interface.empty() && rdzv.rfind("file://", 0) == 0) {
+    return bad(
+        "a rendezvous in files does not tell at which address the other hosts reach this one: set "
+        "GEARSHIFT_INTERFACE to it, or GEARSHIFT_RDZV to HOST:PORT");
+  }
   if (token.empty()) {
     return bad(
         "no job token: several processes must prove that they belong together. Set the same secret "

@@ -1,5 +1,7 @@
 #include "gearshift/runtime/session.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -23,6 +25,19 @@ using base::ErrorCode;
 /// there, `timeout` alone rules.
 constexpr int kStartTimeouts = 10;
 constexpr std::uint16_t kWorkersChannel = 1;
+
+/// As far as this process may, and a job needs. A link to each rank takes several, and the soft
+/// limit of many systems is kept low only for programs that use select(2). Beyond, children that
+/// close whatever they may have would be busy for minutes.
+void raise_descriptor_limit() {
+  constexpr rlim_t kEnough = 1U << 16;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = std::min(limit.rlim_max, kEnough);
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = wanted;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // without it the job may still do
+}
 
 struct HostPort {
   std::string host;
@@ -48,7 +63,9 @@ base::Result<HostPort> parse_address(std::string text) {
 class SessionImpl final : public Session {
  public:
   explicit SessionImpl(SessionOptions options)
-      : options_(std::move(options)), scheduler_(base::make_os_scheduler()) {}
+      : options_(std::move(options)), scheduler_(base::make_os_scheduler()) {
+    options_.timeout = std::min(options_.timeout, SessionOptions::kLongestTimeout);
+  }
   ~SessionImpl() override {
     if (!closed_ && monitor_) fail(Error(ErrorCode::kAborted, "the process ended early"));
     monitor_.reset();
@@ -134,6 +151,7 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status open_store();
+  base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
   bool wants(const std::string& transport) const {
@@ -187,19 +205,10 @@ base::Status SessionImpl::open_store() {
     return {};
   }
   GEARSHIFT_ASSIGN_OR_RETURN(const HostPort at, parse_address(options_.rdzv));
-  if (options_.nnodes > 1) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const bool loopback, rendezvous::tcp::resolves_to_loopback(at.host));
-    if (loopback) {
-      return Error(ErrorCode::kInvalidArgument,
-                   "the rendezvous host '" + at.host +
-                       "' resolves to this machine's loopback address, which the other hosts "
-                       "cannot reach: use a name or address of rank 0's host in the common network "
-                       "(see /etc/hosts)");
-    }
-  }
+  base::TimePoint patience = scheduler_->after(start_patience());
+  if (options_.nnodes > 1) GEARSHIFT_RETURN_IF_ERROR(await_name(at.host, patience));
   // An address that cannot be served may be that of a store of its own (`gearshift store`).
   std::string not_served;
-  base::TimePoint patience = scheduler_->after(start_patience());
   if (options_.rank == 0) {
     auto server = rendezvous::tcp::serve(*scheduler_, at.host, at.port, options_.token);
     if (server) {
@@ -209,20 +218,34 @@ base::Status SessionImpl::open_store() {
       patience = scheduler_->after(options_.timeout);
     }
   }
-  auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, patience);
+  std::string own_address;
+  auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, patience,
+                                        &own_address);
   if (!store) {
     Error error = store.error();
     error.message += not_served;
     return error;
   }
   store_ = std::move(*store);
-  if (!options_.interface.empty()) {
-    listen_host_ = options_.interface;
-    return {};
-  }
-  GEARSHIFT_ASSIGN_OR_RETURN(listen_host_,
-                             rendezvous::tcp::local_address_towards(at.host, at.port));
+  listen_host_ = options_.interface.empty() ? own_address : options_.interface;
   return {};
+}
+
+/// Until the rendezvous host's name can be resolved: names of hosts that are just being started are
+/// published late. One that is not known in the end is left to `connect`, which says so.
+base::Status SessionImpl::await_name(const std::string& host, base::TimePoint deadline) {
+  constexpr base::Duration kRetry = std::chrono::milliseconds(500);
+  auto loopback = rendezvous::tcp::resolves_to_loopback(host);
+  while (!loopback && scheduler_->after(kRetry) < deadline) {
+    scheduler_->sleep_for(kRetry);
+    loopback = rendezvous::tcp::resolves_to_loopback(host);
+  }
+  if (!loopback || !*loopback) return {};
+  return Error(ErrorCode::kInvalidArgument,
+               "the rendezvous host '" + host +
+                   "' resolves to this machine's loopback address, which the other hosts "
+                   "cannot reach: use a name or address of rank 0's host in the common network "
+                   "(see /etc/hosts)");
 }
 
 base::Status SessionImpl::survey() {
@@ -272,6 +295,7 @@ base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::ma
 }  // namespace
 
 base::Result<std::unique_ptr<Session>> Session::create(const SessionOptions& options) {
+  raise_descriptor_limit();
   auto session = std::make_unique<SessionImpl>(options);
   GEARSHIFT_RETURN_IF_ERROR(session->open());
   return std::unique_ptr<Session>(std::move(session));

@@ -6,6 +6,9 @@ namespace {
 /// Buckets begin at cache lines.
 std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+/// Parameters begin at pages, as regions of their own would.
+std::size_t whole_pages(std::size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
 }  // namespace
 
 base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPlan& plan,
@@ -13,18 +16,23 @@ base::Result<std::unique_ptr<BucketMemory>> BucketMemory::create(const BucketPla
                                                                  GradientReaders readers,
                                                                  bool phantom) {
   std::unique_ptr<BucketMemory> memory(new BucketMemory(plan, phantom));
+  std::size_t parameter_bytes = 0;
   std::size_t gradient_bytes = 0;
   for (const Bucket& bucket : plan.buckets) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes parameters, memory->region(bucket.bytes));
-    memory->parameters_.push_back(parameters);
+    parameter_bytes += whole_pages(bucket.bytes);
     gradient_bytes += padded(bucket.gradient_bytes);
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(const base::Bytes gradients,
+  // One region for all: each takes a descriptor.
+  GEARSHIFT_ASSIGN_OR_RETURN(base::Bytes parameters, memory->region(parameter_bytes));
+  GEARSHIFT_ASSIGN_OR_RETURN(base::Bytes gradients,
                              memory->make_gradients(gradient_bytes, readers));
-  std::size_t offset = 0;
   for (const Bucket& bucket : plan.buckets) {
-    memory->gradients_.push_back(base::slice(gradients, offset, bucket.gradient_bytes));
-    offset += padded(bucket.gradient_bytes);
+    memory->parameters_.push_back(parameters.first(bucket.bytes));
+    parameters = base::slice(parameters, whole_pages(bucket.bytes),
+                             parameters.size() - whole_pages(bucket.bytes));
+    memory->gradients_.push_back(gradients.first(bucket.gradient_bytes));
+    gradients = base::slice(gradients, padded(bucket.gradient_bytes),
+                            gradients.size() - padded(bucket.gradient_bytes));
   }
   GEARSHIFT_ASSIGN_OR_RETURN(memory->buffers_, memory->region(buffer_bytes));
   return memory;

@@ -6,6 +6,7 @@
 #include "gearshift/base/serial.h"
 #include "gearshift/collectives/collectives.h"
 #include "strategy/channels.h"
+#include "strategy/patience.h"
 #include "strategy/server_orders.h"
 
 namespace gearshift::strategy {
@@ -121,10 +122,11 @@ base::Result<std::unique_ptr<ServerPhase>> ServerPhase::open(
       new ServerPhase(environment, plan, memory, std::move(options)));
   GEARSHIFT_RETURN_IF_ERROR(phase->dedicated_ ? phase->start_dedicated(state)
                                               : phase->start_local_shard(state));
-  // Nobody pushes before every shard has its state.
-  collectives::Options label;
-  label.label = "start of parameter servers";
-  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control, label));
+  // Nobody pushes before every shard has its state, which worker 0 may bring over a slow link.
+  collectives::Options waiting;
+  waiting.label = "start of parameter servers";
+  waiting.timeout = control.timeout() * kPatientTimeouts;
+  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control, waiting));
   if (!phase->dedicated_) phase->inflow_.emplace(*environment.world);
   return phase;
 }

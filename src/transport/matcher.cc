@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gearshift/transport/requests.h"
+#include "transport/patience.h"
 
 namespace gearshift::transport {
 namespace {
@@ -46,7 +47,8 @@ class Receive;
 struct Matcher::Impl {
   Impl(Router& r, base::Rank p) : router(r), peer(p), monitor(r.scheduler().make_monitor()) {}
 
-  /// Caller holds the monitor.
+  /// Caller holds the monitor. A receive that is done stays as it is: whoever waited for it may be
+  /// reading the outcome, when the end of its link, seen by another task, comes to it too.
   void finish(Receive& receive, std::optional<base::Error> error);
   base::Error size_error(Tag tag, std::uint64_t sent, std::uint64_t expected) const {
     return {base::ErrorCode::kProtocol,
@@ -67,6 +69,7 @@ struct Matcher::Impl {
   std::set<std::shared_ptr<Landing>> under_way;
   std::optional<base::Error> failed;
   std::function<void(base::Error)> stuck;
+  std::function<Movement()> moved;
 };
 
 namespace {
@@ -82,8 +85,12 @@ class Receive final : public RequestState {
     if (!done()) {
       std::lock_guard<base::Monitor> lock(*impl->monitor);
       ++impl->waiters;
+      Patience patience = impl->moved
+                              ? Patience(impl->router.scheduler().now(), deadline, movement())
+                              : Patience(deadline);
       while (!done()) {
-        if (!impl->monitor->wait_until(deadline) && !done()) withdraw(deadline);
+        if (impl->monitor->wait_until(patience.next_look()) || done()) continue;
+        if (is_over(patience)) withdraw(patience);
       }
       --impl->waiters;
     }
@@ -106,8 +113,19 @@ class Receive final : public RequestState {
             impl->peer.value};
   }
 
+  /// Has begun to come. Before it does, what leaves counts as well as what comes: the message may
+  /// be the answer to it.
+  bool begun() const { return stage != Stage::kPosted; }
+  std::uint64_t movement() const {
+    const Movement moved = impl->moved();
+    return begun() ? moved.in : moved.in + moved.out;
+  }
+  bool is_over(Patience& patience) const {
+    return !impl->moved || patience.is_over(impl->router.scheduler().now(), movement(), begun());
+  }
+
   /// Caller holds the monitor, and holds it again afterwards.
-  void withdraw(base::TimePoint& deadline) {
+  void withdraw(Patience& patience) {
     switch (stage) {
       case Stage::kPosted: {
         auto [first, last] = impl->posted.equal_range(tag);
@@ -126,14 +144,14 @@ class Receive final : public RequestState {
         impl->finish(*this, timeout());
         break;
       case Stage::kCopying:
-        deadline = base::TimePoint::never();
+        patience = Patience(base::TimePoint::never());
         break;
       case Stage::kLanding: {
         auto abort_and_quiesce = impl->stuck;
         impl->monitor->unlock();
         if (abort_and_quiesce) abort_and_quiesce(timeout());
         impl->monitor->lock();
-        if (!done()) impl->finish(*this, timeout());
+        impl->finish(*this, timeout());
         break;
       }
     }
@@ -146,6 +164,7 @@ class Receive final : public RequestState {
 }  // namespace
 
 void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
+  if (receive.done()) return;
   if (error) receive.error_ = std::make_unique<base::Error>(std::move(*error));
   receive.done_.store(true, std::memory_order_release);
   if (waiters > 0) monitor->notify_all();
@@ -321,6 +340,11 @@ void Matcher::fail(const base::Error& reason) {
 void Matcher::on_stuck(std::function<void(base::Error)> abort_and_quiesce) {
   std::lock_guard<base::Monitor> lock(*impl_->monitor);
   impl_->stuck = std::move(abort_and_quiesce);
+}
+
+void Matcher::follow(std::function<Movement()> moved) {
+  std::lock_guard<base::Monitor> lock(*impl_->monitor);
+  impl_->moved = std::move(moved);
 }
 
 }  // namespace gearshift::transport

@@ -16,12 +16,18 @@ struct TimePoint {
   constexpr auto operator<=>(const TimePoint&) const = default;
   static constexpr TimePoint never() { return {Duration::max()}; }
 };
+/// What lies beyond the clock's range is never.
 constexpr TimePoint operator+(TimePoint t, Duration d) {
-  return t == TimePoint::never() ? t : TimePoint{t.since_origin + d};
+  const bool beyond = d > Duration::zero() && t.since_origin > Duration::max() - d;
+  return beyond || t == TimePoint::never() ? TimePoint::never() : TimePoint{t.since_origin + d};
 }
 constexpr Duration operator-(TimePoint a, TimePoint b) { return a.since_origin - b.since_origin; }
 constexpr double to_seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+/// Durations beyond the range of 292 years are cut to it.
 constexpr Duration from_seconds(double s) {
+  constexpr double kMost = 9.2e9;
+  if (s >= kMost) return Duration::max();
+  if (s <= -kMost) return -Duration::max();
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s));
 }
 

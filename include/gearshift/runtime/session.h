@@ -16,8 +16,8 @@ namespace gearshift::runtime {
 
 /// How this process finds its job. `from_environment` reads GEARSHIFT_RANK, _WORLD_SIZE, _SERVERS,
 /// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _TCP_CONGESTION, _CALIBRATE, and,
-/// without them, what mpirun, srun and torchrun set (on one host; several hosts need GEARSHIFT_RDZV
-/// and GEARSHIFT_TOKEN).
+/// without them, what mpirun, mpiexec, srun and torchrun set (on one host; several hosts need
+/// GEARSHIFT_RDZV and GEARSHIFT_TOKEN).
 struct SessionOptions {
   int rank = 0;
   int world_size = 1;  ///< processes: workers and dedicated servers
@@ -27,7 +27,9 @@ struct SessionOptions {
   /// world of one.
   std::string rdzv;
   std::string token;
+  /// What is longer than `kLongestTimeout` counts as that: as long as it takes.
   base::Duration timeout = std::chrono::seconds(30);
+  static constexpr base::Duration kLongestTimeout = std::chrono::hours(24 * 365);
   std::string interface;  ///< address to listen on; empty: by the route to the rendezvous
   /// See transport::tcp::Options::congestion_control.
   std::string congestion_control = "auto";

@@ -20,7 +20,8 @@ class RequestState {
   virtual ~RequestState() = default;
   /// Waits for completion. At the deadline the operation is withdrawn: when this returns, with or
   /// without success, the transport does not touch the caller's memory again (if half a message
-  /// was under way, the connection is closed to make that true).
+  /// was under way, the connection is closed to make that true). Where data may take long (tcp), a
+  /// deadline in the future is put off while they move.
   virtual base::Status wait(base::TimePoint deadline) = 0;
   virtual bool done() const = 0;
 };

@@ -9,6 +9,12 @@
 
 namespace gearshift::transport {
 
+/// Payload that has crossed a link: bytes, out of this process and into it.
+struct Movement {
+  std::uint64_t out = 0;
+  std::uint64_t in = 0;
+};
+
 /// Pairs arriving messages with posted receives for one connection; the part of a Connection that
 /// is the same for every transport. A transport calls `arrive` when a message's header is known,
 /// fills `landing->into`, then `complete`. Messages and receives of equal tag match in order.
@@ -57,6 +63,10 @@ class Matcher {
   /// called when a receive is posted whose size differs from the message that was kept for it.
   /// Capture the connection weakly: receives can outlive it.
   void on_stuck(std::function<void(base::Error)> abort_and_quiesce);
+
+  /// Has receives wait beyond their deadline while payload moves. `moved` is called by who waits,
+  /// now and then, with locks held: it may only read counters. Without it, deadlines stand.
+  void follow(std::function<Movement()> moved);
 
   /// Asks the processor for what the next call will look at.
   void prefetch() const {

@@ -220,11 +220,16 @@ def _validate_reachable(rdzv: str) -> None:
 
 def _validate_interface(interface: str) -> None:
     try:
-        ipaddress.ip_address(interface)
+        address = ipaddress.ip_address(interface)
     except ValueError:
         raise LaunchError(
             f"--interface {interface!r} is not an IP address of this node (see `ip addr`)"
         ) from None
+    if address.is_unspecified:
+        raise LaunchError(
+            f"--interface {interface}: the other processes cannot connect to that; "
+            "give the address of this node on the network that the nodes share (see `ip addr`)"
+        )
 
 
 def _threads(local: int) -> int:

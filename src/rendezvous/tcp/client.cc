@@ -88,6 +88,12 @@ class TcpStore final : public Store {
 
   base::Result<std::string> absentee() override { return ask_simply(Operation::kAbsentee, "", 0); }
 
+  /// Of a connection's near end. After `open`, and before any use.
+  base::Result<std::string> own_address() {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    return idle_.front().own_address();
+  }
+
   std::string address() const override { return "tcp://" + join_host_port(host_, port_); }
 
  private:
@@ -164,13 +170,16 @@ class TcpStore final : public Store {
 
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
-                                             base::TimePoint deadline) {
+                                             base::TimePoint deadline, std::string* own_address) {
   if (port < 1 || port > 65535) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 1 and 65535");
   }
   auto store = std::make_unique<TcpStore>(scheduler, host, port, token);
   GEARSHIFT_RETURN_IF_ERROR(store->open(deadline));
+  if (own_address != nullptr) {
+    GEARSHIFT_ASSIGN_OR_RETURN(*own_address, store->own_address());
+  }
   return std::unique_ptr<Store>(std::move(store));
 }
 

@@ -1,7 +1,6 @@
 #include <netinet/in.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "gearshift/rendezvous/tcp/factory.h"
 #include "rendezvous/tcp/socket.h"
@@ -21,25 +20,9 @@ bool is_loopback(const Address& address) {
 
 }  // namespace
 
-base::Result<std::string> local_address_towards(const std::string& host, int port) {
-  GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, std::max(port, 1), false));
-  base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
-  for (const Address& address : addresses) {
-    // Connecting a datagram socket only asks the kernel for the route; nothing is sent.
-    Fd fd(::socket(address.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!fd.valid() || ::connect(fd.get(), address.get(), address.size) != 0) {
-      last = io_error("no route to " + text_of(address), errno);
-      continue;
-    }
-    GEARSHIFT_ASSIGN_OR_RETURN(const Address local, bound_address(fd));
-    return host_text(local);
-  }
-  return last;
-}
-
 base::Result<bool> resolves_to_loopback(const std::string& host) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, 1, false));
-  return std::all_of(addresses.begin(), addresses.end(), is_loopback);
+  return std::any_of(addresses.begin(), addresses.end(), is_loopback);
 }
 
 }  // namespace gearshift::rendezvous::tcp

@@ -166,10 +166,10 @@ class Session {
 
 class TcpServer final : public Server {
  public:
-  TcpServer(base::Scheduler& scheduler, Fd listener, Fd wake, std::string address,
+  TcpServer(base::Scheduler& scheduler, std::vector<Fd> listeners, Fd wake, std::string address,
             std::string token)
       : scheduler_(scheduler),
-        listener_(std::move(listener)),
+        listeners_(std::move(listeners)),
         wake_(std::move(wake)),
         address_(std::move(address)),
         token_(std::move(token)),
@@ -190,20 +190,23 @@ class TcpServer final : public Server {
 
  private:
   void accept_all() {
+    std::vector<pollfd> waiting{{wake_.get(), POLLIN, 0}};
+    for (const Fd& listener : listeners_) waiting.push_back({listener.get(), POLLIN, 0});
     while (!stopping_) {
-      pollfd waiting[] = {{listener_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
-      const int ready = ::poll(waiting, 2, 1000);
+      const int ready = ::poll(waiting.data(), waiting.size(), 1000);
       std::erase_if(sessions_, [](const auto& session) { return session->done(); });
-      if (ready > 0 && waiting[0].revents != 0) accept_one();
+      for (std::size_t i = 1; ready > 0 && i < waiting.size(); ++i) {
+        if (waiting[i].revents != 0) accept_one(listeners_[i - 1]);
+      }
     }
     for (const auto& session : sessions_) session->shutdown();
     sessions_.clear();
   }
 
-  void accept_one() {
+  void accept_one(const Fd& listener) {
     Address peer;
     peer.size = sizeof peer.storage;
-    Fd fd(::accept4(listener_.get(), peer.get(), &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    Fd fd(::accept4(listener.get(), peer.get(), &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd.valid()) {
       if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
       GEARSHIFT_LOG_AT(kWarn, "rendezvous", io_error("store cannot accept", errno).message);
@@ -231,7 +234,7 @@ class TcpServer final : public Server {
   }
 
   base::Scheduler& scheduler_;
-  const Fd listener_;
+  const std::vector<Fd> listeners_;
   const Fd wake_;
   const std::string address_;
   const std::string token_;
@@ -251,12 +254,12 @@ base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const st
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 0 and 65535");
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(Fd listener, listen_on(host, port));
-  GEARSHIFT_ASSIGN_OR_RETURN(const Address bound, bound_address(listener));
+  GEARSHIFT_ASSIGN_OR_RETURN(std::vector<Fd> listeners, listen_on(host, port));
+  GEARSHIFT_ASSIGN_OR_RETURN(const Address bound, bound_address(listeners.front()));
   Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return io_error("eventfd", errno);
   return std::unique_ptr<Server>(std::make_unique<TcpServer>(
-      scheduler, std::move(listener), std::move(wake), text_of(bound), token));
+      scheduler, std::move(listeners), std::move(wake), text_of(bound), token));
 }
 
 }  // namespace gearshift::rendezvous::tcp

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 #include <system_error>
 
 namespace gearshift::rendezvous::tcp {
@@ -26,6 +27,48 @@ int poll_timeout(base::Duration rest) {
 void set_option(const Fd& fd, int level, int option, int value) {
   // All options set here only tune: a kernel without them still serves.
   [[maybe_unused]] const int rc = ::setsockopt(fd.get(), level, option, &value, sizeof value);
+}
+
+int port_of(const Address& address) {
+  return ntohs(address.storage.ss_family == AF_INET6
+                   ? reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_port
+                   : reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_port);
+}
+
+void set_port(Address& address, int port) {
+  auto& place = address.storage.ss_family == AF_INET6
+                    ? reinterpret_cast<sockaddr_in6*>(&address.storage)->sin6_port
+                    : reinterpret_cast<sockaddr_in*>(&address.storage)->sin_port;
+  place = htons(static_cast<std::uint16_t>(port));
+}
+
+/// Where nobody listens on a port of this host that the system may choose for clients, a client can
+/// be given the very port that it dials, and be answered by itself.
+bool is_connected_to_itself(int socket) {
+  Address near;
+  Address far;
+  near.size = far.size = sizeof near.storage;
+  return ::getsockname(socket, near.get(), &near.size) == 0 &&
+         ::getpeername(socket, far.get(), &far.size) == 0 && text_of(near) == text_of(far);
+}
+
+/// `among_others`: has its own family only. On failure, errno is what the system said.
+base::Result<Fd> listen_at(const Address& address, bool among_others) {
+  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return io_error("socket", errno);
+  // A store that restarts must not wait for the last one's connections to fade.
+  set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (among_others && address.storage.ss_family == AF_INET6) {
+    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  }
+  if (::bind(fd.get(), address.get(), address.size) == 0 && ::listen(fd.get(), kBacklog) == 0) {
+    return fd;
+  }
+  const int reason = errno;
+  base::Error error = io_error("listen on " + text_of(address), reason);
+  fd = Fd();
+  errno = reason;
+  return error;
 }
 
 std::string strip_brackets(const std::string& host) {
@@ -53,6 +96,9 @@ base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address
     socklen_t size = sizeof error;
     ::getsockopt(raw, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error != 0) return io_error("connect to " + text_of(address), error);
+  }
+  if (is_connected_to_itself(raw)) {
+    return base::Error(base::ErrorCode::kIo, "nobody listens on " + text_of(address));
   }
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
@@ -122,6 +168,11 @@ bool Socket::hung_up() const {
   return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
+base::Result<std::string> Socket::own_address() const {
+  GEARSHIFT_ASSIGN_OR_RETURN(const Address address, bound_address(fd_));
+  return host_text(address);
+}
+
 void Socket::shutdown() { ::shutdown(fd_.get(), SHUT_RDWR); }
 
 base::Result<std::vector<Address>> resolve(const std::string& host, int port, bool passive) {
@@ -162,41 +213,46 @@ std::string join_host_port(const std::string& host, int port) {
 }
 
 std::string text_of(const Address& address) {
-  const auto port = address.storage.ss_family == AF_INET6
-                        ? reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_port
-                        : reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_port;
-  return join_host_port(host_text(address), ntohs(port));
+  return join_host_port(host_text(address), port_of(address));
 }
 
 base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
                           base::TimePoint deadline) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, port, false));
   base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
+  auto left = static_cast<int>(addresses.size());
   for (const Address& address : addresses) {
-    auto socket = dial_one(scheduler, address, deadline);
+    const base::TimePoint now = scheduler.now();
+    auto socket = dial_one(scheduler, address, now + (deadline - now) / left--);
     if (socket) return socket;
     last = socket.error();
   }
   return last;
 }
 
-base::Result<Fd> listen_on(const std::string& host, int port) {
+base::Result<std::vector<Fd>> listen_on(const std::string& host, int port) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, port, true));
+  std::vector<Fd> listeners;
+  std::set<std::string> hosts;
+  const bool chosen_by_system = port == 0;
   base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
-  for (const Address& address : addresses) {
-    Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) {
-      last = io_error("socket", errno);
+  for (Address address : addresses) {
+    // Of the first, where the system chose it.
+    if (!listeners.empty()) set_port(address, port);
+    if (!hosts.insert(host_text(address)).second) continue;
+    auto listener = listen_at(address, addresses.size() > 1);
+    if (listener) {
+      GEARSHIFT_ASSIGN_OR_RETURN(const Address bound, bound_address(*listener));
+      port = port_of(bound);
+      listeners.push_back(*std::move(listener));
       continue;
     }
-    // A store that restarts must not wait for the last one's connections to fade.
-    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (::bind(fd.get(), address.get(), address.size) == 0 && ::listen(fd.get(), kBacklog) == 0) {
-      return fd;
-    }
-    last = io_error("listen on " + text_of(address), errno);
+    // The clients might meet elsewhere.
+    if (errno == EADDRINUSE && !chosen_by_system) return listener.error();
+    last = listener.error();
   }
-  return last;
+  if (listeners.empty()) return last;
+  return listeners;
 }
 
 base::Result<Address> bound_address(const Fd& fd) {

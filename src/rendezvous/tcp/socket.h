@@ -38,6 +38,8 @@ class Socket final : public transport::ByteStream {
   base::Status wait_readable(base::TimePoint deadline);
   /// Whether the peer has closed its side.
   bool hung_up() const;
+  /// The address of this end.
+  base::Result<std::string> own_address() const;
   /// Makes every pending and later operation fail.
   void shutdown();
 
@@ -61,11 +63,12 @@ std::string host_text(const Address& address);
 std::string text_of(const Address& address);
 std::string join_host_port(const std::string& host, int port);
 
-/// Connects to the first address that answers. kIo with the last reason, kTimeout.
+/// Connects to the first address that answers; each of them has its part of the time that is left,
+/// so that one that swallows packets leaves some to the others. kIo with the last reason, kTimeout.
 base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
                           base::TimePoint deadline);
-/// A non-blocking listening socket.
-base::Result<Fd> listen_on(const std::string& host, int port);
+/// Non-blocking listening sockets on all addresses of the host that this machine has, at one port.
+base::Result<std::vector<Fd>> listen_on(const std::string& host, int port);
 base::Result<Address> bound_address(const Fd& fd);
 
 /// "what: reason (errno)" as kIo.

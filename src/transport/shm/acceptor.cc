@@ -1,9 +1,12 @@
 #include "transport/shm/acceptor.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <mutex>
+#include <system_error>
 
 #include "gearshift/base/log.h"
 
@@ -15,6 +18,8 @@ using base::ErrorCode;
 
 constexpr base::Duration kHandshakeLimit = std::chrono::seconds(10);
 constexpr std::size_t kMaxGuests = 256;
+
+UniqueFd open_spare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
 /// Whether the process at the other end has gone: one that gave up may try again.
 bool has_ended(int socket) {
@@ -28,6 +33,8 @@ Acceptor::Acceptor(base::Scheduler& scheduler, Identity identity, UniqueFd liste
     : scheduler_(scheduler),
       identity_(std::move(identity)),
       listener_(std::move(listener)),
+      spare_(open_spare()),
+      refusals_(scheduler),
       monitor_(scheduler.make_monitor()) {}
 
 Acceptor::~Acceptor() {
@@ -53,14 +60,35 @@ void Acceptor::on_ready() {
       GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: too many in their handshake");
       continue;
     }
-    guests_.emplace_back();
-    Guest* guest = &guests_.back();
-    guest->socket = socket.get();
+    welcome(std::move(socket));
+  }
+  const bool none_left = errno == EMFILE || errno == ENFILE;
+  if (none_left) turn_one_away();
+}
+
+/// Caller holds the monitor.
+void Acceptor::welcome(UniqueFd socket) {
+  guests_.emplace_back();
+  Guest* guest = &guests_.back();
+  guest->socket = socket.get();
+  try {
     guest->task = scheduler_.spawn(
         "gs-shm-accept", [this, guest, held = std::make_shared<UniqueFd>(std::move(socket))] {
           admit(std::move(*held), guest);
         });
+  } catch (const std::system_error& error) {
+    refusals_.log(base::LogLevel::kWarn, "shm",
+                  std::string("refused a connection: no thread for it: ") + error.what());
+    guests_.pop_back();
   }
+}
+
+/// One that stays in the queue would wake the reader for ever.
+void Acceptor::turn_one_away() {
+  refusals_.log(base::LogLevel::kWarn, "shm", "refused a connection: " + no_descriptors().message);
+  spare_ = UniqueFd();
+  (void)accept_one(listener_.get());
+  spare_ = open_spare();
 }
 
 void Acceptor::forget_finished() {

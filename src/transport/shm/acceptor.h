@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 
+#include "gearshift/base/log_throttle.h"
 #include "gearshift/transport/transport.h"
 #include "transport/shm/setup.h"
 
@@ -33,6 +34,8 @@ class Acceptor {
     std::unique_ptr<base::Task> task;
   };
 
+  void welcome(UniqueFd socket);
+  void turn_one_away();
   void admit(UniqueFd socket, Guest* guest);
   void forget_finished();
   /// Whether this rank has a link already, taken or waiting. Caller holds the monitor.
@@ -41,6 +44,8 @@ class Acceptor {
   base::Scheduler& scheduler_;
   const Identity identity_;
   const UniqueFd listener_;
+  UniqueFd spare_;  ///< given up for a moment, to turn somebody away
+  base::LogThrottle refusals_;
   const std::unique_ptr<base::Monitor> monitor_;
   bool closing_ = false;
   std::list<Guest> guests_;

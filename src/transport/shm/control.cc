@@ -52,6 +52,11 @@ UniqueFd only_descriptor(msghdr& message) {
 
 }  // namespace
 
+Error no_descriptors() {
+  return {ErrorCode::kIo,
+          "this process has no file descriptors left (`ulimit -n` shows how many it may have)"};
+}
+
 void UniqueFd::reset() {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
@@ -109,8 +114,12 @@ Received receive_record(int socket) {
     result.fd = only_descriptor(message);
     if (n == 0) {
       result.ended = true;
-    } else if (n != sizeof record || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    } else if (n != sizeof record || (message.msg_flags & MSG_TRUNC) != 0) {
       result.garbage = true;
+    } else if ((message.msg_flags & MSG_CTRUNC) != 0) {
+      // There is room for more than a correct peer sends. So either the kernel found no number for
+      // the one that came, or there came too many.
+      (result.fd ? result.garbage : result.lost_fd) = true;
     } else {
       result.record = record;
     }
@@ -127,6 +136,7 @@ base::Result<Received> await_record(const base::Scheduler& scheduler, int socket
       return Error(ErrorCode::kMismatch, "the peer refused: " + received.record->get_text());
     }
     if (received.ended) return peer_gone();
+    if (received.lost_fd) return no_descriptors();
     if (received.record || received.garbage) {
       return Error(ErrorCode::kProtocol, "an unexpected record came during the set-up");
     }

@@ -71,11 +71,14 @@ struct Received {
   UniqueFd fd;
   bool ended = false;    ///< the peer closed the socket, or died
   bool garbage = false;  ///< no correct peer sends this
+  bool lost_fd = false;  ///< a descriptor came, for which this process has no number left
 };
 /// Reads one record without waiting.
 Received receive_record(int socket);
-/// Waits for a record of the given kind. Errors: kTimeout, kPeerLost, kProtocol;
-/// kMismatch when the peer refuses.
+/// What to say when a descriptor was lost, or could not be made (kIo).
+base::Error no_descriptors();
+/// Waits for a record of the given kind. Errors: kTimeout, kPeerLost, kProtocol; kMismatch when the
+/// peer refuses; kIo when this process is out of descriptors.
 base::Result<Received> await_record(const base::Scheduler& scheduler, int socket,
                                     ControlRecord::Kind kind, base::TimePoint deadline);
 

@@ -83,6 +83,7 @@ void Link::on_socket() {
     if (received.garbage) {
       return give_up(about_peer(ErrorCode::kProtocol, "sent garbage over the control socket"));
     }
+    if (received.lost_fd) return give_up(no_descriptors());
     if (received.ended) on_end();
     if (!received.record) return;
     on_record(std::move(received));

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <mutex>
+#include <system_error>
 
 namespace gearshift::transport::tcp {
 
@@ -93,7 +94,14 @@ void Acceptor::welcome(Fd fd) {
   if (stopping_) return;
   ++strangers_;
   visits_.push_back(std::move(visit));
-  guest.task = scheduler_.spawn("gs-tcp-greet", [this, &guest] { run(guest); });
+  try {
+    guest.task = scheduler_.spawn("gs-tcp-greet", [this, &guest] { run(guest); });
+  } catch (const std::system_error& error) {
+    refusals_.log(base::LogLevel::kWarn, "transport",
+                  "tcp: no thread for " + guest.from + ": " + error.what());
+    --strangers_;
+    visits_.pop_back();
+  }
 }
 
 void Acceptor::run(Visit& visit) {

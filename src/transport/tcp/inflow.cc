@@ -35,6 +35,7 @@ Status Inflow::read() {
     rest_ = rest_.subspan(placed);
     end_ += bytes - placed;
     GEARSHIFT_RETURN_IF_ERROR(consume());
+    if (frame_.part_bytes() > 0) TrafficCounters::add(traffic_.payload_received, bytes);
     // Less than asked for: the socket is empty now, spare the call that would say so.
     if (bytes < direct + pieces[1].iov_len) {
       drained_ = true;

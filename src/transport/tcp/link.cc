@@ -27,8 +27,8 @@ Link::Stream::Stream(Link& owner, std::size_t index, Fd socket)
     : link(owner),
       fd(std::move(socket)),
       id(owner.reactor_->reserve()),
-      in(index, fd, owner.arrivals_, owner.traffic_),
-      out(fd, owner.traffic_),
+      in(index, fd, owner.arrivals_, *owner.traffic_),
+      out(fd, *owner.traffic_),
       pace(*owner.options_.meter) {
   out.on_armed([this](bool wanted) { await_room(wanted); });
 }
@@ -54,7 +54,7 @@ Link::Link(LinkOptions options, std::shared_ptr<Reactor> reactor)
     : options_(std::move(options)),
       reactor_(std::move(reactor)),
       matcher_(*options_.router, options_.peer),
-      arrivals_(matcher_, traffic_),
+      arrivals_(matcher_, *traffic_),
       closing_monitor_(options_.router->scheduler().make_monitor()) {}
 
 std::shared_ptr<Link> Link::make(LinkOptions options, std::shared_ptr<Reactor> reactor,
@@ -68,7 +68,8 @@ std::shared_ptr<Link> Link::make(LinkOptions options, std::shared_ptr<Reactor> r
   link->matcher_.on_stuck([weak](const Error& error) {
     if (auto self = weak.lock()) self->finish(error, News::kReport);
   });
-  link->sends_ = std::make_shared<SendShared>(link->options_.router->scheduler(),
+  link->matcher_.follow([traffic = link->traffic_] { return traffic->moved(); });
+  link->sends_ = std::make_shared<SendShared>(link->options_.router->scheduler(), link->traffic_,
                                               [weak](SendState& state, const Error& error) {
                                                 if (auto self = weak.lock())
                                                   self->withdraw(state, error);
@@ -147,8 +148,7 @@ void Link::withdraw(SendState& state, const Error& error) {
   for (const auto& stream : streams_) stream->out.withdraw(state, error);
   // With a part of it gone, the peer would wait for the rest.
   if (state.begun) {
-    finish({error.code, error.message + " (to " + peer_name() + ")", options_.peer.value},
-           News::kReport);
+    finish({error.code, peer_name() + ": " + error.message, options_.peer.value}, News::kReport);
   }
 }
 

@@ -49,7 +49,7 @@ class Link final : public std::enable_shared_from_this<Link> {
   void abort(const base::Error& reason) { finish(reason, News::kKeep); }
   bool ended() const { return ended_.load(std::memory_order_acquire); }
   base::Rank peer() const { return options_.peer; }
-  Traffic traffic() const { return traffic_.read(); }
+  Traffic traffic() const { return traffic_->read(); }
 
  private:
   enum class News { kKeep, kReport };
@@ -90,7 +90,7 @@ class Link final : public std::enable_shared_from_this<Link> {
 
   const LinkOptions options_;
   const std::shared_ptr<Reactor> reactor_;
-  TrafficCounters traffic_;
+  const std::shared_ptr<TrafficCounters> traffic_ = std::make_shared<TrafficCounters>();
   Matcher matcher_;
   Arrivals arrivals_;
   std::shared_ptr<SendShared> sends_;

@@ -140,6 +140,7 @@ std::uint64_t Outflow::write_current() {
   const auto written = static_cast<std::uint64_t>(sent);
   out.written += written;
   TrafficCounters::add(traffic_.bytes_sent, written);
+  if (!out.body.empty()) TrafficCounters::add(traffic_.payload_sent, written);
   if (out.state) out.state->begun.store(true, std::memory_order_relaxed);
   if (out.written < out.size()) return written;
   if (out.frame.kind == FrameKind::kBye) {

@@ -2,18 +2,23 @@
 
 #include <mutex>
 
+#include "transport/patience.h"
+
 namespace gearshift::transport::tcp {
 
 base::Status SendState::wait(base::TimePoint deadline) {
   if (!done()) {
     std::lock_guard<base::Monitor> lock(*shared_->monitor);
     ++shared_->waiters;
+    Patience patience(shared_->scheduler.now(), deadline, shared_->traffic->moved().out);
     while (!done()) {
-      if (shared_->monitor->wait_until(deadline) || done()) continue;
+      if (shared_->monitor->wait_until(patience.next_look()) || done()) continue;
+      const std::uint64_t moved = shared_->traffic->moved().out;
+      if (!patience.is_over(shared_->scheduler.now(), moved, begun)) continue;
       shared_->monitor->unlock();
       shared_->withdraw(*this, {base::ErrorCode::kTimeout, "a send was not finished in time"});
       shared_->monitor->lock();
-      deadline = base::TimePoint::never();
+      patience = Patience(base::TimePoint::never());
     }
     --shared_->waiters;
   }

@@ -7,6 +7,7 @@
 
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/connection.h"
+#include "transport/tcp/traffic.h"
 
 namespace gearshift::transport::tcp {
 
@@ -18,8 +19,13 @@ struct SendShared {
   /// the link if something has.
   using Withdraw = std::function<void(SendState&, const base::Error&)>;
 
-  SendShared(base::Scheduler& scheduler, Withdraw w)
-      : monitor(scheduler.make_monitor()), withdraw(std::move(w)) {}
+  SendShared(base::Scheduler& s, std::shared_ptr<const TrafficCounters> t, Withdraw w)
+      : scheduler(s),
+        traffic(std::move(t)),
+        monitor(scheduler.make_monitor()),
+        withdraw(std::move(w)) {}
+  base::Scheduler& scheduler;
+  const std::shared_ptr<const TrafficCounters> traffic;
   const std::unique_ptr<base::Monitor> monitor;
   const Withdraw withdraw;
   int waiters = 0;  ///< under the monitor

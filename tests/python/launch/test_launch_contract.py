@@ -165,6 +165,8 @@ TWO_NODES = ("--nnodes", "2", "--rdzv")
         (("--timeout", "0", "S"), "--timeout 0.0: give a positive"),
         (("--grace", "nan", "S"), "--grace nan"),
         (("--interface", "eth0", "S"), "is not an IP address"),
+        (("--interface", "0.0.0.0", "S"), "cannot connect to that"),
+        (("--interface", "::", "S"), "cannot connect to that"),
         (("--env", "NAME", "S"), "give NAME=VALUE"),
         (("--env", "GEARSHIFT_TOKEN=x", "S"), "--token-file"),
         (("no-such-script.py",), "script 'no-such-script.py' does not exist"),

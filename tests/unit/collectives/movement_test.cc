@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
@@ -16,6 +17,8 @@ namespace {
 using base::DType;
 
 constexpr std::size_t kSizes[] = {0, 1, 7, 1000, 1'000'003};
+/// What messages between two ranks are cut into.
+constexpr std::size_t kPiece = std::size_t{4} << 20;
 constexpr std::size_t kOffsets[] = {0, 1};
 
 std::size_t index(const group::Group& group) {
@@ -155,6 +158,41 @@ TEST_P(Movement, PointToPointKeepsTheOrderOfAPairAndDisturbsNoCollective) {
       EXPECT_EQ(one, n);
     }
   });
+}
+
+TEST_P(Movement, LongMessagesBetweenTwoGoInPieces) {
+  if (size() < 2) GTEST_SKIP() << "takes two ranks";
+  World world = make_world();
+  world.run([&](group::Group& group) {
+    for (const std::size_t count : {kPiece - 1, kPiece, kPiece + 1, 5 * kPiece + 7}) {
+      const Array sent = Array::of_rank(DType::kU8, count, 3);
+      if (group.rank().value == 1) {
+        EXPECT_TRUE(send(group, sent.view(), base::Rank(0)).ok());
+      } else if (group.rank().value == 0) {
+        Array got(DType::kU8, count, 1);
+        const auto status = recv(group, got.view(), base::Rank(1));
+        EXPECT_TRUE(status.ok()) << status.error().to_string();
+        EXPECT_TRUE(equal(got.view(), sent.view()));
+      }
+    }
+  });
+}
+
+TEST_P(Movement, SizesThatDifferByWholePiecesAreNoticed) {
+  if (size() < 2) GTEST_SKIP() << "takes two ranks";
+  for (const auto& [sent, expected] : {std::pair(kPiece, 2 * kPiece), {2 * kPiece, kPiece}}) {
+    World world = make_world();
+    world.run([&, sent = sent, expected = expected](group::Group& group) {
+      if (group.rank().value == 1) {
+        (void)send(group, Array(DType::kU8, sent, 1).view(), base::Rank(0));
+      } else if (group.rank().value == 0) {
+        Array got(DType::kU8, expected, 1);
+        const auto status = recv(group, got.view(), base::Rank(1));
+        ASSERT_FALSE(status.ok());
+        EXPECT_EQ(status.error().code, base::ErrorCode::kProtocol) << status.error().to_string();
+      }
+    });
+  }
 }
 
 TEST_P(Movement, TwoChannelsCanBeInFlightAtOnce) {

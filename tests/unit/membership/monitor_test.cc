@@ -103,6 +103,18 @@ TEST_P(MonitorTest, ReportsHowFarEveryRankIs) {
   EXPECT_THAT(monitor(1).report_text(), HasSubstr("rank 1 (this rank): step 41"));
 }
 
+TEST_P(MonitorTest, WhoIsLateWithAMessageIsNotSaidToBeDead) {
+  make(2, seconds(20));
+  const Error late(ErrorCode::kTimeout, "no complete message from rank 1 in time", 1);
+  group(0).link(Rank(1)).abort(late);
+  group(0).router().report_lost(Rank(1), late);
+  const auto failure = await_failure(0);
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->code, ErrorCode::kPeerLost);
+  EXPECT_EQ(failure->culprit, 1);
+  EXPECT_THAT(failure->message, HasSubstr("rank 1 did not send or take a message in time ("));
+}
+
 TEST_P(MonitorTest, EverySurvivorNamesTheDeadRankAndWhatAllDid) {
   make(5, seconds(2));
   for (int r = 0; r < 5; ++r) group(r).progress().set_step(base::Step(41));

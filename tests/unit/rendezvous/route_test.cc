@@ -1,4 +1,3 @@
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "gearshift/rendezvous/tcp/factory.h"
@@ -7,25 +6,6 @@ namespace gearshift::rendezvous::tcp {
 namespace {
 
 using base::ErrorCode;
-
-TEST(Route, TowardsLoopbackIsLoopback) {
-  EXPECT_EQ(local_address_towards("127.0.0.1", 4711).value(), "127.0.0.1");
-  EXPECT_EQ(local_address_towards("127.0.0.1", 0).value(), "127.0.0.1");
-}
-
-TEST(Route, UnderstandsIpv6) {
-  const auto local = local_address_towards("::1", 4711);
-  if (!local) GTEST_SKIP() << "no IPv6 here: " << local.error().message;
-  EXPECT_EQ(*local, "::1");
-  EXPECT_EQ(local_address_towards("[::1]", 4711).value(), "::1");
-}
-
-TEST(Route, UnknownNameIsAnInvalidArgument) {
-  const auto local = local_address_towards("no-such-host.invalid", 4711);
-  ASSERT_FALSE(local);
-  EXPECT_EQ(local.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_THAT(local.error().message, ::testing::HasSubstr("no-such-host.invalid"));
-}
 
 TEST(Loopback, IsRecognised) {
   EXPECT_TRUE(resolves_to_loopback("localhost").value());

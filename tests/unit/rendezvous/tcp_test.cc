@@ -48,6 +48,40 @@ TEST_F(TcpStoreTest, SaysItsRealAddress) {
   EXPECT_EQ(client()->address(), "tcp://127.0.0.1:" + std::to_string(port()));
 }
 
+TEST_F(TcpStoreTest, AClientLearnsWhichAddressOfItsOwnTheServerSees) {
+  for (const std::string host : {"127.0.0.1", "::1"}) {
+    const auto served = serve(*scheduler_, host, 0, "secret");
+    if (!served && host == "::1") GTEST_SKIP() << "no IPv6 here: " << served.error().message;
+    std::string own;
+    const int port = gearshift::testing::port_of((*served)->address());
+    ASSERT_TRUE(connect(*scheduler_, host, port, "secret", later(), &own));
+    EXPECT_EQ(own, host);
+  }
+}
+
+TEST_F(TcpStoreTest, ServesOnAllAddressesOfAName) {
+  const auto addresses = resolve("localhost", 0, true).value();
+  const auto served = serve(*scheduler_, "localhost", 0, "secret");
+  ASSERT_TRUE(served) << served.error().message;
+  const int port = gearshift::testing::port_of((*served)->address());
+  for (const Address& address : addresses) {
+    if (!listen_on(host_text(address), 0)) continue;  // no IPv6 here
+    EXPECT_TRUE(connect(*scheduler_, host_text(address), port, "secret", later()))
+        << host_text(address);
+  }
+  // And is alone there.
+  EXPECT_FALSE(serve(*scheduler_, "localhost", port, "secret"));
+}
+
+TEST_F(TcpStoreTest, AnEmptyNameStandsForAllAddressesOfTheHost) {
+  const auto served = serve(*scheduler_, "", 0, "secret");
+  ASSERT_TRUE(served) << served.error().message;
+  const int port = gearshift::testing::port_of((*served)->address());
+  EXPECT_TRUE(connect(*scheduler_, "127.0.0.1", port, "secret", later()));
+  if (!listen_on("::1", 0)) GTEST_SKIP() << "no IPv6 here";
+  EXPECT_TRUE(connect(*scheduler_, "::1", port, "secret", later()));
+}
+
 TEST_F(TcpStoreTest, WrongTokenIsRefusedAtOnce) {
   const base::TimePoint start = scheduler_->now();
   const auto store = connect(*scheduler_, "127.0.0.1", port(), "wrong", later());

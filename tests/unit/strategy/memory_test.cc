@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
 
 namespace gearshift::strategy {
 namespace {
@@ -54,6 +57,28 @@ TEST(BucketMemory, PhantomsHaveNone) {
   EXPECT_EQ((*memory)->gradient_region(), nullptr);
   EXPECT_TRUE(base::is_phantom((*memory)->gradients_and_counts(0)));
   EXPECT_TRUE(base::is_phantom((*memory)->parameters(1)));
+}
+
+TEST(BucketMemory, TakesAsManyDescriptorsForManyBucketsAsForOne) {
+  const auto open_files = [] {
+    const std::filesystem::directory_iterator files("/proc/self/fd");
+    return std::distance(begin(files), end(files));
+  };
+  std::vector<ParameterSpec> parameters;
+  for (int i = 0; i < 50; ++i) {
+    parameters.push_back({"p" + std::to_string(i), {1000}, base::DType::kF32, 0});
+  }
+  const BucketPlan plan = *BucketPlan::make(parameters, 4000);
+  ASSERT_EQ(plan.buckets.size(), 50U);
+  const auto before = open_files();
+  const auto memory = BucketMemory::create(plan, 12, {.servers = true});
+  ASSERT_TRUE(memory.ok());
+  EXPECT_LE(open_files() - before, 3) << "parameters, gradients, buffers";
+  for (std::uint32_t b = 0; b + 1 < 50; ++b) {
+    const base::Bytes one = (*memory)->parameters(b);
+    EXPECT_LE(one.data() + one.size(), (*memory)->parameters(b + 1).data());
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(one.data()) % 4096, 0U);
+  }
 }
 
 }  // namespace

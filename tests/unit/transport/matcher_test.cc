@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "transport/patience.h"
+
 namespace gearshift::transport {
 namespace {
 
@@ -107,6 +109,52 @@ TEST_F(MatcherTest, ATimeoutDuringArrivalBreaksTheConnectionFirst) {
   EXPECT_EQ(calls, 1);
   matcher.complete(*landing);  // too late, harmless
   EXPECT_FALSE(recv.wait(now()).ok());
+}
+
+TEST_F(MatcherTest, AnOutcomeStaysWhenTheEndOfTheLinkComesToItLater) {
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  const auto landing = matcher.arrive(tag, {}, 5);
+  // Another task has ended the link and is about to say so here.
+  matcher.on_stuck([](const Error&) {});
+  EXPECT_EQ(recv.wait(now()).error().code, ErrorCode::kTimeout);
+  matcher.fail({ErrorCode::kPeerLost, "gone"});
+  EXPECT_EQ(recv.wait(now()).error().code, ErrorCode::kTimeout);
+}
+
+TEST_F(MatcherTest, AReceiveWaitsWhilePayloadMoves) {
+  std::string memory(5, ' ');
+  Request recv = matcher.post(tag, view(memory));
+  const auto landing = matcher.arrive(tag, {}, 5);
+  int looks = 0;
+  matcher.follow([&] {
+    ++looks;
+    return Movement{.out = 0, .in = static_cast<std::uint64_t>(looks < 10 ? looks : 10)};
+  });
+  const auto status = recv.wait(scheduler->after(std::chrono::milliseconds(20)));
+  EXPECT_EQ(status.error().code, ErrorCode::kTimeout);
+  EXPECT_GT(looks, 10) << "not before it stood still";
+}
+
+TEST_F(MatcherTest, WhatLeavesCountsOnlyBeforeTheMessageBegins) {
+  int looks = 0;
+  std::uint64_t left = 0;
+  matcher.follow([&] {
+    ++looks;
+    return Movement{.out = left = left < 10 ? left + 1 : left, .in = 0};
+  });
+  std::string memory(5, ' ');
+  const auto wait = [&](const Request& recv) {
+    looks = 0;
+    left = 0;
+    EXPECT_EQ(recv.wait(scheduler->after(std::chrono::milliseconds(20))).error().code,
+              ErrorCode::kTimeout);
+    return looks;
+  };
+  EXPECT_GT(wait(matcher.post(tag, view(memory))), 10);
+  Request begun = matcher.post(tag, view(memory));
+  const auto landing = matcher.arrive(tag, {}, 5);
+  EXPECT_LE(wait(begun), 1 + Patience::kLooks);
 }
 
 TEST_F(MatcherTest, SizesMustAgree) {

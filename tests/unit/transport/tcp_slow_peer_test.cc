@@ -33,6 +33,8 @@ class TcpSlowPeerTest : public ::testing::Test {
               reinterpret_cast<std::uint8_t*>(sent.data() + sent.size()), std::uint8_t{0});
   }
   base::TimePoint soon() const { return scheduler->after(std::chrono::seconds(60)); }
+  /// Less than a message takes, more than it ever stands still.
+  base::TimePoint brief() const { return scheduler->after(std::chrono::milliseconds(500)); }
   void say(base::ConstBytes bytes) {
     ASSERT_TRUE(SocketStream(*scheduler, sockets[0]).write_all(bytes, soon()).ok());
   }
@@ -143,6 +145,69 @@ TEST_F(TcpSlowPeerTest, WhatIsSentMeanwhileLeaves) {
   sender.join();
   ASSERT_TRUE(recv.wait(soon()).ok());
   EXPECT_EQ(into, sent);
+}
+
+/// Parts of a message, far enough apart that all of them take longer than a wait that is `brief`.
+constexpr int kParts = 24;
+constexpr std::chrono::milliseconds kApart{25};
+
+TEST_F(TcpSlowPeerTest, AMessageThatKeepsComingIsNotLate) {
+  Request recv = connection->recv(Tag(1, 0, 0), into);
+  Request next = connection->recv(Tag(1, 1, 0), into);
+  std::jthread sender([&] {
+    say_frame(0, kBytes);
+    for (std::size_t k = 0; k < kParts; ++k) {
+      say(base::ConstBytes(sent).subspan(k * (kBytes / kParts), kBytes / kParts));
+      std::this_thread::sleep_for(kApart);
+    }
+    say(base::ConstBytes(sent).subspan(kParts * (kBytes / kParts)));
+    say_frame(1, kBytes);
+    say(sent);
+  });
+  // Before the other one: what is ahead of it keeps coming, too.
+  EXPECT_TRUE(next.wait(brief()).ok());
+  EXPECT_TRUE(recv.wait(brief()).ok());
+}
+
+TEST_F(TcpSlowPeerTest, AMessageThatKeepsLeavingIsNotLate) {
+  limit_window(sockets[0], 64U << 10);
+  const std::vector<std::byte> big(32U << 20, std::byte{3});
+  Request first = connection->send(Tag(2, 0, 0), {}, big);
+  Request second = connection->send(Tag(2, 1, 0), {}, big);
+  Request answer = connection->recv(Tag(1, 0, 0), base::Bytes(into).first(1));
+  std::jthread reader([&] {
+    const std::size_t bytes = 2 * (big.size() + big.size() / kMaxChunkBytes * sizeof(Frame));
+    std::vector<std::byte> got(bytes / kParts);
+    SocketStream peer(*scheduler, sockets[0]);
+    for (int k = 0; k < kParts; ++k) {
+      EXPECT_TRUE(peer.read_exact(got, soon()).ok());
+      std::this_thread::sleep_for(kApart);
+    }
+    EXPECT_TRUE(peer.read_exact(base::Bytes(got).first(bytes % kParts), soon()).ok());
+    say_frame(0, 1);
+    say(base::bytes_of(std::byte{9}));
+  });
+  EXPECT_TRUE(answer.wait(brief()).ok());  // to what is still leaving
+  EXPECT_TRUE(second.wait(brief()).ok());
+  EXPECT_TRUE(first.wait(brief()).ok());
+}
+
+TEST_F(TcpSlowPeerTest, HeartbeatsAloneAreNoProgress) {
+  Request begun = connection->recv(Tag(1, 0, 0), into);
+  say_frame(0, kBytes);
+  say(base::ConstBytes(sent).first(kBytes / 2));
+  ASSERT_FALSE(begun.wait(scheduler->after(std::chrono::milliseconds(50))).ok());
+
+  SetUp();  // that has ended the link
+  Request posted = connection->recv(Tag(1, 0, 0), into);
+  std::jthread beats([&](const std::stop_token& stopped) {
+    while (!stopped.stop_requested()) {
+      say_frame(7, 0);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  });
+  EXPECT_EQ(posted.wait(scheduler->after(std::chrono::milliseconds(50))).error().code,
+            ErrorCode::kTimeout);
 }
 
 }  // namespace

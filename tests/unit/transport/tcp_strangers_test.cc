@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "gearshift/transport/tcp/factory.h"
+#include "support/few_threads.h"
 #include "transport/tcp/frame.h"
 #include "transport/tcp/setup.h"
 
@@ -83,7 +84,8 @@ class TcpStrangersTest : public ::testing::Test {
     return status.ok() ? ErrorCode::kInvalidArgument : status.error().code;
   }
 
-  std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
+  std::unique_ptr<gearshift::testing::FewThreads> scheduler =
+      std::make_unique<gearshift::testing::FewThreads>();
   std::vector<std::shared_ptr<Router>> routers;
   std::unique_ptr<Transport> rank0;
   std::unique_ptr<Transport> rank1;
@@ -298,6 +300,13 @@ TEST_F(TcpStrangersTest, OptionsAndAddressesAreChecked) {
   EXPECT_EQ(taken.error().code, ErrorCode::kIo);
   EXPECT_NE(taken.error().message.find("192.0.2.1"), std::string::npos);
   EXPECT_EQ(rank0->connect(Rank(1), "nowhere", soon()).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(TcpStrangersTest, WithoutAThreadToSpareACallerIsTurnedAway) {
+  scheduler->none_left = true;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(hung_up(knock()));
+  scheduler->none_left = false;
+  expect_service();
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -9,6 +11,8 @@
 
 #include "gearshift/transport/shared_region.h"
 #include "gearshift/transport/shm/factory.h"
+#include "support/few_threads.h"
+#include "transport/shm/control.h"
 #include "transport/shm/host.h"
 
 namespace gearshift::transport::shm {
@@ -38,7 +42,8 @@ class ShmSetupTest : public ::testing::Test {
     return fd;
   }
 
-  std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
+  std::unique_ptr<gearshift::testing::FewThreads> scheduler =
+      std::make_unique<gearshift::testing::FewThreads>();
 };
 
 TEST_F(ShmSetupTest, ReachesOnlyTheSameKernelNamespaceAndUser) {
@@ -142,6 +147,57 @@ TEST_F(ShmSetupTest, RegionsPassInAnyOrderAndOutliveTheOffer) {
   ASSERT_FALSE(none.ok());
   EXPECT_EQ(none.error().code, ErrorCode::kClosed);
   EXPECT_FALSE((*here)->offer_region(1, **SharedRegion::create(1)).ok());
+}
+
+TEST_F(ShmSetupTest, WithoutAThreadToSpareACallerIsTurnedAway) {
+  auto transport = make(0);
+  scheduler->none_left = true;
+  const UniqueFd caller(stranger(*transport));
+  char byte = 0;
+  EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
+  scheduler->none_left = false;
+  const UniqueFd later(stranger(*transport));
+  EXPECT_NE(::recv(later.get(), &byte, 1, MSG_DONTWAIT), 0) << "is being greeted";
+}
+
+/// As many descriptors as this process has now, and `more`, while this lives.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t more) {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    ::close(next);
+    rlimit low = before_;
+    low.rlim_cur = static_cast<rlim_t>(next) + more;
+    ::setrlimit(RLIMIT_NOFILE, &low);
+  }
+  ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
+  auto transport = make(0);
+  const FewDescriptors few(1);
+  const UniqueFd caller(stranger(*transport));  // the last one
+  char byte = 0;
+  EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
+}
+
+TEST_F(ShmSetupTest, ALostDescriptorIsNotTakenForGarbage) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd near(ends[0]);
+  const UniqueFd far(ends[1]);
+  ControlRecord record;
+  record.kind = ControlRecord::Kind::kSetup;
+  ASSERT_EQ(send_record(near.get(), record, 0), SendOutcome::kSent);
+  const FewDescriptors few(0);
+  const auto received = await_record(*scheduler, far.get(), ControlRecord::Kind::kSetup, soon());
+  ASSERT_FALSE(received.ok());
+  EXPECT_EQ(received.error().code, ErrorCode::kIo);
+  EXPECT_NE(received.error().message.find("ulimit -n"), std::string::npos);
 }
 
 }  // namespace

@@ -15,21 +15,23 @@ class Server {
   virtual std::string address() const = 0;
 };
 
-/// Serves on host:port. Every client proves the token (transport/handshake.h, purpose "store");
-/// strangers and garbage are refused, logged and disturb nobody. Errors: kIo (address in use …).
+/// Serves on host:port, on all addresses of the host. Every client proves the token
+/// (transport/handshake.h, purpose "store"); strangers and garbage are refused, logged and disturb
+/// nobody. Errors: kIo (address in use …).
 base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const std::string& host,
                                             int port, const std::string& token);
 
 /// Connects; retries until `deadline` because the server may start later. kTimeout says which
 /// address was tried and the last reason; kUnauthenticated at once when the token is wrong.
+/// `own_address`: where to put the address that this end of the connection has ("10.0.0.2"), which
+/// is what the process should listen on.
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
-                                             base::TimePoint deadline);
+                                             base::TimePoint deadline,
+                                             std::string* own_address = nullptr);
 
-/// The local address that the route to host:port uses ("10.0.0.2"): what this process should
-/// listen on. kInvalidArgument when the name does not resolve.
-base::Result<std::string> local_address_towards(const std::string& host, int port);
-/// Whether the name resolves to loopback addresses only.
+/// Whether any of the name's addresses is one of loopback. kInvalidArgument when the name does not
+/// resolve.
 base::Result<bool> resolves_to_loopback(const std::string& host);
 
 }  // namespace gearshift::rendezvous::tcp

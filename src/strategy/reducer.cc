@@ -13,7 +13,9 @@ namespace {
 
 /// Ranks whose activity bits travel in one double: sums of distinct powers below 2^53 are exact.
 constexpr int kRanksPerWord = 48;
-constexpr std::size_t kFixedWords = 6;
+constexpr std::size_t kFixedWords = 5;
+/// Two numbers of ranks travel in one double: more than there are.
+constexpr double kMostRanks = 1 << 20;
 
 base::Rank lowest_active(const std::vector<double>& control) {
   for (std::size_t word = kFixedWords; word < control.size(); ++word) {
@@ -135,11 +137,10 @@ base::Status Reducer::control(const RoundInput& input) {
   const auto size = static_cast<std::size_t>(group.size());
   std::vector<double> control(kFixedWords + (size + kRanksPerWord - 1) / kRanksPerWord, 0.0);
   control[0] = input.samples;
-  control[1] = input.joined ? 1 : 0;
-  control[2] = input.vote ? 1 : 0;
+  control[1] = (input.joined ? 1 : 0) + (input.vote ? kMostRanks : 0);
+  control[2] = input.joined ? 0 : input.digest;
   control[3] = input.loss_sum;
   control[4] = input.loss_samples;
-  control[5] = input.joined ? 0 : input.digest;
   const int rank = group.rank().value;
   if (!input.joined) {
     control[kFixedWords + static_cast<std::size_t>(rank / kRanksPerWord)] =
@@ -152,10 +153,15 @@ base::Status Reducer::control(const RoundInput& input) {
   GEARSHIFT_RETURN_IF_ERROR(
       collectives::all_reduce(group, std::as_writable_bytes(std::span(control)), base::DType::kF64,
                               base::ReduceOp::kSum, options));
-  result_ = {control[0], static_cast<int>(control[1]), static_cast<int>(control[2]), control[3],
-             control[4], lowest_active(control)};
+  const double votes = std::floor(control[1] / kMostRanks);
+  result_ = {control[0],
+             static_cast<int>(control[1] - votes * kMostRanks),
+             static_cast<int>(votes),
+             control[3],
+             control[4],
+             lowest_active(control)};
   const double active = group.size() - result_.joined;
-  result_.agreed = input.joined || control[5] == active * input.digest;
+  result_.agreed = input.joined || control[2] == active * input.digest;
   return {};
 }
 

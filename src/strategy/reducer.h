@@ -44,7 +44,7 @@ struct RoundResult {
 ///
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
-/// 6 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+/// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
 ///
 /// With several *lanes*, buckets take turns at them, and as many are in flight at once: where
 /// messages travel over wires, one bucket's bytes fill the pauses of the other. Each lane is a

@@ -236,6 +236,11 @@ base::Status SessionImpl::open_store() {
 base::Status SessionImpl::await_name(const std::string& host, base::TimePoint deadline) {
   constexpr base::Duration kRetry = std::chrono::milliseconds(500);
   auto loopback = rendezvous::tcp::resolves_to_loopback(host);
+  if (!loopback) {
+    GEARSHIFT_LOG_AT(kWarn, "session",
+                     "the rendezvous host '" << host << "' is not known here (yet), waiting: "
+                                             << loopback.error().message);
+  }
   while (!loopback && scheduler_->after(kRetry) < deadline) {
     scheduler_->sleep_for(kRetry);
     loopback = rendezvous::tcp::resolves_to_loopback(host);

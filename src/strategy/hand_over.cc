@@ -1,12 +1,13 @@
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "gearshift/base/log.h"
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/kernels/reduce.h"
 #include "strategy/agreement.h"
-#include "strategy/patience.h"
 #include "strategy/replica_impl.h"
+#include "strategy/vigil.h"
 
 namespace gearshift::strategy {
 namespace {
@@ -216,12 +217,11 @@ base::Result<Replica::JoinReport> ReplicaImpl::level_steps() {
   return JoinReport{root, std::find(behind.begin(), behind.end(), 1U) != behind.end()};
 }
 
-base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(
-    const std::function<void()>& before) {
-  reducer_->before_shadow(before);
+base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<void()> before) {
   while (true) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
-                               reducer_->shadow_round(pending_loss_, pending_samples_));
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        const RoundResult round,
+        reducer_->shadow_round(pending_loss_, pending_samples_, std::exchange(before, nullptr)));
     pending_loss_ = pending_samples_ = 0;
     absorb(round);
     if (round.joined == environment_.workers_count) break;

@@ -6,7 +6,7 @@
 #include <mutex>
 
 #include "gearshift/kernels/half.h"
-#include "strategy/patience.h"
+#include "strategy/vigil.h"
 
 namespace gearshift::strategy {
 namespace {
@@ -93,7 +93,8 @@ base::Status Reducer::drain() {
   return first;
 }
 
-base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_samples) {
+base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_samples,
+                                                const std::function<void()>& before) {
   RoundInput input;
   input.loss_sum = loss_sum;
   input.loss_samples = loss_samples;
@@ -103,7 +104,7 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
   begin(input);
   GEARSHIFT_RETURN_IF_ERROR(drain());
   if (result_.joined == lanes_[0]->group.size()) return result_;
-  if (const auto before = std::exchange(before_shadow_, nullptr)) before();
+  if (before) before();
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     base::zero(memory_.gradients(b));
     close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), false));

@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
@@ -63,11 +62,11 @@ class Reducer {
   base::Result<RoundResult> end();
   /// Who has a gradient on any rank, after `end`.
   std::vector<bool> present() const { return {present_.begin(), present_.end()}; }
-  /// A round of a rank without batches. When all have joined, no bucket was reduced. Waits long:
+  /// A round of a rank without batches. When all have joined, no bucket was reduced; otherwise
+  /// `before` is called, if given, before the memory of the gradients is written to. Waits long:
   /// the others compute a whole step in between.
-  base::Result<RoundResult> shadow_round(double loss_sum, double loss_samples);
-  /// To be called once, before the next shadow round that writes to the memory of the gradients.
-  void before_shadow(std::function<void()> call) { before_shadow_ = std::move(call); }
+  base::Result<RoundResult> shadow_round(double loss_sum, double loss_samples,
+                                         const std::function<void()>& before);
 
  private:
   struct Lane {
@@ -101,8 +100,7 @@ class Reducer {
   std::unique_ptr<base::Monitor> monitor_;
   Control control_ = Control::kPending;
   std::atomic<bool> awaited_{false};  ///< the program waits for the round, instead of computing
-  std::optional<base::Duration> patience_;  ///< the timeout of a shadow round
-  std::function<void()> before_shadow_;
+  std::optional<base::Duration> patience_;    ///< the timeout of a shadow round
   std::vector<std::unique_ptr<Lane>> lanes_;  ///< end first: their jobs use the above
 };
 

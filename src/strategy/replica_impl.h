@@ -77,7 +77,7 @@ class ReplicaImpl final : public Replica {
   base::Result<base::Rank> furthest_rank();
   base::Status broadcast_model(base::Rank root);
   base::Status broadcast_buffers(base::Rank root);
-  base::Result<JoinReport> join_all_reduce(const std::function<void()>& before);
+  base::Result<JoinReport> join_all_reduce(std::function<void()> before);
   base::Result<JoinReport> join_server();
   base::Result<JoinReport> level_steps();
   base::Status take_history(base::Rank root);

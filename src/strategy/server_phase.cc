@@ -6,8 +6,8 @@
 #include "gearshift/base/serial.h"
 #include "gearshift/collectives/collectives.h"
 #include "strategy/channels.h"
-#include "strategy/patience.h"
 #include "strategy/server_orders.h"
+#include "strategy/vigil.h"
 
 namespace gearshift::strategy {
 namespace {

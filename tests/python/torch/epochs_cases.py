@@ -76,6 +76,22 @@ def stepper(
     return step
 
 
+def distributed(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = cross_entropy,
+    strategy: str = "all_reduce",
+) -> tuple[nn.Module, nn.Module, Step, Step]:
+    """The model, a copy that is trained by one process, and a step of each."""
+    alone = copy.deepcopy(model)
+    model, optimizer = gst.distribute(model, sgd(model.parameters()), strategy)
+    return (
+        model,
+        alone,
+        stepper(model, optimizer, loss),
+        stepper(alone, sgd(alone.parameters()), loss),
+    )
+
+
 def assert_as_alone(*pairs: tuple[nn.Module, nn.Module]) -> None:
     """Then release them."""
     for model, _ in pairs:
@@ -93,11 +109,7 @@ def compare(
 ) -> None:
     dataset = uneven()
     for strategy in strategies:
-        model = make("mlp")
-        alone = copy.deepcopy(model)
-        model, optimizer = gst.distribute(model, sgd(model.parameters()), strategy)
-        step = stepper(model, optimizer, loss)
-        single = stepper(alone, sgd(alone.parameters()), loss)
+        model, alone, step, single = distributed(make("mlp"), loss, strategy)
         loader = loader_of(dataset, workers)
         for epoch in range(3):
             seen = torch.zeros(1)
@@ -136,11 +148,7 @@ def two_backwards_for_each_batch() -> None:
 def a_loader_that_fetches_ahead() -> None:
     """The loop gets each batch before the one before has been trained on."""
     dataset = uneven()
-    model = make("mlp")
-    alone = copy.deepcopy(model)
-    model, optimizer = gst.distribute(model, sgd(model.parameters()))
-    step = stepper(model, optimizer, cross_entropy)
-    single = stepper(alone, sgd(alone.parameters()), cross_entropy)
+    model, alone, step, single = distributed(make("mlp"))
     loader = loader_of(dataset)
     for _ in range(3):
         fetched = iter(loader)
@@ -162,11 +170,7 @@ def evaluations_that_record_gradients() -> None:
     other = torch.randn(100, 6, dtype=torch.float64)
 
     for training in (True, False):
-        model = make("mlp")
-        alone = copy.deepcopy(model)
-        model, optimizer = gst.distribute(model, sgd(model.parameters()))
-        step = stepper(model, optimizer, cross_entropy)
-        single = stepper(alone, sgd(alone.parameters()), cross_entropy)
+        model, alone, step, single = distributed(make("mlp"))
         kept = []
         for _ in range(2):
             for x, y in loader_of(dataset):
@@ -273,10 +277,7 @@ def modules_in_a_container() -> None:
     for wrap in (nn.ModuleList, lambda parts: nn.ModuleDict({"parts": nn.ModuleList(parts)})):
         layers = list(make("mlp"))
         model = wrap([nn.Sequential(*layers[:3]), nn.Sequential(*layers[3:])])
-        alone = copy.deepcopy(model)
-        model, optimizer = gst.distribute(model, sgd(model.parameters()))
-        step = stepper(model, optimizer, encoded)
-        single = stepper(alone, sgd(alone.parameters()), encoded)
+        model, alone, step, single = distributed(model, encoded)
         with pytest.raises(RuntimeError):
             encoded(model, torch.ones(2, 5), torch.zeros(2))
         for _ in range(2):
@@ -312,11 +313,7 @@ def samples_that_cannot_be_counted() -> None:
 @case([2])
 def a_look_at_the_data_on_one_rank() -> None:
     dataset = uneven()
-    model = make("mlp")
-    alone = copy.deepcopy(model)
-    model, optimizer = gst.distribute(model, sgd(model.parameters()))
-    step = stepper(model, optimizer, cross_entropy)
-    single = stepper(alone, sgd(alone.parameters()), cross_entropy)
+    model, alone, step, single = distributed(make("mlp"))
     loader = loader_of(dataset)
     if gs.rank() == 0:
         next(iter(loader))

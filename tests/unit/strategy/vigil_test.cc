@@ -1,4 +1,4 @@
-#include "strategy/patience.h"
+#include "strategy/vigil.h"
 
 #include <gtest/gtest.h>
 

@@ -257,9 +257,10 @@ def test_a_step_that_fails_beside_others_fails_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("received", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, received: int) -> None:
     lane = "step slow sh -c 'echo $$ >started; exec sleep 300'"
-    process = steps(tmp_path, lane, "sh -c 'until [ -s started ]; do sleep 0.01; done; sleep 300'")
-    started = tmp_path / "started"
-    wait_until(lambda: started.exists() and started.read_text() != "")
+    # Both are there once they say so: a signal between bash's fork and exec would be lost.
+    process = steps(tmp_path, lane, "sh -c 'echo $$ >here; exec sleep 300'")
+    started, here = tmp_path / "started", tmp_path / "here"
+    wait_until(lambda: all(f.exists() and f.read_text() != "" for f in (started, here)))
     os.killpg(process.pid, received)
     assert process.wait(timeout=60) == 128 + received
     wait_until(lambda: not Path(f"/proc/{started.read_text().strip()}").exists())

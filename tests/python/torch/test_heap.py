@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep memory"
 )
 
-_STEPS = 5
+_STEPS = 30
 _TRAINING = f"""
 import json, resource
 import torch

@@ -168,22 +168,45 @@ void fold_all(const ManyArrays& m, const Fold& fold) {
   if (offset < m.bytes) fold_rest<E>(d, m, offset, fold);
 }
 
-/// Two sources, kTo destinations. With their number known a vector takes so few instructions that
-/// the processor itself has several under way, and mixes loads, conversions and stores better than
+/// How many vectors a loop over few arrays takes at a time: one of 16-bit floats keeps the units
+/// that convert busy by itself.
+template <class E>
+constexpr std::size_t kAtOnce = 1;
+template <typename T>
+constexpr std::size_t kAtOnce<Plain<T>> = 2;
+
+/// The elements of one vector at `offset`, from all sources.
+template <class E, std::size_t kFrom, class D, class Fold>
+HWY_INLINE auto folded(D d, const std::array<const std::byte*, kFrom>& from, std::size_t offset,
+                       const Fold& fold) {
+  auto sum = fold.first(d, from[0] + offset);
+  for (std::size_t k = 1; k < kFrom; ++k) sum = fold.next(d, sum, from[k] + offset, k);
+  return pack(E{}, d, fold.last(d, sum));
+}
+
+/// kFrom sources, kTo destinations. With their numbers known a vector takes so few instructions
+/// that the processor itself has several under way, and mixes loads, sums and stores better than
 /// when they come by fours.
-template <class E, std::size_t kTo, class Fold>
-void fold_pair(const ManyArrays& m, const Fold fold) {
+template <class E, std::size_t kFrom, std::size_t kTo, class Fold>
+void fold_few(const ManyArrays& m, const Fold fold) {
   const typename TagOf<E>::Type d;
   const std::size_t step = hn::Lanes(d) * E::kSize;
-  const std::byte* const a = m.sources[0];
-  const std::byte* const b = m.sources[1];
+  std::array<const std::byte*, kFrom> from;
   std::array<std::byte*, kTo> to;
+  std::copy_n(m.sources.begin(), kFrom, from.begin());
   std::copy_n(m.destinations.begin(), kTo, to.begin());
   const std::size_t bytes = m.bytes;
   std::size_t offset = 0;
+  if constexpr (kAtOnce<E> == 2) {
+    for (; bytes - offset >= 2 * step; offset += 2 * step) {
+      const auto first = folded<E>(d, from, offset, fold);
+      const auto second = folded<E>(d, from, offset + step, fold);
+      for (std::byte* p : to) store_packed(E{}, d, first, p + offset);
+      for (std::byte* p : to) store_packed(E{}, d, second, p + offset + step);
+    }
+  }
   for (; bytes - offset >= step; offset += step) {
-    const auto sum = fold.next(d, fold.first(d, a + offset), b + offset, 1);
-    const auto packed = pack(E{}, d, fold.last(d, sum));
+    const auto packed = folded<E>(d, from, offset, fold);
     for (std::byte* p : to) store_packed(E{}, d, packed, p + offset);
   }
   if (offset < bytes) fold_rest<E>(d, m, offset, fold);
@@ -197,13 +220,14 @@ void fold_floats(const ManyArrays& m) {
   fold_all<E>(m, Scaled<E, Op, const double*>{m.factors.data(), scale});
 }
 
-template <class E, std::size_t kTo, class Op>
-void fold_float_pair(const ManyArrays& m) {
-  if (m.factors.empty() && m.scale == 1) return fold_pair<E, kTo>(m, Plainly<E, Op>{});
+template <class E, std::size_t kFrom, std::size_t kTo, class Op>
+void fold_few_floats(const ManyArrays& m) {
+  if (m.factors.empty() && m.scale == 1) return fold_few<E, kFrom, kTo>(m, Plainly<E, Op>{});
   const auto scale = static_cast<typename E::Compute>(m.scale);
-  if (m.factors.empty()) return fold_pair<E, kTo>(m, Scaled<E, Op, NoFactors>{{}, scale});
-  using Factors = std::array<double, 2>;
-  fold_pair<E, kTo>(m, Scaled<E, Op, Factors>{{m.factors[0], m.factors[1]}, scale});
+  if (m.factors.empty()) return fold_few<E, kFrom, kTo>(m, Scaled<E, Op, NoFactors>{{}, scale});
+  std::array<double, kFrom> factors;
+  std::copy_n(m.factors.begin(), kFrom, factors.begin());
+  fold_few<E, kFrom, kTo>(m, Scaled<E, Op, std::array<double, kFrom>>{factors, scale});
 }
 
 /// Whether a NaN in the sum can only be quiet and have the few bits of one in a 16-bit array:
@@ -213,16 +237,27 @@ bool nan_stays_short(const ManyArrays& m) {
   return m.sources.size() > 1 && !is_nan(m.scale) && std::ranges::none_of(m.factors, is_nan);
 }
 
+/// The numbers of arrays that two to four ranks of one host have, and sums of two.
+template <class E, class Op>
+void sum_of_kind(const ManyArrays& m) {
+  const std::size_t from = m.sources.size(), to = m.destinations.size();
+  if (from == 2 && to == 1) return fold_few_floats<E, 2, 1, Op>(m);
+  if (from == 2 && to == 2) return fold_few_floats<E, 2, 2, Op>(m);
+  if constexpr (kAtOnce<E> == 2) {
+    if (from == 3 && to == 3) return fold_few_floats<E, 3, 3, Op>(m);
+    if (from == 4 && to == 4) return fold_few_floats<E, 4, 4, Op>(m);
+  }
+  fold_floats<E, Op>(m);
+}
+
 template <class E>
 void sum_floats(const ManyArrays& m) {
   using Kind = typename Summed<E>::Kind;
   if constexpr (std::is_same_v<Kind, E>) {
-    fold_floats<E, Sum>(m);
+    sum_of_kind<E, Sum>(m);
   } else {
     using Op = std::conditional_t<std::is_same_v<E, F16>, SumByMultiplyAdd, Sum>;
-    if (!nan_stays_short(m)) return fold_floats<E, Sum>(m);
-    if (m.sources.size() > 2 || m.destinations.size() > 2) return fold_floats<Kind, Op>(m);
-    m.destinations.size() == 2 ? fold_float_pair<Kind, 2, Op>(m) : fold_float_pair<Kind, 1, Op>(m);
+    nan_stays_short(m) ? sum_of_kind<Kind, Op>(m) : fold_floats<E, Sum>(m);
   }
 }
 

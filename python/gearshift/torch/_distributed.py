@@ -19,7 +19,7 @@ from .._core import Replica, StepReport, SwitchRecord
 from ..errors import InvalidArgument
 from ._adapter import Adapter
 from ._epoch import Epoch
-from ._follow import follow
+from ._follow import back_off, follow
 from ._memory import Buffers, Trainable
 from ._rules import Rule
 from ._state import StateBridge
@@ -137,6 +137,8 @@ class Distributed:
             self.clip_norm,
         )
         self.adapter.fetch_parameters()
+        if report.skipped and not skip and self.adapter.samples.pending > 0:
+            back_off(self.optimizer)
         self.adapter.samples.exchanged()
         self._after_step(report)
         return result

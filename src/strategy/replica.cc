@@ -231,6 +231,8 @@ Stats ReplicaImpl::stats() const {
 
 base::Status ReplicaImpl::stop() {
   if (failed_ || !server_) return {};
+  // Gradients of a backward that no step followed may still be on their way to the servers.
+  GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
   collectives::Options options;
   options.label = "end of parameter servers";
   GEARSHIFT_RETURN_IF_ERROR(checked(collectives::barrier(control_, options)));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "quiet_job.h"
 #include "toy.h"
 
 namespace gearshift::strategy {
@@ -246,6 +247,20 @@ TEST(Replica, GradientsChangedAfterBackwardAreWhatTheServerApplies) {
     ASSERT_TRUE(worker.replica->step(input).ok());
     EXPECT_NEAR(worker.bias(), before - toy::kLr * 2, 1e-15);
     worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Replica, AServerMayEndAfterABackwardWithoutAStep) {
+  quiet::Job job{.workers = 1};
+  job.strategy.kind = ParameterServer{};
+  // Large enough that some gradients are not on their way yet when backward has ended.
+  for (int p = 0; p < 4; ++p) {
+    job.parameters.push_back({"p" + std::to_string(p), {1 << 21}, base::DType::kF64, 0});
+  }
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    quiet::Worker worker(job, environment, false);
+    ASSERT_TRUE(worker.replica().backward_end(std::vector<bool>(4, true)).ok());
+    worker.ok(worker.replica().stop());
   });
 }
 

@@ -97,6 +97,19 @@ TEST(Switch, WhileSomeRanksHaveRunOut) {
   });
 }
 
+TEST(Switch, APolicyMayLookAtTheStats) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Replica* replica = nullptr;
+    const auto asks =
+        custom_policy("asks", [&replica](const Metrics&) { return replica->stats().step == 2; });
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), asks, nullptr));
+    replica = worker.replica.get();
+    for (int k = 0; k < 4; ++k) worker.step(4 * k + 2 * rank, 2);
+    EXPECT_TRUE(worker.replica->uses_server());
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Switch, LossPlateauSeesTheReducedLossOfAllRanks) {
   toy::run_ranks(2, 0, [&](int rank, Environment environment) {
     Worker worker(environment,

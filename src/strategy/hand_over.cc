@@ -91,8 +91,13 @@ base::Status ReplicaImpl::open_server() {
   if (environment_.world->rank().value == 0) {
     options.on_commit = [this](const ps::CommitInfo& info) { return decider_.on_commit(info); };
   }
-  options.on_failure = [monitor = environment_.monitor](const base::Error& error) {
-    if (monitor != nullptr) monitor->fail(error);
+  options.on_failure = [monitor = environment_.monitor,
+                        world = environment_.world](const base::Error& error) {
+    if (monitor != nullptr) {
+      monitor->fail(error);
+    } else {
+      world->abort(error);  // else this process's own worker would wait for its answer
+    }
   };
   GEARSHIFT_ASSIGN_OR_RETURN(server_, ServerPhase::open(environment_, plan_, *memory_, control_,
                                                         std::move(options), state));

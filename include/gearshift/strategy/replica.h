@@ -53,7 +53,7 @@ struct Environment {
   int workers_count = 1;            ///< N
   group::Group* world = nullptr;    ///< workers, then dedicated servers
   /// Null: nobody watches for lost peers or tells others of an error; errors are returned and
-  /// logged where they occur.
+  /// logged where they occur. One of a shard breaks the links of its process.
   membership::Monitor* monitor = nullptr;
 };
 

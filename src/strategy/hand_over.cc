@@ -131,7 +131,9 @@ base::Status ReplicaImpl::take_history(base::Rank root) {
 }
 
 base::Status ReplicaImpl::sync_steps_after_server() {
+  const std::int64_t mine = step_;
   GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
+  behind_ = behind_ || mine < step_;  // it has joined, and learns of this then
   return broadcast_buffers(root);
 }
 
@@ -140,12 +142,13 @@ base::Status ReplicaImpl::broadcast_buffers(base::Rank root) {
   return collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers"));
 }
 
+/// The lowest of the ranks that made all steps themselves.
 base::Result<base::Rank> ReplicaImpl::furthest_rank() {
+  const auto mine = 2 * static_cast<std::uint64_t>(step_) + (behind_ ? 0 : 1);
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> steps,
-                             gather_u64(control_, static_cast<std::uint64_t>(step_),
-                                        "comparing steps", control_.timeout()));
+                             gather_u64(control_, mine, "comparing steps", control_.timeout()));
   const auto most = std::max_element(steps.begin(), steps.end());
-  step_ = static_cast<std::int64_t>(*most);
+  step_ = static_cast<std::int64_t>(*most / 2);
   return base::Rank(static_cast<int>(most - steps.begin()));
 }
 
@@ -218,7 +221,8 @@ base::Result<Replica::JoinReport> ReplicaImpl::level_steps() {
   GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
   GEARSHIFT_ASSIGN_OR_RETURN(
       const std::vector<std::uint64_t> behind,
-      gather_u64(control_, mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+      gather_u64(control_, behind_ || mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+  behind_ = false;
   return JoinReport{root, std::find(behind.begin(), behind.end(), 1U) != behind.end()};
 }
 

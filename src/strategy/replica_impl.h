@@ -116,6 +116,7 @@ class ReplicaImpl final : public Replica {
   RoundResult latest_round_;
   std::int64_t checked_step_ = 0;  ///< up to here, known switch steps have been looked at
   std::int64_t leave_after_ = 0;
+  bool behind_ = false;  ///< step_ is that of others since a switch: this rank made fewer
 
   double exposed_seconds_ = 0, server_seconds_ = 0;
   double staleness_sum_ = 0;

@@ -97,6 +97,25 @@ TEST(Switch, WhileSomeRanksHaveRunOut) {
   });
 }
 
+TEST(Switch, WithTheLastStepOfAnEpochThatSomeRanksHaveNot) {
+  // Rank 0 is out of batches when the others make the step after which all switch.
+  Strategy strategy;
+  strategy.kind = StrategySwitch{ParameterServer{}, AllReduce{}, at_step(6), nullptr};
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, strategy);
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      for (int k = 0; k < (rank == 0 ? 4 : 6); ++k) worker.step(5 * k + rank, 2, epoch);
+      auto joined = worker.replica->join();
+      ASSERT_TRUE(joined.ok()) << joined.error().to_string();
+      EXPECT_EQ(joined->root, base::Rank(1)) << "whose schedules have seen all steps";
+      EXPECT_TRUE(joined->steps_differ);
+      EXPECT_EQ(worker.replica->stats().step, 6 * (epoch + 1));
+      worker.optimizer->reset();  // on all: equal again
+    }
+    EXPECT_EQ(worker.replica->stats().switches.size(), 1U);
+  });
+}
+
 TEST(Switch, APolicyMayLookAtTheStats) {
   toy::run_ranks(2, 0, [&](int rank, Environment environment) {
     Replica* replica = nullptr;

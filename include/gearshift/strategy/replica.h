@@ -60,8 +60,9 @@ struct Environment {
 struct StepInput {
   double loss = 0;  ///< this rank's mean loss; NaN: not given
   std::int64_t epoch = 0;
-  /// The optimizer's numbers of this step. Servers apply them. Under All-Reduce, where they may be
-  /// any that ranks must apply alike, or none, the next round compares them (kMismatch).
+  /// The optimizer's numbers of this step. Servers apply them; under BSP all ranks whose gradients
+  /// count must have the same (kMismatch). Under All-Reduce, where they may be any that ranks must
+  /// apply alike, or none, the next round compares them (kMismatch).
   ps::HyperValues hypers;
   double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
   bool skip = false;           ///< under a server: this gradient is unusable

@@ -47,8 +47,10 @@ struct HostPort {
 base::Result<HostPort> parse_address(std::string text) {
   if (text.rfind("tcp://", 0) == 0) text = text.substr(6);
   const std::size_t colon = text.rfind(':');
-  const int port = colon == std::string::npos ? 0 : std::atoi(text.c_str() + colon + 1);
-  if (port < 1 || port > 65535) {
+  const char* const digits = colon == std::string::npos ? "" : text.c_str() + colon + 1;
+  char* end = nullptr;
+  const long port = std::strtol(digits, &end, 10);
+  if (*end != '\0' || port < 1 || port > 65535) {
     return Error(
         ErrorCode::kInvalidArgument,
         "the rendezvous address must be HOST:PORT or file:///directory, not '" + text + "'");
@@ -57,7 +59,7 @@ base::Result<HostPort> parse_address(std::string text) {
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
   }
-  return HostPort{host, port};
+  return HostPort{host, static_cast<int>(port)};
 }
 
 class SessionImpl final : public Session {

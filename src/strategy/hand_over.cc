@@ -195,6 +195,10 @@ base::Status ReplicaImpl::broadcast_model(base::Rank root) {
 
 base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>& before) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (round_open_) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "a backward has begun and has not ended: the others wait for its gradients");
+  }
   if (server_) {
     const base::Status left = server_->client().leave(step_);
     if (!left) return told(left.error());

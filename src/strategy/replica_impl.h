@@ -63,6 +63,7 @@ class ReplicaImpl final : public Replica {
   base::Error hypers_differ() const;
   base::Status stage_modified(const std::vector<bool>& modified);
   base::Result<double> clip_factor(const StepInput& input) const;
+  base::Status check_hypers(const ps::HyperValues& hypers) const;
   base::Result<StepReport> step_all_reduce(const StepInput& input);
   base::Result<StepReport> step_server(const StepInput& input);
 

@@ -161,7 +161,8 @@ class Replica {
   };
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps
   /// without a gradient until all have joined; then parameters, buffers and step are equal on all
-  /// ranks again. Waits as long as anyone makes steps.
+  /// ranks again. Waits as long as anyone makes steps. Not between the begin and the end of a
+  /// backward.
   ///
   /// Under All-Reduce the memory of the gradients holds means of the others' then: `before` is
   /// called, at most once, before the first comes in.

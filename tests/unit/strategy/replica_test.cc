@@ -264,6 +264,42 @@ TEST(Replica, AServerMayEndAfterABackwardWithoutAStep) {
   });
 }
 
+TEST(Replica, ServersNeedAllNumbersOfAStep) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    worker.ok(worker.replica->backward_begin(1));
+    ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+    StepInput input;
+    input.hypers = {0.1};
+    const auto report = worker.replica->step(input);
+    ASSERT_FALSE(report.ok());
+    EXPECT_EQ(report.error().code, base::ErrorCode::kInvalidArgument);
+    EXPECT_NE(report.error().message.find("lr momentum"), std::string::npos)
+        << report.error().message;
+    input.hypers = Worker::hypers();
+    EXPECT_TRUE(worker.replica->step(input).ok()) << "nothing has been sent before";
+    worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Replica, ARankInTheMiddleOfABackwardCannotJoin) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    worker.ok(worker.replica->backward_begin(1));
+    worker.ok(worker.replica->ready(1));
+    if (rank == 0) {
+      const auto joined = worker.replica->join();
+      ASSERT_FALSE(joined.ok());
+      EXPECT_EQ(joined.error().code, base::ErrorCode::kInvalidArgument);
+    }
+    EXPECT_TRUE(worker.replica->backward_end({true, true}).ok());
+    EXPECT_TRUE(worker.replica->step({}).ok());
+    EXPECT_TRUE(worker.replica->join().ok());
+  });
+}
+
 TEST(Replica, RanksMustAgree) {
   toy::run_ranks(3, 0, [&](int rank, Environment environment) {
     ReplicaOptions options;

@@ -72,6 +72,7 @@ class ReplicaImpl final : public Replica {
   base::Result<SwitchRecord> hand_over();
   base::Status open_server();
   base::Status close_server();
+  base::Status stop_server();
   base::Result<bool> meet(Intent intent);
   base::Status sync_steps_after_server();
   base::Result<std::uint64_t> compare_replicas(const std::string& when);
@@ -91,6 +92,7 @@ class ReplicaImpl final : public Replica {
   group::Group control_;
   Decider decider_;
   std::optional<base::Error> failed_;
+  bool stopped_ = false;
 
   std::unique_ptr<Reducer> reducer_;
   std::unique_ptr<ServerPhase> server_;

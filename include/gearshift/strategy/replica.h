@@ -27,6 +27,9 @@ class OptimizerBridge {
   virtual base::Status import_state(std::vector<ps::StateEntry> state) = 0;
 };
 
+/// Models of a job at a time.
+inline constexpr std::uint16_t kMaxModels = 128;
+
 struct ReplicaOptions {
   std::vector<ParameterSpec> parameters;
   Strategy strategy;
@@ -38,7 +41,7 @@ struct ReplicaOptions {
   std::size_t buffer_bytes = 0;
   /// Compared across ranks besides parameters and strategy, e.g. library versions.
   std::string fingerprint;
-  /// Distinguishes several models of one job; equal on all ranks.
+  /// Distinguishes the models that a job has at a time, below kMaxModels; equal on all ranks.
   std::uint16_t model = 0;
   /// Parameters, gradients and buffers are phantoms (base/bytes.h): nothing of the model's size is
   /// allocated, here or on servers, and messages are those of a real replica in number and bytes.
@@ -55,6 +58,8 @@ struct Environment {
   /// Null: nobody watches for lost peers or tells others of an error; errors are returned and
   /// logged where they occur. One of a shard breaks the links of its process.
   membership::Monitor* monitor = nullptr;
+  /// Called when a replica has been stopped: its `ReplicaOptions::model` is free for another one.
+  std::function<void(std::uint16_t model)> on_stopped{};
 };
 
 struct StepInput {
@@ -175,7 +180,7 @@ class Replica {
   virtual base::Status store_parameters() = 0;
 
   virtual Stats stats() const = 0;
-  /// Collective: ends servers of this model.
+  /// Collective: ends servers of this model. The replica makes no steps any more.
   virtual base::Status stop() = 0;
 };
 

@@ -373,6 +373,13 @@ def uses_server(strategy: Strategy) -> bool:
     return not isinstance(strategy, AllReduce)
 
 
+def needs_losses(strategy: Strategy) -> bool:
+    """Whether it switches by the losses of epochs."""
+    return isinstance(strategy, StrategySwitch) and any(
+        isinstance(policy, LossPlateau) for policy in (strategy.policy, strategy.back)
+    )
+
+
 def bucket_bytes(strategy: Strategy) -> int:
     """Size of a bucket under this strategy; a switch keeps the buckets of its start."""
     first = strategy.start if isinstance(strategy, StrategySwitch) else strategy

@@ -91,6 +91,7 @@ class ShardImpl final : public Shard {
   base::Status settle_together();
   base::Status accept_all(const std::vector<int>& ranks);
   std::optional<base::Error> clipped_otherwise(int first, int rank) const;
+  std::optional<base::Error> set_otherwise(int first, int rank) const;
   base::Status apply_whole(const StreamedUpdate& together);
   base::Status accept(int rank);
   base::Status take_in(int rank);

@@ -58,6 +58,29 @@ std::optional<Error> ShardImpl::clipped_otherwise(int first, int rank) const {
                rank);
 }
 
+/// One update is made with one set of numbers.
+std::optional<Error> ShardImpl::set_otherwise(int first, int rank) const {
+  const auto numbers = [this](int r) -> const HyperValues& {
+    return workers_[static_cast<std::size_t>(r)].pending->record.hypers;
+  };
+  const auto same = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  const HyperValues& ones = numbers(first);
+  const HyperValues& others = numbers(rank);
+  const auto [one, other] = std::mismatch(ones.begin(), ones.end(), others.begin(), same);
+  if (one == ones.end()) return std::nullopt;
+  const std::vector<std::string>& names = options_.optimizer.hyper_names;
+  const auto at = static_cast<std::size_t>(one - ones.begin());
+  std::ostringstream text;
+  text
+      << "workers disagree on the optimizer settings of step "
+      << workers_[static_cast<std::size_t>(rank)].pending->record.step << ": in param group "
+      << at / names.size() << " worker " << first << " has " << names[at % names.size()] << ' '
+      << *one << ", worker " << rank << " has " << *other
+      << "; under BSP every worker must set the same: from steps or epochs that all have made, not "
+         "from batches that only one has seen";
+  return Error(ErrorCode::kMismatch, text.str(), rank);
+}
+
 /// One synchronous update. Every shard sees the same commits and so comes to the same verdict.
 base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
   const auto pending = [this](int r) -> PendingCommit& {
@@ -83,6 +106,9 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
     pending(r).staleness = version_ - record.base_version;
     if (skip || !record.usable()) continue;
     if (update.shares.empty()) update.hypers = record.hypers;
+    if (auto wrong = set_otherwise(update.shares.empty() ? r : update.shares[0].rank, r)) {
+      return *wrong;
+    }
     update.shares.push_back({r, record.gradient_factor * (record.samples / samples)});
   }
   const bool any = !update.shares.empty();

@@ -121,8 +121,9 @@ base::Status read_common(SessionOptions& options) {
   GEARSHIFT_ASSIGN_OR_RETURN(options.measure, SessionOptions::measure_from_environment());
   GEARSHIFT_ASSIGN_OR_RETURN(options.servers, integer("GEARSHIFT_SERVERS", 0));
   if (const auto text = variable("GEARSHIFT_TIMEOUT")) {
-    const double seconds = std::atof(text->c_str());
-    if (!(seconds > 0)) {
+    char* end = nullptr;
+    const double seconds = std::strtod(text->c_str(), &end);
+    if (*end != '\0' || !(seconds > 0)) {
       return Error(ErrorCode::kInvalidArgument,
                    "GEARSHIFT_TIMEOUT must be a positive number of seconds, not '" + *text + "'");
     }

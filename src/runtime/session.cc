@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -47,8 +48,10 @@ struct HostPort {
 base::Result<HostPort> parse_address(std::string text) {
   if (text.rfind("tcp://", 0) == 0) text = text.substr(6);
   const std::size_t colon = text.rfind(':');
-  const int port = colon == std::string::npos ? 0 : std::atoi(text.c_str() + colon + 1);
-  if (port < 1 || port > 65535) {
+  const char* const digits = colon == std::string::npos ? "" : text.c_str() + colon + 1;
+  char* end = nullptr;
+  const long port = std::strtol(digits, &end, 10);
+  if (*end != '\0' || port < 1 || port > 65535) {
     return Error(
         ErrorCode::kInvalidArgument,
         "the rendezvous address must be HOST:PORT or file:///directory, not '" + text + "'");
@@ -57,7 +60,7 @@ base::Result<HostPort> parse_address(std::string text) {
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
   }
-  return HostPort{host, port};
+  return HostPort{host, static_cast<int>(port)};
 }
 
 class SessionImpl final : public Session {
@@ -103,8 +106,10 @@ class SessionImpl final : public Session {
 
   base::Result<std::unique_ptr<strategy::Replica>> distribute(
       strategy::ReplicaOptions options) override {
-    options.model = next_model_++;
-    return strategy::Replica::create(environment(), std::move(options));
+    options.model = free_model();
+    auto replica = strategy::Replica::create(environment(), options);
+    if (options.model < strategy::kMaxModels) models_[options.model] = replica.ok();
+    return replica;
   }
 
   base::Status serve() override {
@@ -144,7 +149,20 @@ class SessionImpl final : public Session {
     e.workers_count = world_size();
     e.world = world_.get();
     e.monitor = monitor_.get();
+    e.on_stopped = [this](std::uint16_t model) { models_[model] = false; };
     return e;
+  }
+
+  /// Not one that was free a moment ago, if there is another: the longer its last message is gone,
+  /// the better. kMaxModels if all are taken. Equal on all ranks, since they are taken and freed in
+  /// one order.
+  std::uint16_t free_model() {
+    for (std::uint16_t n = 0; n < strategy::kMaxModels; ++n) {
+      const std::uint16_t model = next_model_;
+      next_model_ = static_cast<std::uint16_t>((next_model_ + 1) % strategy::kMaxModels);
+      if (!models_[model]) return model;
+    }
+    return strategy::kMaxModels;
   }
 
   base::Duration start_patience() const { return options_.timeout * kStartTimeouts; }
@@ -175,6 +193,7 @@ class SessionImpl final : public Session {
   std::unique_ptr<group::Group> world_, workers_;
   std::unique_ptr<membership::Monitor> monitor_;
   std::uint16_t next_model_ = 0;
+  std::array<bool, strategy::kMaxModels> models_{};  ///< that are distributed
   bool closed_ = false;
   std::vector<std::string> processes_;  ///< rank by rank, where it runs: see link_cache.h
 };

@@ -212,8 +212,21 @@ base::Result<double> ReplicaImpl::clip_factor(const StepInput& input) const {
   return input.gradient_factor * std::min(1.0, limit / (norm + 1e-6));
 }
 
+base::Status ReplicaImpl::check_hypers(const ps::HyperValues& hypers) const {
+  const ps::OptimizerSpec& spec = *options_.optimizer;
+  const std::size_t wanted = spec.hyper_names.size() * spec.param_groups;
+  if (hypers.size() == wanted) return {};
+  std::ostringstream text;
+  text << "under a server, step needs " << wanted << " optimizer settings (for each of "
+       << spec.param_groups << " param groups:";
+  for (const std::string& name : spec.hyper_names) text << ' ' << name;
+  text << "), not " << hypers.size();
+  return base::Error(base::ErrorCode::kInvalidArgument, text.str());
+}
+
 base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   Stopwatch watch(scheduler_, exposed_seconds_);
+  if (!input.skip && samples_ > 0) GEARSHIFT_RETURN_IF_ERROR(check_hypers(input.hypers));
   const base::TimePoint begin = scheduler_.now();
   epoch_ = input.epoch;
   GEARSHIFT_RETURN_IF_ERROR(stage_modified(input.modified));

@@ -2,15 +2,17 @@
 
 #include <cstdint>
 
+#include "gearshift/strategy/replica.h"
 #include "gearshift/transport/message.h"
 
 namespace gearshift::strategy {
 
-/// Models of one job, and servers of one model before their channels are used again.
-inline constexpr std::uint16_t kMaxModels = 128;
+/// Servers of one model before their channels are used again.
 inline constexpr std::uint16_t kMaxIncarnations = 16;
 
-/// Channels of model m's groups. The user's own collectives run on channel 0.
+/// Channels of model m's groups, which are used again when a model has been stopped: whoever makes
+/// the next one waits for all ranks, and so for the end of what they did before. The user's own
+/// collectives run on channel 0.
 constexpr std::uint16_t reducer_channel(std::uint16_t m) {
   return static_cast<std::uint16_t>(0x0100 + m * 8);
 }

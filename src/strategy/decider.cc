@@ -63,7 +63,7 @@ void Decider::add_reduced_loss(std::int64_t epoch, double loss_sum, double sampl
 }
 
 bool Decider::vote(std::int64_t step, std::int64_t epoch) {
-  Lock lock(*monitor_);
+  std::unique_lock<base::Monitor> lock(*monitor_);
   Policy* p = policy();
   if (p == nullptr) return false;
   if (wanted_) return true;
@@ -75,10 +75,16 @@ bool Decider::vote(std::int64_t step, std::int64_t epoch) {
   }
   // The last loss of an epoch is reduced with the first step of the next.
   history_.close_before(epoch);
-  Verdict verdict = p->decide(metrics(step, epoch));
-  wanted_ = verdict.switch_now;
-  if (!verdict.inputs.empty()) inputs_ = std::move(verdict.inputs);
+  wanted_ = ask(*p, metrics(step, epoch), lock);
   return wanted_;
+}
+
+bool Decider::ask(Policy& policy, const Metrics& seen, std::unique_lock<base::Monitor>& lock) {
+  lock.unlock();
+  Verdict verdict = policy.decide(seen);
+  lock.lock();
+  if (!verdict.inputs.empty()) inputs_ = std::move(verdict.inputs);
+  return verdict.switch_now;
 }
 
 void Decider::forget_wish() {
@@ -87,7 +93,7 @@ void Decider::forget_wish() {
 }
 
 std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
-  Lock lock(*monitor_);
+  std::unique_lock<base::Monitor> lock(*monitor_);
   staleness_sum_ += static_cast<double>(info.staleness);
   ++commits_;
   history_.add(info.epoch, info.loss * info.samples, info.samples);
@@ -97,10 +103,8 @@ std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
   if (p == nullptr || wanted_ || info.highest_step <= seen_step_) return std::nullopt;
   if (p->known_step(strategy_.total_steps)) return std::nullopt;  // every rank leaves by itself
   seen_step_ = info.highest_step;
-  Verdict verdict = p->decide(metrics(info.highest_step, info.epoch));
-  if (!verdict.inputs.empty()) inputs_ = std::move(verdict.inputs);
-  if (!verdict.switch_now) return std::nullopt;
-  wanted_ = true;
+  wanted_ = ask(*p, metrics(info.highest_step, info.epoch), lock);
+  if (!wanted_) return std::nullopt;
   // A worker that was answered for highest_step already learns of it one step later.
   return info.highest_step + 1;
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,6 +48,8 @@ class Decider {
  private:
   Policy* policy() const;
   Metrics metrics(std::int64_t step, std::int64_t epoch) const;
+  /// Without the lock while the policy thinks, since it may ask for the replica's stats.
+  bool ask(Policy& policy, const Metrics& seen, std::unique_lock<base::Monitor>& lock);
 
   const Strategy strategy_;
   std::unique_ptr<base::Monitor> monitor_;

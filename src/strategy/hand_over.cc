@@ -91,8 +91,13 @@ base::Status ReplicaImpl::open_server() {
   if (environment_.world->rank().value == 0) {
     options.on_commit = [this](const ps::CommitInfo& info) { return decider_.on_commit(info); };
   }
-  options.on_failure = [monitor = environment_.monitor](const base::Error& error) {
-    if (monitor != nullptr) monitor->fail(error);
+  options.on_failure = [monitor = environment_.monitor,
+                        world = environment_.world](const base::Error& error) {
+    if (monitor != nullptr) {
+      monitor->fail(error);
+    } else {
+      world->abort(error);  // else this process's own worker would wait for its answer
+    }
   };
   GEARSHIFT_ASSIGN_OR_RETURN(server_, ServerPhase::open(environment_, plan_, *memory_, control_,
                                                         std::move(options), state));
@@ -126,7 +131,9 @@ base::Status ReplicaImpl::take_history(base::Rank root) {
 }
 
 base::Status ReplicaImpl::sync_steps_after_server() {
+  const std::int64_t mine = step_;
   GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
+  behind_ = behind_ || mine < step_;  // it has joined, and learns of this then
   return broadcast_buffers(root);
 }
 
@@ -135,12 +142,13 @@ base::Status ReplicaImpl::broadcast_buffers(base::Rank root) {
   return collectives::broadcast(control_, memory_->buffers(), root, labelled("broadcast buffers"));
 }
 
+/// The lowest of the ranks that made all steps themselves.
 base::Result<base::Rank> ReplicaImpl::furthest_rank() {
+  const auto mine = 2 * static_cast<std::uint64_t>(step_) + (behind_ ? 0 : 1);
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> steps,
-                             gather_u64(control_, static_cast<std::uint64_t>(step_),
-                                        "comparing steps", control_.timeout()));
+                             gather_u64(control_, mine, "comparing steps", control_.timeout()));
   const auto most = std::max_element(steps.begin(), steps.end());
-  step_ = static_cast<std::int64_t>(*most);
+  step_ = static_cast<std::int64_t>(*most / 2);
   return base::Rank(static_cast<int>(most - steps.begin()));
 }
 
@@ -187,6 +195,10 @@ base::Status ReplicaImpl::broadcast_model(base::Rank root) {
 
 base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>& before) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (round_open_) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "a backward has begun and has not ended: the others wait for its gradients");
+  }
   if (server_) {
     const base::Status left = server_->client().leave(step_);
     if (!left) return told(left.error());
@@ -213,7 +225,8 @@ base::Result<Replica::JoinReport> ReplicaImpl::level_steps() {
   GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
   GEARSHIFT_ASSIGN_OR_RETURN(
       const std::vector<std::uint64_t> behind,
-      gather_u64(control_, mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+      gather_u64(control_, behind_ || mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+  behind_ = false;
   return JoinReport{root, std::find(behind.begin(), behind.end(), 1U) != behind.end()};
 }
 

@@ -40,7 +40,8 @@ base::Status check(const Environment& environment, const ReplicaOptions& options
       environment.workers_count, environment.world->size() - environment.workers_count));
   if (options.model >= kMaxModels) {
     return base::Error(base::ErrorCode::kInvalidArgument,
-                       "a job can distribute at most " + std::to_string(kMaxModels) + " models");
+                       "a job can have at most " + std::to_string(kMaxModels) +
+                           " distributed models at a time: stop (in Python: release) others");
   }
   if (has_server(options.strategy) && (!options.optimizer || options.bridge == nullptr)) {
     return base::Error(base::ErrorCode::kInvalidArgument,
@@ -230,7 +231,16 @@ Stats ReplicaImpl::stats() const {
 }
 
 base::Status ReplicaImpl::stop() {
-  if (failed_ || !server_) return {};
+  if (failed_ || stopped_) return {};
+  if (server_) GEARSHIFT_RETURN_IF_ERROR(stop_server());
+  stopped_ = true;
+  if (environment_.on_stopped) environment_.on_stopped(options_.model);
+  return {};
+}
+
+base::Status ReplicaImpl::stop_server() {
+  // Gradients of a backward that no step followed may still be on their way to the servers.
+  GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
   collectives::Options options;
   options.label = "end of parameter servers";
   GEARSHIFT_RETURN_IF_ERROR(checked(collectives::barrier(control_, options)));

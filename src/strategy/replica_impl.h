@@ -63,6 +63,7 @@ class ReplicaImpl final : public Replica {
   base::Error hypers_differ() const;
   base::Status stage_modified(const std::vector<bool>& modified);
   base::Result<double> clip_factor(const StepInput& input) const;
+  base::Status check_hypers(const ps::HyperValues& hypers) const;
   base::Result<StepReport> step_all_reduce(const StepInput& input);
   base::Result<StepReport> step_server(const StepInput& input);
 
@@ -71,6 +72,7 @@ class ReplicaImpl final : public Replica {
   base::Result<SwitchRecord> hand_over();
   base::Status open_server();
   base::Status close_server();
+  base::Status stop_server();
   base::Result<bool> meet(Intent intent);
   base::Status sync_steps_after_server();
   base::Result<std::uint64_t> compare_replicas(const std::string& when);
@@ -90,6 +92,7 @@ class ReplicaImpl final : public Replica {
   group::Group control_;
   Decider decider_;
   std::optional<base::Error> failed_;
+  bool stopped_ = false;
 
   std::unique_ptr<Reducer> reducer_;
   std::unique_ptr<ServerPhase> server_;
@@ -116,6 +119,7 @@ class ReplicaImpl final : public Replica {
   RoundResult latest_round_;
   std::int64_t checked_step_ = 0;  ///< up to here, known switch steps have been looked at
   std::int64_t leave_after_ = 0;
+  bool behind_ = false;  ///< step_ is that of others since a switch: this rank made fewer
 
   double exposed_seconds_ = 0, server_seconds_ = 0;
   double staleness_sum_ = 0;

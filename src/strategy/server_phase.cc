@@ -106,6 +106,10 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
   const int shards = dedicated_ ? environment.world->size() - workers
                                 : (options_.config.shards > 0 ? options_.config.shards : workers);
   for (int k = 0; k < shards; ++k) servers_.emplace_back(dedicated_ ? workers + k : k);
+  // News of an earlier model of this number that came when it had gone.
+  if (options_.incarnation == 0) {
+    environment.world->router().forget(commit_news_service(options_.model));
+  }
   layout_ = layout_for(plan, servers_, environment.workers_count, environment.world->topology());
   client_ =
       std::make_unique<ps::Client>(environment.world->with_channel(server_channel(options_.model)),

@@ -42,7 +42,7 @@ struct Commit {
   /// For each parameter of the model: has it a gradient? (Empty: all have.) A parameter without one
   /// counts as zero from this worker; one without on all workers of an update is left alone.
   std::vector<bool> present;
-  HyperValues hypers;
+  HyperValues hypers;  ///< BSP: equal on all workers whose gradients count
 };
 
 struct Reply {

@@ -27,6 +27,9 @@ class OptimizerBridge {
   virtual base::Status import_state(std::vector<ps::StateEntry> state) = 0;
 };
 
+/// Models of a job at a time.
+inline constexpr std::uint16_t kMaxModels = 128;
+
 struct ReplicaOptions {
   std::vector<ParameterSpec> parameters;
   Strategy strategy;
@@ -38,7 +41,7 @@ struct ReplicaOptions {
   std::size_t buffer_bytes = 0;
   /// Compared across ranks besides parameters and strategy, e.g. library versions.
   std::string fingerprint;
-  /// Distinguishes several models of one job; equal on all ranks.
+  /// Distinguishes the models that a job has at a time, below kMaxModels; equal on all ranks.
   std::uint16_t model = 0;
   /// Parameters, gradients and buffers are phantoms (base/bytes.h): nothing of the model's size is
   /// allocated, here or on servers, and messages are those of a real replica in number and bytes.
@@ -53,15 +56,18 @@ struct Environment {
   int workers_count = 1;            ///< N
   group::Group* world = nullptr;    ///< workers, then dedicated servers
   /// Null: nobody watches for lost peers or tells others of an error; errors are returned and
-  /// logged where they occur.
+  /// logged where they occur. One of a shard breaks the links of its process.
   membership::Monitor* monitor = nullptr;
+  /// Called when a replica has been stopped: its `ReplicaOptions::model` is free for another one.
+  std::function<void(std::uint16_t model)> on_stopped{};
 };
 
 struct StepInput {
   double loss = 0;  ///< this rank's mean loss; NaN: not given
   std::int64_t epoch = 0;
-  /// The optimizer's numbers of this step. Servers apply them. Under All-Reduce, where they may be
-  /// any that ranks must apply alike, or none, the next round compares them (kMismatch).
+  /// The optimizer's numbers of this step. Servers apply them; under BSP all ranks whose gradients
+  /// count must have the same (kMismatch). Under All-Reduce, where they may be any that ranks must
+  /// apply alike, or none, the next round compares them (kMismatch).
   ps::HyperValues hypers;
   double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
   bool skip = false;           ///< under a server: this gradient is unusable
@@ -160,7 +166,8 @@ class Replica {
   };
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps
   /// without a gradient until all have joined; then parameters, buffers and step are equal on all
-  /// ranks again. Waits as long as anyone makes steps.
+  /// ranks again. Waits as long as anyone makes steps. Not between the begin and the end of a
+  /// backward.
   ///
   /// Under All-Reduce the memory of the gradients holds means of the others' then: `before` is
   /// called, at most once, before the first comes in.
@@ -173,7 +180,7 @@ class Replica {
   virtual base::Status store_parameters() = 0;
 
   virtual Stats stats() const = 0;
-  /// Collective: ends servers of this model.
+  /// Collective: ends servers of this model. The replica makes no steps any more.
   virtual base::Status stop() = 0;
 };
 

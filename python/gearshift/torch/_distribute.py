@@ -113,11 +113,11 @@ def distribute(
     buffers.adopt(replica.buffers(), stage == "force")
     distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
     distributed.frozen = _frozen(unwrapped(model), optimizer)
+    distributed.needs_losses = strategies.needs_losses(chosen)
     distributed.start()
     if optimizer is not None:
         adopt(optimizer, distributed)
     register(model, distributed)
-    _session.before_close(distributed.close)
     _session.before_collectives(settle_epochs)
     return model, optimizer
 

@@ -19,7 +19,7 @@ from .._core import Replica, StepReport, SwitchRecord
 from ..errors import InvalidArgument
 from ._adapter import Adapter
 from ._epoch import Epoch
-from ._follow import follow
+from ._follow import back_off, follow
 from ._memory import Buffers, Trainable
 from ._rules import Rule
 from ._state import StateBridge
@@ -56,6 +56,8 @@ class Distributed:
         """Under a server: what gst.clip_grad_norm_ asked for in this step."""
         self.frozen: list[tuple[str, Tensor]] = []
         """Parameters that take no part because they required no gradient, with their names."""
+        self.needs_losses = False
+        """A switch policy compares the losses of epochs, and it was not said yet if it has none."""
         self._rule = rule
         self._bridge = bridge
         self._versions: list[int] = []
@@ -108,6 +110,7 @@ class Distributed:
         if self._rule is not None:
             self.adapter.bring_parameters()
         assert self.optimizer is not None
+        self._check_losses(loss, epoch)
         numbers = _scheduled_numbers(self.optimizer)
         report = self.replica.step(_number(loss), self._epoch(epoch), numbers)
         self._after_step(report)
@@ -127,6 +130,7 @@ class Distributed:
         if self._parameters_changed():
             self.replica.store_parameters()
         assert self._rule is not None and self.optimizer is not None
+        self._check_losses(loss, epoch)
         factor, skip = _scaling(self.optimizer)
         report = self.replica.step(
             _number(loss),
@@ -137,6 +141,8 @@ class Distributed:
             self.clip_norm,
         )
         self.adapter.fetch_parameters()
+        if report.skipped and not skip and self.adapter.samples.pending > 0:
+            back_off(self.optimizer)
         self.adapter.samples.exchanged()
         self._after_step(report)
         return result
@@ -148,6 +154,20 @@ class Distributed:
             _log_switch(report.switched)
         self._settle()
         self.epoch.settle(stepped=True)
+
+    def _check_losses(self, loss: Any, epoch: int | None) -> None:
+        """Say with the first step that a policy by losses will never fire."""
+        needed, self.needs_losses = self.needs_losses, False
+        if not needed or _session.rank() != 0:
+            return
+        if loss is None:
+            _log.warning("LossPlateau will not fire: it needs optimizer.step(loss=loss)")
+        elif epoch is None and not self.epoch.known:
+            _log.warning(
+                "LossPlateau will not fire: it compares epochs, and nothing says where "
+                "they are; use gst.DistributedSampler, gst.join around each, or "
+                "optimizer.step(loss=loss, epoch=epoch)"
+            )
 
     def _settle(self) -> None:
         """After anything that may have moved parameters or optimizer state."""
@@ -381,8 +401,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def register(model: nn.Module, distributed: Distributed) -> None:
-    """Remember what became of a model."""
+    """Remember what became of a model, and end it with the job."""
     _models[unwrapped(model)] = distributed
+    _session.before_close(distributed.close)
 
 
 def find(model: nn.Module) -> Distributed | None:

@@ -87,6 +87,11 @@ class Epoch:
         self._trained: Deal | None = None
         """For which there was a backward last."""
 
+    @property
+    def known(self) -> bool:
+        """Whether a sampler, or the user by a join, tells where epochs are."""
+        return self._explicit or self._latest is not None
+
     def note_forward(self, samples: int) -> None:
         """A forward with gradients, on so many samples."""
         place = self._place or self._candidate

@@ -43,6 +43,22 @@ def follow(optimizer: Optimizer, root: int, *, with_state: bool) -> None:
             counter.load_state_dict(counted[key])
 
 
+def back_off(optimizer: Optimizer) -> None:
+    """Tell the gradient scaler that is about to end a step of the optimizer that it overflowed.
+
+    It did so on another rank, and nobody's gradient was applied: in one process, and under
+    All-Reduce, every rank's scaler would have seen it.
+    """
+    for scaler in _scalers(gc.get_objects()):
+        state = scaler._per_optimizer_states.get(id(optimizer), {})
+        for found in state.get("found_inf_per_device", {}).values():
+            found.fill_(1)
+
+
+def _scalers(objects: list[Any]) -> list[torch.amp.GradScaler]:
+    return [o for o in objects if issubclass(type(o), torch.amp.GradScaler) and o.is_enabled()]
+
+
 def _counters(optimizer: Optimizer) -> dict[tuple[str, str, int], Any]:
     """The schedulers of an optimizer and all gradient scalers, under names equal on all ranks.
 
@@ -56,9 +72,8 @@ def _counters(optimizer: Optimizer) -> dict[tuple[str, str, int], Any]:
     ]
     # Those within another one (SequentialLR, ChainedScheduler) are part of its state.
     within = {id(inner) for s in schedulers for inner in getattr(s, "_schedulers", ())}
-    scalers = [o for o in objects if issubclass(type(o), torch.amp.GradScaler) and o.is_enabled()]
     found: dict[tuple[str, str, int], Any] = {}
-    for thing in [s for s in schedulers if id(s) not in within] + scalers:
+    for thing in [*(s for s in schedulers if id(s) not in within), *_scalers(objects)]:
         key = (type(thing).__qualname__, repr(getattr(thing, "base_lrs", None)), 0)
         while key in found:
             key = (*key[:2], key[2] + 1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import Unsupported
@@ -39,6 +41,9 @@ _REASONS = {
 
 SCALAR_STATE = frozenset({"step", "mu_product", "eta", "mu"})
 """State of torch.optim's optimizers that is one number per parameter."""
+
+_HOW = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""Options that say how torch computes an update, not which one: servers compute in their way."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,24 @@ def rule_of(optimizer: Optimizer, elementwise: bool) -> Rule:
     """
     cls = own_class(optimizer)
     _check_options(optimizer)
-    numbers = tuple(_numbers(optimizer.param_groups[0], optimizer.defaults))
     kind = NATIVE.get(cls)
     if kind is None:
         _check_elementwise(cls, elementwise)
         kind = f"{cls.__module__}:{cls.__qualname__}"
-    return Rule(kind, numbers, len(optimizer.param_groups))
+    numbers = tuple(_numbers(optimizer.param_groups, optimizer.defaults))
+    rule = Rule(kind, numbers, len(optimizer.param_groups))
+    _check_others(optimizer, rule)
+    return rule
+
+
+def construct(cls: type[Optimizer], params: Iterable[Any], numbers: dict[str, Any]) -> Optimizer:
+    """An optimizer of a class; `numbers` has what it asks for and has no default of."""
+    arguments = list(inspect.signature(cls).parameters.values())[1:]
+    required = {
+        a.name: numbers[a.name] for a in arguments if a.default is a.empty and a.name in numbers
+    }
+    make: Callable[..., Optimizer] = cls
+    return make(params, **required)
 
 
 def own_class(optimizer: Optimizer) -> type[Optimizer]:
@@ -112,21 +129,59 @@ def load_class(kind: str) -> type[Optimizer]:
     return found
 
 
-def _numbers(group: dict[str, Any], defaults: dict[str, Any]) -> list[tuple[str, str, int]]:
+def _numbers(
+    groups: Sequence[dict[str, Any]], defaults: dict[str, Any]
+) -> list[tuple[str, str, int]]:
+    """Of the options that are a number, or as many of them, in all param groups."""
     found: list[tuple[str, str, int]] = []
-    for key in sorted(defaults):
-        value = group[key]
-        if _is_number(value):
+    for key in sorted(defaults.keys() - _HOW):
+        values = [group[key] for group in groups]
+        if all(_is_number(value) for value in values):
             found.append((key, key, -1))
-        elif isinstance(value, tuple | list) and value and all(_is_number(v) for v in value):
-            found += [(f"{key}.{i}", key, i) for i in range(len(value))]
+        elif all(_are_numbers(value) and len(value) == len(values[0]) for value in values):
+            found += [(f"{key}.{i}", key, i) for i in range(len(values[0]))]
     return found
+
+
+def _check_others(optimizer: Optimizer, rule: Rule) -> None:
+    """Refuse options that servers would not have as they are: they get numbers only."""
+    cls = own_class(optimizer)
+    others = optimizer.defaults.keys() - _HOW - {key for _, key, _ in rule.numbers}
+    if cls in NATIVE and not others:
+        return
+    numbers = {key: optimizer.param_groups[0][key] for _, key, _ in rule.numbers}
+    try:
+        defaults = construct(cls, [nn.Parameter(torch.zeros(1))], numbers).defaults
+    except Exception as error:
+        raise Unsupported(
+            f"servers cannot make a {cls.__name__} from the numbers of its param groups: {error}; "
+            "give its other arguments defaults, or use the all_reduce strategy"
+        ) from error
+    for index, group in enumerate(optimizer.param_groups):
+        for key in sorted(others):
+            if not _same(group[key], defaults.get(key)):
+                raise Unsupported(
+                    f"{cls.__name__} has {key}={group[key]!r} in param group {index}, which does "
+                    "not travel to a parameter server: only numbers do, and tuples of them, where "
+                    f"all param groups have some; the servers would have {defaults.get(key)!r}. "
+                    "Make it the default of a class of its own, or use the all_reduce strategy"
+                )
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a is b
+    return a is b or bool(a == b)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or (
         isinstance(value, torch.Tensor) and value.numel() == 1
     )
+
+
+def _are_numbers(value: object) -> TypeGuard[Sequence[float]]:
+    return isinstance(value, tuple | list) and bool(value) and all(_is_number(v) for v in value)
 
 
 def _check_options(optimizer: Optimizer) -> None:

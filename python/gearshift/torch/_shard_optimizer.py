@@ -6,14 +6,14 @@ Runs on the shard's own thread, which the core calls with the GIL held.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ._rules import SCALAR_STATE, load_class
+from ._rules import construct, load_class
 
 Slice = tuple[str, Sequence[tuple[int, int, int]]]
 """dtype, and per segment: parameter, param group, number of elements."""
@@ -41,7 +41,7 @@ class ShardOptimizer:
             [(getattr(torch, dtype), group, size) for _, group, size in segments]
             for dtype, segments in slices
         ]
-        self._types = _types_of(cls)
+        self._types: dict[str, type] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -87,12 +87,13 @@ class ShardOptimizer:
 
     def tensor_names(self, slice_: int, segment: int) -> list[str]:
         """Names of the element-wise state that a segment has."""
-        return [name for name in self._state(slice_, segment) if name not in SCALAR_STATE]
+        state = self._state(slice_, segment)
+        return [name for name in state if state[name] is not None and not _is_number(state[name])]
 
     def scalars(self, slice_: int, segment: int) -> dict[str, float]:
         """The numbers that a segment's state has."""
         state = self._state(slice_, segment)
-        return {name: float(state[name]) for name in state if name in SCALAR_STATE}
+        return {name: float(value) for name, value in state.items() if _is_number(value)}
 
     def read_tensor(self, slice_: int, segment: int, name: str, address: int, nbytes: int) -> None:
         """Copy element-wise state to memory of `nbytes` bytes."""
@@ -122,6 +123,7 @@ class ShardOptimizer:
     def _built(self, hypers: Sequence[float]) -> Optimizer:
         if self._optimizer is None:
             width = len(self._names)
+            self._types = self._types or self._types_of(hypers[:width])
             groups = [
                 {"params": [], **self._options(hypers[g * width : (g + 1) * width])}
                 for g in range(self._groups)
@@ -129,15 +131,20 @@ class ShardOptimizer:
             for i, segments in enumerate(self._segments):
                 for j, (_, group, _) in enumerate(segments):
                     groups[group]["params"].append(self._parameters[i][j])
-            construct: Callable[..., Optimizer] = self._cls
-            self._optimizer = construct(groups)
+            self._optimizer = construct(self._cls, groups, self._options(hypers[:width]))
             for (i, j), state in self._written.items():
                 if state:
                     self._optimizer.state[self._parameters[i][j]] = dict(state)
             self._written.clear()
         return self._optimizer
 
+    def _types_of(self, values: Sequence[float]) -> dict[str, type]:
+        """What its options are: the core knows numbers of one kind only."""
+        probe = construct(self._cls, [nn.Parameter(torch.zeros(1))], self._options(values))
+        return {name: type(value) for name, value in probe.defaults.items()}
+
     def _options(self, values: Sequence[float]) -> dict[str, Any]:
+        types = self._types or {}
         options: dict[str, Any] = {}
         tuples: dict[str, list[float]] = {}
         for name, value in zip(self._names, values, strict=True):
@@ -145,13 +152,20 @@ class ShardOptimizer:
             if dot:
                 tuples.setdefault(key, []).append(value)
             else:
-                options[key] = bool(value) if self._types.get(key) is bool else value
+                options[key] = _as(types.get(key, float), value)
         return {**options, **{key: tuple(items) for key, items in tuples.items()}}
 
 
-def _types_of(cls: Callable[..., Optimizer]) -> dict[str, type]:
-    probe = cls([nn.Parameter(torch.zeros(1))])
-    return {name: type(value) for name, value in probe.defaults.items()}
+def _as(kind: type, value: float) -> bool | int | float:
+    """A class may count on whole numbers and truth values; a default of 0 does not say so."""
+    if kind is bool:
+        return bool(value)
+    return int(value) if kind is int and value.is_integer() else value
+
+
+def _is_number(value: object) -> TypeGuard[float | Tensor]:
+    """State of a whole parameter; the other kind has an element for each of the segment's."""
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0)
 
 
 def _tensor_at(address: int, dtype: torch.dtype, size: int) -> Tensor:

@@ -63,18 +63,21 @@ def _export(state: dict[str, Any], parameter: nn.Parameter) -> Entry:
     for name, value in state.items():
         if value is None:
             continue
-        if name in SCALAR_STATE or not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or _is_scalar(name, value, parameter):
             scalars[name] = float(value)
         elif value.shape == parameter.shape:
             tensors[name] = bytes_of(value.to(device="cpu", dtype=parameter.dtype))
-        elif value.numel() == 1:
-            scalars[name] = float(value)
         else:
             raise ValueError(
                 f"state '{name}' has shape {tuple(value.shape)}, its parameter has "
                 f"{tuple(parameter.shape)}"
             )
     return tensors, scalars
+
+
+def _is_scalar(name: str, value: Tensor, parameter: nn.Parameter) -> bool:
+    """Of a parameter of one element the name tells."""
+    return value.numel() == 1 and (name in SCALAR_STATE or value.shape != parameter.shape)
 
 
 def _import(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 import torch.utils.checkpoint
@@ -18,6 +20,17 @@ import gearshift.torch as gst
 
 STEPS = 20
 WORLDS = (1, 2)
+
+
+class Heard(logging.Handler):
+    """What is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
 
 
 def adam(parameters: object) -> torch.optim.Optimizer:
@@ -79,6 +92,33 @@ def policies_see_equal_metrics() -> None:
     text = repr(seen)
     assert gst.broadcast_object(text) == text
     assert np.isfinite(seen[-1][2])
+
+
+@case([2])
+def a_loss_plateau_that_sees_nothing_says_so() -> None:
+    """With the first step, and once."""
+    x, y = next(batches(1))
+    heard = []
+    for loss_given, epoch, word in (
+        (False, 0, "needs optimizer.step(loss=loss)"),
+        (True, None, "where they are"),
+        (True, 0, ""),
+    ):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), "switch")
+        handler = Heard()
+        logging.getLogger("gearshift").addHandler(handler)
+        for _ in range(2):
+            its.zero_grad()
+            loss = cross_entropy(model, share(x), share(y))
+            loss.backward()
+            its.step(loss=loss if loss_given else None, epoch=epoch)
+        logging.getLogger("gearshift").removeHandler(handler)
+        gst.release(model)
+        heard.append((word, [t for t in handler.texts if "LossPlateau will not fire" in t]))
+    for word, texts in heard:
+        assert len(texts) == (1 if word and gs.rank() == 0 else 0), texts
+        assert all(word in text for text in texts)
 
 
 @case([2])

@@ -193,6 +193,7 @@ def overflow_on_one_rank_skips_the_step_everywhere() -> None:
         same = all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
         gst.release(model)
         assert same, str(strategy)
+        assert scaler.get_scale() == 1.0, f"{strategy}: all ranks back off"
 
 
 @case(WORLDS)

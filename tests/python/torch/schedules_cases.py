@@ -76,11 +76,14 @@ def schedules_by_steps_are_those_of_one_process() -> None:
     dataset = data()
     for name, schedule_of in SCHEDULES.items():
         wanted = alone(schedule_of)
-        for strategy in ("all_reduce", "ps:bsp", "switch(at=5)"):
+        for strategy in ("all_reduce", "ps:bsp", "switch(at=5)", "at the end of an epoch"):
             model = make("mlp")
             optimizer = sgd(model)
             schedule = schedule_of(optimizer)
-            then = {"switch(at=5)": gs.StrategySwitch(policy=gs.At(step=5), then="ps:bsp")}
+            then = {
+                "switch(at=5)": gs.StrategySwitch(policy=gs.At(step=5), then="ps:bsp"),
+                "at the end of an epoch": gs.StrategySwitch("ps:bsp", "all_reduce", gs.At(step=3)),
+            }
             model, optimizer = gst.distribute(model, optimizer, then.get(strategy, strategy))
             sampler = gst.DistributedSampler(dataset, shuffle=False)
             for _ in range(EPOCHS):

@@ -34,6 +34,14 @@ def test_a_loss_that_is_not_finite_ends_an_asynchronous_job() -> None:
         assert "not finite" in process.stderr
 
 
+def test_a_loss_that_is_not_finite_ends_a_job_of_one() -> None:
+    script = DIVERGING.replace("gs.rank() == 1", "True")
+    (process,) = run_script(script, 1, forked=True)
+    assert process.returncode == 1
+    assert "gearshift.errors.Diverged" in process.stderr, process.stderr
+    assert "worker 0, step 6" in process.stderr
+
+
 DYING = """
 import os, torch, gearshift as gs, gearshift.torch as gst
 gs.init()

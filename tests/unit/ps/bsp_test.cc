@@ -204,6 +204,28 @@ TEST(Bsp, RefusesToClipForSomeWorkersOnly) {
       << error.message;
 }
 
+TEST(Bsp, RefusesDifferentRates) {
+  Cluster cluster({.workers = 3, .servers = {0}, .timeout = std::chrono::milliseconds(500)});
+  const auto push = [&](int worker, int step, double rate) {
+    cluster.fill_gradients(worker, 1);
+    // Of a worker without samples nothing is applied, so its numbers do not matter.
+    const double samples = step == 1 && worker == 2 ? 0 : 1;
+    return cluster.push(worker,
+                        {.step = step, .samples = samples, .present = {}, .hypers = {0.5, rate}});
+  };
+  testing::run_ranks(cluster.scheduler(), 3, [&](int worker) {
+    EXPECT_TRUE(push(worker, 1, worker == 2 ? 7 : 0.5).ok());
+    EXPECT_FALSE(push(worker, 2, worker == 1 ? 0.25 : 0.5).ok());
+  });
+  const base::Error error = cluster.wait_for_failure();
+  EXPECT_EQ(error.code, base::ErrorCode::kMismatch);
+  EXPECT_EQ(error.culprit, 1);
+  EXPECT_NE(error.message.find("settings of step 2: in param group 1 worker 0 has lr 0.5, "
+                               "worker 1 has 0.25"),
+            std::string::npos)
+      << error.message;
+}
+
 TEST(Bsp, Float32AndBfloat16) {
   for (const Rule& rule : rules()) {
     SCOPED_TRACE(rule.name);

@@ -92,6 +92,29 @@ TEST(Session, ATimeoutBeyondAllBoundsIsAsLongAsItTakes) {
   }
 }
 
+TEST(SessionOptions, ATimeoutIsANumberOfSeconds) {
+  for (const char* text : {"5min", "10 s", "1,5", "soon", "0", "-3", "nan"}) {
+    const Environment given(std::map<std::string, std::string>{{"GEARSHIFT_TIMEOUT", text}});
+    const auto options = SessionOptions::from_environment();
+    ASSERT_FALSE(options.ok()) << text;
+    EXPECT_EQ(options.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(options.error().message, HasSubstr(text));
+  }
+  const Environment given(std::map<std::string, std::string>{{"GEARSHIFT_TIMEOUT", "2.5"}});
+  EXPECT_EQ(SessionOptions::from_environment()->timeout, std::chrono::milliseconds(2500));
+}
+
+TEST(Session, ThePortOfTheRendezvousIsANumber) {
+  for (const char* rdzv : {"127.0.0.1:2940o", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1"}) {
+    SessionOptions options = rank_1_of_2(rdzv);
+    options.timeout = std::chrono::milliseconds(70);
+    const auto session = Session::create(options);
+    ASSERT_FALSE(session.ok());
+    EXPECT_EQ(session.error().code, ErrorCode::kInvalidArgument) << rdzv;
+    EXPECT_THAT(session.error().message, HasSubstr(rdzv));
+  }
+}
+
 TEST(Session, ANameThatIsNotKnownYetIsWaitedFor) {
   SessionOptions options = rank_1_of_2("no-such-host.invalid:29400");
   options.nnodes = 2;

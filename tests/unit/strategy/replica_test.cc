@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "quiet_job.h"
 #include "toy.h"
 
 namespace gearshift::strategy {
@@ -246,6 +247,56 @@ TEST(Replica, GradientsChangedAfterBackwardAreWhatTheServerApplies) {
     ASSERT_TRUE(worker.replica->step(input).ok());
     EXPECT_NEAR(worker.bias(), before - toy::kLr * 2, 1e-15);
     worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Replica, AServerMayEndAfterABackwardWithoutAStep) {
+  quiet::Job job{.workers = 1};
+  job.strategy.kind = ParameterServer{};
+  // Large enough that some gradients are not on their way yet when backward has ended.
+  for (int p = 0; p < 4; ++p) {
+    job.parameters.push_back({"p" + std::to_string(p), {1 << 21}, base::DType::kF64, 0});
+  }
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    quiet::Worker worker(job, environment, false);
+    ASSERT_TRUE(worker.replica().backward_end(std::vector<bool>(4, true)).ok());
+    worker.ok(worker.replica().stop());
+  });
+}
+
+TEST(Replica, ServersNeedAllNumbersOfAStep) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    worker.ok(worker.replica->backward_begin(1));
+    ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+    StepInput input;
+    input.hypers = {0.1};
+    const auto report = worker.replica->step(input);
+    ASSERT_FALSE(report.ok());
+    EXPECT_EQ(report.error().code, base::ErrorCode::kInvalidArgument);
+    EXPECT_NE(report.error().message.find("lr momentum"), std::string::npos)
+        << report.error().message;
+    input.hypers = Worker::hypers();
+    EXPECT_TRUE(worker.replica->step(input).ok()) << "nothing has been sent before";
+    worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Replica, ARankInTheMiddleOfABackwardCannotJoin) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    worker.ok(worker.replica->backward_begin(1));
+    worker.ok(worker.replica->ready(1));
+    if (rank == 0) {
+      const auto joined = worker.replica->join();
+      ASSERT_FALSE(joined.ok());
+      EXPECT_EQ(joined.error().code, base::ErrorCode::kInvalidArgument);
+    }
+    EXPECT_TRUE(worker.replica->backward_end({true, true}).ok());
+    EXPECT_TRUE(worker.replica->step({}).ok());
+    EXPECT_TRUE(worker.replica->join().ok());
   });
 }
 

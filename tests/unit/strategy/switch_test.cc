@@ -97,6 +97,38 @@ TEST(Switch, WhileSomeRanksHaveRunOut) {
   });
 }
 
+TEST(Switch, WithTheLastStepOfAnEpochThatSomeRanksHaveNot) {
+  // Rank 0 is out of batches when the others make the step after which all switch.
+  Strategy strategy;
+  strategy.kind = StrategySwitch{ParameterServer{}, AllReduce{}, at_step(6), nullptr};
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, strategy);
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      for (int k = 0; k < (rank == 0 ? 4 : 6); ++k) worker.step(5 * k + rank, 2, epoch);
+      auto joined = worker.replica->join();
+      ASSERT_TRUE(joined.ok()) << joined.error().to_string();
+      EXPECT_EQ(joined->root, base::Rank(1)) << "whose schedules have seen all steps";
+      EXPECT_TRUE(joined->steps_differ);
+      EXPECT_EQ(worker.replica->stats().step, 6 * (epoch + 1));
+      worker.optimizer->reset();  // on all: equal again
+    }
+    EXPECT_EQ(worker.replica->stats().switches.size(), 1U);
+  });
+}
+
+TEST(Switch, APolicyMayLookAtTheStats) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Replica* replica = nullptr;
+    const auto asks =
+        custom_policy("asks", [&replica](const Metrics&) { return replica->stats().step == 2; });
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), asks, nullptr));
+    replica = worker.replica.get();
+    for (int k = 0; k < 4; ++k) worker.step(4 * k + 2 * rank, 2);
+    EXPECT_TRUE(worker.replica->uses_server());
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Switch, LossPlateauSeesTheReducedLossOfAllRanks) {
   toy::run_ranks(2, 0, [&](int rank, Environment environment) {
     Worker worker(environment,

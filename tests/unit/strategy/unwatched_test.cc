@@ -51,6 +51,29 @@ TEST(Unwatched, AServerThatDivergesReturns) {
   EXPECT_EQ(served.error().code, base::ErrorCode::kDiverged) << served.error().to_string();
 }
 
+TEST(Unwatched, AShardThatDivergesEndsTheStepOfItsWorker) {
+  quiet::Job job{.workers = 1};
+  job.strategy.kind = ParameterServer{ps::Consistency::asp()};
+  job.parameters = quiet::mixed_parameters();
+  const auto scheduler = base::make_os_scheduler();
+  auto groups = group::make_local_groups(*scheduler, 1, std::chrono::seconds(5));
+  ASSERT_TRUE(groups.ok());
+  group::Group& world = *(*groups)[0];
+  group::Group workers = world.subgroup({base::Rank(0)}, 1);
+  quiet::Worker worker(job, {&workers, 1, &world, nullptr}, false);
+  worker.step(0);
+  ASSERT_TRUE(worker.replica().backward_end(std::vector<bool>(5, true)).ok());
+  StepInput input;
+  input.hypers = job.hypers;
+  input.loss = std::numeric_limits<double>::infinity();
+  const auto report = worker.replica().step(input);
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, base::ErrorCode::kDiverged);
+  EXPECT_NE(report.error().message.find("the loss is infinite (worker 0, step 2"),
+            std::string::npos)
+      << report.error().message;
+}
+
 TEST(Unwatched, AServerRefusesOrdersForModelsThatItHasNot) {
   const base::Status served = serve(job_of_one(), [&](const Environment& environment) {
     const std::byte order[] = {std::byte{2}, std::byte{7}, std::byte{0}};  // close model 7

@@ -1,0 +1,16 @@
+"""Optimizers on servers do what they do in one process (see optimizers_cases.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gearshift_testing import check, grid
+
+CASES = Path(__file__).with_name("optimizers_cases.py")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("world", "name"), grid(CASES))
+def test_optimizers(world: int, name: str) -> None:
+    check(CASES, name, world)

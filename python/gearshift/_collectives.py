@@ -10,6 +10,7 @@ All of them raise:
     InvalidArgument: for sizes or ranks that do not fit.
     PeerLost, TimeoutError: when another rank is gone, or does not take part. The session is
         unusable afterwards.
+    MismatchError: on one host, when workers reduce different dtypes, or by different operations.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gearshift_testing import check, grid
+from gearshift_testing import check, grid, run_script
 
 CASES = Path(__file__).with_name("collective_cases.py")
 
@@ -20,3 +20,23 @@ def test_over_shared_memory(world: int, name: str) -> None:
 @pytest.mark.parametrize(("world", "name"), grid(CASES, worlds=range(2, 9)))
 def test_over_tcp(world: int, name: str) -> None:
     check(CASES, name, world, "tcp")
+
+
+def test_workers_that_reduce_differently_are_told_so() -> None:
+    script = """
+import numpy as np, gearshift as gs
+gs.init()
+for size in (1, 1000, 100_000):
+    for dtype, op in (("float32", "max"), ("int32", "sum")):
+        x = np.ones(size, dtype if gs.rank() else "float32")
+        try:
+            gs.all_reduce(x, op if gs.rank() else "sum")
+        except gs.MismatchError as error:
+            assert "sum of float32" in str(error) and f"{op} of {dtype}" in str(error), error
+            assert error.rank == 1 - gs.rank()
+        else:
+            raise AssertionError(x)
+assert gs.all_reduce(np.ones(1))[0] == 2
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr

@@ -27,6 +27,16 @@ TEST(SharedRegion, IsZeroedRoundedUpAndSharedByTwoMappings) {
   EXPECT_EQ((*mapped)->view()[4999], std::byte{42}) << "lives as long as one mapping";
 }
 
+TEST(SharedRegion, AMappingHoldsNoDescriptor) {
+  auto region = SharedRegion::create(4096);
+  ASSERT_TRUE(region.ok());
+  const int passed = ::dup((*region)->fd());
+  auto mapped = SharedRegion::map(passed, 4096);
+  ASSERT_TRUE(mapped.ok());
+  EXPECT_EQ(::fcntl(passed, F_GETFD), -1);
+  EXPECT_EQ((*mapped)->fd(), -1);
+}
+
 TEST(SharedRegion, CannotShrinkUnderItsReaders) {
   auto region = SharedRegion::create(1);
   ASSERT_TRUE(region.ok());

@@ -215,10 +215,10 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
     return environment
 
 
-def _transports(given: list[str] | None) -> list[str]:
-    if given is not None:
+def _transports(given: list[str] | str | None) -> list[str]:
+    if given is not None and not isinstance(given, str):
         return list(given)
-    text = os.environ.get("GEARSHIFT_TRANSPORTS", "")
+    text = os.environ.get("GEARSHIFT_TRANSPORTS", "") if given is None else given
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

@@ -12,6 +12,7 @@ import pytest
 from gearshift_testing import run_script
 from gearshift_testing.jobs import Job
 
+from gearshift import _session
 from gearshift.launch import EXIT_PEER_LOST
 
 PATIENCE = 90.0
@@ -256,6 +257,11 @@ gs.init()
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_transports_may_be_named_in_a_string() -> None:
+    assert _session._transports("tcp, shm") == ["tcp", "shm"]
+    assert _session._transports(["tcp"]) == ["tcp"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ Every worker calls the same function with arrays of equal shape and dtype, in th
 are NumPy arrays or CPU tensors of torch, of any layout. What is reduced is of dtype float64,
 float32, float16, bfloat16, int8, uint8, int32 or int64; what only moves may be of any other, too
 (bool, complex64 …), but for objects. Calls block, without the GIL, until the result is there;
-Ctrl-C interrupts them. Threads may call at the same time, when all ranks do so in the same order.
+Ctrl-C interrupts them. Threads may call at the same time, when all ranks do so in the same order;
+what is sent to, or received from, different workers waits for nothing else.
 
 All of them raise:
     TypeError: for something that is no such array.

@@ -40,3 +40,27 @@ assert gs.all_reduce(np.ones(1))[0] == 2
 """
     for process in run_script(script, 2):
         assert process.returncode == 0, process.stderr
+
+
+def test_threads_receive_from_different_workers_at_the_same_time() -> None:
+    script = """
+import threading, time, numpy as np, gearshift as gs
+gs.init(timeout=20)
+first, second, word = np.zeros(1), np.zeros(1), np.zeros(1)
+if gs.rank() == 0:
+    thread = threading.Thread(target=gs.recv, args=(first, 1))
+    thread.start()
+    time.sleep(0.3)  # into the core
+    gs.recv(second, 2)
+    gs.send(second, 1)
+    thread.join()
+    assert (first[0], second[0]) == (1, 2)
+elif gs.rank() == 1:
+    gs.recv(word, 0)
+    gs.send(np.ones(1), 0)
+else:
+    gs.send(np.full(1, 2.0), 0)
+gs.barrier()
+"""
+    for process in run_script(script, 3):
+        assert process.returncode == 0, process.stderr

@@ -216,6 +216,10 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   options.transports = std::move(transports);
   options.measure = unwrap(runtime::SessionOptions::measure_from_environment());
   options.congestion_control = runtime::SessionOptions::congestion_control_from_environment();
+  options.interrupted = [] {
+    const nb::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  };
   std::unique_ptr<runtime::Session> session =
       call([&] { return runtime::Session::create(options); });
   return std::make_unique<PythonSession>(std::move(session));

@@ -170,6 +170,11 @@ base::Result<SessionOptions> SessionOptions::from_environment() {
   return options;
 }
 
+base::Status SessionOptions::go_on() const {
+  if (!interrupted || !interrupted()) return {};
+  return Error(ErrorCode::kAborted, "interrupted while it waited for the other processes");
+}
+
 base::Status SessionOptions::validate() const {
   const auto bad = [](const std::string& text) { return Error(ErrorCode::kInvalidArgument, text); };
   if (world_size < 1 || rank < 0 || rank >= world_size) {

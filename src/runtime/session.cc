@@ -151,6 +151,7 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status open_store();
+  base::Status find_store(const HostPort& at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
@@ -182,10 +183,9 @@ class SessionImpl final : public Session {
 base::Status SessionImpl::connect() {
   if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
   GEARSHIFT_RETURN_IF_ERROR(open_store());
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      processes_,
-      await_everybody(*scheduler_, *store_, options_.rank, options_.world_size, start_patience(),
-                      process_identity(listen_host_, options_.transports)));
+  GEARSHIFT_ASSIGN_OR_RETURN(processes_,
+                             await_everybody(*scheduler_, *store_, options_, start_patience(),
+                                             process_identity(listen_host_, options_.transports)));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -218,17 +218,28 @@ base::Status SessionImpl::open_store() {
       patience = scheduler_->after(options_.timeout);
     }
   }
-  std::string own_address;
-  auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, patience,
-                                        &own_address);
-  if (!store) {
-    Error error = store.error();
-    error.message += not_served;
-    return error;
+  const base::Status found = find_store(at, patience);
+  if (found) return {};
+  Error error = found.error();
+  error.message += not_served;
+  return error;
+}
+
+base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadline) {
+  constexpr base::Duration kLook = std::chrono::seconds(3);
+  while (true) {
+    const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
+    std::string own_address;
+    auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
+                                          &own_address);
+    if (store) {
+      store_ = std::move(*store);
+      listen_host_ = options_.interface.empty() ? own_address : options_.interface;
+      return {};
+    }
+    if (store.error().code != ErrorCode::kTimeout || slice >= deadline) return store.error();
+    GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
   }
-  store_ = std::move(*store);
-  listen_host_ = options_.interface.empty() ? own_address : options_.interface;
-  return {};
 }
 
 /// Until the rendezvous host's name can be resolved: names of hosts that are just being started are
@@ -242,6 +253,7 @@ base::Status SessionImpl::await_name(const std::string& host, base::TimePoint de
                                              << loopback.error().message);
   }
   while (!loopback && scheduler_->after(kRetry) < deadline) {
+    GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
     scheduler_->sleep_for(kRetry);
     loopback = rendezvous::tcp::resolves_to_loopback(host);
   }

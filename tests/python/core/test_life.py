@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,12 @@ def eventually(condition: Callable[[], bool]) -> float:
     return time.monotonic() - started
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def alone(script: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -56,6 +63,22 @@ def test_an_interrupt_ends_a_blocking_call() -> None:
     assert "gearshift.errors.PeerLost" in second.stderr
     assert "interrupted" in second.stderr
     assert seconds < 10
+
+
+@pytest.mark.parametrize("rendezvous", ["file", "tcp", "nobody's"])
+def test_an_interrupt_ends_the_wait_for_the_others(rendezvous: str) -> None:
+    """Of a process that came first, whether it serves the rendezvous or waits for who does."""
+    script = "import gearshift as gs; print('here', flush=True); gs.init()"
+    extra = {"GEARSHIFT_WORLD_SIZE": "2", "GEARSHIFT_RANK": str(int(rendezvous == "nobody's"))}
+    if rendezvous != "file":
+        extra["GEARSHIFT_RDZV"] = f"tcp://127.0.0.1:{free_port()}"
+    with Job(["-c", script], 1, extra=extra) as job:
+        eventually(lambda: "here" in job.output(0, "out"))
+        time.sleep(0.3)  # into the core
+        job.processes[0].send_signal(signal.SIGINT)
+        (process,) = job.wait(PATIENCE)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in process.stderr
 
 
 def test_a_hang_report_on_sigusr1() -> None:

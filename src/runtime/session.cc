@@ -13,6 +13,7 @@
 #include "gearshift/transport/shm/factory.h"
 #include "gearshift/transport/tcp/factory.h"
 #include "runtime/arrival.h"
+#include "runtime/former.h"
 #include "runtime/link_cache.h"
 
 namespace gearshift::runtime {
@@ -69,6 +70,7 @@ class SessionImpl final : public Session {
   ~SessionImpl() override {
     if (!closed_ && monitor_) fail(Error(ErrorCode::kAborted, "the process ended early"));
     monitor_.reset();
+    leave_rendezvous();
   }
 
   base::Status open() {
@@ -134,6 +136,7 @@ class SessionImpl final : public Session {
     if (!failure)
       world_->close(
           scheduler_->after(std::min<base::Duration>(options_.timeout, std::chrono::seconds(5))));
+    leave_rendezvous();
     return status;
   }
 
@@ -154,6 +157,12 @@ class SessionImpl final : public Session {
   base::Status find_store(const HostPort& at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
+  /// The next session of this rank may begin while others are still in this one.
+  void leave_rendezvous() {
+    if (store_ && world_) Former::note(options_.rdzv, options_.rank, store_number_);
+    store_.reset();
+    store_server_.reset();
+  }
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
   bool wants(const std::string& transport) const {
     const auto& names = options_.transports;
@@ -172,6 +181,7 @@ class SessionImpl final : public Session {
   std::string listen_host_ = "127.0.0.1";
   std::unique_ptr<rendezvous::tcp::Server> store_server_;
   std::unique_ptr<rendezvous::Store> store_;
+  std::uint64_t store_number_ = 0;  ///< of its server
   std::shared_ptr<transport::Router> router_;
   std::unique_ptr<group::Group> world_, workers_;
   std::unique_ptr<membership::Monitor> monitor_;
@@ -198,9 +208,11 @@ base::Status SessionImpl::connect() {
 }
 
 base::Status SessionImpl::open_store() {
+  const Former former = Former::find(options_.rdzv, options_.rank);
   if (options_.rdzv.rfind("file://", 0) == 0) {
-    GEARSHIFT_ASSIGN_OR_RETURN(store_,
-                               rendezvous::file::open(*scheduler_, options_.rdzv.substr(7)));
+    std::string directory = options_.rdzv.substr(7);
+    if (former.sessions > 0) directory += "/session-" + std::to_string(former.sessions + 1);
+    GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory));
     if (!options_.interface.empty()) listen_host_ = options_.interface;
     return {};
   }
@@ -218,6 +230,7 @@ base::Status SessionImpl::open_store() {
       patience = scheduler_->after(options_.timeout);
     }
   }
+  store_number_ = former.server;
   const base::Status found = find_store(at, patience);
   if (found) return {};
   Error error = found.error();
@@ -231,7 +244,7 @@ base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadlin
     const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
     std::string own_address;
     auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
-                                          &own_address);
+                                          &own_address, &store_number_);
     if (store) {
       store_ = std::move(*store);
       listen_host_ = options_.interface.empty() ? own_address : options_.interface;

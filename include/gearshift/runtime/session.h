@@ -60,7 +60,8 @@ struct SessionOptions {
 /// a time.
 class Session {
  public:
-  /// Collective over the job. A world of one needs nothing and nobody.
+  /// Collective over the job. A world of one needs nothing and nobody. When its session has ended,
+  /// a process may make the next one at the same rendezvous, if all processes of the job do.
   static base::Result<std::unique_ptr<Session>> create(const SessionOptions& options);
   virtual ~Session() = default;
 

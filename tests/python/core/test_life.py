@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from gearshift_testing import run_script
@@ -246,6 +247,54 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 """
     for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("rendezvous", ["file", "tcp"])
+def test_a_job_may_be_left_and_joined_again(rendezvous: str, tmp_path: Path) -> None:
+    """The others come back while rank 0 is in the last session still; nothing is left behind."""
+    script = """
+import os, sys, time, numpy as np, gearshift as gs
+def held():
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+after = []
+for i in range(5):
+    gs.init()
+    assert gs.all_reduce(np.ones(1))[0] == 3
+    shared = gs.zeros(100_000)
+    shared[:] = gs.rank()
+    assert gs.all_reduce(shared, "max")[-1] == 2
+    del shared
+    gs.barrier()
+    gone = [os.path.join(sys.argv[1], f"{i}-{r}") for r in (1, 2)]
+    if gs.rank() > 0:
+        open(gone[gs.rank() - 1], "w").close()
+    while gs.rank() == 0 and not all(map(os.path.exists, gone)):
+        time.sleep(0.01)
+    gs.shutdown()
+    after.append(held())
+assert after[1:] == after[1:2] * 4, after
+"""
+    address = {"GEARSHIFT_RDZV": f"tcp://127.0.0.1:{free_port()}"}
+    extra = address if rendezvous == "tcp" else {}
+    with Job(["-c", script, str(tmp_path)], 3, extra=extra) as job:
+        for process in job.wait(PATIENCE):
+            assert process.returncode == 0, process.stderr
+
+
+def test_a_job_whose_servers_have_ended_is_not_joined_again() -> None:
+    script = """
+import gearshift as gs
+gs.init()
+gs.shutdown()
+try:
+    gs.init()
+except gs.Unsupported as error:
+    assert "servers" in str(error)
+else:
+    raise AssertionError
+"""
+    for process in run_script(script, 2, servers=1):
         assert process.returncode == 0, process.stderr
 
 

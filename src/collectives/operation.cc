@@ -60,6 +60,7 @@ Operation::Operation(group::Group& group, std::string_view name, std::string_vie
       algorithm_(algorithm),
       timeout_(options.timeout.value_or(group.timeout())),
       numbering_(numbering),
+      detail_(detail),
       progress_(group.progress(), title_of(name_, algorithm, detail)) {}
 
 void Operation::reserve(std::size_t messages) {
@@ -96,7 +97,12 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
   where += ": ";
   where += what;
   base::Error error = status.error().within(where + std::to_string(known_as));
-  if (error.culprit < 0) error.culprit = known_as;
+  // Who closes its own links has nobody else to blame.
+  if (error.culprit < 0 && error.code != base::ErrorCode::kClosed) error.culprit = known_as;
+  // It may be that the other one is in something else, as its progress shows.
+  if (error.code == base::ErrorCode::kTimeout && !detail_.empty()) {
+    error.message += "; this rank is in: " + title_of(name_, algorithm_, detail_);
+  }
   return error;
 }
 

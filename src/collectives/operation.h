@@ -91,6 +91,7 @@ class Operation {
   const std::string_view algorithm_;
   const base::Duration timeout_;
   const Numbering numbering_;
+  const std::string detail_;
   group::ProgressScope progress_;
 };
 

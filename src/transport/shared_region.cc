@@ -46,6 +46,7 @@ base::Result<std::unique_ptr<SharedRegion>> SharedRegion::create(std::size_t siz
   if (data == nullptr) {
     base::Error error =
         system_error("cannot make a shared region of " + std::to_string(rounded) + " bytes");
+    if (errno == EFBIG) error.message += " (`ulimit -f` is the limit for memory of this kind, too)";
     ::close(fd);
     return error;
   }

@@ -89,6 +89,8 @@ TEST_P(Failure, RanksThatReduceDifferentlyNeverSucceed) {
                                   : other_type ? "sum of int32"
                                                : "max of float32";
         EXPECT_NE(was.find(meant), std::string::npos) << was;
+        const std::string& said = status.error().message;
+        EXPECT_NE(said.find(meant), std::string::npos) << said;
       });
     }
   }
@@ -187,6 +189,23 @@ TEST_P(Failure, NoMemoryIsTouchedAfterAnError) {
     const Array before(*data);
     group.scheduler().sleep_for(std::chrono::milliseconds(400));
     EXPECT_TRUE(equal(before.view(), data->view()));
+  });
+}
+
+TEST_P(Failure, WhoClosesItsLinksBlamesNobody) {
+  World world = make_world();
+  world.run([&](group::Group& group) {
+    if (group.rank().value != 0) return;
+    base::Status status;
+    auto receiver = group.scheduler().spawn("receiver", [&] {
+      std::byte byte{};
+      status = recv(group, {&byte, 1}, base::Rank(1));
+    });
+    group.close(group.deadline());
+    receiver->join();
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, ErrorCode::kClosed) << status.error().to_string();
+    EXPECT_EQ(status.error().culprit, -1) << status.error().to_string();
   });
 }
 

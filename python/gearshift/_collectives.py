@@ -45,7 +45,9 @@ def all_reduce(x: T, op: Op = "sum") -> T:
         `x` itself.
 
     Workers of one host reduce through shared memory, without a copy if `x` comes from
-    :func:`zeros`.
+    :func:`zeros`. There float16 and bfloat16 are combined in float32 and rounded once; between
+    hosts after each combination, so that a float16 sum beyond 65504 is infinite, and so is its
+    mean.
     """
     session = _session.settled()
     if session.all_reduce_buffer(x, op):

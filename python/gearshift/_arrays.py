@@ -18,6 +18,8 @@ class Array(Protocol):
     """Memory of elements of one dtype, contiguous."""
 
     dtype: str
+    plain: bool
+    """Whether the bytes are all that there is to the elements: no references to objects."""
     shape: tuple[int, ...]
     address: int
     nbytes: int
@@ -37,6 +39,7 @@ class _NumpyArray:
         self._array = array
         self._target = target
         self.dtype = array.dtype.name
+        self.plain = not array.dtype.hasobject
         self.shape: tuple[int, ...] = array.shape
         self.address = int(array.ctypes.data)
         self.nbytes = int(array.nbytes)
@@ -58,6 +61,7 @@ class _TensorArray:
         self._tensor = tensor
         self._target = target
         self.dtype = str(tensor.dtype).removeprefix("torch.")
+        self.plain = not tensor.is_quantized
         self.shape: tuple[int, ...] = tuple(tensor.shape)
         self.address = int(tensor.data_ptr())
         self.nbytes = int(tensor.numel() * tensor.element_size())
@@ -77,22 +81,28 @@ class _TensorArray:
         return _TensorArray(self._tensor.clone())
 
 
-def view(x: Any, *, writable: bool = True) -> Array:
+def view(x: Any, *, writable: bool = True, reduced: bool = False) -> Array:
     """`x` as memory; of a non-contiguous array a copy, which `finish` copies back.
 
     Args:
         x: a NumPy array, a CPU tensor of torch, or an object with ``__array_interface__`` or
             ``__dlpack__``.
         writable: whether `x` is going to be changed.
+        reduced: whether its elements are going to be combined with others, and not only moved.
 
     Raises:
-        TypeError: for anything else, for an accelerator's tensor, and for a dtype that does not
-            travel.
+        TypeError: for anything else, for an accelerator's tensor, and for elements that cannot be
+            combined, or moved.
         ValueError: when `x` is to be changed and is read-only.
     """
     array = _wrap(x, writable)
-    if array.dtype not in DTYPES:
-        raise TypeError(f"elements of type {array.dtype} do not travel; {', '.join(DTYPES)} do")
+    if reduced and array.dtype not in DTYPES:
+        hint = "; of bools, reduce the view as uint8" if array.dtype == "bool" else ""
+        raise TypeError(
+            f"elements of type {array.dtype} cannot be reduced; {', '.join(DTYPES)} can{hint}"
+        )
+    if not array.plain:
+        raise TypeError(f"elements of type {array.dtype} do not travel")
     return array
 
 

@@ -1,20 +1,26 @@
 """Collectives on the user's own arrays.
 
 Every worker calls the same function with arrays of equal shape and dtype, in the same order. Arrays
-are NumPy arrays or CPU tensors of torch, of any layout, of dtype float64, float32, float16,
-bfloat16, int8, uint8, int32 or int64. Calls block, without the GIL, until the result is there;
-Ctrl-C interrupts them. Threads may call at the same time, when all ranks do so in the same order.
+are NumPy arrays or CPU tensors of torch, of any layout. What is reduced is of dtype float64,
+float32, float16, bfloat16, int8, uint8, int32 or int64; what only moves may be of any other, too
+(bool, complex64 …), but for objects. Calls block, without the GIL, until the result is there;
+Ctrl-C interrupts them. Threads may call at the same time, when all ranks do so in the same order;
+what is sent to, or received from, different workers waits for nothing else.
 
 All of them raise:
     TypeError: for something that is no such array.
     InvalidArgument: for sizes or ranks that do not fit.
+    MismatchError: on one host, when workers reduce different dtypes, or by different operations.
     PeerLost, TimeoutError: when another rank is gone, or does not take part. The session is
         unusable afterwards.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import operator
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
@@ -39,12 +45,14 @@ def all_reduce(x: T, op: Op = "sum") -> T:
         `x` itself.
 
     Workers of one host reduce through shared memory, without a copy if `x` comes from
-    :func:`zeros`.
+    :func:`zeros`. There float16 and bfloat16 are combined in float32 and rounded once; between
+    hosts after each combination, so that a float16 sum beyond 65504 is infinite, and so is its
+    mean.
     """
     session = _session.settled()
     if session.all_reduce_buffer(x, op):
         return x
-    array = view(x)
+    array = view(x, reduced=True)
     session.all_reduce(array.address, array.nbytes, array.dtype, op)
     array.finish()
     return x
@@ -69,14 +77,25 @@ def zeros(shape: int | Sequence[int], dtype: Any = "float32") -> np.ndarray[Any,
     kind = np.dtype(dtype)
     if kind.name not in DTYPES:
         raise TypeError(f"elements of type {kind} do not travel; {', '.join(DTYPES)} do")
-    extents = (shape,) if isinstance(shape, int) else tuple(shape)
+    extents = extents_of(shape)
     memory = allocate(math.prod(extents) * kind.itemsize)
     return memory.view(kind).reshape(extents)
 
 
+def extents_of(shape: Any) -> tuple[int, ...]:
+    """A shape, which may be one number, as Python's integers."""
+    try:
+        extents: tuple[int, ...] = (operator.index(shape),)
+    except TypeError:
+        extents = tuple(operator.index(extent) for extent in shape)
+    if any(extent < 0 for extent in extents):
+        raise InvalidArgument(f"an array of shape {extents} is impossible")
+    return extents
+
+
 def allocate(nbytes: int) -> np.ndarray[Any, Any]:
     """Bytes of the kind that :func:`zeros` describes."""
-    if nbytes < 0:
+    if not 0 <= nbytes <= sys.maxsize:
         raise InvalidArgument(f"an array of {nbytes} bytes is impossible")
     return np.asarray(_session.settled().allocate(nbytes))
 
@@ -84,7 +103,7 @@ def allocate(nbytes: int) -> np.ndarray[Any, Any]:
 def broadcast(x: T, root: int = 0) -> T:
     """Give every worker the contents that `x` has on `root`, in place. Returns `x`."""
     session = _session.settled()
-    _check_rank("root", root)
+    root = _rank("root", root)
     array = view(x)
     session.broadcast(array.address, array.nbytes, root)
     array.finish()
@@ -132,7 +151,7 @@ def reduce_scatter(x: Any, op: Op = "sum") -> Any:
         more, and the part is one-dimensional.
     """
     session = _session.settled()
-    source = view(x, writable=False)
+    source = view(x, writable=False, reduced=True)
     scratch = source.copy()
     out, target = source.empty(_part_shape(source.shape, session.rank, session.world_size))
     session.reduce_scatter(
@@ -170,7 +189,7 @@ def barrier() -> None:
 def send(x: Any, to: int) -> None:
     """Send `x` to worker `to`, which calls :func:`recv`; messages keep their order."""
     session = _session.settled()
-    _check_peer("to", to)
+    to = _peer("to", to)
     array = view(x, writable=False)
     session.send(array.address, array.nbytes, to)
 
@@ -178,7 +197,7 @@ def send(x: Any, to: int) -> None:
 def recv(x: T, source: int) -> T:
     """Receive into `x` what worker `source` sends: as many bytes. Returns `x`."""
     session = _session.settled()
-    _check_peer("source", source)
+    source = _peer("source", source)
     array = view(x)
     session.recv(array.address, array.nbytes, source)
     array.finish()
@@ -200,13 +219,18 @@ def _copy(source: Array, address: int) -> None:
     ctypes.memmove(address, source.address, source.nbytes)
 
 
-def _check_rank(name: str, value: int) -> None:
+def _rank(name: str, value: Any) -> int:
+    """A rank that the caller gave, as an int: NumPy's integers are ranks, too."""
     size = _session.world_size()
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
-        raise InvalidArgument(f"{name}={value!r} is no rank of {size} workers")
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            if 0 <= (number := operator.index(value)) < size:
+                return number
+    raise InvalidArgument(f"{name}={value!r} is no rank of {size} workers")
 
 
-def _check_peer(name: str, value: int) -> None:
-    _check_rank(name, value)
-    if value == _session.rank():
+def _peer(name: str, value: Any) -> int:
+    number = _rank(name, value)
+    if number == _session.rank():
         raise InvalidArgument(f"{name}={value} is this rank itself")
+    return number

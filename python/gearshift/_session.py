@@ -15,7 +15,7 @@ from typing import Any
 
 from . import _core
 from ._exit import note_exits
-from .errors import Error, InvalidArgument, PeerLost
+from .errors import Error, InvalidArgument, PeerLost, Unsupported
 from .launch import EXIT_PEER_LOST, LaunchError
 from .launch.environment import ProcessEnvironment, detect
 
@@ -29,6 +29,8 @@ class _Process:
     rank: int = 0
     world_size: int = 1
     failed: bool = False
+    left: bool = False
+    """Has been in a session that ended."""
     closing: list[Callable[[bool], None]] = field(default_factory=list)
     """Called before the session closes: models leave their servers."""
     settle: Callable[[], None] | None = None
@@ -46,8 +48,10 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
     """Join the job that this process was started for, and wait until all others have.
 
     The environment says which job that is (see :mod:`gearshift.launch.environment`); a script that
-    runs alone becomes a world of one. Further calls do nothing. A dedicated server process serves
-    here until the job is over, and then exits: nothing after this call runs in it.
+    runs alone becomes a world of one. Further calls do nothing; after :func:`shutdown`, all
+    processes of a job may join it again (where no dedicated servers have ended with it). A
+    dedicated server process serves here until the job is over, and then exits: nothing after this
+    call runs in it.
 
     Args:
         timeout: seconds without progress after which a peer counts as lost (30 unless
@@ -67,6 +71,8 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
         _refuse_forked()
         transports = overrides.pop("transports", None)
         environment = _environment(timeout, overrides)
+        if _process.left and environment.servers > 0:
+            raise Unsupported("a job's dedicated servers end with it: it cannot be joined again")
         session = _open(environment, _transports(transports))
         _process.session = session
         _process.environment = environment
@@ -105,6 +111,7 @@ def _shutdown(exiting: bool) -> None:
         finally:
             _process.closing.clear()
             _process.session = None
+            _process.left = True
             _core.unwatch_signals()
 
 
@@ -215,10 +222,10 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
     return environment
 
 
-def _transports(given: list[str] | None) -> list[str]:
-    if given is not None:
+def _transports(given: list[str] | str | None) -> list[str]:
+    if given is not None and not isinstance(given, str):
         return list(given)
-    text = os.environ.get("GEARSHIFT_TRANSPORTS", "")
+    text = os.environ.get("GEARSHIFT_TRANSPORTS", "") if given is None else given
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

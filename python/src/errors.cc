@@ -21,7 +21,7 @@ void translate(const std::exception_ptr& thrown, void*) {
 }  // namespace
 
 void raise(const base::Error& error) {
-  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  if (PyErr_Occurred() != nullptr || PyErr_CheckSignals() != 0) throw nb::python_error();
   throw CoreError(error);
 }
 

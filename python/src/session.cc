@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "calls.h"
 #include "gearshift/collectives/cost.h"
@@ -90,11 +91,14 @@ class BufferView {
 };
 
 /// The session, and the user's own collectives on it; arrays come as address and size in bytes.
-/// Python threads may call at the same time: one collective runs after another.
+/// Python threads may call at the same time: one collective runs after another, and so does what is
+/// sent to one rank, or received from it.
 class PythonSession {
  public:
   explicit PythonSession(std::shared_ptr<runtime::Session> session)
-      : session_(std::move(session)) {}
+      : session_(std::move(session)),
+        sending_(static_cast<std::size_t>(session_->world_size())),
+        receiving_(static_cast<std::size_t>(session_->world_size())) {}
 
   runtime::Session& core() const { return *session_; }
   const std::shared_ptr<runtime::Session>& shared() const { return session_; }
@@ -174,12 +178,12 @@ class PythonSession {
     collective(collectives_, [&](group::Group& group) { return collectives::barrier(group); });
   }
   void send(std::uintptr_t data, std::size_t size, int to) {
-    collective(sending_, [&](group::Group& group) {
+    collective(sending_.at(static_cast<std::size_t>(to)), [&](group::Group& group) {
       return collectives::send(group, memory(data, size), base::Rank(to), label("send"));
     });
   }
   void recv(std::uintptr_t data, std::size_t size, int from) {
-    collective(receiving_, [&](group::Group& group) {
+    collective(receiving_.at(static_cast<std::size_t>(from)), [&](group::Group& group) {
       return collectives::recv(group, memory(data, size), base::Rank(from), label("recv"));
     });
   }
@@ -192,7 +196,8 @@ class PythonSession {
   }
 
   std::shared_ptr<runtime::Session> session_;
-  std::mutex collectives_, sending_, receiving_;
+  std::mutex collectives_;
+  std::vector<std::mutex> sending_, receiving_;  ///< by peer
 };
 
 std::unique_ptr<PythonSession> open_session(int rank, int world_size, int servers, int nnodes,
@@ -211,6 +216,10 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   options.transports = std::move(transports);
   options.measure = unwrap(runtime::SessionOptions::measure_from_environment());
   options.congestion_control = runtime::SessionOptions::congestion_control_from_environment();
+  options.interrupted = [] {
+    const nb::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  };
   std::unique_ptr<runtime::Session> session =
       call([&] { return runtime::Session::create(options); });
   return std::make_unique<PythonSession>(std::move(session));

@@ -17,6 +17,10 @@ std::string bytes(std::size_t count) { return std::to_string(count) + " bytes"; 
 
 }  // namespace
 
+std::string reduction_text(base::DType dtype, base::ReduceOp op) {
+  return std::string(base::to_string(op)) + " of " + std::string(base::to_string(dtype));
+}
+
 base::Status check_whole_elements(std::string_view name, base::ConstBytes data, base::DType dtype) {
   if (data.size() % base::size_of(dtype) == 0) return {};
   return invalid(name, bytes(data.size()) + " are no whole number of " +

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -11,6 +12,9 @@
 #include "gearshift/group/group.h"
 
 namespace gearshift::collectives {
+
+/// "sum of float32", for messages.
+std::string reduction_text(base::DType dtype, base::ReduceOp op);
 
 /// Checks of what a caller passes; kInvalidArgument says what is wrong. `name` is the operation.
 

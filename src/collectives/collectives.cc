@@ -86,7 +86,7 @@ Status gather(group::Group& group, std::string_view name, base::ConstBytes data,
               const std::vector<base::Bytes>& parts, std::size_t unit, const Options& options) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const bool bruck = gathers_by_bruck(data.size(), group.size());
-  Operation operation(group, name, bruck ? "bruck" : "ring", options);
+  Operation operation(group, name, bruck ? "bruck" : "ring", options, {Meaning::Kind::kAllGather});
   if (trivial(operation, data)) return {};
   const Team team = everybody(operation, *topology);
   return bruck ? bruck_all_gather(operation, team, parts, unit)
@@ -100,7 +100,8 @@ Status message_all_reduce(group::Group& group, base::Bytes data, DType dtype, Re
   const Algorithm algorithm = options.algorithm == Algorithm::kAuto
                                   ? fastest(data.size(), Network(*topology)).algorithm
                                   : options.algorithm;
-  Operation operation(group, "all_reduce", to_string(algorithm), options);
+  Operation operation(group, "all_reduce", to_string(algorithm), options,
+                      Meaning::reduction(Meaning::Kind::kAllReduce, dtype, op));
   if (options.factor != 1 && base::is_floating(dtype)) kernels::scale(dtype, data, options.factor);
   if (trivial(operation, data)) return {};
   return run_all_reduce(operation, *topology, data, dtype, op, algorithm);
@@ -111,7 +112,8 @@ base::Result<group::Window*> window_for(group::Group& group, base::ConstBytes da
                                         const Options& options) {
   const bool wanted =
       options.algorithm == Algorithm::kAuto || options.algorithm == Algorithm::kWindow;
-  if (!wanted || group.size() == 1 || data.empty() || base::is_phantom(data)) return nullptr;
+  // Of no elements, too: ranks that have some wait there for those that have none.
+  if (!wanted || group.size() == 1 || base::is_phantom(data)) return nullptr;
   GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
   if (window != nullptr || options.algorithm == Algorithm::kAuto) return window;
   return base::Error(base::ErrorCode::kUnsupported,
@@ -142,7 +144,8 @@ Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DT
                       ReduceOp op, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_part(group, data, out, dtype));
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
-  Operation operation(group, "reduce_scatter", "ring", options);
+  Operation operation(group, "reduce_scatter", "ring", options,
+                      Meaning::reduction(Meaning::Kind::kReduceScatter, dtype, op));
   if (trivial(operation, data)) {
     copy(data, out);
     return {};
@@ -182,7 +185,8 @@ Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const O
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const bool chain =
       broadcast_prefers_chain(data.size(), group.size(), topology->slowest_in_ring());
-  Operation operation(group, "broadcast", chain ? "chain" : "tree", options);
+  Operation operation(group, "broadcast", chain ? "chain" : "tree", options,
+                      Meaning::broadcast(root));
   if (trivial(operation, data)) return {};
   return chain ? chain_broadcast(operation, data, root.value)
                : tree_broadcast(operation, data, root.value);
@@ -191,7 +195,7 @@ Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const O
 Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
                   const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_blocks(group, in, out));
-  Operation operation(group, "all_to_all", "pairwise", options);
+  Operation operation(group, "all_to_all", "pairwise", options, {Meaning::Kind::kAllToAll});
   const std::size_t block = in.size() / static_cast<std::size_t>(operation.size());
   const std::size_t own = static_cast<std::size_t>(operation.rank()) * block;
   copy(base::slice(in, own, block), base::slice(out, own, block));
@@ -204,7 +208,7 @@ Status barrier(group::Group& group, const Options& options) {
     GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
     if (window != nullptr) return window_barrier(group, *window, options);
   }
-  Operation operation(group, "barrier", "dissemination", options);
+  Operation operation(group, "barrier", "dissemination", options, {Meaning::Kind::kBarrier});
   return dissemination_barrier(operation);
 }
 

@@ -1,12 +1,23 @@
 #include "collectives/operation.h"
 
+#include "collectives/arguments.h"
+
 namespace gearshift::collectives {
 namespace {
 
 constexpr std::size_t kPartsPerSequence = 65536;
 /// Collectives and point-to-point messages share a group's channel: the uppermost bit of the
-/// sequence number tells them apart.
+/// sequence number tells them apart. In those of collectives the kind (4 bits) and the detail (8
+/// bits) of the meaning follow.
 constexpr std::uint32_t kPointToPointBit = 0x8000'0000;
+constexpr int kKindShift = 27;
+constexpr int kDetailShift = 19;
+constexpr std::uint32_t kCollectiveMask = (std::uint32_t{1} << kDetailShift) - 1;
+
+std::uint32_t space_of(const Meaning& meaning) {
+  return (static_cast<std::uint32_t>(meaning.kind) << kKindShift) |
+         (std::uint32_t{meaning.detail} << kDetailShift);
+}
 
 std::string title_of(std::string_view name, std::string_view algorithm, std::string_view detail) {
   std::string text(name);
@@ -19,24 +30,38 @@ std::string title_of(std::string_view name, std::string_view algorithm, std::str
 
 }  // namespace
 
-Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
-                     const Options& options)
-    : Operation(group, name, algorithm, options, {group.next_sequence(), 0}) {}
+Meaning Meaning::reduction(Kind kind, base::DType dtype, base::ReduceOp op) {
+  constexpr int kOps = 8;
+  const int number = static_cast<int>(dtype) * kOps + static_cast<int>(op);
+  return {kind, static_cast<std::uint8_t>(number), ", " + reduction_text(dtype, op)};
+}
 
-Operation Operation::point_to_point(group::Group& group, std::string_view name,
-                                    const Options& options, std::uint32_t number) {
-  return {group, name, "point to point", options, {number, kPointToPointBit}};
+Meaning Meaning::broadcast(base::Rank root) {
+  return {Kind::kBroadcast, static_cast<std::uint8_t>(root.value),
+          ", from " + std::to_string(root.value)};
 }
 
 Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
-                     const Options& options, Numbering numbering)
+                     const Options& options, const Meaning& meaning)
+    : Operation(group, name, algorithm, options,
+                {group.next_sequence(), kCollectiveMask, space_of(meaning)}, meaning.text) {}
+
+Operation Operation::point_to_point(group::Group& group, std::string_view name,
+                                    const Options& options, std::uint32_t number) {
+  return {group, name, "point to point", options, {number, ~kPointToPointBit, kPointToPointBit},
+          ""};
+}
+
+Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
+                     const Options& options, Numbering numbering, std::string_view detail)
     : group_(group),
       scheduler_(group.scheduler()),
       name_(options.label.empty() ? name : std::string_view(options.label)),
       algorithm_(algorithm),
       timeout_(options.timeout.value_or(group.timeout())),
       numbering_(numbering),
-      progress_(group.progress(), title_of(name_, algorithm, "")) {}
+      detail_(detail),
+      progress_(group.progress(), title_of(name_, algorithm, detail)) {}
 
 void Operation::reserve(std::size_t messages) {
   for (std::size_t taken = kPartsPerSequence; taken < messages; taken += kPartsPerSequence) {
@@ -46,7 +71,7 @@ void Operation::reserve(std::size_t messages) {
 
 transport::Tag Operation::tag(std::size_t index) const {
   const auto sequence = numbering_.first + static_cast<std::uint32_t>(index / kPartsPerSequence);
-  return {group_.channel(), (sequence & ~kPointToPointBit) | numbering_.space,
+  return {group_.channel(), (sequence & numbering_.mask) | numbering_.space,
           static_cast<std::uint16_t>(index % kPartsPerSequence)};
 }
 
@@ -72,7 +97,12 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
   where += ": ";
   where += what;
   base::Error error = status.error().within(where + std::to_string(known_as));
-  if (error.culprit < 0) error.culprit = known_as;
+  // Who closes its own links has nobody else to blame.
+  if (error.culprit < 0 && error.code != base::ErrorCode::kClosed) error.culprit = known_as;
+  // It may be that the other one is in something else, as its progress shows.
+  if (error.code == base::ErrorCode::kTimeout && !detail_.empty()) {
+    error.message += "; this rank is in: " + title_of(name_, algorithm_, detail_);
+  }
   return error;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "gearshift/base/dtype.h"
 #include "gearshift/base/ids.h"
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
@@ -14,6 +15,28 @@
 
 namespace gearshift::collectives {
 
+/// What an operation is, and what it does to the data: what all ranks must mean alike. It is part
+/// of the tags of its messages, so that ranks that mean different things wait for each other, and
+/// say in what, but never take each other's data.
+struct Meaning {
+  enum class Kind : std::uint8_t {
+    kOther,
+    kAllReduce,
+    kReduceScatter,
+    kAllGather,
+    kBroadcast,
+    kAllToAll,
+    kBarrier
+  };
+
+  Kind kind = Kind::kOther;
+  std::uint8_t detail = 0;
+  std::string text{};  ///< of the detail, for progress reports
+
+  static Meaning reduction(Kind kind, base::DType dtype, base::ReduceOp op);
+  static Meaning broadcast(base::Rank root);
+};
+
 /// One collective under way on this rank: numbers its messages, waits with a deadline that counts
 /// from the last progress, and says in errors and progress reports what was going on.
 ///
@@ -22,7 +45,7 @@ namespace gearshift::collectives {
 class Operation {
  public:
   Operation(group::Group& group, std::string_view name, std::string_view algorithm,
-            const Options& options);
+            const Options& options, const Meaning& meaning = {});
   /// Message `number` between two ranks, which only they count.
   static Operation point_to_point(group::Group& group, std::string_view name,
                                   const Options& options, std::uint32_t number);
@@ -51,12 +74,14 @@ class Operation {
   void withdraw(const transport::Request& request) const;
 
  private:
+  /// Sequence numbers: the bits `mask` count, from `first` on, and the others are `space`.
   struct Numbering {
     std::uint32_t first = 0;
+    std::uint32_t mask = 0;
     std::uint32_t space = 0;
   };
   Operation(group::Group& group, std::string_view name, std::string_view algorithm,
-            const Options& options, Numbering numbering);
+            const Options& options, Numbering numbering, std::string_view detail);
   base::Status await(const transport::Request& request, std::string_view what, int peer,
                      Position at) const;
 
@@ -66,6 +91,7 @@ class Operation {
   const std::string_view algorithm_;
   const base::Duration timeout_;
   const Numbering numbering_;
+  const std::string detail_;
   group::ProgressScope progress_;
 };
 

@@ -45,13 +45,15 @@ base::Status look_around(base::Scheduler& scheduler, rendezvous::Store& store,
 
 /// What the rank says of itself; nothing when it has not come by the deadline.
 base::Result<std::optional<std::string>> await(base::Scheduler& scheduler, rendezvous::Store& store,
-                                               int rank, base::Duration pause,
+                                               int rank, const SessionOptions& options,
                                                base::TimePoint deadline) {
+  const base::Duration pause = pause_between_looks(options.world_size);
   while (true) {
     const base::TimePoint slice = std::min(deadline, scheduler.after(pause));
     base::Result<std::string> here = store.get(arrival_key(rank), slice);
     if (here) return std::optional<std::string>(std::move(*here));
     if (here.error().code != ErrorCode::kTimeout) return here.error();
+    GEARSHIFT_RETURN_IF_ERROR(options.go_on());
     GEARSHIFT_RETURN_IF_ERROR(look_around(scheduler, store, pause));
     if (slice >= deadline) return std::optional<std::string>();
   }
@@ -60,25 +62,25 @@ base::Result<std::optional<std::string>> await(base::Scheduler& scheduler, rende
 }  // namespace
 
 base::Result<std::vector<std::string>> await_everybody(base::Scheduler& scheduler,
-                                                       rendezvous::Store& store, int rank,
-                                                       int world_size, base::Duration patience,
+                                                       rendezvous::Store& store,
+                                                       const SessionOptions& options,
+                                                       base::Duration patience,
                                                        const std::string& message) {
   const base::TimePoint deadline = scheduler.after(patience);
-  GEARSHIFT_RETURN_IF_ERROR(store.attend(std::to_string(rank)));
-  GEARSHIFT_RETURN_IF_ERROR(store.set(arrival_key(rank), message));
+  GEARSHIFT_RETURN_IF_ERROR(store.attend(std::to_string(options.rank)));
+  GEARSHIFT_RETURN_IF_ERROR(store.set(arrival_key(options.rank), message));
   GEARSHIFT_LOG_AT(kDebug, "runtime", "came to the rendezvous " << store.address());
   std::vector<std::string> messages;
   std::string missing;
-  for (int r = 0; r < world_size; ++r) {
-    GEARSHIFT_ASSIGN_OR_RETURN(
-        auto here, await(scheduler, store, r, pause_between_looks(world_size), deadline));
+  for (int r = 0; r < options.world_size; ++r) {
+    GEARSHIFT_ASSIGN_OR_RETURN(auto here, await(scheduler, store, r, options, deadline));
     messages.push_back(here.value_or(""));
     if (!here) missing += (missing.empty() ? "" : ", ") + std::to_string(r);
   }
   if (missing.empty()) return messages;
   return Error(ErrorCode::kTimeout,
                "after " + std::to_string(static_cast<int>(base::to_seconds(patience))) +
-                   " s these of " + std::to_string(world_size) +
+                   " s these of " + std::to_string(options.world_size) +
                    " processes have not come to the rendezvous " + store.address() + ": rank " +
                    missing);
 }

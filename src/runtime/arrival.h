@@ -6,6 +6,7 @@
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/rendezvous/store.h"
+#include "gearshift/runtime/session.h"
 
 namespace gearshift::runtime {
 
@@ -13,15 +14,16 @@ namespace gearshift::runtime {
 /// and why.
 inline constexpr const char* kLostKey = "lost";
 
-/// Says that this rank has come to the rendezvous and waits for all others, at most until
-/// `patience` has passed. kTimeout names those who have not come. kPeerLost (with the culprit) as
-/// soon as one that had come is gone, or is said to be lost: the job can never be complete. Cost: a
-/// look around every 250 ms + 10 ms for each rank.
+/// Says that the rank of `options` has come to the rendezvous and waits for all others, at most
+/// until `patience` has passed, or until `options.interrupted` (kAborted). kTimeout names those who
+/// have not come. kPeerLost (with the culprit) as soon as one that had come is gone, or is said to
+/// be lost: the job can never be complete. Cost: a look around every 250 ms + 10 ms for each rank.
 ///
 /// Returns, rank by rank, what each says of itself: `message` is this rank's.
 base::Result<std::vector<std::string>> await_everybody(base::Scheduler& scheduler,
-                                                       rendezvous::Store& store, int rank,
-                                                       int world_size, base::Duration patience,
+                                                       rendezvous::Store& store,
+                                                       const SessionOptions& options,
+                                                       base::Duration patience,
                                                        const std::string& message);
 
 }  // namespace gearshift::runtime

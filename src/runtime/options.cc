@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
@@ -171,6 +172,11 @@ base::Result<SessionOptions> SessionOptions::from_environment() {
   return options;
 }
 
+base::Status SessionOptions::go_on() const {
+  if (!interrupted || !interrupted()) return {};
+  return Error(ErrorCode::kAborted, "interrupted while it waited for the other processes");
+}
+
 base::Status SessionOptions::validate() const {
   const auto bad = [](const std::string& text) { return Error(ErrorCode::kInvalidArgument, text); };
   if (world_size < 1 || rank < 0 || rank >= world_size) {
@@ -185,6 +191,11 @@ base::Status SessionOptions::validate() const {
   if (is_wildcard(interface)) {
     return bad("GEARSHIFT_INTERFACE: the other processes cannot connect to '" + interface +
                "'; it must be an address that this host has, as they see it");
+  }
+  if (::if_nametoindex(interface.c_str()) != 0) {
+    return bad(
+        "GEARSHIFT_INTERFACE takes an address of this host, as the others see it, and not '" +
+        interface + "', the name of an interface; `ip addr` shows the addresses that it has");
   }
   if (world_size == 1) return {};
   if (rdzv.empty()) return bad("no rendezvous: set GEARSHIFT_RDZV, or start with `gearshift run`");

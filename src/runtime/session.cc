@@ -14,6 +14,7 @@
 #include "gearshift/transport/shm/factory.h"
 #include "gearshift/transport/tcp/factory.h"
 #include "runtime/arrival.h"
+#include "runtime/former.h"
 #include "runtime/link_cache.h"
 
 namespace gearshift::runtime {
@@ -72,6 +73,7 @@ class SessionImpl final : public Session {
   ~SessionImpl() override {
     if (!closed_ && monitor_) fail(Error(ErrorCode::kAborted, "the process ended early"));
     monitor_.reset();
+    leave_rendezvous();
   }
 
   base::Status open() {
@@ -139,6 +141,7 @@ class SessionImpl final : public Session {
     if (!failure)
       world_->close(
           scheduler_->after(std::min<base::Duration>(options_.timeout, std::chrono::seconds(5))));
+    leave_rendezvous();
     return status;
   }
 
@@ -169,8 +172,15 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status open_store();
+  base::Status find_store(const HostPort& at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
+  /// The next session of this rank may begin while others are still in this one.
+  void leave_rendezvous() {
+    if (store_ && world_) Former::note(options_.rdzv, options_.rank, store_number_);
+    store_.reset();
+    store_server_.reset();
+  }
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
   bool wants(const std::string& transport) const {
     const auto& names = options_.transports;
@@ -189,6 +199,7 @@ class SessionImpl final : public Session {
   std::string listen_host_ = "127.0.0.1";
   std::unique_ptr<rendezvous::tcp::Server> store_server_;
   std::unique_ptr<rendezvous::Store> store_;
+  std::uint64_t store_number_ = 0;  ///< of its server
   std::shared_ptr<transport::Router> router_;
   std::unique_ptr<group::Group> world_, workers_;
   std::unique_ptr<membership::Monitor> monitor_;
@@ -201,10 +212,9 @@ class SessionImpl final : public Session {
 base::Status SessionImpl::connect() {
   if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
   GEARSHIFT_RETURN_IF_ERROR(open_store());
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      processes_,
-      await_everybody(*scheduler_, *store_, options_.rank, options_.world_size, start_patience(),
-                      process_identity(listen_host_, options_.transports)));
+  GEARSHIFT_ASSIGN_OR_RETURN(processes_,
+                             await_everybody(*scheduler_, *store_, options_, start_patience(),
+                                             process_identity(listen_host_, options_.transports)));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -217,9 +227,11 @@ base::Status SessionImpl::connect() {
 }
 
 base::Status SessionImpl::open_store() {
+  const Former former = Former::find(options_.rdzv, options_.rank);
   if (options_.rdzv.rfind("file://", 0) == 0) {
-    GEARSHIFT_ASSIGN_OR_RETURN(store_,
-                               rendezvous::file::open(*scheduler_, options_.rdzv.substr(7)));
+    std::string directory = options_.rdzv.substr(7);
+    if (former.sessions > 0) directory += "/session-" + std::to_string(former.sessions + 1);
+    GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory));
     if (!options_.interface.empty()) listen_host_ = options_.interface;
     return {};
   }
@@ -237,17 +249,29 @@ base::Status SessionImpl::open_store() {
       patience = scheduler_->after(options_.timeout);
     }
   }
-  std::string own_address;
-  auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, patience,
-                                        &own_address);
-  if (!store) {
-    Error error = store.error();
-    error.message += not_served;
-    return error;
+  store_number_ = former.server;
+  const base::Status found = find_store(at, patience);
+  if (found) return {};
+  Error error = found.error();
+  error.message += not_served;
+  return error;
+}
+
+base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadline) {
+  constexpr base::Duration kLook = std::chrono::seconds(3);
+  while (true) {
+    const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
+    std::string own_address;
+    auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
+                                          &own_address, &store_number_);
+    if (store) {
+      store_ = std::move(*store);
+      listen_host_ = options_.interface.empty() ? own_address : options_.interface;
+      return {};
+    }
+    if (store.error().code != ErrorCode::kTimeout || slice >= deadline) return store.error();
+    GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
   }
-  store_ = std::move(*store);
-  listen_host_ = options_.interface.empty() ? own_address : options_.interface;
-  return {};
 }
 
 /// Until the rendezvous host's name can be resolved: names of hosts that are just being started are
@@ -261,6 +285,7 @@ base::Status SessionImpl::await_name(const std::string& host, base::TimePoint de
                                              << loopback.error().message);
   }
   while (!loopback && scheduler_->after(kRetry) < deadline) {
+    GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
     scheduler_->sleep_for(kRetry);
     loopback = rendezvous::tcp::resolves_to_loopback(host);
   }

@@ -46,6 +46,7 @@ base::Result<std::unique_ptr<SharedRegion>> SharedRegion::create(std::size_t siz
   if (data == nullptr) {
     base::Error error =
         system_error("cannot make a shared region of " + std::to_string(rounded) + " bytes");
+    if (errno == EFBIG) error.message += " (`ulimit -f` is the limit for memory of this kind, too)";
     ::close(fd);
     return error;
   }
@@ -69,12 +70,13 @@ base::Result<std::unique_ptr<SharedRegion>> SharedRegion::map(int fd, std::size_
   }
   std::byte* data = map_shared(fd, size);
   if (data == nullptr) return refuse(system_error("cannot map a shared region"));
-  return std::unique_ptr<SharedRegion>(new SharedRegion(fd, data, size));
+  ::close(fd);
+  return std::unique_ptr<SharedRegion>(new SharedRegion(-1, data, size));
 }
 
 SharedRegion::~SharedRegion() {
   ::munmap(data_, size_);
-  ::close(fd_);
+  if (fd_ >= 0) ::close(fd_);
 }
 
 }  // namespace gearshift::transport

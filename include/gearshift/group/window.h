@@ -62,6 +62,8 @@ class Window {
 
   /// The own next round: values for `arrive` and `await`, which all ranks count alike.
   std::uint64_t next_round() { return ++round_; }
+  /// What `next_round` is going to return.
+  std::uint64_t coming_round() const { return round_ + 1; }
   void arrive(std::uint64_t round) { sync_->arrive(round); }
   /// Waits a moment, without looking at the clock, until all have reached the round.
   bool quick(std::uint64_t round) const { return sync_->poll_all(round); }

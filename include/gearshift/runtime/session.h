@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,6 +40,9 @@ struct SessionOptions {
   /// docs/decisions/0007). kIfSeveralHosts also uses what an earlier job of the same processes has
   /// left in the cache.
   collectives::Measure measure = collectives::Measure::kIfSeveralHosts;
+  /// Asked now and then while other processes are waited for at the start, on the task that called
+  /// `Session::create`; true ends that with kAborted. Empty: nothing does.
+  std::function<bool()> interrupted{};
 
   static base::Result<SessionOptions> from_environment();
   /// GEARSHIFT_CALIBRATE: "auto" (kIfSeveralHosts; also when unset), "off" or "force".
@@ -46,6 +50,8 @@ struct SessionOptions {
   /// GEARSHIFT_TCP_CONGESTION, "auto" when it is unset.
   static std::string congestion_control_from_environment();
   base::Status validate() const;
+  /// kAborted once `interrupted` says so.
+  base::Status go_on() const;
 };
 
 /// One process's part in a job: rendezvous, connections, failure detection, and the models.
@@ -54,7 +60,8 @@ struct SessionOptions {
 /// a time.
 class Session {
  public:
-  /// Collective over the job. A world of one needs nothing and nobody.
+  /// Collective over the job. A world of one needs nothing and nobody. When its session has ended,
+  /// a process may make the next one at the same rendezvous, if all processes of the job do.
   static base::Result<std::unique_ptr<Session>> create(const SessionOptions& options);
   virtual ~Session() = default;
 

@@ -14,7 +14,8 @@ class SharedRegion {
  public:
   /// New zeroed memory of `size` bytes (rounded up to pages). kIo when the kernel refuses.
   static base::Result<std::unique_ptr<SharedRegion>> create(std::size_t size);
-  /// Maps what another process created; takes ownership of `fd`.
+  /// Maps what another process created. Closes `fd`, which the mapping outlives: a process that has
+  /// mapped memory of many others does not hold as many descriptors.
   static base::Result<std::unique_ptr<SharedRegion>> map(int fd, std::size_t size);
   ~SharedRegion();
   SharedRegion(const SharedRegion&) = delete;
@@ -22,6 +23,7 @@ class SharedRegion {
 
   base::Bytes view() const { return {data_, size_}; }
   std::size_t size() const { return size_; }
+  /// Of a region that this process created, to be passed on; -1 of one that it mapped.
   int fd() const { return fd_; }
 
  private:

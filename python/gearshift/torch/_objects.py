@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import _session
-from .._collectives import allocate, broadcast
+from .._collectives import allocate, broadcast, extents_of
 
 
 def broadcast_object(obj: Any, root: int = 0) -> Any:
@@ -32,13 +32,16 @@ def broadcast_object(obj: Any, root: int = 0) -> Any:
     return obj if mine else pickle.loads(data.tobytes())
 
 
-def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def zeros(*shape: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """A new CPU tensor of zeros in memory that the workers of one host share. Collective.
+
+    The shape is given as to :func:`torch.zeros`: ``zeros(2, 3)`` or ``zeros((2, 3))``.
 
     :func:`gearshift.all_reduce` works in it, and in contiguous parts of it, without a copy when
     every worker passes one from the same call. See :func:`gearshift.zeros`.
     """
-    memory = allocate(math.prod(shape) * dtype.itemsize)
+    sizes = extents_of(shape[0] if len(shape) == 1 else shape)
+    memory = allocate(math.prod(sizes) * dtype.itemsize)
     if memory.size == 0:  # torch takes no other view of it
-        return torch.zeros(shape, dtype=dtype)
-    return torch.from_numpy(memory).view(dtype).reshape(shape)
+        return torch.zeros(sizes, dtype=dtype)
+    return torch.from_numpy(memory).view(dtype).reshape(sizes)

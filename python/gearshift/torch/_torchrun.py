@@ -12,8 +12,9 @@ from ..errors import InvalidArgument
 from ..launch import DEFAULT_TIMEOUT
 from ..launch.environment import ProcessEnvironment
 
-_kept: list[TCPStore] = []
-"""Rank 0 may serve the store itself, and the others come when they come."""
+_kept: list[tuple[TCPStore, str]] = []
+"""The store, which rank 0 may serve itself, and to which the others come when they come; and the
+address that it told, which counts for further sessions, too."""
 
 
 def exchange_address(environment: ProcessEnvironment) -> str:
@@ -22,6 +23,8 @@ def exchange_address(environment: ProcessEnvironment) -> str:
     Raises:
         InvalidArgument: when torchrun's variables are missing, or its store cannot be reached.
     """
+    if _kept:
+        return _kept[0][1]
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError) as error:
@@ -39,13 +42,14 @@ def exchange_address(environment: ProcessEnvironment) -> str:
             wait_for_workers=False,
             timeout=timedelta(seconds=seconds),
         )
-        _kept.append(store)
         key = f"gearshift/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/rdzv"
         if environment.rank == 0:
             store.set(key, _free_address(host, port))
-        return store.get(key).decode()
+        address = store.get(key).decode()
     except RuntimeError as error:
         raise InvalidArgument(f"torchrun's store at {host}:{port}: {error}") from error
+    _kept.append((store, address))
+    return address
 
 
 def _free_address(host: str, port: int) -> str:

@@ -19,7 +19,7 @@ base::Status tree_broadcast(Operation& operation, base::Bytes data, int root) {
   for (; distance > 0; distance /= 2) {
     if (v + distance < n) place.children.push_back(rank_of(v + distance));
   }
-  return relay(operation, data, 1, place);
+  return relay(operation, data, tree_broadcast_pieces(data.size()), place);
 }
 
 }  // namespace gearshift::collectives

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "collectives/arguments.h"
 #include "collectives/window/operation.h"
 #include "gearshift/kernels/reduce.h"
 
@@ -27,6 +28,9 @@ struct alignas(kLine) Header {
   std::uint64_t bytes = 0;
   double factor = 1;
   Window::Place place{};
+  std::uint64_t round = 0;  ///< another one stands there when the rank came for something else
+  base::DType dtype{};
+  base::ReduceOp op{};
 };
 static_assert(sizeof(Header) == kLine && kChunkBytes + kLine <= Window::kStageBytes);
 
@@ -86,15 +90,23 @@ class AllReduce {
     return said;
   }
   void announce(Window::Place place) {
-    const Header mine{data_.size(), factor_, place};
+    const Header mine{data_.size(), factor_, place, window_.coming_round(), dtype_, op_};
     std::memcpy(window_.stage(operation_.rank(), part_), &mine, sizeof mine);
   }
 
   /// Reads what the others announced: do they mean the same operation, and with which factors?
   Status compare() {
     bool plain = true;
+    const Header mine = header(operation_.rank());
     for (int r = 0; r < operation_.size(); ++r) {
       const Header said = header(r);
+      if (said.round != mine.round)
+        return operation_.disagreement(
+            r, "is in another operation: all must call the same in the same order");
+      if (said.dtype != dtype_ || said.op != op_) {
+        return operation_.disagreement(r, "wants the " + reduction_text(said.dtype, said.op) +
+                                              ", this one the " + reduction_text(dtype_, op_));
+      }
       if (said.bytes != data_.size()) {
         return operation_.mismatch(r, "reduces " + std::to_string(said.bytes) +
                                           " bytes, this one " + std::to_string(data_.size()));

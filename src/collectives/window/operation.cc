@@ -57,6 +57,12 @@ base::Error WindowOperation::mismatch(int rank, const std::string& what) const {
           known_as};
 }
 
+base::Error WindowOperation::disagreement(int rank, const std::string& what) const {
+  base::Error error = mismatch(rank, what);
+  error.code = base::ErrorCode::kMismatch;
+  return error;
+}
+
 std::string WindowOperation::title() const {
   return options_.label.empty() ? name_ : options_.label + " (window)";
 }

@@ -39,7 +39,10 @@ class WindowOperation {
   base::Status await(std::uint64_t round);
   base::Status meet() { return await(arrive()); }
 
+  /// What `rank` said, which cannot be (kProtocol), or does not fit to what this one does
+  /// (kMismatch).
   base::Error mismatch(int rank, const std::string& what) const;
+  base::Error disagreement(int rank, const std::string& what) const;
 
  private:
   std::string title() const;

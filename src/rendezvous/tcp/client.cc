@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <optional>
 
@@ -18,11 +19,14 @@ constexpr base::Duration kLastRetry = std::chrono::milliseconds(500);
 /// does not hold up the `set` that it waits for.
 class TcpStore final : public Store {
  public:
-  TcpStore(base::Scheduler& scheduler, std::string host, int port, std::string token)
+  /// `former`: a server that is waited out; 0 for none.
+  TcpStore(base::Scheduler& scheduler, std::string host, int port, std::string token,
+           std::uint64_t former)
       : scheduler_(scheduler),
         host_(std::move(host)),
         port_(port),
         token_(std::move(token)),
+        former_(former),
         monitor_(scheduler.make_monitor()) {}
 
   /// Dials until it works. What a retry cannot cure (token, version) is returned at once.
@@ -94,6 +98,9 @@ class TcpStore final : public Store {
     return idle_.front().own_address();
   }
 
+  /// The server's number. After `open`.
+  std::uint64_t server() const { return server_; }
+
   std::string address() const override { return "tcp://" + join_host_port(host_, port_); }
 
  private:
@@ -101,8 +108,14 @@ class TcpStore final : public Store {
 
   base::Result<Socket> dial_and_prove(base::TimePoint deadline) {
     GEARSHIFT_ASSIGN_OR_RETURN(Socket socket, dial(scheduler_, host_, port_, deadline));
-    GEARSHIFT_RETURN_IF_ERROR(
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        const transport::Hello server,
         transport::handshake_as_client(socket, store_hello(), token_, deadline));
+    if (former_ != 0 && server.link == former_) {
+      return base::Error(base::ErrorCode::kIo,
+                         "the one there is of a session that this process has left");
+    }
+    server_ = server.link;
     return socket;
   }
 
@@ -162,6 +175,8 @@ class TcpStore final : public Store {
   const std::string host_;
   const int port_;
   const std::string token_;
+  const std::uint64_t former_;
+  std::atomic<std::uint64_t> server_{0};
   std::unique_ptr<base::Monitor> monitor_;
   std::vector<Socket> idle_;
 };
@@ -170,13 +185,16 @@ class TcpStore final : public Store {
 
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
-                                             base::TimePoint deadline, std::string* own_address) {
+                                             base::TimePoint deadline, std::string* own_address,
+                                             std::uint64_t* server) {
   if (port < 1 || port > 65535) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 1 and 65535");
   }
-  auto store = std::make_unique<TcpStore>(scheduler, host, port, token);
+  auto store =
+      std::make_unique<TcpStore>(scheduler, host, port, token, server == nullptr ? 0 : *server);
   GEARSHIFT_RETURN_IF_ERROR(store->open(deadline));
+  if (server != nullptr) *server = store->server();
   if (own_address != nullptr) {
     GEARSHIFT_ASSIGN_OR_RETURN(*own_address, store->own_address());
   }

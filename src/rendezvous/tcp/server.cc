@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <list>
+#include <random>
 #include <system_error>
 
 #include "gearshift/base/log_throttle.h"
@@ -22,6 +23,12 @@ constexpr std::size_t kMaxSessions = 4096;
 constexpr std::ptrdiff_t kMaxUnproved = 256;
 /// How soon a session that waits for a key notices that its client is gone or the server stops.
 constexpr base::Duration kWaitSlice = std::chrono::milliseconds(250);
+
+/// Never 0, which stands for none.
+std::uint64_t random_number() {
+  std::random_device device;
+  return std::max<std::uint64_t>(1, (std::uint64_t{device()} << 32) | device());
+}
 
 /// The first of those who attended and are gone.
 class Absence {
@@ -45,13 +52,14 @@ class Absence {
 class Session {
  public:
   Session(base::Scheduler& scheduler, Fd fd, std::string peer, std::shared_ptr<Store> store,
-          Absence& absence, const std::string& token, const std::atomic<bool>& stopping,
-          base::LogThrottle& refusals)
+          Absence& absence, const transport::Hello& hello, const std::string& token,
+          const std::atomic<bool>& stopping, base::LogThrottle& refusals)
       : scheduler_(scheduler),
         socket_(scheduler, std::move(fd)),
         peer_(std::move(peer)),
         store_(std::move(store)),
         absence_(absence),
+        hello_(hello),
         token_(token),
         stopping_(stopping),
         refusals_(refusals) {}
@@ -68,8 +76,8 @@ class Session {
 
  private:
   void run() {
-    const auto hello = transport::handshake_as_server(socket_, store_hello(), token_,
-                                                      scheduler_.after(kFrameTime));
+    const auto hello =
+        transport::handshake_as_server(socket_, hello_, token_, scheduler_.after(kFrameTime));
     if (!hello) {
       if (!stopping_) refuse(hello.error());
       return;
@@ -155,6 +163,7 @@ class Session {
   const std::string peer_;
   std::shared_ptr<Store> store_;
   Absence& absence_;
+  const transport::Hello& hello_;
   const std::string& token_;
   const std::atomic<bool>& stopping_;
   base::LogThrottle& refusals_;
@@ -222,7 +231,7 @@ class TcpServer final : public Server {
       return;
     }
     auto session = std::make_unique<Session>(scheduler_, std::move(fd), text_of(peer), store_,
-                                             absence_, token_, stopping_, refusals_);
+                                             absence_, hello_, token_, stopping_, refusals_);
     try {
       session->start();
     } catch (const std::system_error& error) {
@@ -237,6 +246,7 @@ class TcpServer final : public Server {
   const std::vector<Fd> listeners_;
   const Fd wake_;
   const std::string address_;
+  const transport::Hello hello_ = store_hello(random_number());
   const std::string token_;
   base::LogThrottle refusals_;
   std::shared_ptr<Store> store_;

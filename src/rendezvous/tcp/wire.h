@@ -42,10 +42,11 @@ inline base::Result<std::vector<std::byte>> receive_frame(Socket& socket,
   return payload;
 }
 
-/// What both sides of the store's handshake say.
-inline transport::Hello store_hello() {
+/// What both sides of the store's handshake say; the server also which one it is.
+inline transport::Hello store_hello(std::uint64_t server = 0) {
   transport::Hello hello;
   hello.purpose = transport::kPurposeStore;
+  hello.link = server;
   return hello;
 }
 

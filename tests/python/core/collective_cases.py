@@ -214,10 +214,40 @@ def send_and_receive_around_the_ring() -> None:
 
 
 @case([1, 3])
+def what_only_moves_may_be_of_any_dtype() -> None:
+    rank, n = gs.rank(), gs.world_size()
+    for dtype in ("bool", "int16", "uint64", "complex64", "datetime64[s]", "S5"):
+        everyone = [np.arange(r, r + 3 * n).astype(dtype).reshape(n, 3) for r in range(n)]
+        mine = everyone[rank]
+        np.testing.assert_array_equal(gs.all_gather(mine), np.stack(everyone))
+        swapped = np.stack([everyone[r][rank] for r in range(n)])
+        np.testing.assert_array_equal(gs.all_to_all(mine), swapped)
+        np.testing.assert_array_equal(gs.broadcast(mine.copy(), n - 1), everyone[n - 1])
+    with pytest.raises(TypeError, match="object"):
+        gs.broadcast(np.array([None]))
+
+
+@case([1, 3])
+def numbers_of_numpy_are_ranks_and_extents() -> None:
+    last = np.int64(gs.world_size() - 1)
+    x = gs.zeros(np.int32(3), "int64")
+    assert gs.broadcast(x + gs.rank(), root=last).tolist() == [last] * 3
+    assert gs.zeros((np.int64(2), 3)).shape == (2, 3)
+    for root in (True, 1.0, None, -1, np.int64(99)):
+        with pytest.raises(gs.InvalidArgument, match="root"):
+            gs.broadcast(x, root)
+    for shape in (-1, (2, -3), (-2, -3), 2**62):
+        with pytest.raises(gs.InvalidArgument):
+            gs.zeros(shape)
+
+
+@case([1, 3])
 def what_cannot_be_reduced_is_refused_on_every_rank() -> None:
     for bad in (np.zeros(3, complex), np.zeros(3, bool), np.zeros(3, ">f4"), [1.0], 3.0, None):
         with pytest.raises(TypeError, match=r"type|array"):
             gs.all_reduce(bad)
+        with pytest.raises(TypeError, match=r"type|array"):
+            gs.reduce_scatter(bad)
     read_only = np.zeros(3)
     read_only.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from gearshift_testing import run_script
 from gearshift_testing.jobs import Job
 
+from gearshift import _session
 from gearshift.launch import EXIT_PEER_LOST
 
 PATIENCE = 90.0
@@ -31,6 +34,12 @@ def eventually(condition: Callable[[], bool]) -> float:
         assert time.monotonic() < started + PATIENCE, "waited in vain"
         time.sleep(0.02)
     return time.monotonic() - started
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def alone(script: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +64,22 @@ def test_an_interrupt_ends_a_blocking_call() -> None:
     assert "gearshift.errors.PeerLost" in second.stderr
     assert "interrupted" in second.stderr
     assert seconds < 10
+
+
+@pytest.mark.parametrize("rendezvous", ["file", "tcp", "nobody's"])
+def test_an_interrupt_ends_the_wait_for_the_others(rendezvous: str) -> None:
+    """Of a process that came first, whether it serves the rendezvous or waits for who does."""
+    script = "import gearshift as gs; print('here', flush=True); gs.init()"
+    extra = {"GEARSHIFT_WORLD_SIZE": "2", "GEARSHIFT_RANK": str(int(rendezvous == "nobody's"))}
+    if rendezvous != "file":
+        extra["GEARSHIFT_RDZV"] = f"tcp://127.0.0.1:{free_port()}"
+    with Job(["-c", script], 1, extra=extra) as job:
+        eventually(lambda: "here" in job.output(0, "out"))
+        time.sleep(0.3)  # into the core
+        job.processes[0].send_signal(signal.SIGINT)
+        (process,) = job.wait(PATIENCE)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in process.stderr
 
 
 def test_a_hang_report_on_sigusr1() -> None:
@@ -225,6 +250,54 @@ assert os.waitpid(child, 0)[1] == 0
         assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.parametrize("rendezvous", ["file", "tcp"])
+def test_a_job_may_be_left_and_joined_again(rendezvous: str, tmp_path: Path) -> None:
+    """The others come back while rank 0 is in the last session still; nothing is left behind."""
+    script = """
+import os, sys, time, numpy as np, gearshift as gs
+def held():
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+after = []
+for i in range(5):
+    gs.init()
+    assert gs.all_reduce(np.ones(1))[0] == 3
+    shared = gs.zeros(100_000)
+    shared[:] = gs.rank()
+    assert gs.all_reduce(shared, "max")[-1] == 2
+    del shared
+    gs.barrier()
+    gone = [os.path.join(sys.argv[1], f"{i}-{r}") for r in (1, 2)]
+    if gs.rank() > 0:
+        open(gone[gs.rank() - 1], "w").close()
+    while gs.rank() == 0 and not all(map(os.path.exists, gone)):
+        time.sleep(0.01)
+    gs.shutdown()
+    after.append(held())
+assert after[1:] == after[1:2] * 4, after
+"""
+    address = {"GEARSHIFT_RDZV": f"tcp://127.0.0.1:{free_port()}"}
+    extra = address if rendezvous == "tcp" else {}
+    with Job(["-c", script, str(tmp_path)], 3, extra=extra) as job:
+        for process in job.wait(PATIENCE):
+            assert process.returncode == 0, process.stderr
+
+
+def test_a_job_whose_servers_have_ended_is_not_joined_again() -> None:
+    script = """
+import gearshift as gs
+gs.init()
+gs.shutdown()
+try:
+    gs.init()
+except gs.Unsupported as error:
+    assert "servers" in str(error)
+else:
+    raise AssertionError
+"""
+    for process in run_script(script, 2, servers=1):
+        assert process.returncode == 0, process.stderr
+
+
 def test_alone_a_script_is_a_world_of_one() -> None:
     script = """
 import numpy as np, gearshift as gs
@@ -256,6 +329,11 @@ gs.init()
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_transports_may_be_named_in_a_string() -> None:
+    assert _session._transports("tcp, shm") == ["tcp", "shm"]
+    assert _session._transports(["tcp"]) == ["tcp"]
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,9 @@ def collectives_on_tensors() -> None:
     leaf = torch.ones(3, requires_grad=True)
     assert gs.all_reduce(leaf, "mean").tolist() == [1.0] * 3
     assert gs.all_reduce(torch.ones(()), "product").item() == 1
+    mask = gs.all_gather(torch.tensor([rank == 0, True]))
+    assert mask.dtype == torch.bool
+    assert mask.tolist() == [[r == 0, True] for r in range(n)]
     for bad in (torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")):
         try:
             gs.all_reduce(bad)
@@ -370,6 +373,7 @@ def shared_tensors_are_reduced_in_place() -> None:
         assert x[3:].eq(gs.world_size() * (gs.world_size() + 1) // 2).all()
         assert not x[:3].any()
         gs.barrier()
+    assert gst.zeros((2, 3)).shape == gst.zeros(torch.Size([2, 3])).shape == (2, 3)
     for shape in ((0,), (2, 0, 3)):
         empty = gst.zeros(*shape, dtype=torch.float64)
         assert empty.shape == shape

@@ -37,6 +37,9 @@ training.train(model, optimizer, training.batches(8))
 switches = [s["step"] for s in gst.stats(model)["switches"]]
 assert training.difference(model, alone) < 1e-12, training.difference(model, alone)
 training.assert_equal_everywhere(model)
+gs.shutdown()
+gs.init()  # again, at the same place
+assert gs.all_reduce(torch.ones(1)).item() == gs.world_size()
 print(f"rank {gs.rank()} of {gs.world_size()} switched after {switches}", flush=True)
 """
 

@@ -70,6 +70,44 @@ TEST_P(Failure, DifferentSizesAreAnErrorThatSaysBoth) {
   EXPECT_GE(explained, 1);
 }
 
+/// Neither takes the other's data for what it waits for; what each is in shows the difference.
+TEST_P(Failure, RanksThatReduceDifferentlyNeverSucceed) {
+  for (const Algorithm algorithm : kAllAlgorithms) {
+    for (const bool other_type : {false, true}) {
+      World world = make_world(kLong);
+      world.run([&](group::Group& group) {
+        const bool odd = group.rank().value == 1;
+        Array data(DType::kF32, 90);
+        base::Status status =
+            all_reduce(group, data.view(), odd && other_type ? DType::kI32 : DType::kF32,
+                       odd && !other_type ? ReduceOp::kMax : ReduceOp::kSum,
+                       {.algorithm = algorithm, .timeout = std::chrono::milliseconds(100)});
+        ASSERT_FALSE(status.ok()) << to_string(algorithm);
+        EXPECT_EQ(status.error().code, ErrorCode::kTimeout) << status.error().to_string();
+        const std::string was = group.progress().snapshot().previous;
+        const char* const meant = !odd         ? "sum of float32"
+                                  : other_type ? "sum of int32"
+                                               : "max of float32";
+        EXPECT_NE(was.find(meant), std::string::npos) << was;
+        const std::string& said = status.error().message;
+        EXPECT_NE(said.find(meant), std::string::npos) << said;
+      });
+    }
+  }
+}
+
+TEST(Disagreement, ABroadcastFromAnotherRootIsNotTaken) {
+  World world(inproc_wire(), 4);
+  world.run([&](group::Group& group) {
+    // A chain in which rank 1 passes on what comes from rank 3, and rank 2 waits for rank 0's.
+    const base::Rank root(group.rank().value == 2 ? 0 : 3);
+    Array data(DType::kU8, 1 << 20);
+    const auto status =
+        broadcast(group, data.view(), root, {.timeout = std::chrono::milliseconds(100)});
+    EXPECT_TRUE(group.rank().value != 2 || !status.ok());
+  });
+}
+
 TEST_P(Failure, AMissingRankIsNamedWithOperationAndStep) {
   World world = make_world(kLong);
   const auto begin = world.scheduler().now();
@@ -151,6 +189,23 @@ TEST_P(Failure, NoMemoryIsTouchedAfterAnError) {
     const Array before(*data);
     group.scheduler().sleep_for(std::chrono::milliseconds(400));
     EXPECT_TRUE(equal(before.view(), data->view()));
+  });
+}
+
+TEST_P(Failure, WhoClosesItsLinksBlamesNobody) {
+  World world = make_world();
+  world.run([&](group::Group& group) {
+    if (group.rank().value != 0) return;
+    base::Status status;
+    auto receiver = group.scheduler().spawn("receiver", [&] {
+      std::byte byte{};
+      status = recv(group, {&byte, 1}, base::Rank(1));
+    });
+    group.close(group.deadline());
+    receiver->join();
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, ErrorCode::kClosed) << status.error().to_string();
+    EXPECT_EQ(status.error().culprit, -1) << status.error().to_string();
   });
 }
 

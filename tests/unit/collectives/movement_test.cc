@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
+#include "gearshift/collectives/cost.h"
+#include "gearshift/transport/message.h"
 #include "reference.h"
 #include "world.h"
 
@@ -234,6 +236,21 @@ TEST_P(Movement, SubgroupsReduceAmongThemselves) {
     std::int32_t expected = 0;
     for (const base::Rank member : members) expected += member.value;
     EXPECT_EQ(sum, expected);
+  });
+}
+
+/// Over links on which latency counts for more than the data, where it goes along a tree.
+TEST(Broadcast, MayBeLargerThanAMessage) {
+  World world(inproc_wire(), 4);
+  group::LinkSpeeds far;
+  far.remote = {.latency = 0.05, .seconds_per_byte = 1e-9};
+  world.place({0, 1, 2, 3}, far);
+  constexpr std::size_t kBytes = transport::kMaxBodyBytes + (std::size_t{1} << 20);
+  ASSERT_FALSE(broadcast_prefers_chain(kBytes, 4, far.remote));
+  world.run([&](group::Group& group) {
+    base::Buffer data = base::Buffer::phantom(kBytes);
+    const auto status = broadcast(group, data.view(), base::Rank(1));
+    EXPECT_TRUE(status.ok()) << status.error().to_string();
   });
 }
 

@@ -202,6 +202,72 @@ TEST_P(OverWindow, DifferentSizesAreAnError) {
   }
 }
 
+TEST_P(OverWindow, DifferentReductionsAreAnErrorThatSaysBoth) {
+  World world = make_world();
+  for (const std::size_t bytes : {8, 4096, 40'000, 1'000'000}) {
+    for (const bool other_type : {false, true}) {
+      std::vector<base::Status> outcomes(static_cast<std::size_t>(size()));
+      world.run([&](group::Group& group) {
+        const auto r = static_cast<std::size_t>(group.rank().value);
+        std::vector<std::byte> data(bytes);
+        const bool odd = r == 1;
+        outcomes[r] = all_reduce(group, data, odd && other_type ? DType::kI32 : DType::kF32,
+                                 odd && !other_type ? ReduceOp::kMax : ReduceOp::kSum);
+      });
+      for (const base::Status& outcome : outcomes) {
+        ASSERT_FALSE(outcome.ok()) << bytes;
+        EXPECT_EQ(outcome.error().code, base::ErrorCode::kMismatch) << outcome.error().to_string();
+        const std::string& text = outcome.error().message;
+        EXPECT_NE(text.find("sum of float32"), std::string::npos) << text;
+        EXPECT_NE(text.find(other_type ? "sum of int32" : "max of float32"), std::string::npos)
+            << text;
+      }
+      EXPECT_EQ(outcomes[0].error().culprit, 1);
+    }
+  }
+  world.run([&](group::Group& group) { EXPECT_TRUE(barrier(group).ok()) << "all is well still"; });
+}
+
+TEST_P(OverWindow, ARankInAnotherOperationIsNoticed) {
+  World world = make_world();
+  world.run([&](group::Group& group) {
+    // So that every part of the stages holds what could be taken for a part in the next one.
+    for (int i = 0; i < 4; ++i) {
+      std::vector<float> data(100, 1.0F);
+      ASSERT_TRUE(
+          all_reduce(group, std::as_writable_bytes(std::span(data)), DType::kF32, ReduceOp::kSum)
+              .ok());
+    }
+    if (group.rank().value == 1) {
+      EXPECT_TRUE(barrier(group).ok());
+      return;
+    }
+    std::vector<float> data(100, 2.0F);
+    const auto status =
+        all_reduce(group, std::as_writable_bytes(std::span(data)), DType::kF32, ReduceOp::kSum);
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, base::ErrorCode::kMismatch) << status.error().to_string();
+    EXPECT_EQ(status.error().culprit, 1);
+    EXPECT_NE(status.error().message.find("another operation"), std::string::npos);
+  });
+}
+
+TEST_P(OverWindow, AnEmptyArrayIsAnOperationToo) {
+  World world = make_world();
+  std::vector<base::Status> outcomes(static_cast<std::size_t>(size()));
+  world.run([&](group::Group& group) {
+    const auto r = static_cast<std::size_t>(group.rank().value);
+    ASSERT_TRUE(all_reduce(group, {}, DType::kF32, ReduceOp::kSum).ok());
+    std::vector<float> data(r == 0 ? 0 : 100);
+    outcomes[r] =
+        all_reduce(group, std::as_writable_bytes(std::span(data)), DType::kF32, ReduceOp::kSum);
+  });
+  for (const base::Status& outcome : outcomes) {
+    ASSERT_FALSE(outcome.ok());
+    EXPECT_EQ(outcome.error().code, base::ErrorCode::kProtocol) << outcome.error().to_string();
+  }
+}
+
 TEST_P(OverWindow, WaitingForARankThatLeavesFailsAtOnce) {
   World world = make_world();
   world.run([&](group::Group& group) {

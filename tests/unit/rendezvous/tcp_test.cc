@@ -116,6 +116,28 @@ TEST_F(TcpStoreTest, ClientMayComeBeforeTheServer) {
   EXPECT_TRUE((*store)->set("k", "v"));
 }
 
+TEST_F(TcpStoreTest, AServerThatIsAboutToEndIsWaitedOut) {
+  const int at = port();
+  std::uint64_t number = 0;
+  ASSERT_TRUE(connect(*scheduler_, "127.0.0.1", at, "secret", later(), nullptr, &number));
+  const std::uint64_t former = number;
+  EXPECT_NE(former, 0U);
+  const auto in_vain = connect(*scheduler_, "127.0.0.1", at, "secret",
+                               scheduler_->after(milliseconds(100)), nullptr, &number);
+  ASSERT_FALSE(in_vain);
+  EXPECT_THAT(in_vain.error().message, HasSubstr("has left"));
+  auto next = scheduler_->spawn("next", [&] {
+    scheduler_->sleep_for(milliseconds(50));
+    server_.reset();
+    server_ = std::move(serve(*scheduler_, "127.0.0.1", at, "secret")).value();
+  });
+  auto store = connect(*scheduler_, "127.0.0.1", at, "secret", later(), nullptr, &number);
+  next->join();
+  ASSERT_TRUE(store) << store.error().message;
+  EXPECT_NE(number, former);
+  EXPECT_TRUE((*store)->set("k", "v"));
+}
+
 TEST_F(TcpStoreTest, AddressInUseIsAnError) {
   const auto second = serve(*scheduler_, "127.0.0.1", port(), "secret");
   ASSERT_FALSE(second);

@@ -56,6 +56,15 @@ TEST(SessionOptions, HydraNumbersItsProcesses) {
   EXPECT_GT(options->nnodes, 1);
 }
 
+TEST(SessionOptions, ANameOfAnInterfaceIsNoAddress) {
+  SessionOptions options = rank_1_of_2("node0:29400");
+  options.interface = "lo";
+  const auto status = options.validate();
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(status.error().message, HasSubstr("'lo', the name of an interface"));
+}
+
 TEST(SessionOptions, AddressesThatOthersCannotReachAreRefused) {
   SessionOptions options = rank_1_of_2("node0:29400");
   for (const char* wildcard : {"0.0.0.0", "::", "[::]", "0"}) {

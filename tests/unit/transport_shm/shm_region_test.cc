@@ -1,6 +1,8 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +27,29 @@ TEST(SharedRegion, IsZeroedRoundedUpAndSharedByTwoMappings) {
   EXPECT_EQ((*mapped)->view()[4999], std::byte{42});
   region->reset();
   EXPECT_EQ((*mapped)->view()[4999], std::byte{42}) << "lives as long as one mapping";
+}
+
+TEST(SharedRegion, AMappingHoldsNoDescriptor) {
+  auto region = SharedRegion::create(4096);
+  ASSERT_TRUE(region.ok());
+  const int passed = ::dup((*region)->fd());
+  auto mapped = SharedRegion::map(passed, 4096);
+  ASSERT_TRUE(mapped.ok());
+  EXPECT_EQ(::fcntl(passed, F_GETFD), -1);
+  EXPECT_EQ((*mapped)->fd(), -1);
+}
+
+TEST(SharedRegion, ALimitOfFilesIsNamed) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{4096, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const auto region = SharedRegion::create(8192);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  ::signal(SIGXFSZ, handler);
+  ASSERT_FALSE(region.ok());
+  EXPECT_NE(region.error().message.find("ulimit -f"), std::string::npos) << region.error().message;
 }
 
 TEST(SharedRegion, CannotShrinkUnderItsReaders) {

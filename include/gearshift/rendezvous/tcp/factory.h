@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -24,11 +25,13 @@ base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const st
 /// Connects; retries until `deadline` because the server may start later. kTimeout says which
 /// address was tried and the last reason; kUnauthenticated at once when the token is wrong.
 /// `own_address`: where to put the address that this end of the connection has ("10.0.0.2"), which
-/// is what the process should listen on.
+/// is what the process should listen on. `server`: where to put the number that no other server
+/// has; what stands there before is that of a server which is about to end, and is waited out.
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
                                              base::TimePoint deadline,
-                                             std::string* own_address = nullptr);
+                                             std::string* own_address = nullptr,
+                                             std::uint64_t* server = nullptr);
 
 /// Whether any of the name's addresses is one of loopback. kInvalidArgument when the name does not
 /// resolve.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import platform
@@ -149,12 +150,23 @@ def _check(options: ProfileOptions) -> None:
     script = options.target[0]
     if not options.module and not Path(script).exists():
         raise LaunchError(f"profile: {script} does not exist")
+    _check_out(options.out)
     if importlib.util.find_spec("torch") is None:
         raise LaunchError("profile: needs PyTorch: pip install 'gearshift[torch]'")
     if detect().world_size > 1:
         raise LaunchError(
             "profile: this process is one of several of a job; record a workload in one alone"
         )
+
+
+def _check_out(out: Path) -> None:
+    """Rather fail now than after the last step."""
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise LaunchError(f"profile: --out {out}: {error.strerror or error}") from error
 
 
 def _name(options: ProfileOptions) -> str:

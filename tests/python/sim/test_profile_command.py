@@ -235,12 +235,15 @@ def test_a_script_that_exits_with_a_code(tmp_path: Path) -> None:
     [
         (("--steps", "0"), "--steps must be at least 1"),
         (("--batch-size", "0"), "--batch-size must be at least 1"),
+        (("--out", "."), "--out .: Is a directory"),
+        (("--out", "train.py/x"), "--out train.py/x: "),
     ],
 )
 def test_refusals(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
-    done = profile(tmp_path, PLAIN, options=options)
-    assert done.returncode != 0
+    done = profile(tmp_path, "print('ran')" + PLAIN, options=options)
+    assert done.returncode == 2
     assert message in done.stderr
+    assert "ran" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 from .case import Network, Side
 from .gate import ENVIRONMENT
 from .hosts import INTERFACE, Hosts
+from .interrupts import uninterrupted
 from .place import command_of
 
 START_PATIENCE = 90.0
@@ -133,24 +134,31 @@ class RunningSide:
         return summed_up([_parsed(lines[rank]) for rank in sorted(lines)])
 
     def end(self) -> None:
-        """Let the processes end, and end those that do not."""
+        """Let the processes end, and end those that do not; at once when Ctrl-C comes meanwhile."""
         for gate in self._gates.values():
             gate.close()
         self._gates.clear()
-        deadline = time.monotonic() + self._end_patience
+        try:
+            self._wait(self._end_patience)
+        finally:
+            with uninterrupted():
+                self._end_running()
+                self._private.cleanup()
+
+    def _wait(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
         for process in self.processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
+
+    def _end_running(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in self.processes:
                 if process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, number)
-            for process in self.processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(3.0)
+            self._wait(3.0)
         self.processes.clear()
-        self._private.cleanup()
 
     # Starting
 

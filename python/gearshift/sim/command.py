@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from ..errors import Error, InvalidArgument
 from ..report.files import finite, write_json
+from ..report.fit import fitting
 from ..strategy import parse, to_text
 from .axes import STRATEGY, Axis, parse_sweep
 from .batch import Batch, Job, Settings
@@ -83,11 +85,15 @@ class _Outcome:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self.code = 0
-        self._parts: list[Any] = []
+        self._parts: list[str | tuple[Table, int]] = []
 
-    def add(self, part: Any) -> None:
-        """A table, or a line of text."""
+    def add(self, part: str) -> None:
+        """A line of text."""
         self._parts.append(part)
+
+    def add_table(self, table: Table, keys: int = 1) -> None:
+        """A table, whose first `keys` columns say what its rows are about."""
+        self._parts.append((table, keys))
 
     def save(self, what: str, write: Callable[[], Path]) -> None:
         """Name the file that `write` writes; a full disk costs the file, not what is shown."""
@@ -110,15 +116,16 @@ class _Outcome:
             return
         console = Console(emoji=False)  # ":ring:" is an algorithm
         if not console.is_terminal:  # as wide as the tables are
-            wanted = [console.measure(p, options=console.options.update(max_width=_MAX_WIDTH))
+            wanted = [console.measure(p[0], options=console.options.update(max_width=_MAX_WIDTH))
                       for p in self._parts if not isinstance(p, str)]  # fmt: skip
             width = max([console.width, *(m.maximum for m in wanted)])
             console = Console(width=width, emoji=False)
         for part in self._parts:
             if isinstance(part, str):
                 console.print(part, markup=False, highlight=False, soft_wrap=True)
-            else:
-                console.print(part)
+                continue
+            for table in fitting(part[0], console, part[1]):
+                console.print(table)
 
 
 class _Command:
@@ -170,7 +177,7 @@ class _Command:
             }
         )
         outcome.code = 1 if failed else 0
-        outcome.add(comparison(results))
+        outcome.add_table(comparison(results))
         if self._options.settings.train is not None:
             self._add_learning(outcome, worked)
         for name, error in failed.items():
@@ -200,7 +207,7 @@ class _Command:
         times = {name: _time_to(result, target) for name, result in results.items()}
         path = self._options.out / CURVES
         outcome.document |= {"target": target, "seconds_to_target": times, "curves": str(path)}
-        outcome.add(learning_table(results, target))
+        outcome.add_table(learning_table(results, target))
         for name, result in results.items():
             if result.diverged is not None:
                 outcome.add(f"- {name}: {result.diverged}: {result.diverged.reason}")
@@ -224,7 +231,7 @@ class _Command:
         found = sweep(self._cluster, self._workload, axes, names, self._batch)
         crossed = found.describe()
         outcome = _Outcome({**self._head(), "rows": found.rows, "crossovers": crossed})
-        outcome.add(sweep_table(found.grid, found.strategies))
+        outcome.add_table(sweep_table(found.grid, found.strategies), len(found.grid.axes))
         for sentence in crossed:
             outcome.add(f"- {sentence}")
         for error in dict.fromkeys(row["error"] for row in found.rows if row["error"]):

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import platform
 import runpy
+import statistics
 import sys
 import warnings
 from collections.abc import Iterator
@@ -113,8 +114,9 @@ def show(recording: Recording, out: Path) -> None:
     for header in ("in the file", "median", "shortest", "longest"):
         table.add_column(header, justify="right")
     for part in ("forward", "backward", "optimizer"):
-        times = sorted(getattr(step, part) for step in recording.steps)
-        columns = getattr(workload, f"{part}_seconds"), times[len(times) // 2], times[0], times[-1]
+        times = [getattr(step, part) for step in recording.steps]
+        found = (statistics.median(times), min(times), max(times))
+        columns = getattr(workload, f"{part}_seconds"), *found
         table.add_row(part, *(_milliseconds(value) for value in columns))
     console.print(table)
     spread = workload.variability.relative_spread()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import Error
+from ..sim.durations import format_duration
 from ..sim.workload import Variability, Workload, WorkloadParameter
 
 MAX_FACTORS = 200
@@ -104,11 +105,23 @@ def summarize(
     workload.validate()
     spread = workload.variability.relative_spread()
     if spread > _GREAT_SPREAD:
-        warnings.append(
-            f"the steps differ much (spread {100 * spread:.0f} %): is this machine busy, or are "
-            "there more threads than it has processors for?"
-        )
+        warnings.append(f"the steps differ much (spread {100 * spread:.0f} %): {_longest(steps)}")
     return Recording(workload, tuple(steps), tuple(warnings))
+
+
+def _longest(steps: Sequence[StepTimes]) -> str:
+    times = [step.compute for step in steps]
+    number = times.index(max(times))
+    longest, median = (_short(value) for value in (times[number], statistics.median(times)))
+    return (
+        f"step {number + 1} after the warm-up took {longest}, the median {median}. Is this machine "
+        "busy, or are there more threads than it has processors for? Was something compiled or "
+        "loaded: would it be over after a longer warm-up?"
+    )
+
+
+def _short(seconds: float) -> str:
+    return format_duration(float(f"{seconds:.3g}"))
 
 
 def factors_of(seconds: Sequence[float]) -> tuple[float, ...]:

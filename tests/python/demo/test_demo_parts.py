@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from gearshift.cli import main
 from gearshift.demo import STRATEGIES, driver, run_folder
@@ -17,6 +18,7 @@ from gearshift.demo.events import Progress, decode
 from gearshift.launch import LaunchError
 from gearshift.report import show
 from gearshift.report.files import claimed
+from gearshift.report.fit import fitting
 from gearshift.report.table import human_bytes, report_console, summary_table
 
 PROGRESS = Progress(
@@ -186,6 +188,28 @@ def test_report_names_what_is_wrong(finished, capsys):
     assert f"{metrics} is missing" in capsys.readouterr().err
     assert show(finished / "summary.json") == 2
     assert "summary.json/summary.json: Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [30, 45, 200])
+def test_a_table_that_is_too_wide_becomes_several(width):
+    """Whose numbers are all there."""
+    table = Table(title="title", caption="caption", box=None, pad_edge=False)
+    headers = ["strategy", *(f"{n}th\nvalue" for n in range(6))]
+    for header in headers:
+        table.add_column(header, no_wrap=True)
+    for name in ("all_reduce", "ps:asp"):
+        table.add_row(name, *(f"{name[0]}{n}.123 ms" for n in range(6)))
+    text = io.StringIO()
+    console = Console(file=text, width=width)
+    parts = fitting(table, console, 1)
+    for part in parts:
+        console.print(part)
+    shown = text.getvalue()
+    assert (len(parts) > 1) == (width < 100)
+    assert "…" not in shown
+    assert all(f"{letter}{n}.123 ms" in shown for letter in "ap" for n in range(6))
+    assert shown.count("all_reduce") == len(parts)
+    assert (shown.count("title"), shown.count("caption")) == (1, 1)
 
 
 def test_report_without_matplotlib_shows_the_table(finished, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gearshift as gs
 import gearshift.torch as gst
+from gearshift.sim.profiling import show
 from gearshift.sim.workload import Workload
 from gearshift.torch._profile import Recorder, StopProfiling
 from gearshift.torch._profile_steps import ParameterInfo, StepTimes, factors_of, summarize
@@ -429,3 +430,22 @@ def test_a_step_that_failed_and_is_made_again() -> None:
             train(model, optimizer, 1)
         train(model, optimizer, 3)
     assert p.steps == 3
+
+
+def test_the_longest_step_is_named_where_steps_differ_much() -> None:
+    """Which of them to leave out by a longer warm-up, say."""
+    infos = [ParameterInfo(1, "a", (3,), "float32")]
+    steps = [StepTimes(f, f, 0.1, 8, {1: f}, 1) for f in (0.001, 0.002, 7.5, 0.001)]
+    (warning,) = summarize(steps, infos, "w", None).warnings
+    assert "step 3 after the warm-up took 15 s, the median 3 ms" in warning
+    assert summarize(steps[:1], infos, "w", None).warnings == ()
+
+
+def test_medians_lie_between_two_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    infos = [ParameterInfo(1, "a", (3,), "float32")]
+    steps = [StepTimes(f, 3 * f, f, 8, {1: f}, 1) for f in (0.010, 0.020, 0.010, 0.020)]
+    show(summarize(steps, infos, "w", None), Path("w.toml"))
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith(" optimizer")]
+    assert line.split() == [
+        *("optimizer", "15.00", "ms", "15.00", "ms", "10.00", "ms", "20.00", "ms")
+    ]

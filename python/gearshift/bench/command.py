@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gearshift.launch import LaunchError
 from gearshift.report.files import claimed
+from gearshift.report.fit import fitting
 
 from .display import Display, LiveDisplay, PlainDisplay
 from .driver import PLOT, SUMMARY, Bench, BenchOptions
@@ -67,7 +68,8 @@ def print_markdown(out: Path) -> int:
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the table, and below it what was skipped or went wrong."""
-    console.print(summary_table(summary))
+    for table in fitting(summary_table(summary), console, keys=2):
+        console.print(table)
     for note in (*remarks(summary), *notes(summary)):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     reached, checked = counts(summary)

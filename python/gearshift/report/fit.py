@@ -48,5 +48,7 @@ def _part(table: Table, columns: list[Column]) -> Table:
         )
     cells = [list(column.cells) for column in columns]
     for number, row in enumerate(table.rows):
-        part.add_row(*(column[number] for column in cells), style=row.style)
+        part.add_row(
+            *(column[number] for column in cells), style=row.style, end_section=row.end_section
+        )
     return part

@@ -317,6 +317,16 @@ def test_plot(made_up, run, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_numbers_are_whole_on_a_narrow_terminal(made_up, run):
+    targets = [Target("ratio", 4, "a peer of ours")]
+    summary = run(setting(made_up(OURS, 1.234e-3), made_up("a peer of ours", 0.2), targets=targets))
+    text = io.StringIO()
+    command.show(summary, Console(file=text, width=60))
+    for word in ("2.47 ms", "400 ms", "162x", "162x-162x", "≥ 4x", "yes"):
+        assert word in text.getvalue()
+    assert text.getvalue().count("test/2/4KiB") > 1
+
+
 def test_names_of_algorithms_are_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     command._console().print("all_reduce:ring:4")
     assert "all_reduce:ring:4" in capsys.readouterr().out

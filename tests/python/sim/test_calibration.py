@@ -53,6 +53,20 @@ def test_links_between_hosts_become_a_cluster_file(tmp_path: Path) -> None:
     assert defaults["update_bandwidth"] == 2e9
 
 
+def test_a_link_that_is_no_line_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token bucket lets small messages pass ten times as fast as large ones."""
+    measured = tmp_path / "links.json"
+    sizes = [64, 256, 1024, 16384, 262144, 1048576, 4194304, 16777216]
+    for slow in (1e9, 1e8):
+        times = [25e-6 + n / (slow if n > 262144 else 1e9) for n in sizes]
+        document = {"work": WORK, "links": [LINK | {"sizes": sizes, "seconds": times}]}
+        measured.write_text(command.json.dumps(document))
+        assert command.run((), measured, tmp_path / "cluster.toml") == 0
+        told = capsys.readouterr().err
+        assert ("at 3 of 8 sizes" in told) == (slow == 1e8)
+    assert "bandwidth: 16777216 bytes came at 100.0 MB/s" in told
+
+
 def test_this_machine_can_be_simulated(tmp_path: Path) -> None:
     from gearshift.sim.inputs import read_cluster
 

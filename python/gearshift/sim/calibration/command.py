@@ -21,6 +21,8 @@ TRANSPORTS = {"shm": "shm", "loopback": "tcp"}
 """Ways between two processes of this machine, and the core's name of each. Shared memory, which a
 job prefers, comes first: what is said first of a host's own links counts."""
 _USAGE_ERROR = 2
+_FAR, _FAR_SIZES = 0.2, 3
+"""So far from so many points, a line is none."""
 
 
 class _Interrupted(Exception):  # noqa: N818
@@ -63,6 +65,20 @@ class Calibration:
             )
         return "\n".join(lines)
 
+    def doubt(self) -> str | None:
+        """What to say of a link that is no line."""
+        points = list(zip(self.sizes, self.seconds, strict=True))
+        far = [size for size, t in points if abs(self.line.residual(size, t)) > _FAR]
+        if len(far) < _FAR_SIZES:
+            return None
+        size, seconds = max(points)
+        return (
+            f"{self.name}: the line is more than {100 * _FAR:.0f} % off at {len(far)} of "
+            f"{len(points)} sizes. Was the machine busy, or does a token bucket let bursts pass "
+            f"(set burst, and bandwidth: {size} bytes came at {size / seconds / 1e6:,.1f} MB/s)? "
+            "docs/calibration.md says more."
+        )
+
 
 def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
     """Measure this machine, or read what a job measured; print and write. The exit code."""
@@ -85,6 +101,9 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
         for link in probe["links"]:
             calibration = Calibration.of(_title(name, link), link)
             print(calibration.table())
+            doubt = calibration.doubt()
+            if doubt is not None:
+                print(f"gearshift calibrate: warning: {doubt}", file=sys.stderr)
             keys |= _keys(calibration, bool(link["same_host"]), keys)
     if not any(probe["links"] for probe in found.values()):
         print("No link was measured: a job of one process has none.")

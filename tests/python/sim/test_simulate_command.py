@@ -147,6 +147,22 @@ def test_names_are_shown_as_they_are(folder: Path, capsys: pytest.CaptureFixture
     assert "all_reduce:ring" in capsys.readouterr().out
 
 
+def test_names_in_pictures_are_no_formulas(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    named = "name = '$\\frac$'\n"
+    result = gs.simulate(named + CLUSTER, named + WORKLOAD, "all_reduce", steps=4)
+    assert result.plot(folder / "steps.png").read_bytes().startswith(b"\x89PNG")
+    from gearshift.sim.curves_plot import draw_curves
+
+    path = draw_curves({"all_reduce": result}, folder / "curves.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    pytest.importorskip("pyarrow")
+    zones = CLUSTER + "".join(f"[[zones]]\nname = '$\\{z}$'\n" for z in ("sub", "frac"))
+    (folder / "c.toml").write_text(zones, encoding="utf-8")
+    axes = ("workers=2,4", r"hosts.zone=$\sub$,$\frac$")
+    assert simulate("--steps", "4", "--sweep", *axes) == 0
+
+
 @pytest.mark.parametrize("axis", ["batch_size=4,8", "workers=2,4"])
 def test_a_sweep_of_a_wrong_workload_names_file_and_key(
     axis: str, folder: Path, capsys: pytest.CaptureFixture[str]

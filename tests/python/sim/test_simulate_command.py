@@ -279,6 +279,29 @@ def test_a_terminal_without_all_characters(more: tuple[str, ...], folder: Path) 
         assert "? best" in shown
 
 
+@pytest.mark.parametrize("more", [(), ("--sweep", "workers=2,4"), ("--recommend",)])
+def test_errors_in_json_name_no_line_of_another_text(
+    more: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    names = [{"name": "a", "shape": [2]}, {"name": "a", "shape": [3]}]
+    document = {"forward": 1, "backward": 1, "parameters": names}
+    (folder / "w.json").write_text(json.dumps(document), encoding="utf-8")
+    assert simulate("-w", "w.json", *more) == 2
+    assert 'simulate: w.json: parameters[1].name: "a" is the name' in capsys.readouterr().err
+
+
+def test_errors_of_changed_clusters_name_no_line_of_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    assert simulate("--steps", "4", "--sweep", "hosts.speed=0,1") == 0
+    told = capsys.readouterr().out
+    assert "failed: c.toml with hosts.speed=0: hosts[0].speed: a speed must be positive" in told
+
+
 def test_a_json_workload_with_a_hole_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,9 +189,12 @@ class Recorder:
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling() or not self._check():
             return
-        if self._backward_begin is not None or not torch.is_grad_enabled():
-            return  # recomputation of activations; evaluation
-        trains = id(module) in self._known or next(module.parameters(), None) is not None
+        if self._backward_begin is not None:
+            return  # recomputation of activations
+        if not torch.is_grad_enabled():
+            self._note_unseen(module)
+            return
+        trains = self._trains(module)
         if self._forward_begin is None and not self._begins_forward(module, trains):
             return
         if trains and id(module) not in self._known:
@@ -202,9 +205,20 @@ class Recorder:
             tensor = next(leading_tensors(args), None)
             self._samples = None if tensor is None else tensor.shape[0]
 
+    def _trains(self, module: nn.Module) -> bool:
+        return id(module) in self._known or next(module.parameters(), None) is not None
+
+    def _is_evaluated(self, module: nn.Module) -> bool:
+        return not module.training and id(module) in self._in_training
+
+    def _note_unseen(self, module: nn.Module) -> None:
+        """An evaluation, or a part of the step that nobody can tell from one."""
+        if self._forward_begin is None and not self._step.unseen:
+            self._step.unseen = self._trains(module) and not self._is_evaluated(module)
+
     def _begins_forward(self, module: nn.Module, trains: bool) -> bool:
-        if not module.training and id(module) in self._in_training:
-            return False  # an evaluation that forgot no_grad
+        if self._is_evaluated(module):  # without no_grad
+            return False
         if trains:
             self._forward_begin, self._opener = self._now(), module
             self._samples = None

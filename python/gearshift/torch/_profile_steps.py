@@ -28,6 +28,8 @@ class StepTimes:
     ready: dict[int, float] = field(default_factory=dict)
     """By a parameter's key, after the last backward began; 0 for a gradient that was final then."""
     backwards: int = 0
+    unseen: bool = False
+    """Whether modules were called without gradients before its forward, which lacks their time."""
 
     @property
     def compute(self) -> float:
@@ -103,6 +105,12 @@ def summarize(
         variability=Variability("empirical", factors=factors_of([s.compute for s in steps])),
     )
     workload.validate()
+    unseen = sum(step.unseen for step in steps)
+    if 2 * unseen > len(steps):
+        warnings.append(
+            f"before forward of {unseen} of {len(steps)} steps, modules were called without "
+            "gradients (a frozen part, a teacher): their time is not in the file"
+        )
     spread = workload.variability.relative_spread()
     if spread > _GREAT_SPREAD:
         warnings.append(f"the steps differ much (spread {100 * spread:.0f} %): {_longest(steps)}")

@@ -365,6 +365,34 @@ def test_an_evaluation_without_no_grad_is_no_forward() -> None:
     assert p.workload.compute_seconds < 0.3
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_teacher_without_gradients_is_told(every: int) -> None:
+    """Not what is called in few steps, as an evaluation is."""
+    model, teacher = nn.Linear(4, 2), Net()
+    optimizer = sgd(model)
+    with gst.profile(warmup=1) as p:
+        for step in range(9):
+            if step % every == 0:
+                with torch.no_grad():
+                    teacher(torch.randn(6, 4))
+            train(model, optimizer, 1)
+    told = [text for text in warnings(p) if "without gradients" in text]
+    assert len(told) == (every == 1)
+    assert all("before forward of 8 of 8 steps" in text for text in told)
+
+
+def test_an_evaluation_after_each_step_is_not_told() -> None:
+    model = Net()
+    optimizer = sgd(model)
+    with gst.profile(warmup=1) as p:
+        for _ in range(4):
+            train(model, optimizer, 1)
+            with torch.no_grad():
+                model.eval()(torch.randn(6, 4))
+            model.train()
+    assert not [text for text in warnings(p) if "without gradients" in text]
+
+
 def test_a_model_that_is_trained_in_eval_mode() -> None:
     model = Net().eval()
     with gst.profile(warmup=1) as p:

@@ -50,7 +50,7 @@ def write_json(path: Path, document: Any, indent: int = 2) -> None:
         OSError: when it cannot be written.
     """
     text = json.dumps(finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
-    fresh = path.with_name(path.name + ".tmp")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         # A lone half of a character, of a file's name that is no text, is an escape in JSON.
         fresh.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

@@ -82,19 +82,23 @@ def profile_script(options: ProfileOptions) -> int:
             )
             with recorder, contextlib.suppress(_profile.StopProfiling):
                 _run(options)
-        name = options.name or _name(options)
-        recording = recorder.recording(name, options.batch_size)
-        recording.workload.save(out, _comment(recording, _profile.torch.get_num_threads()))
+        recording = recorder.recording(options.name or _name(options), options.batch_size)
     except _Failed as failed:
         return failed.code
     except Error as error:
         print(f"gearshift profile: {error}", file=sys.stderr)
         return _ERROR
-    show(recording, options.out)
+    show(recording)
+    try:
+        recording.workload.save(out, _comment(recording, _profile.torch.get_num_threads()))
+    except Error as error:
+        print(f"gearshift profile: {error}", file=sys.stderr)
+        return _ERROR
+    print(f"Workload: {options.out}")
     return 0
 
 
-def show(recording: Recording, out: Path) -> None:
+def show(recording: Recording) -> None:
     """Print what was recorded."""
     errors = Console(stderr=True, emoji=False)
     for warning in recording.warnings:
@@ -121,8 +125,7 @@ def show(recording: Recording, out: Path) -> None:
     console.print(table)
     spread = workload.variability.relative_spread()
     console.print(
-        f"forward + backward: spread {100 * spread:.1f} % over {len(recording.steps)} steps\n"
-        f"Workload: {out}",
+        f"forward + backward: spread {100 * spread:.1f} % over {len(recording.steps)} steps",
         markup=False,
         highlight=False,
         soft_wrap=True,

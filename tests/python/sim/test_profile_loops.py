@@ -472,7 +472,7 @@ def test_the_longest_step_is_named_where_steps_differ_much() -> None:
 def test_medians_lie_between_two_steps(capsys: pytest.CaptureFixture[str]) -> None:
     infos = [ParameterInfo(1, "a", (3,), "float32")]
     steps = [StepTimes(f, 3 * f, f, 8, {1: f}, 1) for f in (0.010, 0.020, 0.010, 0.020)]
-    show(summarize(steps, infos, "w", None), Path("w.toml"))
+    show(summarize(steps, infos, "w", None))
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith(" optimizer")]
     assert line.split() == [
         *("optimizer", "15.00", "ms", "15.00", "ms", "10.00", "ms", "20.00", "ms")

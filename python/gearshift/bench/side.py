@@ -27,6 +27,8 @@ from .place import command_of
 START_PATIENCE = 90.0
 TURN_PATIENCE = 120.0
 _END_PATIENCE = 10.0
+_HURRY = 1.0
+"""The same where the whole run is ended: who sends SIGTERM may send SIGKILL ten seconds later."""
 _PORT = 29400
 
 
@@ -100,8 +102,9 @@ class RunningSide:
     def __enter__(self) -> RunningSide:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.end(min(_HURRY, self._end_patience) if interrupted else None)
 
     def start(self) -> None:
         """Start all processes, and wait until each has come to the gate.
@@ -133,13 +136,17 @@ class RunningSide:
         lines = {rank: self._read_line(rank, deadline) for rank in self._gates}
         return summed_up([_parsed(lines[rank]) for rank in sorted(lines)])
 
-    def end(self) -> None:
-        """Let the processes end, and end those that do not; at once when Ctrl-C comes meanwhile."""
+    def end(self, patience: float | None = None) -> None:
+        """Let the processes end, and end those that do not; at once when Ctrl-C comes meanwhile.
+
+        Args:
+            patience: seconds for that, instead of what was given to the constructor.
+        """
         for gate in self._gates.values():
             gate.close()
         self._gates.clear()
         try:
-            self._wait(self._end_patience)
+            self._wait(self._end_patience if patience is None else patience)
         finally:
             with uninterrupted():
                 self._end_running()

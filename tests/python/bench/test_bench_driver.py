@@ -388,6 +388,18 @@ def test_what_was_measured_before_a_signal_is_kept(tmp_path, name, code):
     assert not Path(f"/proc/{summary['cases'][0]['sides'][OURS]['more']['pid']:.0f}").exists()
 
 
+def test_an_interrupt_leaves_processes_little_time(program, tmp_path, monkeypatch):
+    """None that SIGKILL might end, as of `docker stop`, before hosts are removed."""
+    waits = []
+    monkeypatch.setattr(RunningSide, "_wait", lambda running, patience: waits.append(patience))
+    monkeypatch.setattr(RunningSide, "_end_running", lambda running: None)
+    side = program("x", "")
+    for error in (KeyboardInterrupt, SideError):
+        with pytest.raises(error), RunningSide(side, Places(2), tmp_path, 0):
+            raise error
+    assert waits == [1.0, 10.0]
+
+
 def test_a_second_interrupt_ends_processes_at_once(program, tmp_path, monkeypatch):
     side = program("stubborn", "import time\ngate = Gate(rank)\ntime.sleep(1000)")
     with RunningSide(side, Places(2), tmp_path, 0, end_patience=1000.0) as running:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -419,9 +420,17 @@ def _parse_env(settings: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
+def _never_fail(stream: TextIO) -> None:
+    """Show as "?" what a terminal has no character for, rather than lose an hour's results."""
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="replace")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``gearshift`` command."""
     raw = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail(stream)
     try:
         app(args=raw, prog_name="gearshift", obj=raw)
     except LaunchError as error:

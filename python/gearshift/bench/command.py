@@ -12,14 +12,17 @@ from typing import Any
 from rich.console import Console
 
 from gearshift.launch import LaunchError
+from gearshift.report.files import claimed
+from gearshift.report.fit import fitting
 
 from .display import Display, LiveDisplay, PlainDisplay
-from .driver import SUMMARY, Bench, BenchOptions
+from .driver import PLOT, SUMMARY, Bench, BenchOptions
+from .interrupts import endings_raised
 from .registry import all_settings, select
+from .results import FORMAT
 from .table import counts, markdown, notes, remarks, summary_table
 
 _MIN_WIDTH = 120
-PLOT = "times.png"
 
 
 def bench(out: Path, quick: bool, patterns: Sequence[str]) -> int:
@@ -30,13 +33,16 @@ def bench(out: Path, quick: bool, patterns: Sequence[str]) -> int:
     """
     console = _console()
     settings = select(all_settings(), patterns, quick)
-    with _display(console) as display:
-        summary = Bench(BenchOptions(out, quick), display).run(settings)
-    show(summary, console)
-    drawn = _draw(summary, out)
-    files = f"Numbers: {out / SUMMARY}" + (f"    plot: {drawn}" if drawn else "")
-    console.print(files, markup=False)
-    return 1 if failed(summary) else 0
+    with claimed(out), endings_raised():
+        with _display(console) as display:
+            summary = Bench(BenchOptions(out, quick), display).run(settings)
+        show(summary, console)
+        told = [_draw(summary, out), _written(summary, out)]
+    for line in filter(None, told):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if "interrupted" in summary:
+        return int(summary["interrupted"]["code"])
+    return 1 if failed(summary) or "unwritten" in summary else 0
 
 
 def list_cases(patterns: Sequence[str], quick: bool) -> int:
@@ -62,7 +68,8 @@ def print_markdown(out: Path) -> int:
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the table, and below it what was skipped or went wrong."""
-    console.print(summary_table(summary))
+    for table in fitting(summary_table(summary), console, keys=2):
+        console.print(table)
     for note in (*remarks(summary), *notes(summary)):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     reached, checked = counts(summary)
@@ -85,17 +92,34 @@ def failed(summary: dict[str, Any]) -> bool:
 def _read(out: Path) -> dict[str, Any]:
     path = out / SUMMARY
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LaunchError(f"{path} does not exist: run `gearshift bench` first") from error
+    except OSError as error:
+        raise LaunchError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LaunchError(f"{path}: no JSON: {error}") from error
+    if not isinstance(summary, dict) or summary.get("format") != FORMAT or "cases" not in summary:
+        raise LaunchError(f"{path} is no summary of this `gearshift bench`")
+    return summary
 
 
-def _draw(summary: dict[str, Any], out: Path) -> Path | None:
+def _draw(summary: dict[str, Any], out: Path) -> str | None:
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from .plot import draw
 
-    return draw(summary, out / PLOT)
+    try:
+        drawn = draw(summary, out / PLOT)
+    except OSError as error:
+        return f"No plot: {out / PLOT}: {error.strerror or error}"
+    return None if drawn is None else f"Plot: {drawn}"
+
+
+def _written(summary: dict[str, Any], out: Path) -> str | None:
+    if "unwritten" in summary:
+        return f"The numbers could not be written: {out / SUMMARY}: {summary['unwritten']}"
+    return f"Numbers: {out / SUMMARY}" if summary["cases"] else None
 
 
 def _console() -> Console:

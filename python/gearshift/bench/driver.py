@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from gearshift.launch import LaunchError
+from gearshift.report.files import write_json
 
 from . import machine, place
 from .across_hosts import PING
 from .case import OURS, Point, Setting
 from .display import Display
 from .hosts import Hosts, NamespaceError, hosts
+from .interrupts import exit_code
 from .results import FORMAT, Measured, case_result
 from .side import Places, RunningSide, SideError
 
 SUMMARY = "summary.json"
+PLOT = "times.png"
 
 
 @dataclass(frozen=True)
@@ -66,31 +67,44 @@ class Bench:
         self._options = options
         self._display = display
         self._results: list[dict[str, Any]] = []
+        self._summary: dict[str, Any] = {}
+        self._began = 0.0
 
     def run(self, settings: Sequence[Setting]) -> dict[str, Any]:
-        """Measure everything, and write summary.json after each setting.
+        """Measure everything, and write summary.json after each case.
+
+        Ctrl-C ends it early: the summary has what was measured, and in ``interrupted`` why no more.
 
         Returns:
-            The summary.
+            The summary; in ``unwritten`` why it is not in its file, should the disk be full.
 
         Raises:
             LaunchError: when nothing of ours can run.
         """
         _check_ours(settings)
         self._options.out.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        summary: dict[str, Any] = {
+        self._began = time.monotonic()
+        self._summary = {
             "format": FORMAT,
             "quick": self._options.quick,
             "machine": machine.describe(),
+            "seconds": 0.0,
             "cases": self._results,
         }
-        self._display.begin([case for setting in settings for case in setting.cases()])
-        for setting in settings:
-            self._measure_setting(setting)
-            summary["seconds"] = time.monotonic() - began
-            _write(self._options.out / SUMMARY, summary)
-        return summary
+        cases = [case for setting in settings for case in setting.cases()]
+        self._display.begin(cases)
+        try:
+            for setting in settings:
+                self._measure_setting(setting)
+        except KeyboardInterrupt as interrupt:
+            self._summary["interrupted"] = {
+                "code": exit_code(interrupt),
+                "measured": len(self._results),
+                "of": len(cases),
+            }
+            if self._results:
+                self._write()
+        return self._summary
 
     def _measure_setting(self, setting: Setting) -> None:
         reason = _obstacle(setting)
@@ -190,13 +204,28 @@ class Bench:
         return {**point.order, "operations": max(1, int(per_batch)), "batches": batches}
 
     def _skip(self, setting: Setting, reason: str) -> None:
-        for point in setting.points:
-            self._add(setting, point, Measured(skipped={OURS: reason}))
+        """Those of its cases that have not been measured."""
+        known = {result["case"] for result in self._results}
+        for case, point in zip(setting.cases(), setting.points, strict=True):
+            if case not in known:
+                self._add(setting, point, Measured(skipped={OURS: reason}))
 
     def _add(self, setting: Setting, point: Point, measured: Measured) -> None:
         result = case_result(setting, point, measured)
         self._results.append(result)
+        self._write()
         self._display.end(result)
+
+    def _write(self) -> None:
+        """A full disk does not end the measuring; what is missing there is shown all the same."""
+        self._summary["seconds"] = time.monotonic() - self._began
+        self._summary.pop("unwritten", None)
+        try:
+            if len(self._results) == 1:  # the picture is that of an earlier run
+                (self._options.out / PLOT).unlink(missing_ok=True)
+            write_json(self._options.out / SUMMARY, self._summary, indent=1)
+        except OSError as error:
+            self._summary["unwritten"] = error.strerror or str(error)
 
 
 class RunningSetting:
@@ -245,10 +274,3 @@ def _check_ours(settings: Sequence[Setting]) -> None:
     reasons = [_obstacle(setting) for setting in settings]
     if reasons and all(reasons):
         raise LaunchError(str(reasons[0]))
-
-
-def _write(path: Path, summary: Mapping[str, Any]) -> None:
-    """Whole or not at all, so that a run that is interrupted leaves the cases before."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    os.replace(fresh, path)

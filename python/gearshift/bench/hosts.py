@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from .interrupts import endings_raised, uninterrupted
+
 INTERFACE = "eth0"
 """Of each host, towards the switch."""
 
@@ -110,16 +112,20 @@ class Hosts:
         return total
 
     def remove(self) -> None:
-        """Remove what :meth:`make` made; to be called even when it failed half-way."""
-        for name in (*self.names, self._switch):
-            if Path("/run/netns", name).exists():
-                with contextlib.suppress(NamespaceError):
-                    ip("netns", "delete", name)
+        """Remove what :meth:`make` made; to be called even when it failed half-way.
+
+        A second Ctrl-C waits for it: namespaces outlive the process that made them.
+        """
+        with uninterrupted():
+            for name in (*self.names, self._switch):
+                if Path("/run/netns", name).exists():
+                    with contextlib.suppress(NamespaceError):
+                        ip("netns", "delete", name)
 
 
 @contextlib.contextmanager
 def hosts(count: int, mbit: float | None = None, prefix: str | None = None) -> Iterator[Hosts]:
-    """Hosts for the time of a `with` statement.
+    """Hosts for the time of a `with` statement, also when Ctrl-C, SIGTERM or SIGHUP ends it.
 
     Raises:
         NamespaceError: when they cannot be made here.
@@ -128,13 +134,14 @@ def hosts(count: int, mbit: float | None = None, prefix: str | None = None) -> I
         if shutil.which(command) is None:
             raise NamespaceError(f"{command} is not installed (Debian: iproute2)")
     made = Hosts(count, prefix or f"gsb{os.getpid()}")
-    try:
-        made.make()
-        if mbit is not None:
-            made.shape(mbit)
-        yield made
-    finally:
-        made.remove()
+    with endings_raised():
+        try:
+            made.make()
+            if mbit is not None:
+                made.shape(mbit)
+            yield made
+        finally:
+            made.remove()
 
 
 def ip(*arguments: str) -> None:

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .place import source_folder
+
 _SIMD = ("sse2", "avx", "avx2", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "asimd", "sve")
 
 
@@ -26,7 +28,7 @@ def describe() -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "versions": {
             "gearshift": _version("gearshift"),
-            "commit": _first_line("git", "rev-parse", "--short=12", "HEAD"),
+            "commit": _first_line("git", "-C", _checkout(), "rev-parse", "--short=12", "HEAD"),
             "python": platform.python_version(),
             "torch": _version("torch"),
             "numpy": _version("numpy"),
@@ -74,10 +76,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _checkout() -> str:
+    """The folder of what is measured, wherever the command is called."""
+    return str(source_folder().parent)
+
+
 def _first_line(*command: str) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     lines = done.stdout.splitlines()
     return lines[0] if done.returncode == 0 and lines else None

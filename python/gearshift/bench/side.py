@@ -21,11 +21,14 @@ from typing import Any
 from .case import Network, Side
 from .gate import ENVIRONMENT
 from .hosts import INTERFACE, Hosts
+from .interrupts import uninterrupted
 from .place import command_of
 
 START_PATIENCE = 90.0
 TURN_PATIENCE = 120.0
 _END_PATIENCE = 10.0
+_HURRY = 1.0
+"""The same where the whole run is ended: who sends SIGTERM may send SIGKILL ten seconds later."""
 _PORT = 29400
 
 
@@ -99,8 +102,9 @@ class RunningSide:
     def __enter__(self) -> RunningSide:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.end(min(_HURRY, self._end_patience) if interrupted else None)
 
     def start(self) -> None:
         """Start all processes, and wait until each has come to the gate.
@@ -132,25 +136,36 @@ class RunningSide:
         lines = {rank: self._read_line(rank, deadline) for rank in self._gates}
         return summed_up([_parsed(lines[rank]) for rank in sorted(lines)])
 
-    def end(self) -> None:
-        """Let the processes end, and end those that do not."""
+    def end(self, patience: float | None = None) -> None:
+        """Let the processes end, and end those that do not; at once when Ctrl-C comes meanwhile.
+
+        Args:
+            patience: seconds for that, instead of what was given to the constructor.
+        """
         for gate in self._gates.values():
             gate.close()
         self._gates.clear()
-        deadline = time.monotonic() + self._end_patience
+        try:
+            self._wait(self._end_patience if patience is None else patience)
+        finally:
+            with uninterrupted():
+                self._end_running()
+                self._private.cleanup()
+
+    def _wait(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
         for process in self.processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
+
+    def _end_running(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in self.processes:
                 if process.poll() is None:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, number)
-            for process in self.processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(3.0)
+            self._wait(3.0)
         self.processes.clear()
-        self._private.cleanup()
 
     # Starting
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from .case import OURS
@@ -27,7 +28,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     case, sides = str(result["case"]), result["sides"]
     ours = human_seconds(sides[OURS]["seconds"]["median"]) if OURS in sides else "-"
     if OURS not in sides:
-        yield (case, "", "-", "-", "-", "", result["skipped"].get(OURS, "failed"), "")
+        yield (case, "", "-", "-", "-", "", _reason(result), "")
     timed = {t["against"]: t for t in result["targets"] if t["kind"] in ("ratio", "difference")}
     for name in result["ratios"]:
         target = timed.get(name)
@@ -60,7 +61,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             table.add_section()
         previous = result["setting"]
         for index, row in enumerate(rows(result)):
-            table.add_row("" if index else row[0], *row[1:-1], _coloured(row[-1]))
+            cells = ["" if index else row[0], *row[1:-1]]
+            table.add_row(*map(escape, cells), _coloured(row[-1]))
     return table
 
 
@@ -76,21 +78,27 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "| " + " | ".join(HEADERS) + " |",
         "|---|---|" + "---:|" * (len(HEADERS) - 2),
     ]
-    lines += ["| " + " | ".join(row) + " |" for result in summary["cases"] for row in rows(result)]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for result in summary["cases"]
+        for row in rows(result)
+    ]
     lines += [f"- {line}" if line else "" for line in ("", *remarks(summary), *notes(summary))]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    """What was skipped, has failed or was wrong, each once."""
+    """What was skipped, has failed or was wrong, each once; and what was not measured any more."""
     found: dict[str, list[str]] = {}
+    early = summary.get("interrupted")
+    ended = [f"interrupted: {early['measured']} of {early['of']} cases measured"] if early else []
     for result in summary["cases"]:
         for name, reason in result["skipped"].items():
             found.setdefault(f"{name}: {reason}", []).append(result["case"])
         for name, side in result["sides"].items():
             for problem in side["problems"]:
                 found.setdefault(f"{name}: WRONG RESULT: {problem}", []).append(result["case"])
-    return [
+    return ended + [
         f"{text} ({cases[0]}{f' and {len(cases) - 1} more' if len(cases) > 1 else ''})"
         for text, cases in found.items()
     ]
@@ -113,7 +121,7 @@ def headline(result: Mapping[str, Any]) -> str:
     """A case in one line."""
     sides = result["sides"]
     if OURS not in sides:
-        return f"{result['case']}: skipped: {result['skipped'].get(OURS, 'failed')}"
+        return f"{result['case']}: skipped: {_reason(result)}"
     parts = [f"{name} {human_seconds(side['seconds']['median'])}" for name, side in sides.items()]
     wrong = [name for name, side in sides.items() if not side["verified"]]
     return f"{result['case']}: {', '.join(parts)}" + (f"  WRONG: {wrong}" if wrong else "")
@@ -158,6 +166,12 @@ def human_bytes(count: float) -> str:
         if count >= size:
             return f"{_three_digits(count / size)} {unit}"
     return f"{count:.0f} B"
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    """Why ours is not there, in a line; the notes have the rest."""
+    lines = str(result["skipped"].get(OURS, "failed")).splitlines()
+    return lines[0] + (" …" if len(lines) > 1 else "")
 
 
 def _target_cells(target: Mapping[str, Any] | None) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import platform
 import time
@@ -18,6 +17,7 @@ from rich.console import Console
 from gearshift.launch import LaunchError
 from gearshift.launch.launcher import launch
 from gearshift.launch.plan import LaunchOptions
+from gearshift.report.files import claimed, write_json
 from gearshift.report.table import report_console, summary_table
 
 from . import STRATEGIES
@@ -26,6 +26,7 @@ from .events import ENVIRONMENT
 from .run_folder import clear, read_result
 
 SUMMARY = "summary.json"
+CURVES = "curves.png"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class DemoOptions:
 
     def with_strategies(self, names: str) -> DemoOptions:
         """The same with the strategies of a comma-separated list."""
-        return replace(self, strategies=tuple(name.strip() for name in names.split(",")))
+        return replace(
+            self, strategies=tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+        )
 
     def check(self) -> None:
         """Refuse what cannot run.
@@ -70,29 +73,46 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> int:
     """Run the demo and show its table; returns the exit code.
 
+    Where a run fails, or is interrupted, the table has those before it.
+
     Raises:
         LaunchError: when something that it needs is missing.
     """
     options.check()
     _check_installed()
     _check_data(options.data)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / SUMMARY).unlink(missing_ok=True)
-    console = report_console()
+    with claimed(options.out):
+        for name in (SUMMARY, CURVES):
+            (options.out / name).unlink(missing_ok=True)
+        return _run_all(options, report_console())
+
+
+def _run_all(options: DemoOptions, console: Console) -> int:
     runs: list[dict[str, Any]] = []
+    failed, code = None, 0
     began = time.monotonic()
     with _display(console, options) as display:
         for strategy in options.strategies:
             code, result = _run_one(options, strategy, display)
             if result is None:
-                console.print(f"gearshift demo: the run of {strategy} failed (see above)")
-                return code or 1
+                failed, code = strategy, code or 1
+                break
             runs.append(result)
-    return _conclude(options, runs, time.monotonic() - began, console)
+    seconds = time.monotonic() - began
+    if runs:
+        concluded = _conclude(options, runs, failed, seconds, console)
+        code = code or concluded
+    if failed is not None:
+        console.print(f"gearshift demo: the run of {failed} failed (see above)")
+    return code
 
 
 def _conclude(
-    options: DemoOptions, runs: list[dict[str, Any]], seconds: float, console: Console
+    options: DemoOptions,
+    runs: list[dict[str, Any]],
+    failed: str | None,
+    seconds: float,
+    console: Console,
 ) -> int:
     from gearshift.report.curves import draw_curves  # Matplotlib takes a second to import
 
@@ -105,10 +125,15 @@ def _conclude(
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
         "runs": runs,
+        "failed": failed,
     }
-    (options.out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     console.print(summary_table(summary))
-    curves = draw_curves(options.out, [run["strategy"] for run in runs])
+    try:
+        write_json(options.out / SUMMARY, summary)
+        curves = draw_curves(options.out, [run["strategy"] for run in runs])
+    except OSError as error:
+        console.print(f"gearshift demo: {options.out}: {error.strerror or error}", markup=False)
+        return 1
     files = f"Curves: {curves}    numbers: {options.out / SUMMARY}"
     console.print(files, markup=False, highlight=False)
     idle = [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from gearshift.report.files import finite, write_json
 
 METRICS = "metrics.jsonl"
 CONFIG = "config.toml"
@@ -26,7 +28,7 @@ class RunFolder:
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl, at once, so that a crash loses nothing."""
         with open(self.path / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(finite(row), allow_nan=False) + "\n")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.toml from scalars and tables of scalars."""
@@ -39,7 +41,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write what the run measured; its presence says that the run came to its end."""
-        (self.path / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(self.path / RESULT, result)
 
 
 def clear(path: Path) -> None:
@@ -48,10 +50,19 @@ def clear(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
+def read_metrics(path: Path, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, each with the keys that are needed.
+
+    Raises:
+        ValueError: naming file and line, for a row that is none.
+        OSError: when it cannot be read.
+    """
     with open(path / METRICS, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+        return [
+            _row(line, needed, f"{path / METRICS}:{number}")
+            for number, line in enumerate(file, 1)
+            if line.strip()
+        ]
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -60,6 +71,19 @@ def read_result(path: Path) -> dict[str, Any] | None:
         return dict(json.loads((path / RESULT).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
+
+
+def _row(line: str, needed: Sequence[str], where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: no object")
+    for key in needed:
+        if key not in row:
+            raise ValueError(f"{where}: {key} is missing")
+    return row
 
 
 def to_toml(config: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,23 +10,39 @@ from pathlib import Path
 
 def show(folder: Path) -> int:
     """Print the table of a finished demo and draw its curves again; returns the exit code."""
-    from .curves import draw_curves
     from .table import report_console, summary_table
 
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        report_console().print(summary_table(summary))
-        curves = draw_curves(folder, [run["strategy"] for run in summary["runs"]])
+        table = summary_table(summary)
+        runs = [run["strategy"] for run in summary["runs"]]
     except FileNotFoundError as error:
-        print(
-            f"gearshift report: {error.filename} is missing; run `gearshift demo --out {folder}`"
-            " first",
-            file=sys.stderr,
-        )
-        return 2
+        return _failed(_missing(error, folder))
+    except OSError as error:
+        return _failed(f"{path}: {error.strerror or error}")
     except (ValueError, KeyError, TypeError) as error:
-        print(f"gearshift report: {path} is damaged: {error!r}", file=sys.stderr)
-        return 2
-    print(f"Curves: {curves}")
+        return _failed(f"{path} is damaged, or of something else than a demo: {error!r}")
+    report_console().print(table)
+    if importlib.util.find_spec("matplotlib") is None:
+        return _failed("curves need matplotlib: pip install 'gearshift[demo]'")
+    from .curves import draw_curves
+
+    try:
+        print(f"Curves: {draw_curves(folder, runs)}")
+    except FileNotFoundError as error:
+        return _failed(_missing(error, folder))
+    except OSError as error:
+        return _failed(f"the curves cannot be drawn: {error.filename}: {error.strerror}")
+    except (ValueError, KeyError, TypeError) as error:
+        return _failed(f"the curves cannot be drawn: {error}")
     return 0
+
+
+def _missing(error: FileNotFoundError, folder: Path) -> str:
+    return f"{error.filename} is missing; run `gearshift demo --out {folder}` first"
+
+
+def _failed(message: str) -> int:
+    print(f"gearshift report: {message}", file=sys.stderr)
+    return 2

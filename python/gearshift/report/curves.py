@@ -23,7 +23,7 @@ def draw_curves(folder: Path, runs: Sequence[str]) -> Path:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for index, run in enumerate(runs):
-        rows = read_metrics(folder / run)
+        rows = read_metrics(folder / run, ("time", "step", "loss"))
         colour = f"C{index}"
         _draw_run(losses, accuracies, rows, _LABELS.get(run, run), colour)
         _mark_switches(losses, accuracies, folder / run, rows, colour)

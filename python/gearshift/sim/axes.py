@@ -66,7 +66,14 @@ class Axis:
             return format_rate(value)
         if number is parse_duration:
             return format_duration(float(f"{value:.4g}"))
-        return f"{value:.4g}"
+        # Whole numbers to the last digit; a crossover lies between them.
+        return f"{value:.0f}" if number is int and value >= 1000 else f"{value:.4g}"
+
+    @property
+    def kind(self) -> type:
+        """Of its values: whole numbers, numbers or texts."""
+        number = None if self.name == STRATEGY else _NUMBERS[self.name]
+        return int if number is int else str if number is None else float
 
 
 def parse_sweep(texts: Iterable[str]) -> list[Axis]:

@@ -59,11 +59,16 @@ class Batch:
         self.settings = settings
         self._pool = pool or Pool()
         self._display = display or Silent()
+        self.interrupted = False
+        """Whether Ctrl-C has ended a run of which a part is kept."""
 
-    def run(self, jobs: Sequence[Job], what: str = "simulating") -> list[Result | Error]:
+    def run(
+        self, jobs: Sequence[Job], what: str = "simulating", keep: bool = False
+    ) -> list[Result | Error]:
         """The result of each, or what it failed with.
 
-        A training that ends early, for a host fails, is a result if steps were measured.
+        A training that ends early, for a host fails, is a result if steps were measured. With
+        `keep`, Ctrl-C is what those fail with that are not done, unless none is.
         """
         s = self.settings
         requests = [
@@ -82,7 +87,7 @@ class Batch:
             )
             for job in jobs
         ]
-        results: list[Result | Error] = [Error("was not run")] * len(jobs)
+        results: list[Result | Error] = [Error("interrupted before it was done")] * len(jobs)
         self._display.begin(what, len(jobs) * s.steps)
 
         def done(number: int, raw: dict[str, Any] | Error) -> None:
@@ -91,7 +96,12 @@ class Batch:
             else:
                 results[number] = self._result(jobs[number], raw, requests[number])
 
-        self._pool.run_all(requests, done, self._display.advance)
+        try:
+            self._pool.run_all(requests, done, self._display.advance)
+        except KeyboardInterrupt:
+            if not keep or not any(isinstance(result, Result) for result in results):
+                raise
+            self.interrupted = True
         return results
 
     def _result(self, job: Job, raw: dict[str, Any], request: Request) -> Result | Error:

@@ -26,7 +26,7 @@ def main() -> None:
     try:
         answer: tuple[str, Any] = ("result", _simulate(_read_request(), out))
     except Error as error:
-        answer = ("error", (error.code, str(error), error.rank))
+        answer = ("error", (error.code, extension.without_line(str(error)), error.rank))
     except BaseException:
         traceback.print_exc()
         os._exit(1)  # an orderly end would wait for the thread that reads stdin

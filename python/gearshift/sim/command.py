@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from ..errors import Error, InvalidArgument
+from ..report.files import finite, write_json
+from ..report.fit import fitting
 from ..strategy import parse, to_text
 from .axes import STRATEGY, Axis, parse_sweep
 from .batch import Batch, Job, Settings
@@ -55,18 +60,22 @@ def run(options: SimulateOptions) -> int:
     """
     try:
         with display() as shown:
-            outcome = _Command(options, Batch(options.settings, Pool(options.jobs), shown)).run()
+            batch = Batch(options.settings, Pool(options.jobs), shown)
+            outcome = _Command(options, batch).run()
     except Error as error:
         print(f"gearshift simulate: {error}", file=sys.stderr)
         wrong = isinstance(error, InvalidArgument) or error.code in ("io", "unsupported")
         return _USAGE_ERROR if wrong else 1
     except OSError as error:
-        print(f"gearshift simulate: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"gearshift simulate: {_io_text(error)}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
         print("gearshift simulate: interrupted", file=sys.stderr)
         return _INTERRUPTED
     outcome.show(options.as_json)
+    if batch.interrupted:
+        print("gearshift simulate: interrupted; this is what was done before", file=sys.stderr)
+        return _INTERRUPTED
     return outcome.code
 
 
@@ -76,27 +85,47 @@ class _Outcome:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self.code = 0
-        self._parts: list[Any] = []
+        self._parts: list[str | tuple[Table, int]] = []
 
-    def add(self, part: Any) -> None:
-        """A table, or a line of text."""
+    def add(self, part: str) -> None:
+        """A line of text."""
         self._parts.append(part)
+
+    def add_table(self, table: Table, keys: int = 1) -> None:
+        """A table, whose first `keys` columns say what its rows are about."""
+        self._parts.append((table, keys))
+
+    def save(self, what: str, write: Callable[[], Path]) -> None:
+        """Name the file that `write` writes; a full disk costs the file, not what is shown."""
+        with self.saving(what):
+            self.add(f"{what}: {write()}")
+
+    @contextlib.contextmanager
+    def saving(self, what: str) -> Iterator[None]:
+        """Where files are written: what hinders that is told on stderr."""
+        try:
+            yield
+        except OSError as error:
+            self.code = 1
+            told = f"{what} could not be written: {_io_text(error)}"
+            print(f"gearshift simulate: {told}", file=sys.stderr)
 
     def show(self, as_json: bool) -> None:
         if as_json:
-            print(json.dumps(self.document, indent=2, ensure_ascii=False))
+            print(json.dumps(finite(self.document), indent=2, ensure_ascii=not _shows_all()))
             return
         console = Console(emoji=False)  # ":ring:" is an algorithm
         if not console.is_terminal:  # as wide as the tables are
-            wanted = [console.measure(p, options=console.options.update(max_width=_MAX_WIDTH))
+            wanted = [console.measure(p[0], options=console.options.update(max_width=_MAX_WIDTH))
                       for p in self._parts if not isinstance(p, str)]  # fmt: skip
             width = max([console.width, *(m.maximum for m in wanted)])
             console = Console(width=width, emoji=False)
         for part in self._parts:
             if isinstance(part, str):
                 console.print(part, markup=False, highlight=False, soft_wrap=True)
-            else:
-                console.print(part)
+                continue
+            for table in fitting(part[0], console, part[1]):
+                console.print(table)
 
 
 class _Command:
@@ -109,6 +138,8 @@ class _Command:
         self._workload = read_workload(options.workload)
         for folder in (options.out, (options.timeline or options.out).parent):
             folder.mkdir(parents=True, exist_ok=True)  # rather fail now than after an hour
+        if options.timeline is not None and options.timeline.is_dir():
+            raise InvalidArgument(f"--timeline {options.timeline}: is a folder; name a file")
         self._strategies = list(dict.fromkeys(to_text(parse(s)) for s in options.strategies))
 
     def run(self) -> _Outcome:
@@ -132,7 +163,7 @@ class _Command:
 
     def _compare(self, names: Sequence[str]) -> _Outcome:
         jobs = [Job(self._cluster, self._workload, name) for name in names]
-        results = dict(zip(names, self._batch.run(jobs), strict=True))
+        results = dict(zip(names, self._batch.run(jobs, keep=True), strict=True))
         worked = {name: r for name, r in results.items() if isinstance(r, Result)}
         failed = {name: r for name, r in results.items() if isinstance(r, Error)}
         if not worked:
@@ -146,7 +177,7 @@ class _Command:
             }
         )
         outcome.code = 1 if failed else 0
-        outcome.add(comparison(results))
+        outcome.add_table(comparison(results))
         if self._options.settings.train is not None:
             self._add_learning(outcome, worked)
         for name, error in failed.items():
@@ -165,9 +196,8 @@ class _Command:
                 )
             if result.failure is not None:
                 outcome.add(f"- {name}: training ended early: {result.failure}")
-        for name, path in self._timelines(worked).items():
-            outcome.add(f"Timeline of {name}: {path}")
-        outcome.add(f"Numbers: {self._write(SUMMARY, outcome.document)}")
+        self._add_timelines(outcome, worked)
+        outcome.save("Numbers", lambda: self._write(SUMMARY, outcome.document))
         return outcome
 
     def _add_learning(self, outcome: _Outcome, results: dict[str, Result]) -> None:
@@ -175,23 +205,21 @@ class _Command:
 
         target = self._options.target
         times = {name: _time_to(result, target) for name, result in results.items()}
-        path = draw_curves(results, self._options.out / CURVES, target)
+        path = self._options.out / CURVES
         outcome.document |= {"target": target, "seconds_to_target": times, "curves": str(path)}
-        outcome.add(learning_table(results, target))
+        outcome.add_table(learning_table(results, target))
         for name, result in results.items():
             if result.diverged is not None:
                 outcome.add(f"- {name}: {result.diverged}: {result.diverged.reason}")
-        outcome.add(f"Curves: {path}")
+        outcome.save("Curves", lambda: draw_curves(results, path, target))
 
-    def _timelines(self, results: dict[str, Result]) -> dict[str, Path]:
-        path = self._options.timeline
-        if path is None:
-            return {}
-        several = len(results) > 1
-        return {
-            name: result.save_timeline(_with_name(path, name) if several else path)
-            for name, result in results.items()
-        }
+    def _add_timelines(self, outcome: _Outcome, results: dict[str, Result]) -> None:
+        given = self._options.timeline
+        if given is None:
+            return
+        for name, result in results.items():
+            path = _with_name(given, name) if len(results) > 1 else given
+            outcome.save(f"Timeline of {name}", partial(result.save_timeline, path))
 
     def _sweep(self, axes: Sequence[Axis]) -> _Outcome:
         from .sweep import check_packages, sweep
@@ -201,17 +229,9 @@ class _Command:
         check_packages()
         names = self._strategies or ["all_reduce"]
         found = sweep(self._cluster, self._workload, axes, names, self._batch)
-        files = found.save(self._options.out)
         crossed = found.describe()
-        outcome = _Outcome(
-            {
-                **self._head(),
-                "rows": found.rows,
-                "crossovers": crossed,
-                "files": {what: str(path) for what, path in files.items()},
-            }
-        )
-        outcome.add(sweep_table(found.grid, found.strategies))
+        outcome = _Outcome({**self._head(), "rows": found.rows, "crossovers": crossed})
+        outcome.add_table(sweep_table(found.grid, found.strategies), len(found.grid.axes))
         for sentence in crossed:
             outcome.add(f"- {sentence}")
         for error in dict.fromkeys(row["error"] for row in found.rows if row["error"]):
@@ -226,9 +246,12 @@ class _Command:
             outcome.add(f"- only {self._options.settings.steps} steps: {pace_hint()}")
         if any(row["synchronous"] is False for row in found.rows):
             outcome.add(f"- {NOT_ACCURACY.replace(' (*)', '')}")
-        self._write(SUMMARY, outcome.document)
-        listed = "    ".join(f"{what}: {path}" for what, path in files.items())
-        outcome.add(f"Files:  {listed}")
+        with outcome.saving("Files"):
+            files = found.save(self._options.out)
+            outcome.document["files"] = {what: str(path) for what, path in files.items()}
+            self._write(SUMMARY, outcome.document)
+            listed = "    ".join(f"{what}: {path}" for what, path in files.items())
+            outcome.add(f"Files:  {listed}")
         return outcome
 
     def _recommend(self) -> _Outcome:
@@ -239,7 +262,7 @@ class _Command:
         outcome.add(answer.text())
         for what, why in answer.impossible.items():
             outcome.add(f"- not tried: {what}: {why}")
-        outcome.add(f"Numbers: {self._write(RECOMMENDATION, outcome.document)}")
+        outcome.save("Numbers", lambda: self._write(RECOMMENDATION, outcome.document))
         return outcome
 
     def _head(self) -> dict[str, Any]:
@@ -259,13 +282,22 @@ class _Command:
 
     def _write(self, name: str, document: dict[str, Any]) -> Path:
         path = self._options.out / name
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_json(path, document)
         return path
 
 
 def _time_to(result: Result, target: float | None) -> float | None:
     return None if target is None else result.time_to(target)
+
+
+def _io_text(error: OSError) -> str:
+    told = error.strerror or str(error)
+    return f"{error.filename}: {told}" if error.filename else told
+
+
+def _shows_all() -> bool:
+    """Whether every character can be printed."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _described(source: Source) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import Unsupported
 
 try:
+    from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as missing:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .result import Result
 
 
+@rc_context({"text.parse_math": False})  # a "$" in a name is no formula
 def draw_curves(results: Mapping[str, Result], path: Path, target: float | None = None) -> Path:
     """One line for each strategy; returns the path."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
-from ..errors import Unsupported
+from ..errors import InvalidArgument, Unsupported
+
+_MADE_LINE = re.compile(r"^([^\n]+?(?:\.json| with [^:\n]+)):\d+: ")
 
 
 def load() -> Any:
@@ -30,7 +34,7 @@ def describe_cluster(text: str, name: str) -> dict[str, Any]:
     Raises:
         InvalidArgument: naming file, line and key.
     """
-    return load().describe_cluster(text, name)
+    return _told(load().describe_cluster, text, name)
 
 
 def check_workload(text: str, name: str) -> None:
@@ -39,4 +43,19 @@ def check_workload(text: str, name: str) -> None:
     Raises:
         InvalidArgument: naming file, line and key.
     """
-    load().check_workload(text, name)
+    _told(load().check_workload, text, name)
+
+
+def without_line(text: str) -> str:
+    """An error without the line, where that is none of the user's file.
+
+    JSON, and clusters that a sweep has changed, are made TOML of before they are read.
+    """
+    return _MADE_LINE.sub(r"\1: ", text)
+
+
+def _told(call: Callable[[str, str], Any], text: str, name: str) -> Any:
+    try:
+        return call(text, name)
+    except InvalidArgument as error:
+        raise InvalidArgument(without_line(str(error))) from error

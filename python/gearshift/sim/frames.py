@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Unsupported
+from .figures import Link
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,8 @@ def steps_frame(result: Result) -> pd.DataFrame:
 
 def links_frame(result: Result) -> pd.DataFrame:
     """See :meth:`Result.links_frame`."""
-    frame = _pandas().DataFrame([asdict(link) for link in result.links])
+    columns = [field.name for field in fields(Link)]
+    frame = _pandas().DataFrame([asdict(link) for link in result.links], columns=columns)
     return frame.rename(columns={"name": "link"})
 
 
@@ -45,8 +47,10 @@ def curve_frame(result: Result) -> pd.DataFrame:
     return _pandas().DataFrame([asdict(point) for point in result.curve], columns=columns)
 
 
-def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Rows of one table as a Parquet file.
+def write_parquet(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, type], path: Path
+) -> None:
+    """Rows of one table as a Parquet file, whose columns have their types whatever is in them.
 
     Raises:
         Unsupported: when pyarrow is not installed.
@@ -56,7 +60,9 @@ def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise _missing("pyarrow") from error
-    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    types = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
 
 
 def _pandas() -> ModuleType:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -21,6 +22,7 @@ _LEGEND_WIDTH = 2.6  # inches of an entry
 _GREY = "#d8d8d8"
 
 
+@rc_context({"text.parse_math": False})  # a "$" in a name is no formula
 def draw(grid: Grid, crossovers: Sequence[Crossover], path: Path) -> Path | None:
     """Draw a sweep over its first two numeric axes; returns the path, None: there is no such axis.
 

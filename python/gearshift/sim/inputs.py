@@ -111,4 +111,7 @@ def _from_json(text: str, path: Path) -> str:
         raise InvalidArgument(f"{path}: no JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidArgument(f"{path}: must hold an object")
-    return toml_text.dumps(document)
+    try:
+        return toml_text.dumps(document)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error}") from error

@@ -9,6 +9,7 @@ from ..errors import Unsupported
 from .curves_plot import draw_learning
 
 try:
+    from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as missing:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_LINKS = 24
 
 
+@rc_context({"text.parse_math": False})  # a "$" in a name is no formula
 def draw(result: Result, path: Path) -> Path:
     """See :meth:`Result.plot`."""
     columns = 3 if result.curve else 2

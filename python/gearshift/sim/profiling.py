@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import platform
 import runpy
+import statistics
 import sys
 import warnings
 from collections.abc import Iterator
@@ -80,19 +82,23 @@ def profile_script(options: ProfileOptions) -> int:
             )
             with recorder, contextlib.suppress(_profile.StopProfiling):
                 _run(options)
-        name = options.name or _name(options)
-        recording = recorder.recording(name, options.batch_size)
-        recording.workload.save(out, _comment(recording, _profile.torch.get_num_threads()))
+        recording = recorder.recording(options.name or _name(options), options.batch_size)
     except _Failed as failed:
         return failed.code
     except Error as error:
         print(f"gearshift profile: {error}", file=sys.stderr)
         return _ERROR
-    show(recording, options.out)
+    show(recording)
+    try:
+        recording.workload.save(out, _comment(recording, _profile.torch.get_num_threads()))
+    except Error as error:
+        print(f"gearshift profile: {error}", file=sys.stderr)
+        return _ERROR
+    print(f"Workload: {options.out}")
     return 0
 
 
-def show(recording: Recording, out: Path) -> None:
+def show(recording: Recording) -> None:
     """Print what was recorded."""
     errors = Console(stderr=True, emoji=False)
     for warning in recording.warnings:
@@ -112,14 +118,14 @@ def show(recording: Recording, out: Path) -> None:
     for header in ("in the file", "median", "shortest", "longest"):
         table.add_column(header, justify="right")
     for part in ("forward", "backward", "optimizer"):
-        times = sorted(getattr(step, part) for step in recording.steps)
-        columns = getattr(workload, f"{part}_seconds"), times[len(times) // 2], times[0], times[-1]
+        times = [getattr(step, part) for step in recording.steps]
+        found = (statistics.median(times), min(times), max(times))
+        columns = getattr(workload, f"{part}_seconds"), *found
         table.add_row(part, *(_milliseconds(value) for value in columns))
     console.print(table)
     spread = workload.variability.relative_spread()
     console.print(
-        f"forward + backward: spread {100 * spread:.1f} % over {len(recording.steps)} steps\n"
-        f"Workload: {out}",
+        f"forward + backward: spread {100 * spread:.1f} % over {len(recording.steps)} steps",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -149,12 +155,23 @@ def _check(options: ProfileOptions) -> None:
     script = options.target[0]
     if not options.module and not Path(script).exists():
         raise LaunchError(f"profile: {script} does not exist")
+    _check_out(options.out)
     if importlib.util.find_spec("torch") is None:
         raise LaunchError("profile: needs PyTorch: pip install 'gearshift[torch]'")
     if detect().world_size > 1:
         raise LaunchError(
             "profile: this process is one of several of a job; record a workload in one alone"
         )
+
+
+def _check_out(out: Path) -> None:
+    """Rather fail now than after the last step."""
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise LaunchError(f"profile: --out {out}: {error.strerror or error}") from error
 
 
 def _name(options: ProfileOptions) -> str:

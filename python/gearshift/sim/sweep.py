@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, InvalidArgument, Unsupported
+from ..report.files import write_json
 from . import scaling
 from .axes import STRATEGY, Axis
 from .batch import Batch, Job
@@ -24,6 +24,29 @@ TABLE = "sweep.parquet"
 TABLE_AS_TEXT = "sweep.csv"
 MAP = "heatmap.png"
 CROSSOVERS = "crossovers.json"
+
+_FIGURES: dict[str, type] = {
+    "workers_total": int,
+    "servers_total": int,
+    **dict.fromkeys(
+        ("throughput", "step_mean", "step_p50", "step_p95", "efficiency", "exposed_share"), float
+    ),
+    "waiting_slower_workers": float,
+    "waiting_communication": float,
+    "mean_staleness": float,
+    "busiest_link": float,
+    "bytes_sent": int,
+    "messages": int,
+    "virtual_seconds": float,
+    "wall_seconds": float,
+    "simulated_steps": int,
+    "estimated": bool,
+    "half_width": float,
+    "synchronous": bool,
+    "unsettled": bool,
+    "error": str,
+}
+"""Columns of the table, after those of the axes; None where a simulation failed."""
 
 
 @dataclass
@@ -46,18 +69,23 @@ class Sweep:
         from .heatmap import draw
 
         folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(self.rows, folder / TABLE)
+        write_parquet(self.rows, self.columns(), folder / TABLE)
         with (folder / TABLE_AS_TEXT).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        document = [self._crossover(crossover) for crossover in self.crossovers]
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        (folder / CROSSOVERS).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / CROSSOVERS, [self._crossover(c) for c in self.crossovers])
         files = {"table": folder / TABLE, "csv": folder / TABLE_AS_TEXT}
         files["crossovers"] = folder / CROSSOVERS
         drawn = draw(self.grid, self.crossovers, folder / MAP)
+        if drawn is None:
+            (folder / MAP).unlink(missing_ok=True)  # that of another sweep
         return files if drawn is None else files | {"map": drawn}
+
+    def columns(self) -> dict[str, type]:
+        """The columns of the table, and what they hold."""
+        axes = {axis.name: axis.kind for axis in self.grid.axes}
+        return {**axes, STRATEGY: str, **_FIGURES, "winner": bool}
 
     def describe(self) -> list[str]:
         """The crossovers as sentences."""
@@ -138,7 +166,7 @@ def sweep(
         for (cell, changed, _), name in product(prepared, names)
         if changed is not None
     ]
-    found = batch.run([job for _, job in jobs], "sweep")
+    found = batch.run([job for _, job in jobs], "sweep", keep=True)
     results: dict[tuple[Cell, str], Result | Error] = {
         (cell, job.strategy): result for (cell, job), result in zip(jobs, found, strict=True)
     }
@@ -186,13 +214,7 @@ def _collect(
 
 
 def _figures(result: Result | Error) -> dict[str, Any]:
-    columns: dict[str, Any] = dict.fromkeys(
-        ("workers_total", "servers_total", "throughput", "step_mean", "step_p50", "step_p95",
-         "efficiency", "exposed_share", "waiting_slower_workers", "waiting_communication",
-         "mean_staleness", "busiest_link", "bytes_sent", "messages", "virtual_seconds",
-         "wall_seconds", "simulated_steps", "estimated", "half_width", "synchronous", "unsettled",
-         "error")
-    )  # fmt: skip
+    columns: dict[str, Any] = dict.fromkeys(_FIGURES)
     if isinstance(result, Error):
         return columns | {"error": str(result)}
     step = asdict(result.step_seconds)

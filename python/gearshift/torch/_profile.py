@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,9 +31,12 @@ class StopProfiling(BaseException):
 class Recorder:
     """Sees a training loop through hooks that PyTorch calls for every module and optimizer.
 
-    *forward* lasts from the first call of a module with gradients enabled to the call of backward;
-    *backward* from there to the last gradient of a parameter. A *step* lasts from one step of the
-    leader, the optimizer that steps most often, to its next: other optimizers' steps count into it.
+    *forward* lasts from the first call of a module that has parameters, with gradients enabled, to
+    the call of backward: modules without any prepare data, too. A model called in eval mode,
+    although its steps are made in training mode, is evaluated, and does not begin one.
+    *backward* lasts from there to the last gradient of a parameter. A *step* lasts from one step of
+    the leader, the optimizer that steps most often, to its next: other optimizers' steps count into
+    it.
     Of several backwards in a step the last is its backward, in which gradients become final; all
     before it is forward. What a loop does besides (load data, zero gradients, log) is left out.
 
@@ -70,16 +74,25 @@ class Recorder:
         self._whole = True
         self._sync = False
         self._forward_begin: float | None = None
+        self._opener: nn.Module | None = None
+        """Whose call began forward."""
+        self._in_training: set[int] = set()
+        """Modules that began one in training mode, and their parts."""
+        self._bare_begin: float | None = None
+        """The first call of a module without parameters: forward's begin, should no other come."""
         self._idle_since: float | None = None
         self._samples: float | None = None
         self._backward_begin: float | None = None
         self._ready: dict[int, float] = {}
         self._stepping: Optimizer | None = None
+        self._nested = self._backwards_before = 0
+        """Calls of an optimizer's step within its step: of its base class."""
         self._step_begin = self._step_compute = 0.0
         self._handles: list[Any] = []
         self._backward: Callable[..., None] | None = None
         self._backwards = 0
         self._server = False
+        self._process = os.getpid()
 
     # Life.
 
@@ -163,7 +176,12 @@ class Recorder:
         return time.perf_counter()
 
     def _check(self) -> bool:
-        """Whether this event counts; ends the script when it is done."""
+        """Whether this event counts; ends the script when it is done.
+
+        Not in a forked process: the loader's workers may call modules, too.
+        """
+        if os.getpid() != self._process:
+            return False
         if self.full and self._stop:
             raise StopProfiling
         return not self.full
@@ -171,17 +189,48 @@ class Recorder:
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling() or not self._check():
             return
-        if self._backward_begin is not None or not torch.is_grad_enabled():
-            return  # recomputation of activations; evaluation
-        if self._forward_begin is None:
-            self._forward_begin = self._now()
-        if id(module) not in self._known and next(module.parameters(), None) is not None:
+        if self._backward_begin is not None:
+            return  # recomputation of activations
+        if not torch.is_grad_enabled():
+            self._note_unseen(module)
+            return
+        trains = self._trains(module)
+        if self._forward_begin is None and not self._begins_forward(module, trains):
+            return
+        if trains and id(module) not in self._known:
             self._called.append(module)
             self._known.update(id(part) for part in module.modules())
             self._unscanned = True
         if self._samples is None:
             tensor = next(leading_tensors(args), None)
             self._samples = None if tensor is None else tensor.shape[0]
+
+    def _trains(self, module: nn.Module) -> bool:
+        return id(module) in self._known or next(module.parameters(), None) is not None
+
+    def _is_evaluated(self, module: nn.Module) -> bool:
+        return not module.training and id(module) in self._in_training
+
+    def _note_unseen(self, module: nn.Module) -> None:
+        """An evaluation, or a part of the step that nobody can tell from one."""
+        if self._forward_begin is None and not self._step.unseen:
+            self._step.unseen = self._trains(module) and not self._is_evaluated(module)
+
+    def _begins_forward(self, module: nn.Module, trains: bool) -> bool:
+        if self._is_evaluated(module):  # without no_grad
+            return False
+        if trains:
+            self._forward_begin, self._opener = self._now(), module
+            self._samples = None
+        elif self._bare_begin is None:
+            self._bare_begin = self._now()
+        return True
+
+    def _note_mode(self) -> None:
+        """The opener's forward has led to a backward."""
+        opener, self._opener = self._opener, None
+        if opener is not None and opener.training and id(opener) not in self._in_training:
+            self._in_training.update(id(part) for part in opener.modules())
 
     def _hooked_backward(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
@@ -198,7 +247,9 @@ class Recorder:
 
     def _begin_backward(self) -> None:
         now = self._now()
-        begin = self._idle_since if self._forward_begin is None else self._forward_begin
+        self._note_mode()
+        begins = (self._forward_begin, self._bare_begin, self._idle_since)
+        begin = next((begin for begin in begins if begin is not None), None)
         self._whole = self._whole and begin is not None
         self._step.begin_backward(0.0 if begin is None else now - begin)
         self._backwards += 1
@@ -223,17 +274,25 @@ class Recorder:
         # A distributed model knows what its batch stands for: gst.samples() may have said so.
         known = [d.adapter.samples.latest for d in everything()]
         step.samples += max(known, default=self._samples or 0)
-        self._backward_begin = self._forward_begin = self._samples = None
+        self._backward_begin = self._forward_begin = self._bare_begin = self._samples = None
         self._idle_since = now
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if self._check() and self._stepping in (None, optimizer):  # not one within another
-            self._stepping = optimizer
-            self._step_compute = self._step.compute
-            self._step_begin = self._now()
+        if not self._check() or self._stepping not in (None, optimizer):  # one within another
+            return
+        if self._stepping is optimizer and self._backwards == self._backwards_before:
+            self._nested += 1  # unless a step before ended with an exception
+            return
+        self._stepping, self._nested = optimizer, 0
+        self._backwards_before = self._backwards
+        self._step_compute = self._step.compute
+        self._step_begin = self._now()
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self._stepping is not optimizer:
+            return
+        if self._nested:
+            self._nested -= 1
             return
         now = self._now()
         self._stepping = None
@@ -245,7 +304,7 @@ class Recorder:
         self._server = self._server or (distributed is not None and distributed.uses_server)
         if self._step.backwards:
             self._end_of_step(optimizer)
-        self._forward_begin = self._samples = None
+        self._forward_begin = self._bare_begin = self._samples = None
         self._idle_since = self._now()
 
     def _end_of_step(self, optimizer: Optimizer) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import Error
+from ..sim.durations import format_duration
 from ..sim.workload import Variability, Workload, WorkloadParameter
 
 MAX_FACTORS = 200
@@ -27,6 +28,8 @@ class StepTimes:
     ready: dict[int, float] = field(default_factory=dict)
     """By a parameter's key, after the last backward began; 0 for a gradient that was final then."""
     backwards: int = 0
+    unseen: bool = False
+    """Whether modules were called without gradients before its forward, which lacks their time."""
 
     @property
     def compute(self) -> float:
@@ -102,13 +105,31 @@ def summarize(
         variability=Variability("empirical", factors=factors_of([s.compute for s in steps])),
     )
     workload.validate()
+    unseen = sum(step.unseen for step in steps)
+    if 2 * unseen > len(steps):
+        warnings.append(
+            f"before forward of {unseen} of {len(steps)} steps, modules were called without "
+            "gradients (a frozen part, a teacher): their time is not in the file"
+        )
     spread = workload.variability.relative_spread()
     if spread > _GREAT_SPREAD:
-        warnings.append(
-            f"the steps differ much (spread {100 * spread:.0f} %): is this machine busy, or are "
-            "there more threads than it has processors for?"
-        )
+        warnings.append(f"the steps differ much (spread {100 * spread:.0f} %): {_longest(steps)}")
     return Recording(workload, tuple(steps), tuple(warnings))
+
+
+def _longest(steps: Sequence[StepTimes]) -> str:
+    times = [step.compute for step in steps]
+    number = times.index(max(times))
+    longest, median = (_short(value) for value in (times[number], statistics.median(times)))
+    return (
+        f"step {number + 1} after the warm-up took {longest}, the median {median}. Is this machine "
+        "busy, or are there more threads than it has processors for? Was something compiled or "
+        "loaded: would it be over after a longer warm-up?"
+    )
+
+
+def _short(seconds: float) -> str:
+    return format_duration(float(f"{seconds:.3g}"))
 
 
 def factors_of(seconds: Sequence[float]) -> tuple[float, ...]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import subprocess
+import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +14,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gearshift.bench import command, place, registry
+from gearshift.bench import command, driver, machine, place, registry
 from gearshift.bench.case import OURS, Point, Setting, Side, Target
 from gearshift.bench.display import LiveDisplay, PlainDisplay
 from gearshift.bench.driver import Bench, BenchOptions
 from gearshift.bench.gate import Gate, parse_order
+from gearshift.bench.hosts import NamespaceError
 from gearshift.bench.results import spread
 from gearshift.bench.side import Places, RunningSide, SideError, summed_up
 from gearshift.bench.table import counts, human_seconds, markdown, notes
 from gearshift.bench.targets import check
 from gearshift.launch import LaunchError
+from gearshift.report.files import claimed
 
 HEAD = """
 import os, sys
@@ -312,6 +317,16 @@ def test_plot(made_up, run, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_numbers_are_whole_on_a_narrow_terminal(made_up, run):
+    targets = [Target("ratio", 4, "a peer of ours")]
+    summary = run(setting(made_up(OURS, 1.234e-3), made_up("a peer of ours", 0.2), targets=targets))
+    text = io.StringIO()
+    command.show(summary, Console(file=text, width=60))
+    for word in ("2.47 ms", "400 ms", "162x", "162x-162x", "≥ 4x", "yes"):
+        assert word in text.getvalue()
+    assert text.getvalue().count("test/2/4KiB") > 1
+
+
 def test_names_of_algorithms_are_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     command._console().print("all_reduce:ring:4")
     assert "all_reduce:ring:4" in capsys.readouterr().out
@@ -319,3 +334,167 @@ def test_names_of_algorithms_are_no_pictures(capsys: pytest.CaptureFixture[str])
     with LiveDisplay(Console(file=text, force_terminal=True, width=120)) as display:
         display.start("all_reduce:ring:4 [/of]")
     assert "all_reduce:ring:4 [/of]" in text.getvalue()
+
+
+def two_points(*sides: Side) -> Setting:
+    points = tuple(Point(name, {"bytes": 4}, 4, rounds=2) for name in ("first", "second"))
+    return Setting("test/2", "test", 2, sides, points)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from gearshift.bench import command
+from gearshift.bench.case import OURS, Point, Setting, Side
+
+folder = Path(sys.argv[1])
+side = Side(OURS, str(folder / "program.py"))
+points = tuple(Point(name, {"signal": name}, 4, calibrated=False, rounds=1)
+               for name in ("none", sys.argv[2]))
+command.all_settings = lambda: [Setting("test/2", "test", 2, (side,), points)]
+sys.exit(command.bench(folder / "out", False, []))
+"""
+SIGNALLING = """
+import os, signal
+from gearshift.bench.gate import Gate
+rank = int(os.environ["RANK"])
+gate = Gate(rank)
+for order in gate:
+    if order["signal"] != "none":
+        if rank == 0:
+            os.kill(os.getppid(), getattr(signal, order["signal"]))
+        continue
+    gate.report(seconds=[0.5], verified=True, pid=os.getpid())
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_what_was_measured_before_a_signal_is_kept(tmp_path, name, code):
+    """And shown, and the processes are gone."""
+    (tmp_path / "program.py").write_text(SIGNALLING)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path), name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "interrupted: 1 of 2 cases measured" in done.stdout
+    assert "Numbers: " in done.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [case["case"] for case in summary["cases"]] == ["test/2/none"]
+    assert summary["interrupted"]["of"] == 2
+    assert not Path(f"/proc/{summary['cases'][0]['sides'][OURS]['more']['pid']:.0f}").exists()
+
+
+def test_an_interrupt_leaves_processes_little_time(program, tmp_path, monkeypatch):
+    """None that SIGKILL might end, as of `docker stop`, before hosts are removed."""
+    waits = []
+    monkeypatch.setattr(RunningSide, "_wait", lambda running, patience: waits.append(patience))
+    monkeypatch.setattr(RunningSide, "_end_running", lambda running: None)
+    side = program("x", "")
+    for error in (KeyboardInterrupt, SideError):
+        with pytest.raises(error), RunningSide(side, Places(2), tmp_path, 0):
+            raise error
+    assert waits == [1.0, 10.0]
+
+
+def test_a_second_interrupt_ends_processes_at_once(program, tmp_path, monkeypatch):
+    side = program("stubborn", "import time\ngate = Gate(rank)\ntime.sleep(1000)")
+    with RunningSide(side, Places(2), tmp_path, 0, end_patience=1000.0) as running:
+        running.start()
+        pids = [process.pid for process in running.processes]
+        wait = running._wait
+
+        def interrupted(patience: float) -> None:
+            if patience == 1000.0:
+                raise KeyboardInterrupt
+            wait(patience)
+
+        monkeypatch.setattr(running, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            running.end()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        monkeypatch.undo()
+
+
+def test_a_full_disk_costs_the_file_only(made_up, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = setting(made_up(OURS, 0.01))
+    monkeypatch.setattr(command, "all_settings", lambda: [made])
+    monkeypatch.setattr(driver, "write_json", full)
+    assert command.bench(tmp_path / "out", True, []) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "test/2/4KiB: gearshift 20.0 ms" in told
+    assert "summary.json: No space left on device" in told
+
+
+def test_files_are_whole_and_of_one_run(made_up, run, tmp_path):
+    """The picture of an earlier run goes when there are new numbers."""
+    (tmp_path / "out").mkdir()
+    for name in (driver.PLOT, driver.SUMMARY):
+        (tmp_path / "out" / name).write_text("old")
+    run(setting(made_up(OURS, 0.01)))
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"logs", driver.SUMMARY}
+
+
+def test_one_run_at_a_time(made_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "all_settings", lambda: [setting(made_up(OURS, 0.01))])
+    with (
+        claimed(tmp_path / "out"),
+        pytest.raises(LaunchError, match="another run is writing its results there"),
+    ):
+        command.bench(tmp_path / "out", True, [])
+    assert command.bench(tmp_path / "out", True, []) == 0
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LaunchError, match="file: File exists"):
+        command.bench(tmp_path / "file", True, [])
+
+
+def test_reasons_fit_into_tables(program, run):
+    """Lines of a program's last words do not break them, nor what looks like markup."""
+    ours = program(OURS, "sys.exit('no [/more] | here\\nand [bold]there')")
+    summary = run(setting(ours))
+    text = markdown(summary)
+    (row,) = [line for line in text.splitlines() if line.startswith("| test/2/4KiB |")]
+    assert row.endswith("…" + " |  |")
+    assert "and [bold]there" in text
+    shown = io.StringIO()
+    command.show(summary, Console(file=shown, width=200))
+    assert "no [/more] | here" in shown.getvalue()
+    named = summary["cases"][0]["skipped"]
+    named[OURS] = "a [/path] | b"
+    assert "| a [/path] \\| b |" in markdown(summary)
+    command.show(summary, Console(file=shown, width=200))
+    assert "a [/path] | b" in shown.getvalue()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"workers": 4}', '{"format": 0, "cases": []}'])
+def test_markdown_of_something_else(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(LaunchError, match=r"summary\.json"):
+        command.print_markdown(tmp_path)
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    here = machine.describe()["versions"]["commit"]
+    monkeypatch.chdir(tmp_path)
+    assert machine.describe()["versions"]["commit"] == here
+
+
+def test_hosts_that_fail_half_way_leave_the_cases_before(made_up, tmp_path, monkeypatch):
+    bench = Bench(BenchOptions(tmp_path / "out", quick=True), PlainDisplay(Console(quiet=True)))
+    measure = Bench._measure_point
+
+    def failing(self, running, point):
+        if point.name == "second":
+            raise NamespaceError("gone")
+        measure(self, running, point)
+
+    monkeypatch.setattr(Bench, "_measure_point", failing)
+    cases = bench.run([two_points(made_up(OURS, 0.01))])["cases"]
+    assert [case["case"] for case in cases] == ["test/2/first", "test/2/second"]
+    assert [case["skipped"] for case in cases] == [{}, {OURS: "gone"}]

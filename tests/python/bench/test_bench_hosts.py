@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -127,3 +129,30 @@ def test_bytes_of_a_flat_ring():
         network = Network(2, 1000.0, placement)
         assert across_hosts.flat_ring_bytes(MIB, network, 4) == links * 1.5 * MIB
         assert across_hosts.least_bytes(MIB, network) == 2 * MIB
+
+
+HOLDING = """
+import sys, time
+from gearshift.bench.hosts import hosts
+with hosts(2, prefix=sys.argv[1]):
+    print("made", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_after_a_signal(made, number):
+    """Nor when a second one comes while hosts are removed."""
+    prefix = f"gsbs{os.getpid()}"
+    holding = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, prefix], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert holding.stdout.readline() == b"made\n"
+    assert prefix in run("ip", "netns", "list")
+    holding.send_signal(number)
+    while Path(f"/run/netns/{prefix}-h0").exists() and holding.poll() is None:
+        pass
+    holding.send_signal(number)
+    holding.wait(30)
+    assert prefix not in run("ip", "netns", "list")

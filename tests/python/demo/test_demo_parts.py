@@ -8,12 +8,17 @@ import tomllib
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from gearshift.cli import main
-from gearshift.demo import STRATEGIES, run_folder
+from gearshift.demo import STRATEGIES, driver, run_folder
 from gearshift.demo.display import DisplaySink, LiveDisplay, PlainDisplay
+from gearshift.demo.driver import DemoOptions
 from gearshift.demo.events import Progress, decode
+from gearshift.launch import LaunchError
 from gearshift.report import show
+from gearshift.report.files import claimed
+from gearshift.report.fit import fitting
 from gearshift.report.table import human_bytes, report_console, summary_table
 
 PROGRESS = Progress(
@@ -166,6 +171,109 @@ def test_report_without_a_demo(tmp_path, capsys):
     (tmp_path / "summary.json").write_text("{}")
     assert show(tmp_path) == 2
     assert "is damaged" in capsys.readouterr().err
+
+
+def test_report_names_what_is_wrong(finished, capsys):
+    """The table comes all the same, where there is one."""
+    metrics = finished / STRATEGIES[1] / run_folder.METRICS
+    for line, told in (('{"time": 1, "ste', "no JSON"), ('{"time": 1}', "step is missing")):
+        metrics.write_text(metrics.read_text().splitlines()[0] + "\n" + line + "\n")
+        assert show(finished) == 2
+        shown = capsys.readouterr()
+        assert "strategy_switch" in shown.out
+        assert f"{metrics}:2: {told}" in shown.err
+        assert "summary.json" not in shown.err
+    metrics.unlink()
+    assert show(finished) == 2
+    assert f"{metrics} is missing" in capsys.readouterr().err
+    assert show(finished / "summary.json") == 2
+    assert "summary.json/summary.json: Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [30, 45, 200])
+def test_a_table_that_is_too_wide_becomes_several(width):
+    """Whose numbers are all there."""
+    table = Table(title="title", caption="caption", box=None, pad_edge=False)
+    headers = ["strategy", *(f"{n}th\nvalue" for n in range(6))]
+    for header in headers:
+        table.add_column(header, no_wrap=True)
+    for name in ("all_reduce", "ps:asp"):
+        table.add_row(name, *(f"{name[0]}{n}.123 ms" for n in range(6)))
+    text = io.StringIO()
+    console = Console(file=text, width=width)
+    parts = fitting(table, console, 1)
+    for part in parts:
+        console.print(part)
+    shown = text.getvalue()
+    assert (len(parts) > 1) == (width < 100)
+    assert "…" not in shown
+    assert all(f"{letter}{n}.123 ms" in shown for letter in "ap" for n in range(6))
+    assert shown.count("all_reduce") == len(parts)
+    assert (shown.count("title"), shown.count("caption")) == (1, 1)
+
+
+def test_report_without_matplotlib_shows_the_table(finished, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert show(finished) == 2
+    shown = capsys.readouterr()
+    assert "strategy_switch" in shown.out
+    assert "pip install 'gearshift[demo]'" in shown.err
+
+
+def test_numbers_that_are_none_are_null(tmp_path):
+    """As of a loss that ran away; JSON has no NaN."""
+    folder = run_folder.RunFolder(tmp_path)
+    folder.add_metrics({"time": 1.0, "step": 1, "loss": float("nan")})
+    folder.write_result({"loss": float("inf"), "more": [1.5, float("-inf")]})
+    assert (tmp_path / run_folder.METRICS).read_text() == '{"time": 1.0, "step": 1, "loss": null}\n'
+    assert run_folder.read_result(tmp_path) == {"loss": None, "more": [1.5, None]}
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """Runs the demo with made-up runs; those of `failing` end with a code."""
+
+    def run(*strategies: str, failing: dict[str, int]) -> int:
+        def run_one(options, strategy, display):
+            run_folder.RunFolder(options.out / strategy).add_metrics(
+                {"time": 1.0, "epoch": 1, "step": 400, "loss": 0.5, "test_accuracy": 0.9}
+            )
+            return failing.get(strategy, 0), None if strategy in failing else result(strategy)
+
+        monkeypatch.setattr(driver, "_run_one", run_one)
+        monkeypatch.setattr(driver, "_check_data", lambda folder: None)
+        options = DemoOptions(out=tmp_path / "out").with_strategies(",".join(strategies))
+        return driver.run_demo(options)
+
+    return run
+
+
+@pytest.mark.parametrize(("code", "ends_with"), [(130, 130), (0, 1)])
+def test_runs_before_one_that_fails_are_shown(demo, tmp_path, capsys, code, ends_with):
+    """Ctrl-C in the second, say, or no result of it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "curves.png").write_text("old")
+    assert demo(*STRATEGIES, failing={STRATEGIES[0]: 7}) == 7
+    assert not (tmp_path / "out" / "curves.png").exists()
+    assert demo(*STRATEGIES, failing={STRATEGIES[1]: code}) == ends_with
+    shown = capsys.readouterr().out
+    assert f"the run of {STRATEGIES[1]} failed" in shown
+    assert "91.23 %" in shown
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [run["strategy"] for run in summary["runs"]] == [STRATEGIES[0]]
+    assert summary["failed"] == STRATEGIES[1]
+    assert show(tmp_path / "out") == 0
+
+
+def test_a_strategy_that_is_named_twice_runs_once(demo, tmp_path):
+    assert demo(STRATEGIES[0], STRATEGIES[0], failing={}) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(summary["runs"]) == 1
+
+
+def test_one_demo_at_a_time_in_a_folder(demo, tmp_path):
+    with claimed(tmp_path / "out"), pytest.raises(LaunchError, match="another run is writing"):
+        demo(STRATEGIES[0], failing={})
 
 
 @pytest.mark.parametrize(

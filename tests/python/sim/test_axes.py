@@ -24,6 +24,13 @@ def test_axes_are_parted_by_blanks_and_values_by_commas() -> None:
     ]
 
 
+def test_whole_numbers_are_shown_to_the_last_digit() -> None:
+    (axis,) = parse_sweep(["workers=2,16384"])
+    assert [axis.show(value) for value in (*axis.values, 2.5, 12345.6)] == [
+        *("2", "16384", "2.5", "12346")
+    ]
+
+
 def test_every_key_of_hosts_is_an_axis() -> None:
     axes = parse_sweep(["hosts.burst=0,1000000 hosts.queue=1ms,20ms"])
     assert [axis.values for axis in axes] == [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from gearshift.launch.verdict import Outcome
 from gearshift.sim.calibration import command
 from gearshift.sim.calibration.fit import fit_line
 
@@ -51,6 +53,20 @@ def test_links_between_hosts_become_a_cluster_file(tmp_path: Path) -> None:
     assert defaults["update_bandwidth"] == 2e9
 
 
+def test_a_link_that_is_no_line_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token bucket lets small messages pass ten times as fast as large ones."""
+    measured = tmp_path / "links.json"
+    sizes = [64, 256, 1024, 16384, 262144, 1048576, 4194304, 16777216]
+    for slow in (1e9, 1e8):
+        times = [25e-6 + n / (slow if n > 262144 else 1e9) for n in sizes]
+        document = {"work": WORK, "links": [LINK | {"sizes": sizes, "seconds": times}]}
+        measured.write_text(command.json.dumps(document))
+        assert command.run((), measured, tmp_path / "cluster.toml") == 0
+        told = capsys.readouterr().err
+        assert ("at 3 of 8 sizes" in told) == (slow == 1e8)
+    assert "bandwidth: 16777216 bytes came at 100.0 MB/s" in told
+
+
 def test_this_machine_can_be_simulated(tmp_path: Path) -> None:
     from gearshift.sim.inputs import read_cluster
 
@@ -75,6 +91,96 @@ def test_the_folder_of_the_file_is_there_before_anything_is_measured(
     told = capsys.readouterr()
     assert "Is a directory" in told.err
     assert "latency" not in told.out
+
+
+LINK = {"rank": 1, "same_host": False, "sizes": SIZES, "seconds": ONE_WAY, "per_message": 4e-6}
+WORK = {"copy_bandwidth": 9e9}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no JSON: "),
+        ("[]", "must hold an object"),
+        ('{"links": []}', "work: must hold rates"),
+        ('{"work": {"copy_bandwidth": NaN}, "links": []}', "work: must hold rates"),
+        ('{"work": {}}', "links: must be a list"),
+        (command.json.dumps({"work": WORK, "links": [LINK, 7]}), "links[1]: is not"),
+        (
+            command.json.dumps({"work": WORK, "links": [LINK | {"seconds": ONE_WAY[1:]}]}),
+            "links[0].seconds: is not",
+        ),
+        (
+            command.json.dumps({"work": WORK, "links": [LINK | {"sizes": [64] * 6}]}),
+            "links[0].sizes: is not",
+        ),
+        (
+            command.json.dumps({"work": WORK, "links": [LINK | {"per_message": 0}]}),
+            "links[0].per_message: is not",
+        ),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(
+    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "links.json"
+    measured.write_text(text)
+    assert command.run((), measured, tmp_path / "cluster.toml") == 2
+    assert f"gearshift calibrate: {measured}: {told}" in capsys.readouterr().err
+    assert not (tmp_path / "cluster.toml").exists()
+
+
+@pytest.mark.parametrize("given", [["loopback", "shm"], ["shm", "loopback"]])
+def test_shared_memory_gives_the_local_keys_in_any_order(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"shm": [t / 10 for t in ONE_WAY], "loopback": ONE_WAY}
+    cost = {"shm": 0.1e-6, "loopback": 4e-6}
+
+    def measure(name: str) -> dict[str, object]:
+        link = LINK | {"same_host": True, "seconds": times[name], "per_message": cost[name]}
+        return {"work": WORK, "links": [link]}
+
+    monkeypatch.setattr(command, "_measure", measure)
+    out = tmp_path / "here.toml"
+    assert command.run(given, None, out) == 0
+    defaults = tomllib.loads(out.read_text())["defaults"]
+    assert defaults["local_bandwidth"] == pytest.approx(10e9, rel=0.01)
+    assert defaults["per_message"] == pytest.approx(4e-6)
+
+
+def test_neighbours_on_a_host_say_nothing_of_messages_between_hosts(tmp_path: Path) -> None:
+    """The link to rank 2, on the host of rank 0, is measured last."""
+    near = LINK | {"rank": 2, "same_host": True, "per_message": 0.1e-6}
+    measured = tmp_path / "links.json"
+    measured.write_text(command.json.dumps({"work": WORK, "links": [LINK, near]}))
+    out = tmp_path / "cluster.toml"
+    assert command.run((), measured, out) == 0
+    assert tomllib.loads(out.read_text())["defaults"]["per_message"] == pytest.approx(4e-6)
+
+
+def test_what_cannot_be_written_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "links.json"
+    measured.write_text(command.json.dumps({"work": WORK, "links": [LINK]}))
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert command.run((), measured, tmp_path / "cluster.toml") == 2
+    told = capsys.readouterr()
+    assert "cluster.toml: No space left on device" in told.err
+    assert "per_message = 4e-06" in told.out
+
+
+def test_a_calibration_that_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "launch", lambda options: Outcome(130, None))
+    assert command.run(["shm"], None, tmp_path / "cluster.toml") == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_unknown_transport_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

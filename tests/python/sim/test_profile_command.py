@@ -178,6 +178,20 @@ def test_arguments_and_cleaning_up(tmp_path: Path) -> None:
     assert "atexit ran" in done.stdout
 
 
+def test_what_cannot_be_written_is_shown(tmp_path: Path) -> None:
+    """As on a disk that is full by then."""
+    away = "    if step == 3: __import__('shutil').rmtree('gone'); open('gone', 'w').close()\n"
+    done = profile(
+        tmp_path,
+        PLAIN.replace("    loss.backward()\n", "    loss.backward()\n" + away),
+        options=("--steps", "2", "--out", "gone/w.toml"),
+    )
+    assert done.returncode == 1
+    assert "gearshift profile: gone" in done.stderr.replace(str(tmp_path) + "/", "")
+    assert "forward + backward: spread" in done.stdout
+    assert "Workload:" not in done.stdout
+
+
 def test_a_batch_size_that_is_said(tmp_path: Path) -> None:
     options = ("--steps", "1", "--warmup", "1", "--batch-size", "7")
     assert profile(tmp_path, PLAIN, options=options).returncode == 0
@@ -235,12 +249,15 @@ def test_a_script_that_exits_with_a_code(tmp_path: Path) -> None:
     [
         (("--steps", "0"), "--steps must be at least 1"),
         (("--batch-size", "0"), "--batch-size must be at least 1"),
+        (("--out", "."), "--out .: Is a directory"),
+        (("--out", "train.py/x"), "--out train.py/x: "),
     ],
 )
 def test_refusals(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
-    done = profile(tmp_path, PLAIN, options=options)
-    assert done.returncode != 0
+    done = profile(tmp_path, "print('ran')" + PLAIN, options=options)
+    assert done.returncode == 2
     assert message in done.stderr
+    assert "ran" not in done.stdout
 
 
 @pytest.mark.parametrize(

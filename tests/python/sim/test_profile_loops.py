@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 import gearshift as gs
 import gearshift.torch as gst
+from gearshift.sim.profiling import show
 from gearshift.sim.workload import Workload
+from gearshift.torch._profile import Recorder, StopProfiling
 from gearshift.torch._profile_steps import ParameterInfo, StepTimes, factors_of, summarize
 
 SLEEP = 0.01
@@ -305,3 +308,172 @@ def test_many_factors_become_quantiles() -> None:
     assert factors[0] < 0.01
     assert factors[-1] == pytest.approx(2, rel=0.01)
     assert sum(factors) == pytest.approx(200, rel=0.001)
+
+
+def test_modules_that_prepare_data_are_no_forward() -> None:
+    """As torchvision's transforms, called on each image while the loader makes a batch."""
+
+    class Normalize(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            time.sleep(SLEEP)
+            return image - 0.5
+
+    class Images(torch.utils.data.Dataset[Tensor]):
+        def __len__(self) -> int:
+            return 24
+
+        def __getitem__(self, index: int) -> Tensor:
+            return Normalize()(torch.zeros(3, 2, 2))
+
+    model = nn.Linear(12, 2)
+    optimizer, loss = sgd(model), nn.MSELoss()
+    with gst.profile(warmup=1) as p:
+        for images in torch.utils.data.DataLoader(Images(), batch_size=8):
+            optimizer.zero_grad()
+            loss(model(images.flatten(1)), torch.zeros(8, 2)).backward()
+            optimizer.step()
+    assert p.steps == 2
+    assert p.workload.batch_size == 8  # and not three channels
+    assert p.workload.forward_seconds < 4 * SLEEP  # eight images take twice as long
+
+
+def test_a_loss_module_alone_begins_forward() -> None:
+    weight = torch.zeros(4, 2, requires_grad=True)
+    optimizer, loss = torch.optim.SGD([weight], lr=0.1), nn.MSELoss()
+    with gst.profile(warmup=1) as p:
+        for _ in range(3):
+            time.sleep(5 * SLEEP)
+            optimizer.zero_grad()
+            loss(torch.randn(6, 4) @ weight, torch.zeros(6, 2)).backward()
+            optimizer.step()
+    assert p.workload.batch_size == 6
+    assert p.workload.forward_seconds < 5 * SLEEP
+
+
+def test_an_evaluation_without_no_grad_is_no_forward() -> None:
+    model, judge = Net(), nn.MSELoss()
+    optimizer = sgd(model)
+    with gst.profile(warmup=1) as p:
+        for _ in range(4):
+            train(model, optimizer, 1)
+            model.eval()
+            judge(model(torch.randn(100, 4)), torch.zeros(100, 2))
+            time.sleep(0.3)
+            model.train()
+    assert p.steps == 3
+    assert p.workload.batch_size == 6
+    assert p.workload.compute_seconds < 0.3
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_teacher_without_gradients_is_told(every: int) -> None:
+    """Not what is called in few steps, as an evaluation is."""
+    model, teacher = nn.Linear(4, 2), Net()
+    optimizer = sgd(model)
+    with gst.profile(warmup=1) as p:
+        for step in range(9):
+            if step % every == 0:
+                with torch.no_grad():
+                    teacher(torch.randn(6, 4))
+            train(model, optimizer, 1)
+    told = [text for text in warnings(p) if "without gradients" in text]
+    assert len(told) == (every == 1)
+    assert all("before forward of 8 of 8 steps" in text for text in told)
+
+
+def test_an_evaluation_after_each_step_is_not_told() -> None:
+    model = Net()
+    optimizer = sgd(model)
+    with gst.profile(warmup=1) as p:
+        for _ in range(4):
+            train(model, optimizer, 1)
+            with torch.no_grad():
+                model.eval()(torch.randn(6, 4))
+            model.train()
+    assert not [text for text in warnings(p) if "without gradients" in text]
+
+
+def test_a_model_that_is_trained_in_eval_mode() -> None:
+    model = Net().eval()
+    with gst.profile(warmup=1) as p:
+        train(model, sgd(model), 3, lambda x: (time.sleep(SLEEP), model(x))[1])
+    assert p.workload.batch_size == 6
+
+
+def test_workers_of_a_loader_are_not_recorded() -> None:
+    """Nor ended, as the script is after the last step."""
+    model = nn.Linear(4, 2)
+    recorder = Recorder(warmup=0, steps=2, stop=True)
+    with recorder:
+        train(model, sgd(model), 2)
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                model(torch.zeros(1, 4))
+                os.write(writer, b"called")
+            finally:
+                os._exit(0)
+        os.close(writer)
+        assert os.read(reader, 10) == b"called"
+        os.waitpid(pid, 0)
+        os.close(reader)
+        with pytest.raises(StopProfiling):
+            model(torch.zeros(1, 4))
+
+
+def test_a_step_within_the_step_of_its_class() -> None:
+    """As of a subclass, of whose base class the script has an optimizer, too."""
+
+    class SlowSGD(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            time.sleep(SLEEP)
+            made = super().step(closure)
+            time.sleep(SLEEP)
+            return made
+
+    model = nn.Linear(4, 2)
+    sgd(model)
+    optimizer = SlowSGD(model.parameters(), lr=0.01)
+    with gst.profile(warmup=1) as p:
+        train(model, optimizer, 4)
+    assert p.steps == 3
+    assert p.workload.optimizer_seconds >= 2 * SLEEP
+
+
+def test_a_step_that_failed_and_is_made_again() -> None:
+    class Failing(torch.optim.SGD):
+        fails = True
+
+        def step(self, closure: Any = None) -> Any:
+            if self.fails:
+                self.fails = False
+                raise RuntimeError("once")
+            return super().step(closure)
+
+    model = nn.Linear(4, 2)
+    optimizer = Failing(model.parameters(), lr=0.01)
+    with gst.profile(warmup=0) as p:
+        with pytest.raises(RuntimeError, match="once"):
+            train(model, optimizer, 1)
+        train(model, optimizer, 3)
+    assert p.steps == 3
+
+
+def test_the_longest_step_is_named_where_steps_differ_much() -> None:
+    """Which of them to leave out by a longer warm-up, say."""
+    infos = [ParameterInfo(1, "a", (3,), "float32")]
+    steps = [StepTimes(f, f, 0.1, 8, {1: f}, 1) for f in (0.001, 0.002, 7.5, 0.001)]
+    (warning,) = summarize(steps, infos, "w", None).warnings
+    assert "step 3 after the warm-up took 15 s, the median 3 ms" in warning
+    assert summarize(steps[:1], infos, "w", None).warnings == ()
+
+
+def test_medians_lie_between_two_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    infos = [ParameterInfo(1, "a", (3,), "float32")]
+    steps = [StepTimes(f, 3 * f, f, 8, {1: f}, 1) for f in (0.010, 0.020, 0.010, 0.020)]
+    show(summarize(steps, infos, "w", None))
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith(" optimizer")]
+    assert line.split() == [
+        *("optimizer", "15.00", "ms", "15.00", "ms", "10.00", "ms", "20.00", "ms")
+    ]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import gearshift as gs
 from gearshift.cli import main
+from gearshift.sim.messages import Request
+from gearshift.sim.processes import Pool
 
 pytestmark = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
@@ -139,6 +147,22 @@ def test_names_are_shown_as_they_are(folder: Path, capsys: pytest.CaptureFixture
     assert "all_reduce:ring" in capsys.readouterr().out
 
 
+def test_names_in_pictures_are_no_formulas(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    named = "name = '$\\frac$'\n"
+    result = gs.simulate(named + CLUSTER, named + WORKLOAD, "all_reduce", steps=4)
+    assert result.plot(folder / "steps.png").read_bytes().startswith(b"\x89PNG")
+    from gearshift.sim.curves_plot import draw_curves
+
+    path = draw_curves({"all_reduce": result}, folder / "curves.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    pytest.importorskip("pyarrow")
+    zones = CLUSTER + "".join(f"[[zones]]\nname = '$\\{z}$'\n" for z in ("sub", "frac"))
+    (folder / "c.toml").write_text(zones, encoding="utf-8")
+    axes = ("workers=2,4", r"hosts.zone=$\sub$,$\frac$")
+    assert simulate("--steps", "4", "--sweep", *axes) == 0
+
+
 @pytest.mark.parametrize("axis", ["batch_size=4,8", "workers=2,4"])
 def test_a_sweep_of_a_wrong_workload_names_file_and_key(
     axis: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -149,6 +173,141 @@ def test_a_sweep_of_a_wrong_workload_names_file_and_key(
     (folder / "w.toml").write_text(text, encoding="utf-8")
     assert simulate("--sweep", axis) == 2
     assert "gearshift simulate: w.toml:2: batch_size: " in capsys.readouterr().err
+
+
+def test_the_columns_of_a_sweep_have_their_types(folder: Path) -> None:
+    """Whatever is in them, so that the tables of several sweeps fit together."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("matplotlib")
+    schemas = []
+    for number, strategies in enumerate(("all_reduce,ps(shards=9)", "ps:asp")):
+        out = f"out{number}"
+        options = ("--steps", "4", "--out", out)
+        assert simulate(*options, "--sweep", "workers=2,4", f"strategy={strategies}") == 0
+        schemas.append(parquet.read_schema(folder / out / "sweep.parquet"))
+    assert schemas[0].equals(schemas[1])
+    types = dict(zip(schemas[0].names, map(str, schemas[0].types), strict=True))
+    assert types["workers"] == "int64"
+    assert (types["mean_staleness"], types["error"]) == ("double", "string")
+
+
+def test_a_sweep_without_a_map_leaves_none_of_another(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    assert simulate("--steps", "4", "--sweep", "workers=2,4") == 0
+    assert (folder / "runs/simulate/heatmap.png").exists()
+    assert simulate("--steps", "4", "--sweep", "strategy=all_reduce,ps:bsp") == 0
+    assert not (folder / "runs/simulate/heatmap.png").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--sweep", "workers=2,4"), ("--recommend",)])
+def test_a_full_disk_costs_the_files_only(
+    more: tuple[str, ...],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert simulate("-s", "all_reduce", "-s", "all_reduce:tree", "--steps", "4", *more) == 1
+    told = capsys.readouterr()
+    assert "could not be written: No space left on device" in told.err
+    assert "samples" in told.out
+    assert not list((folder / "runs/simulate").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("more", [(), ("--sweep", "workers=4")])
+def test_what_is_done_before_an_interrupt_is_kept(
+    more: tuple[str, ...],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    run_all = Pool.run_all
+
+    def interrupted(
+        pool: Pool, requests: Sequence[Request], on_done: Any, on_steps: Any = None
+    ) -> None:
+        run_all(pool, requests[:1], on_done, on_steps)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pool, "run_all", interrupted)
+    assert simulate("-s", "all_reduce", "-s", "ps:bsp", "--steps", "4", *more) == 130
+    told = capsys.readouterr()
+    assert "interrupted; this is what was done before" in told.err
+    assert "all_reduce" in told.out
+    assert "interrupted before it was done" in told.out
+    assert (folder / "runs/simulate/summary.json").exists()
+    assert simulate("-s", "all_reduce", "--steps", "4", "--recommend") == 130
+    assert capsys.readouterr().out == ""
+
+
+def test_a_timeline_that_is_a_folder_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate("--timeline", ".") == 2
+    assert "--timeline .: is a folder; name a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_terminal_without_all_characters(more: tuple[str, ...], folder: Path) -> None:
+    """Of the arrow there, results are shown all the same; JSON has its escapes."""
+    text = 'name = "größe"\n' + WORKLOAD
+    (folder / "w.toml").write_text(text, encoding="utf-8")
+    strategies = ("-s", "all_reduce", "-s", "all_reduce:tree", "--steps", "4")
+    done = subprocess.run(
+        [sys.executable, "-m", "gearshift.cli", "simulate", "-c", "c.toml", "-w", "w.toml",
+         *strategies, *more],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode("ascii")
+    if more:
+        assert json.loads(shown)["workload"]["name"] == "größe"
+    else:
+        assert "gr??e on c" in shown
+        assert "? best" in shown
+
+
+@pytest.mark.parametrize("more", [(), ("--sweep", "workers=2,4"), ("--recommend",)])
+def test_errors_in_json_name_no_line_of_another_text(
+    more: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    names = [{"name": "a", "shape": [2]}, {"name": "a", "shape": [3]}]
+    document = {"forward": 1, "backward": 1, "parameters": names}
+    (folder / "w.json").write_text(json.dumps(document), encoding="utf-8")
+    assert simulate("-w", "w.json", *more) == 2
+    assert 'simulate: w.json: parameters[1].name: "a" is the name' in capsys.readouterr().err
+
+
+def test_errors_of_changed_clusters_name_no_line_of_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("matplotlib")
+    assert simulate("--steps", "4", "--sweep", "hosts.speed=0,1") == 0
+    told = capsys.readouterr().out
+    assert "failed: c.toml with hosts.speed=0: hosts[0].speed: a speed must be positive" in told
+
+
+def test_a_json_workload_with_a_hole_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "w.json").write_text('{"forward": null}', encoding="utf-8")
+    assert simulate("-w", "w.json") == 2
+    assert "w.json: forward: a NoneType cannot stand" in capsys.readouterr().err
 
 
 def test_a_switch_that_never_comes_is_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,19 @@ from .. import extension, toml_text
 from .fit import Line, fit_line
 
 TRANSPORTS = {"shm": "shm", "loopback": "tcp"}
-"""Ways between two processes of this machine, and the core's name of each."""
+"""Ways between two processes of this machine, and the core's name of each. Shared memory, which a
+job prefers, comes first: what is said first of a host's own links counts."""
 _USAGE_ERROR = 2
+_FAR, _FAR_SIZES = 0.2, 3
+"""So far from so many points, a line is none."""
+
+
+class _Interrupted(Exception):  # noqa: N818
+    """A signal has ended the processes that measure."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,20 @@ class Calibration:
             )
         return "\n".join(lines)
 
+    def doubt(self) -> str | None:
+        """What to say of a link that is no line."""
+        points = list(zip(self.sizes, self.seconds, strict=True))
+        far = [size for size, t in points if abs(self.line.residual(size, t)) > _FAR]
+        if len(far) < _FAR_SIZES:
+            return None
+        size, seconds = max(points)
+        return (
+            f"{self.name}: the line is more than {100 * _FAR:.0f} % off at {len(far)} of "
+            f"{len(points)} sizes. Was the machine busy, or does a token bucket let bursts pass "
+            f"(set burst, and bandwidth: {size} bytes came at {size / seconds / 1e6:,.1f} MB/s)? "
+            "docs/calibration.md says more."
+        )
+
 
 def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
     """Measure this machine, or read what a job measured; print and write. The exit code."""
@@ -61,7 +87,11 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after measuring
         if out.is_dir():
             raise IsADirectoryError(f"{out}: Is a directory")
-        found = {"hosts": _read(measured)} if measured else _measure_all(transports)
+        if not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise PermissionError(f"{out}: cannot be written")
+        found = {"hosts": read_measured(measured)} if measured else _measure_all(transports)
+    except _Interrupted as interrupt:
+        return interrupt.code
     except (Error, OSError, ValueError) as error:
         print(f"gearshift calibrate: {error}", file=sys.stderr)
         return _USAGE_ERROR
@@ -71,8 +101,22 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
         for link in probe["links"]:
             calibration = Calibration.of(_title(name, link), link)
             print(calibration.table())
+            doubt = calibration.doubt()
+            if doubt is not None:
+                print(f"gearshift calibrate: warning: {doubt}", file=sys.stderr)
             keys |= _keys(calibration, bool(link["same_host"]), keys)
-    out.write_text(_document(keys, out.stem), encoding="utf-8")
+    if not any(probe["links"] for probe in found.values()):
+        print("No link was measured: a job of one process has none.")
+    return _write(_document(keys, out.stem), out)
+
+
+def _write(text: str, out: Path) -> int:
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(text)  # so that what was measured is not lost
+        print(f"gearshift calibrate: {out}: {error.strerror or error}", file=sys.stderr)
+        return _USAGE_ERROR
     print(f"Cluster file, to be completed with [[hosts]] and their links: {out}")
     return 0
 
@@ -92,7 +136,7 @@ def _keys(
     line, cost = calibration.line, calibration.per_message
     if same_host:
         found = {"local_latency": line.latency, "local_bandwidth": line.bandwidth}
-        if calibration.name != "shm":  # the processor's work for a message is that of tcp
+        if calibration.name == "loopback":  # the processor's work for a message is that of tcp
             found["per_message"] = cost
         if "local_latency" in known:  # shared memory was there, and goes first in a job
             found = {k: v for k, v in found.items() if not k.startswith("local")}
@@ -119,7 +163,7 @@ def _measure_all(transports: Sequence[str]) -> dict[str, Any]:
     unknown = [name for name in transports if name not in TRANSPORTS]
     if unknown:
         raise ValueError(f"--transport {unknown[0]}: choose of {', '.join(TRANSPORTS)}")
-    return {name: _measure(name) for name in transports}
+    return {name: _measure(name) for name in TRANSPORTS if name in transports}
 
 
 def _measure(name: str) -> dict[str, Any]:
@@ -132,11 +176,61 @@ def _measure(name: str) -> dict[str, Any]:
             extra_env={"GEARSHIFT_TRANSPORTS": TRANSPORTS[name]},
         )
         code = launch(options).returncode
+        if code > 128:  # Ctrl-C, say, of which the launcher has told
+            raise _Interrupted(code)
         if code != 0:
             raise Error(f"the processes that measure {name} ended with code {code}")
-        return _read(file)
+        return read_measured(file)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+def read_measured(file: Path) -> dict[str, Any]:
+    """What the probe wrote.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: naming file and key, when it is something else.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: no JSON: {error}") from error
+    wrong = _wrong(found)
+    if wrong is not None:
+        raise ValueError(f"{file}: {wrong}; is it what gearshift.sim.calibration.probe wrote?")
+    return dict(found)
+
+
+def _wrong(found: Any) -> str | None:
+    """The first key that is not as the probe writes it."""
+    if not isinstance(found, dict):
+        return "must hold an object"
+    work, links = found.get("work"), found.get("links")
+    if not isinstance(work, dict) or not all(map(_is_positive, work.values())):
+        return "work: must hold rates"
+    if not isinstance(links, list):
+        return "links: must be a list"
+    for number, link in enumerate(links):
+        key = _wrong_in_link(link) if isinstance(link, dict) else ""
+        if key is not None:
+            return f"links[{number}]{key and '.'}{key}: is not what was measured of a link"
+    return None
+
+
+def _wrong_in_link(link: Mapping[str, Any]) -> str | None:
+    sizes, seconds = link.get("sizes"), link.get("seconds")
+    right = {
+        "rank": isinstance(link.get("rank"), int),
+        "same_host": isinstance(link.get("same_host"), bool),
+        "per_message": _is_positive(link.get("per_message")),
+        "sizes": isinstance(sizes, list) and all(map(_is_positive, sizes)) and len(set(sizes)) > 1,
+        "seconds": isinstance(seconds, list) and all(map(_is_positive, seconds)),
+    }
+    wrong = next((key for key, is_right in right.items() if not is_right), None)
+    if wrong is None and len(link["sizes"]) != len(link["seconds"]):
+        return "seconds"
+    return wrong
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < float("inf")

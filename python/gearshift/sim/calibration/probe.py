@@ -20,6 +20,8 @@ ROUND_TRIPS = 200
 
 def main(path: Path) -> None:
     session = extension.load().PacedSession()
+    if session.rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after measuring
     hosts = session.hosts()
     links = [_link(session, rank, hosts[rank] == hosts[0]) for rank in range(1, len(hosts))]
     found: dict[str, Any] = {"hosts": hosts, "links": links}
@@ -41,4 +43,6 @@ def _link(session: Any, rank: int, same_host: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: gearshift run --nnodes N … -m gearshift.sim.calibration.probe FILE")
     main(Path(sys.argv[1]))

@@ -29,11 +29,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="gearshift.sim.validation", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes: two cells")
     parser.add_argument("--out", type=Path, default=Path("runs/validate"))
-    parser.add_argument("--cell", action="append", help="only this cell (repeat)")
+    names = [cell.name for cell in CELLS]
+    parser.add_argument("--cell", action="append", choices=names, help="only this cell (repeat)")
     parser.add_argument("--again", action="store_true", help="use what was measured before")
     parser.add_argument("--publish", action="store_true", help="write docs and accuracy.json, too")
     options = parser.parse_args()
-    wanted = options.cell or (QUICK if options.quick else [cell.name for cell in CELLS])
+    wanted = options.cell or (QUICK if options.quick else names)
     cells = [cell for cell in CELLS if cell.name in wanted]
     options.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

@@ -1,0 +1,72 @@
+"""Folders and files of results: one run at a time in a folder, and files that are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gearshift.launch import LaunchError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other runs out of it for the time of a ``with`` statement.
+
+    The claim ends with this process, whatever ends it; the file that holds it stays.
+
+    Raises:
+        LaunchError: when it cannot be made, or another process has claimed it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise LaunchError(f"--out {folder}: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LaunchError(
+                f"--out {folder}: another run is writing its results there; give this one a folder "
+                "of its own"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def write_json(path: Path, document: Any, indent: int = 2) -> None:
+    """Write a document, whole or not at all: what was there before stays when the disk is full.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    text = json.dumps(finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        # A lone half of a character, of a file's name that is no text, is an escape in JSON.
+        fresh.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that are infinite or none, for which JSON has no words."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

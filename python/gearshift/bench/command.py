@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from gearshift.launch import LaunchError
+from gearshift.report.table import print_table
 
 from .display import Display, LiveDisplay, PlainDisplay
 from .driver import SUMMARY, Bench, BenchOptions
@@ -62,7 +63,7 @@ def print_markdown(out: Path) -> int:
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the table, and below it what was skipped or went wrong."""
-    console.print(summary_table(summary))
+    print_table(console, summary_table(summary))
     for note in (*remarks(summary), *notes(summary)):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     reached, checked = counts(summary)

@@ -18,7 +18,7 @@ from rich.console import Console
 from gearshift.launch import LaunchError
 from gearshift.launch.launcher import launch
 from gearshift.launch.plan import LaunchOptions
-from gearshift.report.table import report_console, summary_table
+from gearshift.report.table import print_table, report_console, summary_table
 
 from . import STRATEGIES
 from .display import Display, DisplaySink, LiveDisplay, PlainDisplay
@@ -107,7 +107,7 @@ def _conclude(
         "runs": runs,
     }
     (options.out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    console.print(summary_table(summary))
+    print_table(console, summary_table(summary))
     curves = draw_curves(options.out, [run["strategy"] for run in runs])
     files = f"Curves: {curves}    numbers: {options.out / SUMMARY}"
     console.print(files, markup=False, highlight=False)

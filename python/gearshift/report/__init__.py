@@ -10,12 +10,12 @@ from pathlib import Path
 def show(folder: Path) -> int:
     """Print the table of a finished demo and draw its curves again; returns the exit code."""
     from .curves import draw_curves
-    from .table import report_console, summary_table
+    from .table import print_table, report_console, summary_table
 
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        report_console().print(summary_table(summary))
+        print_table(report_console(), summary_table(summary))
         curves = draw_curves(folder, [run["strategy"] for run in summary["runs"]])
     except FileNotFoundError as error:
         print(

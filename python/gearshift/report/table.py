@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 _MIN_WIDTH = 100
+_WIDEST = 1000
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -19,6 +20,15 @@ def report_console() -> Console:
     if not console.is_terminal and console.width < _MIN_WIDTH:
         return Console(width=_MIN_WIDTH, emoji=False)
     return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table whole: what a narrow terminal has no room for goes below, not away.
+
+    Each part begins with the first column.
+    """
+    for part in _parts(table, lambda t: _width(t, console) <= console.width):
+        console.print(part)
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -48,6 +58,46 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     for run in summary["runs"]:
         table.add_row(*_cells(run))
     return table
+
+
+def _parts(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
+    parts: list[Table] = []
+    first, *rest = range(len(table.columns))
+    chosen = [first]
+    for column in rest:
+        if len(chosen) > 1 and not fits(_with_columns(table, [*chosen, column])):
+            parts.append(_with_columns(table, chosen))
+            chosen = [first]
+        chosen.append(column)
+    parts.append(_with_columns(table, chosen))
+    if len(parts) == 1:
+        return [table]
+    parts[0].title, parts[-1].caption = table.title, table.caption
+    return parts
+
+
+def _with_columns(table: Table, chosen: Sequence[int]) -> Table:
+    """Some of a table's columns, without what stands above and below it."""
+    part = Table(
+        box=table.box,
+        padding=table.padding,
+        pad_edge=table.pad_edge,
+        title_justify=table.title_justify,
+        caption_justify=table.caption_justify,
+    )
+    columns = [table.columns[index] for index in chosen]
+    part.columns = [column.copy() for column in columns]
+    for index, column in enumerate(part.columns):
+        column._index = index
+    cells = zip(*(column.cells for column in columns), strict=True)
+    for row, values in zip(table.rows, cells, strict=True):
+        part.add_row(*values, style=row.style)
+    return part
+
+
+def _width(table: Table, console: Console) -> int:
+    """What it takes to print each cell on one line."""
+    return console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
 
 
 def human_bytes(count: float) -> str:

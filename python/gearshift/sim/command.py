@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import Error, InvalidArgument
+from ..report.table import print_table
 from ..strategy import parse, to_text
 from .axes import STRATEGY, Axis, parse_sweep
 from .batch import Batch, Job, Settings
@@ -96,7 +97,7 @@ class _Outcome:
             if isinstance(part, str):
                 console.print(part, markup=False, highlight=False, soft_wrap=True)
             else:
-                console.print(part)
+                print_table(console, part)
 
 
 class _Command:

@@ -14,7 +14,7 @@ from gearshift.demo import STRATEGIES, run_folder
 from gearshift.demo.display import DisplaySink, LiveDisplay, PlainDisplay
 from gearshift.demo.events import Progress, decode
 from gearshift.report import show
-from gearshift.report.table import human_bytes, report_console, summary_table
+from gearshift.report.table import human_bytes, print_table, report_console, summary_table
 
 PROGRESS = Progress(
     strategy="all_reduce",
@@ -146,6 +146,27 @@ def test_table_shows_what_was_measured_in_80_columns(finished):
     shared = ["91.23", "%", "101.3", "12,346", "1.5", "GB", "2.35", "7"]
     assert rows[0] == ["all_reduce", *shared, "-", "-"]
     assert rows[2] == ["strategy_switch", *shared, "300", "4.2", "ms"]
+
+
+def rows_of(text: str, strategy: str) -> list[list[str]]:
+    """What stands behind the strategy's name, in each line that begins with it."""
+    lines = [line.split() for line in text.splitlines()]
+    return [line[1:] for line in lines if line[:1] == [strategy]]
+
+
+@pytest.mark.parametrize("width", [30, 50, 70])
+def test_narrow_terminals_get_every_number_in_parts(finished, width):
+    summary = json.loads((finished / "summary.json").read_text())
+    wide, narrow = io.StringIO(), io.StringIO()
+    print_table(Console(file=wide, width=200), summary_table(summary))
+    print_table(Console(file=narrow, width=width), summary_table(summary))
+    assert max(map(len, narrow.getvalue().splitlines())) <= width
+    for strategy in STRATEGIES:
+        (row,) = rows_of(wide.getvalue(), strategy)
+        parts = rows_of(narrow.getvalue(), strategy)
+        assert len(parts) > 1
+        assert [cell for part in parts for cell in part] == row
+    assert narrow.getvalue().count("4 workers") == wide.getvalue().count("4 workers") == 1
 
 
 def test_bytes_for_people():

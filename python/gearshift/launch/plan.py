@@ -178,10 +178,17 @@ def _validate_target(options: LaunchOptions) -> None:
     target = options.target[0]
     if options.kind == "executable":
         if shutil.which(target) is None:
-            raise LaunchError(f"{target!r} is neither an executable file nor a command on PATH")
+            hint = "; to start a Python script, leave -- out" if target.endswith(".py") else ""
+            raise LaunchError(
+                f"{target!r} is neither an executable file nor a command on PATH{hint}"
+            )
     elif options.kind == "script":
         if not os.path.exists(target):
-            raise LaunchError(f"script {target!r} does not exist in {os.getcwd()}")
+            command = os.sep not in target and shutil.which(target) is not None
+            hint = f"; to start the command: gearshift run [options] -- {target} …"
+            raise LaunchError(
+                f"script {target!r} does not exist in {os.getcwd()}" + (hint if command else "")
+            )
         if os.path.isfile(target):
             with open(target, "rb") as file:
                 if file.read(4) == b"\x7fELF":

@@ -172,6 +172,8 @@ TWO_NODES = ("--nnodes", "2", "--rdzv")
         (("no-such-script.py",), "script 'no-such-script.py' does not exist"),
         (("--", "no-such-program"), "neither an executable file nor a command"),
         (("/bin/sh",), "gearshift run [options] -- /bin/sh"),
+        (("sh", "job.sh"), "to start the command: gearshift run [options] -- sh"),
+        (("--", "no-such-script.py"), "to start a Python script, leave -- out"),
         (("-m", "--", "json.tool"), "choose one"),
         (("--no-such-option", "S"), "No such option"),
     ],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import Error
+from ...errors import Error, InvalidArgument
 from ...launch.launcher import launch
 from ...launch.plan import LaunchOptions
 from .. import extension, toml_text
@@ -18,6 +18,7 @@ from .fit import Line, fit_line
 
 TRANSPORTS = {"shm": "shm", "loopback": "tcp"}
 """Ways between two processes of this machine, and the core's name of each."""
+_LINK = {"rank", "same_host", "sizes", "seconds", "per_message"}
 _USAGE_ERROR = 2
 
 
@@ -138,5 +139,22 @@ def _measure(name: str) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    """What the probe wrote.
+
+    Raises:
+        InvalidArgument: when it is something else.
+        OSError: when it cannot be read.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # no text, too
+        raise InvalidArgument(f"{file}: no JSON: {error}") from error
+    try:
+        whole = found["work"].items() and all(link.keys() >= _LINK for link in found["links"])
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise InvalidArgument(
+            f"{file}: not what gearshift.sim.calibration.probe writes (docs/calibration.md)"
+        )
     return found

@@ -137,12 +137,24 @@ void ReplicaImpl::absorb(const RoundResult& result) {
   decider_.add_reduced_loss(epoch_, result.loss_sum, result.loss_samples);
 }
 
-base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
-  GEARSHIFT_RETURN_IF_ERROR(usable());
+base::Status ReplicaImpl::check(const StepInput& input) const {
   if (!input.modified.empty() && input.modified.size() != plan_.buckets.size()) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "step needs one flag per bucket, or none");
   }
+  if (!server_ || input.skip) return {};
+  const ps::OptimizerSpec& spec = *options_.optimizer;
+  const std::size_t wanted = spec.hyper_names.size() * spec.param_groups;
+  if (input.hypers.size() == wanted) return {};
+  return base::Error(base::ErrorCode::kInvalidArgument,
+                     "step has " + std::to_string(input.hypers.size()) +
+                         " optimizer settings (hypers) instead of " + std::to_string(wanted) +
+                         ", which the server needs: one for each of hyper_names, for each group");
+}
+
+base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(check(input));
   const bool by_server = server_ != nullptr;
   base::Result<StepReport> report = by_server ? step_server(input) : step_all_reduce(input);
   if (!report) return told(report.error());

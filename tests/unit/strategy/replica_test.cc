@@ -249,6 +249,28 @@ TEST(Replica, GradientsChangedAfterBackwardAreWhatTheServerApplies) {
   });
 }
 
+TEST(Replica, AServerIsNotSentSettingsThatItCannotUse) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  const Model alone = toy::train_alone(2, [](int) { return 4; });
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    worker.ok(worker.replica->backward_begin(4));
+    ASSERT_TRUE(worker.replica->backward_end({false, false}).ok());
+    for (const ps::HyperValues& wrong : {ps::HyperValues{}, ps::HyperValues{0.1}}) {
+      StepInput input;
+      input.hypers = wrong;
+      const auto report = worker.replica->step(input);
+      ASSERT_FALSE(report.ok());
+      EXPECT_EQ(report.error().code, base::ErrorCode::kInvalidArgument);
+      EXPECT_NE(report.error().message.find("instead of 2"), std::string::npos);
+    }
+    for (int k = 0; k < 2; ++k) worker.step(4 * k, 4);  // nothing was changed
+    worker.expect_equals(alone);
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Replica, RanksMustAgree) {
   toy::run_ranks(3, 0, [&](int rank, Environment environment) {
     ReplicaOptions options;

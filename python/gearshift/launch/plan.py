@@ -25,6 +25,10 @@ _SET_TOKEN = (
 )
 
 
+_NUMBERS = ("-n", "--processes", "--nnodes")
+"""Options without which a job has one worker."""
+
+
 @dataclass(frozen=True)
 class LaunchOptions:
     """What the user asked for."""
@@ -120,6 +124,20 @@ def thread_notice(options: LaunchOptions, environ: Mapping[str, str]) -> str | N
     return (
         f"OMP_NUM_THREADS={_threads(local)} in each of {local} processes on {cores} cores; "
         "set it yourself to choose otherwise"
+    )
+
+
+def misplaced_notice(options: LaunchOptions) -> str | None:
+    """What to tell the user whose number of processes stands where the script gets it."""
+    if options.kind == "executable" or options.workers > 1:
+        return None
+    misplaced = (a for a in options.target[1:] if a.partition("=")[0] in _NUMBERS)
+    option = next(misplaced, None)
+    if option is None:
+        return None
+    return (
+        f"{option} stands behind {options.target[0]}, which gets it; this starts one process "
+        "(options of gearshift run stand before the script)"
     )
 
 

@@ -6,6 +6,7 @@ where torch, NumPy or the compiled core are missing.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -422,6 +423,8 @@ def _parse_env(settings: Sequence[str]) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``gearshift`` command."""
     raw = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # no arrow in Latin-1 is worth losing a table
     try:
         app(args=raw, prog_name="gearshift", obj=raw)
     except LaunchError as error:

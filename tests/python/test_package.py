@@ -56,3 +56,16 @@ def test_files_that_cannot_be_used_are_named(
     shown = capsys.readouterr().err
     assert shown.startswith(f"gearshift: {file / 'results'}")
     assert shown.rstrip().endswith("Not a directory")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_every_character_get_the_rest(encoding: str) -> None:
+    """As LANG=en_US.ISO-8859-1 has it on older clusters."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gearshift", "run", "--help"],
+        env={"PYTHONPATH": str(PACKAGE_ROOT), "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"SCRIPT [ARGS]" in done.stdout

@@ -25,7 +25,7 @@ def report_console() -> Console:
 def print_table(console: Console, table: Table) -> None:
     """Print a table whole: what a narrow terminal has no room for goes below, not away.
 
-    Each part begins with the first column.
+    Each part begins with the columns that tell rows apart.
     """
     for part in _parts(table, lambda t: _width(t, console) <= console.width):
         console.print(part)
@@ -62,18 +62,25 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 def _parts(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
     parts: list[Table] = []
-    first, *rest = range(len(table.columns))
-    chosen = [first]
-    for column in rest:
-        if len(chosen) > 1 and not fits(_with_columns(table, [*chosen, column])):
+    keys = list(range(_keys(table)))
+    chosen = keys[:]
+    for column in range(len(keys), len(table.columns)):
+        if len(chosen) > len(keys) and not fits(_with_columns(table, [*chosen, column])):
             parts.append(_with_columns(table, chosen))
-            chosen = [first]
+            chosen = keys[:]
         chosen.append(column)
     parts.append(_with_columns(table, chosen))
     if len(parts) == 1:
         return [table]
     parts[0].title, parts[-1].caption = table.title, table.caption
     return parts
+
+
+def _keys(table: Table) -> int:
+    """How many of the first columns it takes to tell the rows apart: the axes of a sweep."""
+    rows = list(zip(*(map(str, column.cells) for column in table.columns), strict=True))
+    enough = (n for n in range(1, len(table.columns)) if len({r[:n] for r in rows}) == len(rows))
+    return next(enough, 1)
 
 
 def _with_columns(table: Table, chosen: Sequence[int]) -> Table:

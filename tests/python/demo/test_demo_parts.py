@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tomllib
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from gearshift.cli import main
 from gearshift.demo import STRATEGIES, run_folder
@@ -167,6 +169,19 @@ def test_narrow_terminals_get_every_number_in_parts(finished, width):
         assert len(parts) > 1
         assert [cell for part in parts for cell in part] == row
     assert narrow.getvalue().count("4 workers") == wide.getvalue().count("4 workers") == 1
+
+
+def test_parts_of_a_table_repeat_what_tells_rows_apart():
+    table = Table("workers", "bandwidth", "all_reduce", "ps:bsp")
+    for workers in ("2", "4"):
+        for bandwidth in ("1G", "10G"):
+            table.add_row(workers, bandwidth, "fast", "slow")
+    text = io.StringIO()
+    print_table(Console(file=text, width=40), table)
+    cells = [re.findall(r"\w+", line) for line in text.getvalue().splitlines()]
+    for last in ("fast", "slow"):
+        shown = [row[:2] for row in cells if row[2:] == [last]]
+        assert shown == [["2", "1G"], ["2", "10G"], ["4", "1G"], ["4", "10G"]]
 
 
 def test_bytes_for_people():

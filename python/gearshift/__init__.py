@@ -37,6 +37,7 @@ from .strategy import (
 )
 
 if TYPE_CHECKING:
+    __version__: str
     from ._collectives import (
         all_gather,
         all_reduce,
@@ -91,6 +92,8 @@ _SESSION = {"init", "is_initialized", "local_rank", "rank", "shutdown", "world_s
 
 def __getattr__(name: str) -> Any:
     """What needs the compiled core is loaded at its first use: ``gearshift run`` does without."""
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _SESSION:
@@ -102,3 +105,17 @@ def __getattr__(name: str) -> Any:
     value = getattr(module, name)
     globals()[name] = value  # the next time it is found without this function
     return value
+
+
+def __dir__() -> list[str]:
+    """What is loaded at its first use is there, too: shells complete it."""
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("gearshift")
+    except PackageNotFoundError:  # run from a checkout that nobody installed
+        return "0+unknown"

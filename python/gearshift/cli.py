@@ -438,6 +438,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_USAGE_ERROR)
     except BrokenPipeError:
         os._exit(141)  # the reader of our stdout has gone, as in `gearshift --help | head`
+    except OSError as error:
+        if error.filename is None:  # nothing that the user named
+            raise
+        print(f"gearshift: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(_USAGE_ERROR)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ LogLevel level_from_environment() {
   if (name == "info") return LogLevel::kInfo;
   if (name == "error") return LogLevel::kError;
   if (name == "off") return LogLevel::kOff;
+  if (!name.empty() && name != "warn") {
+    std::fprintf(stderr, "gearshift: GEARSHIFT_LOG is debug, info, warn, error or off, not '%s'\n",
+                 value);
+  }
   return LogLevel::kWarn;
 }
 

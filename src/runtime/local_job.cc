@@ -112,25 +112,43 @@ base::Status offer_token(const std::string& path) {
   return {};
 }
 
+/// The token in a directory, of whoever came first.
+base::Result<std::string> shared_token(const std::string& directory) {
+  const std::string path = directory + "/token";
+  GEARSHIFT_RETURN_IF_ERROR(offer_token(path));
+  std::ifstream in(path);
+  std::string token;
+  if (!(in >> token)) return io_error("cannot read", path);
+  return token;
+}
+
+/// Where all that is this user's lies.
+base::Result<std::string> user_directory() {
+  std::error_code error;
+  const std::filesystem::path base = std::filesystem::temp_directory_path(error);
+  if (error) return Error(ErrorCode::kIo, "no directory for temporary files: " + error.message());
+  std::string user = (base / ("gearshift-" + std::to_string(::getuid()))).string();
+  GEARSHIFT_RETURN_IF_ERROR(make_private_directory(user));
+  return user;
+}
+
 }  // namespace
 
 base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts,
                                       const std::string& rank_variable) {
-  std::error_code error;
-  const std::filesystem::path base = std::filesystem::temp_directory_path(error);
-  if (error) return Error(ErrorCode::kIo, "no directory for temporary files: " + error.message());
-  const std::string user = (base / ("gearshift-" + std::to_string(::getuid()))).string();
-  GEARSHIFT_RETURN_IF_ERROR(make_private_directory(user));
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::string user, user_directory());
   remove_stale(user);
   LocalJob job;
   job.directory =
       user + "/" + job_name(launcher_process(rank_variable)) + launcher + "-" + restarts;
   GEARSHIFT_RETURN_IF_ERROR(make_private_directory(job.directory));
-  const std::string path = job.directory + "/token";
-  GEARSHIFT_RETURN_IF_ERROR(offer_token(path));
-  std::ifstream in(path);
-  if (!(in >> job.token)) return io_error("cannot read", path);
+  GEARSHIFT_ASSIGN_OR_RETURN(job.token, shared_token(job.directory));
   return job;
+}
+
+base::Result<std::string> user_token() {
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::string user, user_directory());
+  return shared_token(user);
 }
 
 }  // namespace gearshift::runtime

@@ -20,4 +20,8 @@ struct LocalJob {
 base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts,
                                       const std::string& rank_variable);
 
+/// A token for all of this user's jobs on this host, made when there is none yet, for ranks that
+/// have no launcher in common. They meet at a port, so that two jobs cannot mix. Errors: as above.
+base::Result<std::string> user_token();
+
 }  // namespace gearshift::runtime

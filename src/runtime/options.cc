@@ -98,6 +98,52 @@ base::Status complete(SessionOptions& options, const Launcher& launcher) {
   return {};
 }
 
+bool is_loopback(const std::string& host) {
+  in_addr v4{};
+  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  return host == "localhost" || host == "::1" || host == "[::1]";
+}
+
+/// The processes of a job of which one only knows what PyTorch's `env://` does: rank 0 serves the
+/// rendezvous at MASTER_ADDR:MASTER_PORT. Without a word of who shares a host, as in Kubernetes,
+/// each process has one to itself.
+base::Status read_master(SessionOptions& options) {
+  GEARSHIFT_ASSIGN_OR_RETURN(options.rank, integer("RANK", 0));
+  GEARSHIFT_ASSIGN_OR_RETURN(options.world_size, integer("WORLD_SIZE", 1));
+  if (options.world_size == 1) return {};
+  std::string host = variable("MASTER_ADDR").value_or("");
+  const int together = is_loopback(host) ? options.world_size : 1;
+  GEARSHIFT_ASSIGN_OR_RETURN(const int local, integer("LOCAL_WORLD_SIZE", together));
+  options.nnodes = local >= options.world_size ? 1 : 2;
+  if (options.rdzv.empty()) {
+    const std::string port = variable("MASTER_PORT").value_or("");
+    if (host.empty() || port.empty()) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "RANK and WORLD_SIZE say that this is one of several processes, but not where "
+                   "they meet: set MASTER_ADDR and MASTER_PORT (or GEARSHIFT_RDZV=HOST:PORT) in "
+                   "each, an address of the host of rank 0 that all can reach and a free port; to "
+                   "train alone, unset RANK and WORLD_SIZE");
+    }
+    if (host.find(':') != std::string::npos && host.front() != '[') host = "[" + host + "]";
+    options.rdzv = "tcp://" + host + ":" + port;
+  }
+  if (options.token.empty() && options.nnodes == 1) {
+    GEARSHIFT_ASSIGN_OR_RETURN(options.token, user_token());
+  }
+  return {};
+}
+
+/// The place that a foreign launcher has given to this process, if one has.
+base::Status read_foreign(SessionOptions& options) {
+  for (const Launcher& launcher : kLaunchers) {
+    if (!variable(launcher.marker) || !variable(launcher.rank)) continue;
+    GEARSHIFT_ASSIGN_OR_RETURN(options.rank, integer(launcher.rank, 0));
+    GEARSHIFT_ASSIGN_OR_RETURN(options.world_size, integer(launcher.size, 1));
+    return complete(options, launcher);
+  }
+  return variable("RANK") && variable("WORLD_SIZE") ? read_master(options) : base::Status();
+}
+
 /// Stands for all addresses of a host, and is none at which others reach it.
 bool is_wildcard(const std::string& interface) {
   const bool bracketed = interface.starts_with('[') && interface.ends_with(']');
@@ -160,13 +206,7 @@ base::Result<SessionOptions> SessionOptions::from_environment() {
     GEARSHIFT_ASSIGN_OR_RETURN(options.world_size, integer("GEARSHIFT_WORLD_SIZE", 1));
     GEARSHIFT_ASSIGN_OR_RETURN(options.nnodes, integer("GEARSHIFT_NNODES", 1));
   } else {
-    for (const Launcher& launcher : kLaunchers) {
-      if (!variable(launcher.marker) || !variable(launcher.rank)) continue;
-      GEARSHIFT_ASSIGN_OR_RETURN(options.rank, integer(launcher.rank, 0));
-      GEARSHIFT_ASSIGN_OR_RETURN(options.world_size, integer(launcher.size, 1));
-      GEARSHIFT_RETURN_IF_ERROR(complete(options, launcher));
-      break;
-    }
+    GEARSHIFT_RETURN_IF_ERROR(read_foreign(options));
   }
   GEARSHIFT_RETURN_IF_ERROR(options.validate());
   return options;

@@ -108,6 +108,11 @@ class SessionImpl final : public Session {
 
   base::Result<std::unique_ptr<strategy::Replica>> distribute(
       strategy::ReplicaOptions options) override {
+    if (is_server()) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "this process is a dedicated server, which has no model of its own: where "
+                   "Session::is_server() says so, call serve(), then close()");
+    }
     options.model = free_model();
     auto replica = strategy::Replica::create(environment(), options);
     if (options.model < strategy::kMaxModels) models_[options.model] = replica.ok();

@@ -257,6 +257,24 @@ base::Status check_param_groups(const SimulationOptions& options) {
                         " entries, the workload " + std::to_string(parameters) + " parameters");
 }
 
+/// Phantoms go by messages always, so that the core would not find out.
+base::Status check_window(const SimulationOptions& options) {
+  const auto asks = [](const strategy::Phase& phase) {
+    const auto* all_reduce = std::get_if<strategy::AllReduce>(&phase);
+    return all_reduce != nullptr && all_reduce->algorithm == collectives::Algorithm::kWindow;
+  };
+  const auto& kind = options.strategy.kind;
+  const auto* both = std::get_if<strategy::StrategySwitch>(&kind);
+  const auto* only = std::get_if<strategy::AllReduce>(&kind);
+  const bool asked =
+      both != nullptr ? asks(both->start) || asks(both->then) : only != nullptr && asks(*only);
+  const Cluster& cluster = options.cluster;
+  if (!asked || cluster.host_of(cluster.workers() - 1) == cluster.host_of(0)) return {};
+  return base::Error(base::ErrorCode::kUnsupported,
+                     "all_reduce (window): workers on several hosts cannot map each other's "
+                     "memory; leave the choice of the algorithm to \"auto\"");
+}
+
 base::Status check(const SimulationOptions& options) {
   GEARSHIFT_RETURN_IF_ERROR(validate(options.cluster));
   if (const auto problem = find_problem(options.workload)) {
@@ -276,6 +294,7 @@ base::Status check(const SimulationOptions& options) {
                           std::to_string(options.steady_tolerance));
   }
   GEARSHIFT_RETURN_IF_ERROR(check_failures(options));
+  GEARSHIFT_RETURN_IF_ERROR(check_window(options));
   return options.strategy.validate(options.cluster.workers(), options.cluster.servers());
 }
 

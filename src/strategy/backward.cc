@@ -137,12 +137,17 @@ void ReplicaImpl::absorb(const RoundResult& result) {
   decider_.add_reduced_loss(epoch_, result.loss_sum, result.loss_samples);
 }
 
-base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
-  GEARSHIFT_RETURN_IF_ERROR(usable());
+base::Status ReplicaImpl::check(const StepInput& input) const {
   if (!input.modified.empty() && input.modified.size() != plan_.buckets.size()) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "step needs one flag per bucket, or none");
   }
+  return server_ && !input.skip && samples_ > 0 ? check_hypers(input.hypers) : base::Status();
+}
+
+base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(check(input));
   const bool by_server = server_ != nullptr;
   base::Result<StepReport> report = by_server ? step_server(input) : step_all_reduce(input);
   if (!report) return told(report.error());
@@ -226,7 +231,6 @@ base::Status ReplicaImpl::check_hypers(const ps::HyperValues& hypers) const {
 
 base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   Stopwatch watch(scheduler_, exposed_seconds_);
-  if (!input.skip && samples_ > 0) GEARSHIFT_RETURN_IF_ERROR(check_hypers(input.hypers));
   const base::TimePoint begin = scheduler_.now();
   epoch_ = input.epoch;
   GEARSHIFT_RETURN_IF_ERROR(stage_modified(input.modified));

@@ -98,6 +98,11 @@ class Custom final : public Policy {
     inputs << "step " << metrics.step << ", epoch " << metrics.epoch << ", loss " << metrics.loss;
     return {decide_(metrics), inputs.str()};
   }
+  base::Status validate(std::int64_t) const override {
+    if (decide_) return {};
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "the policy '" + name_ + "' has no function that decides");
+  }
 
  private:
   std::string name_;

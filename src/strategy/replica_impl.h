@@ -61,6 +61,7 @@ class ReplicaImpl final : public Replica {
   base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result);
   base::Error hypers_differ() const;
+  base::Status check(const StepInput& input) const;
   base::Status stage_modified(const std::vector<bool>& modified);
   base::Result<double> clip_factor(const StepInput& input) const;
   base::Status check_hypers(const ps::HyperValues& hypers) const;

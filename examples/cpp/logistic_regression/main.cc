@@ -31,10 +31,42 @@ struct Arguments {
   double lr = 0.05;
 };
 
+constexpr const char* kUsage =
+    "usage: logistic_regression [--strategy all_reduce|bsp|asp|switch] [--data FOLDER]\n"
+    "                           [--epochs N] [--batch N] [--lr RATE]\n"
+    "on four workers: gearshift run -n 4 -- logistic_regression --strategy switch\n";
+
+int whole(const std::string& name, const std::string& value) {
+  std::size_t end = 0;
+  int number = 0;
+  try {
+    number = std::stoi(value, &end);
+  } catch (const std::logic_error&) {  // no number, or none that an int holds
+    end = 0;
+  }
+  if (end == 0 || end != value.size() || number < 1) {
+    throw std::invalid_argument(name + ": a whole number from 1 on, not '" + value + "'");
+  }
+  return number;
+}
+
+double positive(const std::string& name, const std::string& value) {
+  char* end = nullptr;
+  const double number = std::strtod(value.c_str(), &end);
+  if (end == value.c_str() || *end != '\0' || !(number > 0)) {
+    throw std::invalid_argument(name + ": a positive number, not '" + value + "'");
+  }
+  return number;
+}
+
 Arguments parse(int argc, char** argv) {
   Arguments a;
   for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i];
+    if (name == "--help" || name == "-h") {
+      std::fputs(kUsage, stdout);
+      std::exit(0);
+    }
     if (i + 1 >= argc || name.rfind("--", 0) != 0) throw std::invalid_argument(name + ": no value");
     const std::string value = argv[i + 1];
     if (name == "--strategy") {
@@ -42,16 +74,15 @@ Arguments parse(int argc, char** argv) {
     } else if (name == "--data") {
       a.data = value;
     } else if (name == "--epochs") {
-      a.epochs = std::stoi(value);
+      a.epochs = whole(name, value);
     } else if (name == "--batch") {
-      a.batch = std::stoi(value);
+      a.batch = whole(name, value);
     } else if (name == "--lr") {
-      a.lr = std::stod(value);
+      a.lr = positive(name, value);
     } else {
       throw std::invalid_argument(name + ": known are --strategy --data --epochs --batch --lr");
     }
   }
-  if (a.epochs < 1 || a.batch < 1) throw std::invalid_argument("--epochs and --batch: at least 1");
   return a;
 }
 
@@ -75,13 +106,30 @@ gs::Strategy strategy_named(const std::string& name, std::int64_t total_steps) {
   return s;
 }
 
+/// An error of gearshift's, as an exception.
+class Failure : public std::runtime_error {
+ public:
+  explicit Failure(const gs::base::Error& error)
+      : std::runtime_error(error.to_string()), code_(error.code) {}
+  /// 75 tells `gearshift run` that this process suffers from another's end, and is not to blame.
+  int exit_code() const {
+    using gs::base::ErrorCode;
+    const bool victim = code_ == ErrorCode::kPeerLost || code_ == ErrorCode::kAborted ||
+                        code_ == ErrorCode::kClosed;
+    return victim ? 75 : 1;
+  }
+
+ private:
+  gs::base::ErrorCode code_;
+};
+
 template <typename T>
 T check(gs::base::Result<T> result) {
-  if (!result) throw std::runtime_error(result.error().to_string());
+  if (!result) throw Failure(result.error());
   return std::move(result).value();
 }
 void check(const gs::base::Status& status) {
-  if (!status) throw std::runtime_error(status.error().to_string());
+  if (!status) throw Failure(status.error());
 }
 
 std::span<float> floats(gs::base::Bytes bytes) {
@@ -192,17 +240,11 @@ double train_epoch(Job job, const Images& images, std::vector<std::uint32_t> ord
   return steps == 0 ? 0 : sum / static_cast<double>(steps);
 }
 
-int run(const Arguments& arguments) {
-  const auto session = check(gs::Session::create(check(gs::SessionOptions::from_environment())));
-  if (session->is_server()) {
-    check(session->serve());
-    check(session->close());
-    return 0;
-  }
+void work(gs::Session& session, const Arguments& arguments) {
   const Images train = read_images(arguments.data, "train");
   const Images test = read_images(arguments.data, "t10k");
-  const auto workers = static_cast<std::size_t>(session->world_size());
-  const auto rank = static_cast<std::size_t>(session->rank().value);
+  const auto workers = static_cast<std::size_t>(session.world_size());
+  const auto rank = static_cast<std::size_t>(session.rank().value);
   const std::size_t per_worker = (train.count() + workers - 1) / workers;
   const auto batch = static_cast<std::size_t>(arguments.batch);
 
@@ -215,7 +257,7 @@ int run(const Arguments& arguments) {
       static_cast<std::int64_t>((per_worker + batch - 1) / batch) * arguments.epochs);
   const auto optimizer = check(gs::LocalOptimizer::create(options.parameters, *options.optimizer));
   options.bridge = optimizer.get();
-  const auto replica = check(session->distribute(options));
+  const auto replica = check(session.distribute(options));
   check(replica->start());
 
   double accuracy = 0;
@@ -225,22 +267,38 @@ int run(const Arguments& arguments) {
     std::shuffle(all.begin(), all.end(), std::mt19937(static_cast<unsigned>(epoch)));
     std::vector<std::uint32_t> mine;
     for (std::size_t i = rank; i < all.size(); i += workers) mine.push_back(all[i]);
-    const double loss =
-        train_epoch({*session, *replica, *optimizer, arguments}, train, mine, epoch);
+    const double loss = train_epoch({session, *replica, *optimizer, arguments}, train, mine, epoch);
     const Model model(floats(replica->parameter(0)), floats(replica->parameter(1)));
-    accuracy = test_accuracy(*session, model, test);
+    accuracy = test_accuracy(session, model, test);
     if (rank == 0) std::printf("epoch %d loss %.4f test accuracy %.4f\n", epoch, loss, accuracy);
   }
   check(replica->stop());
+}
+
+void run(const Arguments& arguments) {
+  const auto session = check(gs::Session::create(check(gs::SessionOptions::from_environment())));
+  try {
+    if (session->is_server()) {
+      check(session->serve());  // until all workers have left
+    } else {
+      work(*session, arguments);
+    }
+  } catch (const std::exception& error) {
+    session->fail({gs::base::ErrorCode::kAborted, error.what()});  // the others learn why
+    throw;
+  }
   check(session->close());
-  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    return run(parse(argc, argv));
+    run(parse(argc, argv));
+    return 0;
+  } catch (const Failure& error) {
+    std::fprintf(stderr, "logistic_regression: %s\n", error.what());
+    return error.exit_code();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "logistic_regression: %s\n", error.what());
     return 1;

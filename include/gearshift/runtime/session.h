@@ -16,9 +16,10 @@
 namespace gearshift::runtime {
 
 /// How this process finds its job. `from_environment` reads GEARSHIFT_RANK, _WORLD_SIZE, _SERVERS,
-/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _TCP_CONGESTION, _CALIBRATE, and,
-/// without them, what mpirun, mpiexec, srun and torchrun set (on one host; several hosts need
-/// GEARSHIFT_RDZV and GEARSHIFT_TOKEN).
+/// _RDZV, _TOKEN, _TOKEN_FILE, _TIMEOUT, _NNODES, _INTERFACE, _TRANSPORTS, _TCP_CONGESTION,
+/// _CALIBRATE, and, without them, what mpirun, mpiexec, srun and torchrun set (on one host; several
+/// hosts need GEARSHIFT_RDZV and GEARSHIFT_TOKEN), or RANK, WORLD_SIZE, MASTER_ADDR and
+/// MASTER_PORT, whoever set them (several hosts need GEARSHIFT_TOKEN).
 struct SessionOptions {
   int rank = 0;
   int world_size = 1;  ///< processes: workers and dedicated servers
@@ -26,16 +27,16 @@ struct SessionOptions {
   int nnodes = 1;
   /// "tcp://host:port" (rank 0 serves it, unless a store runs there already), "file:///dir"; empty:
   /// world of one.
-  std::string rdzv;
-  std::string token;
+  std::string rdzv{};
+  std::string token{};
   /// What is longer than `kLongestTimeout` counts as that: as long as it takes.
   base::Duration timeout = std::chrono::seconds(30);
   static constexpr base::Duration kLongestTimeout = std::chrono::hours(24 * 365);
-  std::string interface;  ///< address to listen on; empty: by the route to the rendezvous
+  std::string interface {};  ///< address to listen on; empty: by the route to the rendezvous
   /// See transport::tcp::Options::congestion_control.
   std::string congestion_control = "auto";
   /// Names of transports allowed, in no order; empty: all that are viable.
-  std::vector<std::string> transports;
+  std::vector<std::string> transports{};
   /// When the speeds of links are measured at the start (see collectives/survey.h and
   /// docs/decisions/0007). kIfSeveralHosts also uses what an earlier job of the same processes has
   /// left in the cache.
@@ -78,7 +79,7 @@ class Session {
   /// An error of an operation on `workers()`, told as the failure contract wants it.
   virtual base::Error explain(const base::Error& error) = 0;
 
-  /// Collective over the workers.
+  /// Collective over the workers. kInvalidArgument in a dedicated server.
   virtual base::Result<std::unique_ptr<strategy::Replica>> distribute(
       strategy::ReplicaOptions options) = 0;
   /// A dedicated server's whole life.
@@ -89,7 +90,7 @@ class Session {
   virtual std::string hang_report() const = 0;
   /// Tells the others that this process failed, then breaks all links.
   virtual void fail(const base::Error& error) = 0;
-  /// Orderly end. Replicas must be gone. Idempotent.
+  /// Orderly end. Replicas must have been stopped, and may not be used any more. Idempotent.
   virtual base::Status close() = 0;
 };
 

@@ -31,16 +31,16 @@ class OptimizerBridge {
 inline constexpr std::uint16_t kMaxModels = 128;
 
 struct ReplicaOptions {
-  std::vector<ParameterSpec> parameters;
-  Strategy strategy;
+  std::vector<ParameterSpec> parameters{};
+  Strategy strategy{};
   /// Rule and names of numbers for the servers; absent: no optimizer, All-Reduce only.
-  std::optional<ps::OptimizerSpec> optimizer;
+  std::optional<ps::OptimizerSpec> optimizer{};
   /// Must outlive the replica; may be null when no phase is a server.
   OptimizerBridge* bridge = nullptr;
   /// Bytes of non-trainable state (BatchNorm statistics) that the lowest active rank broadcasts.
   std::size_t buffer_bytes = 0;
   /// Compared across ranks besides parameters and strategy, e.g. library versions.
-  std::string fingerprint;
+  std::string fingerprint{};
   /// Distinguishes the models that a job has at a time, below kMaxModels; equal on all ranks.
   std::uint16_t model = 0;
   /// Parameters, gradients and buffers are phantoms (base/bytes.h): nothing of the model's size is
@@ -68,12 +68,12 @@ struct StepInput {
   /// The optimizer's numbers of this step. Servers apply them; under BSP all ranks whose gradients
   /// count must have the same (kMismatch). Under All-Reduce, where they may be any that ranks must
   /// apply alike, or none, the next round compares them (kMismatch).
-  ps::HyperValues hypers;
+  ps::HyperValues hypers{};
   double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
   bool skip = false;           ///< under a server: this gradient is unusable
   double clip_norm = 0;        ///< under a server: for this step, instead of the strategy's; 0: its
   /// Under a server: which buckets' gradients were changed since backward; empty: find out.
-  std::vector<bool> modified;
+  std::vector<bool> modified{};
 };
 
 /// One entry of the decision log.

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gearshift.launch import LaunchError
 from gearshift.report.files import claimed
-from gearshift.report.fit import fitting
+from gearshift.report.fit import print_table
 
 from .display import Display, LiveDisplay, PlainDisplay
 from .driver import PLOT, SUMMARY, Bench, BenchOptions
@@ -68,8 +68,7 @@ def print_markdown(out: Path) -> int:
 
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the table, and below it what was skipped or went wrong."""
-    for table in fitting(summary_table(summary), console, keys=2):
-        console.print(table)
+    print_table(console, summary_table(summary), keys=2)
     for note in (*remarks(summary), *notes(summary)):
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     reached, checked = counts(summary)

@@ -18,6 +18,7 @@ from gearshift.launch import LaunchError
 from gearshift.launch.launcher import launch
 from gearshift.launch.plan import LaunchOptions
 from gearshift.report.files import claimed, write_json
+from gearshift.report.fit import print_table
 from gearshift.report.table import report_console, summary_table
 
 from . import STRATEGIES
@@ -127,7 +128,7 @@ def _conclude(
         "runs": runs,
         "failed": failed,
     }
-    console.print(summary_table(summary))
+    print_table(console, summary_table(summary))
     try:
         write_json(options.out / SUMMARY, summary)
         curves = draw_curves(options.out, [run["strategy"] for run in runs])

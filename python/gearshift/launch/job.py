@@ -253,11 +253,21 @@ class Job:
         else:
             self._early_signals.append(number)
 
+    def _ask_for_reports(self) -> None:
+        """A process that is still importing, or has no handler, would die of the question."""
+        for rank in self._ranks:
+            if rank.survives(signal.SIGUSR1):
+                rank.signal_only(signal.SIGUSR1)
+            elif rank.running:
+                self._notify(
+                    f"{rank.spec.name} (pid {rank.pid}) does not handle SIGUSR1 (before gs.init(), "
+                    "nobody does), and would be killed by it: not asked where it is"
+                )
+
     def _forward(self, number: int) -> None:
         """Runs in the handler, so that it works while the launcher waits for a slow terminal."""
         if number == signal.SIGUSR1:
-            for rank in self._ranks:
-                rank.signal_only(number)
+            self._ask_for_reports()
             return
         self._interrupt = self._interrupt or (number, time.monotonic())
         self._interrupts += number == signal.SIGINT

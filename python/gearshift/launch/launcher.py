@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .job import Job
 from .output import ConsoleSink, LineSink
-from .plan import LaunchOptions, build_plan, thread_notice, validate
+from .plan import LaunchOptions, build_plan, misplaced_notice, thread_notice, validate
 from .verdict import Outcome
 
 
@@ -32,9 +32,9 @@ def launch(
     """
     environ = os.environ if environ is None else environ
     validate(options, environ)
-    notice = thread_notice(options, environ)
-    if notice is not None:
-        notify(notice)
+    for notice in (misplaced_notice(options), thread_notice(options, environ)):
+        if notice is not None:
+            notify(notice)
     if sink is None:
         sink = ConsoleSink(prefix=options.prefix, on_closed=_on_closed)
     directory = tempfile.mkdtemp(prefix="gearshift-") if options.rdzv is None else None

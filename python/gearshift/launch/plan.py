@@ -25,6 +25,10 @@ _SET_TOKEN = (
 )
 
 
+_NUMBERS = ("-n", "--processes", "--nnodes")
+"""Options without which a job has one worker."""
+
+
 @dataclass(frozen=True)
 class LaunchOptions:
     """What the user asked for."""
@@ -123,6 +127,20 @@ def thread_notice(options: LaunchOptions, environ: Mapping[str, str]) -> str | N
     )
 
 
+def misplaced_notice(options: LaunchOptions) -> str | None:
+    """What to tell the user whose number of processes stands where the script gets it."""
+    if options.kind == "executable" or options.workers > 1:
+        return None
+    misplaced = (a for a in options.target[1:] if a.partition("=")[0] in _NUMBERS)
+    option = next(misplaced, None)
+    if option is None:
+        return None
+    return (
+        f"{option} stands behind {options.target[0]}, which gets it; this starts one process "
+        "(options of gearshift run stand before the script)"
+    )
+
+
 def split_endpoint(text: str) -> tuple[str, int]:
     """Split "HOST:PORT" (or "[IPv6]:PORT").
 
@@ -178,10 +196,17 @@ def _validate_target(options: LaunchOptions) -> None:
     target = options.target[0]
     if options.kind == "executable":
         if shutil.which(target) is None:
-            raise LaunchError(f"{target!r} is neither an executable file nor a command on PATH")
+            hint = "; to start a Python script, leave -- out" if target.endswith(".py") else ""
+            raise LaunchError(
+                f"{target!r} is neither an executable file nor a command on PATH{hint}"
+            )
     elif options.kind == "script":
         if not os.path.exists(target):
-            raise LaunchError(f"script {target!r} does not exist in {os.getcwd()}")
+            command = os.sep not in target and shutil.which(target) is not None
+            hint = f"; to start the command: gearshift run [options] -- {target} …"
+            raise LaunchError(
+                f"script {target!r} does not exist in {os.getcwd()}" + (hint if command else "")
+            )
         if os.path.isfile(target):
             with open(target, "rb") as file:
                 if file.read(4) == b"\x7fELF":

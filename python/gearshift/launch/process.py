@@ -92,6 +92,10 @@ class RankProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def survives(self, number: int) -> bool:
+        """Whether the process catches, ignores or blocks a signal that would end it otherwise."""
+        return self.running and bool(_dispositions(self.pid) >> (number - 1) & 1)
+
     def kill(self) -> None:
         """End the process and its session for good; works for a stopped one too."""
         if self.running:
@@ -137,6 +141,19 @@ def _stat_fields(pid: int) -> list[str]:
             return file.read().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _dispositions(pid: int) -> int:
+    """Signals that do not end a process as they come: bit n - 1 is signal n; 0 if it has gone."""
+    found = 0
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:")):
+                    found |= int(line.split()[1], 16)
+    except OSError:
+        pass
+    return found
 
 
 def _die_with(launcher: int) -> Callable[[], None]:

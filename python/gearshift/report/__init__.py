@@ -10,6 +10,7 @@ from pathlib import Path
 
 def show(folder: Path) -> int:
     """Print the table of a finished demo and draw its curves again; returns the exit code."""
+    from .fit import print_table
     from .table import report_console, summary_table
 
     path = folder / "summary.json"
@@ -23,7 +24,7 @@ def show(folder: Path) -> int:
         return _failed(f"{path}: {error.strerror or error}")
     except (ValueError, KeyError, TypeError) as error:
         return _failed(f"{path} is damaged, or of something else than a demo: {error!r}")
-    report_console().print(table)
+    print_table(report_console(), table)
     if importlib.util.find_spec("matplotlib") is None:
         return _failed("curves need matplotlib: pip install 'gearshift[demo]'")
     from .curves import draw_curves

@@ -7,6 +7,15 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 
+def print_table(console: Console, table: Table, keys: int | None = None) -> None:
+    """Print a table whole: what a narrow terminal has no room for goes below, not away.
+
+    Each part begins with the first `keys` columns: unless said, those that tell the rows apart.
+    """
+    for part in fitting(table, console, _keys(table) if keys is None else keys):
+        console.print(part)
+
+
 def fitting(table: Table, console: Console, keys: int) -> list[Table]:
     """A table as one or more that fit the console, as far as their columns do.
 
@@ -52,3 +61,10 @@ def _part(table: Table, columns: list[Column]) -> Table:
             *(column[number] for column in cells), style=row.style, end_section=row.end_section
         )
     return part
+
+
+def _keys(table: Table) -> int:
+    """How many of the first columns it takes to tell the rows apart: the axes of a sweep."""
+    rows = list(zip(*(map(str, column.cells) for column in table.columns), strict=True))
+    enough = (n for n in range(1, len(table.columns)) if len({r[:n] for r in rows}) == len(rows))
+    return next(enough, 1)

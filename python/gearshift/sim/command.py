@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ..errors import Error, InvalidArgument
 from ..report.files import finite, write_json
-from ..report.fit import fitting
+from ..report.fit import print_table
 from ..strategy import parse, to_text
 from .axes import STRATEGY, Axis, parse_sweep
 from .batch import Batch, Job, Settings
@@ -123,9 +123,8 @@ class _Outcome:
         for part in self._parts:
             if isinstance(part, str):
                 console.print(part, markup=False, highlight=False, soft_wrap=True)
-                continue
-            for table in fitting(part[0], console, part[1]):
-                console.print(table)
+            else:
+                print_table(console, part[0], keys=part[1])
 
 
 class _Command:

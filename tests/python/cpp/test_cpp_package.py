@@ -24,24 +24,87 @@ def run(*command: str | Path, timeout: float = 280) -> str:
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where gearshift is installed."""
+    folder = tmp_path_factory.mktemp("a prefix")
+    run("cmake", "--install", BUILD, "--prefix", folder, "--component", "development")
+    return folder
+
+
+def configure(source: Path, build: Path, prefix: Path) -> str:
+    return run("cmake", "-S", source, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}")
+
+
+@pytest.fixture(scope="module")
+def trainer(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, built against an installed gearshift and nothing else of this checkout."""
-    prefix = tmp_path_factory.mktemp("prefix")
     build = tmp_path_factory.mktemp("example")
-    run("cmake", "--install", BUILD, "--prefix", prefix, "--component", "development")
-    run(
-        "cmake",
-        "-S",
-        ROOT / "examples" / "cpp",
-        "-B",
-        build,
-        "-G",
-        "Ninja",
-        f"-DCMAKE_PREFIX_PATH={prefix}",
-        "-DCMAKE_BUILD_TYPE=Release",
-    )
+    configure(ROOT / "examples" / "cpp", build, prefix)
     run("cmake", "--build", build)
     return build / "logistic_regression"
+
+
+TRAINING = """
+#include "gearshift/gearshift.h"
+int main() {
+  const double samples = 8, loss = 1, lr = 0.1, momentum = 0.9;
+%s
+}
+"""
+SIMULATION = """
+int main() {
+%s
+  return result.ok() && result->workers.size() == 16 ? 0 : 1;
+}
+"""
+PROJECT = """
+cmake_minimum_required(VERSION 3.25)
+project(documented LANGUAGES CXX)
+find_package(gearshift REQUIRED COMPONENTS %(components)s)
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+add_compile_options(-Wno-unused-result)  # the page leaves the checks out
+foreach(program IN ITEMS training simulation)
+  add_executable(${program} ${program}.cc)
+  target_link_libraries(${program} PRIVATE gearshift::gearshift gearshift::sim)
+endforeach()
+"""
+
+
+@pytest.fixture(scope="module")
+def documented(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs that docs/cpp.md shows, built as it says."""
+    folder = tmp_path_factory.mktemp("documented")
+    page = (ROOT / "docs" / "cpp.md").read_text()
+    training, simulation = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
+    training = training.replace("each batch", "int batch = 0; batch < 3; ++batch")
+    include, _, simulation = simulation.partition("\n")
+    (folder / "training.cc").write_text(TRAINING % training)
+    (folder / "simulation.cc").write_text(include + SIMULATION % simulation)
+    (folder / "CMakeLists.txt").write_text(PROJECT % {"components": "sim"})
+    configure(folder, folder / "build", prefix)
+    run("cmake", "--build", folder / "build")
+    return folder / "build"
+
+
+@pytest.mark.slow
+def test_what_the_page_shows_compiles_and_runs(documented: Path) -> None:
+    run(documented / "training")
+    command = (sys.executable, "-m", "gearshift.cli", "run", "-n", "2")
+    run(*command, "--", documented / "training")
+    run(*command, "--servers", "1", "--", documented / "training")
+    run(documented / "simulation")
+
+
+def test_a_component_that_was_not_built_is_named(prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT % {"components": "teleport"})
+    done = subprocess.run(
+        ["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    assert "teleport" in done.stderr
 
 
 def accuracies(output: str) -> list[float]:
@@ -82,3 +145,32 @@ def test_says_what_is_wrong(trainer: Path) -> None:
     done = subprocess.run([trainer, "--strategy", "gossip"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "all_reduce, bsp, asp or switch, not gossip" in done.stderr
+    for option, value in (("--epochs", "3x"), ("--batch", "0"), ("--lr", "fast")):
+        done = subprocess.run([trainer, option, value], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{option}: a" in done.stderr
+        assert f"not '{value}'" in done.stderr
+
+
+def test_helps(trainer: Path) -> None:
+    assert "[--epochs N]" in run(trainer, "--help")
+
+
+def test_tells_the_others_what_failed(trainer: Path, tmp_path: Path) -> None:
+    """One rank has no data: it is to blame, and the other says so."""
+    script = tmp_path / "start.sh"
+    script.write_text(
+        'if [ "$GEARSHIFT_RANK" = 1 ]; then set -- --data /no/such/folder; fi\n'
+        f'exec "{trainer}" "$@"\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "gearshift.cli", "run", "-n", "2", "--", "sh", script],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "rank 1 failed first: exit code 1" in done.stderr
+    assert "rank 0 then exited with 75" in done.stderr
+    others = [line for line in done.stderr.splitlines() if line.startswith("[0]")]
+    assert any("cannot open /no/such/folder" in line for line in others), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tomllib
 
 import pytest
@@ -18,7 +19,7 @@ from gearshift.demo.events import Progress, decode
 from gearshift.launch import LaunchError
 from gearshift.report import show
 from gearshift.report.files import claimed
-from gearshift.report.fit import fitting
+from gearshift.report.fit import fitting, print_table
 from gearshift.report.table import human_bytes, report_console, summary_table
 
 PROGRESS = Progress(
@@ -151,6 +152,40 @@ def test_table_shows_what_was_measured_in_80_columns(finished):
     shared = ["91.23", "%", "101.3", "12,346", "1.5", "GB", "2.35", "7"]
     assert rows[0] == ["all_reduce", *shared, "-", "-"]
     assert rows[2] == ["strategy_switch", *shared, "300", "4.2", "ms"]
+
+
+def rows_of(text: str, strategy: str) -> list[list[str]]:
+    """What stands behind the strategy's name, in each line that begins with it."""
+    lines = [line.split() for line in text.splitlines()]
+    return [line[1:] for line in lines if line[:1] == [strategy]]
+
+
+@pytest.mark.parametrize("width", [30, 50, 70])
+def test_narrow_terminals_get_every_number_in_parts(finished, width):
+    summary = json.loads((finished / "summary.json").read_text())
+    wide, narrow = io.StringIO(), io.StringIO()
+    print_table(Console(file=wide, width=200), summary_table(summary))
+    print_table(Console(file=narrow, width=width), summary_table(summary))
+    assert max(map(len, narrow.getvalue().splitlines())) <= width
+    for strategy in STRATEGIES:
+        (row,) = rows_of(wide.getvalue(), strategy)
+        parts = rows_of(narrow.getvalue(), strategy)
+        assert len(parts) > 1
+        assert [cell for part in parts for cell in part] == row
+    assert narrow.getvalue().count("4 workers") == wide.getvalue().count("4 workers") == 1
+
+
+def test_parts_of_a_table_repeat_what_tells_rows_apart():
+    table = Table("workers", "bandwidth", "all_reduce", "ps:bsp")
+    for workers in ("2", "4"):
+        for bandwidth in ("1G", "10G"):
+            table.add_row(workers, bandwidth, "fast", "slow")
+    text = io.StringIO()
+    print_table(Console(file=text, width=40), table)
+    cells = [re.findall(r"\w+", line) for line in text.getvalue().splitlines()]
+    for last in ("fast", "slow"):
+        shown = [row[:2] for row in cells if row[2:] == [last]]
+        assert shown == [["2", "1G"], ["2", "10G"], ["4", "1G"], ["4", "10G"]]
 
 
 def test_bytes_for_people():

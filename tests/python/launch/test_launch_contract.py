@@ -105,6 +105,15 @@ def test_threads_are_shared_out_and_said_once(launcher):
     assert ended.err.count("OMP_NUM_THREADS") == 1
 
 
+def test_a_number_of_processes_behind_the_script_is_noticed(launcher):
+    script = launcher.script("print(sys.argv[1:])")
+    ended = launcher.run(script, "-n", "2")
+    assert ended.out == "[0] ['-n', '2']\n"
+    assert f"-n stands behind {script}, which gets it; this starts one process" in ended.err
+    assert "stands behind" not in launcher.run("-n", "2", script, "-n", "2").err
+    assert "stands behind" not in launcher.run("--", sys.executable, script, "-n", "2").err
+
+
 def test_token_file(launcher):
     path = launcher.folder / "token"
     path.write_text("f" * 64 + "\n")
@@ -172,6 +181,8 @@ TWO_NODES = ("--nnodes", "2", "--rdzv")
         (("no-such-script.py",), "script 'no-such-script.py' does not exist"),
         (("--", "no-such-program"), "neither an executable file nor a command"),
         (("/bin/sh",), "gearshift run [options] -- /bin/sh"),
+        (("sh", "job.sh"), "to start the command: gearshift run [options] -- sh"),
+        (("--", "no-such-script.py"), "to start a Python script, leave -- out"),
         (("-m", "--", "json.tool"), "choose one"),
         (("--no-such-option", "S"), "No such option"),
     ],

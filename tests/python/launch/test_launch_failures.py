@@ -219,6 +219,30 @@ def test_hang_report_signal_reaches_the_ranks(launcher, ended):
     assert ended(process).code == 0
 
 
+def test_whom_the_report_signal_would_kill_is_not_asked(launcher, ended):
+    """Ranks that are still importing, and programs without a handler."""
+    script = launcher.script(
+        """
+        if rank == 0:
+            signal.signal(signal.SIGUSR1, lambda *_: print("asked", flush=True))
+        signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
+        """,
+        SLEEP,
+    )
+    process = launcher.start("-n", "2", script)
+    ranks = pids(launcher, 0, 1)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stderr is not None
+    assert process.stdout is not None
+    lines = iter(process.stderr.readline, b"")
+    refused = next((line for line in lines if b"SIGUSR1" in line), b"")
+    assert f"rank 1 (pid {ranks[1]}) does not handle SIGUSR1".encode() in refused
+    assert process.stdout.readline() == b"[0] asked\n"
+    for pid in ranks:
+        os.kill(pid, signal.SIGUSR2)
+    assert ended(process).code == 0
+
+
 def test_killed_launcher_leaves_nothing_behind(launcher, is_alive, until):
     script = launcher.script(
         """

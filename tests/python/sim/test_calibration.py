@@ -186,3 +186,15 @@ def test_a_calibration_that_is_interrupted(
 def test_unknown_transport_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["ib"], None, tmp_path / "x.toml") == 2
     assert "choose of shm, loopback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["name = 'a cluster'", "{}", '{"links": [{}], "work": {"a": 1}}'])
+def test_another_file_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    measured = tmp_path / "wrong.json"
+    measured.write_text(text)
+    out = tmp_path / "cluster.toml"
+    assert command.run((), measured, out) == 2
+    assert f"gearshift calibrate: {measured}: " in capsys.readouterr().err
+    assert not out.exists()

@@ -87,6 +87,19 @@ def test_a_straggler_is_waited_for_only_by_synchronous_strategies() -> None:
 
 
 @needs_simulator
+def test_a_window_does_not_span_hosts() -> None:
+    """As in a real job, which refuses it; it was simulated as a ring."""
+    for strategy in (
+        "all_reduce:window",
+        gs.StrategySwitch(gs.AllReduce("window"), policy=gs.At(5)),
+    ):
+        with pytest.raises(gs.Unsupported, match="workers on several hosts cannot map"):
+            gs.simulate(CLUSTER, WORKLOAD, strategy)
+    one = {"hosts": [{"name": "n", "workers": 4}]}
+    assert gs.simulate(one, WORKLOAD, "all_reduce:window").workers == 4
+
+
+@needs_simulator
 def test_wrong_input_names_file_line_and_key(tmp_path: Path) -> None:
     (tmp_path / "w.toml").write_text(WORKLOAD.replace("shape = [256] ", "shape = [-1] "), "utf-8")
     with pytest.raises(gs.InvalidArgument, match=r"w\.toml:7: parameters\[1\].shape\[0\]"):

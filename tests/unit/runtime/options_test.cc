@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "gearshift/runtime/session.h"
 
@@ -63,6 +66,64 @@ TEST(SessionOptions, ANameOfAnInterfaceIsNoAddress) {
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(status.error().message, HasSubstr("'lo', the name of an interface"));
+}
+
+/// As Kubernetes' PyTorchJob and scripts set them, with what else a case adds.
+base::Result<SessionOptions> of_rank_1(std::map<std::string, std::string> more) {
+  more.insert({{"RANK", "1"}, {"WORLD_SIZE", "4"}});
+  const Environment given(std::move(more));
+  return SessionOptions::from_environment();
+}
+
+TEST(SessionOptions, WhoeverSetsRankAndWorldSizeStartsAJob) {
+  const std::map<std::string, std::string> pods{
+      {"MASTER_ADDR", "job-master-0"}, {"MASTER_PORT", "23456"}, {"GEARSHIFT_TOKEN", "secret"}};
+  const auto options = of_rank_1(pods);
+  ASSERT_TRUE(options.ok()) << options.error().to_string();
+  EXPECT_EQ(options->rank, 1);
+  EXPECT_EQ(options->world_size, 4);
+  EXPECT_GT(options->nnodes, 1);
+  EXPECT_EQ(options->rdzv, "tcp://job-master-0:23456");
+
+  const auto v6 = of_rank_1({{"MASTER_ADDR", "fd00::7"},
+                             {"MASTER_PORT", "23456"},
+                             {"GEARSHIFT_TOKEN", "secret"},
+                             {"LOCAL_WORLD_SIZE", "4"}});
+  ASSERT_TRUE(v6.ok()) << v6.error().to_string();
+  EXPECT_EQ(v6->nnodes, 1);
+  EXPECT_EQ(v6->rdzv, "tcp://[fd00::7]:23456");
+}
+
+TEST(SessionOptions, RanksOfOneHostNeedNoToken) {
+  std::string directory = ::testing::TempDir() + "token-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  std::vector<std::string> tokens;
+  for (const char* host : {"localhost", "127.0.0.1", "::1"}) {
+    const auto options =
+        of_rank_1({{"MASTER_ADDR", host}, {"MASTER_PORT", "23456"}, {"TMPDIR", directory}});
+    ASSERT_TRUE(options.ok()) << options.error().to_string();
+    EXPECT_EQ(options->nnodes, 1);
+    tokens.push_back(options->token);
+  }
+  EXPECT_GE(tokens[0].size(), 32U);
+  EXPECT_THAT(tokens, ::testing::Each(tokens[0]));
+  std::filesystem::remove_all(directory);
+}
+
+TEST(SessionOptions, ARankOfSeveralDoesNotTrainAlone) {
+  const auto lost = of_rank_1({});
+  ASSERT_FALSE(lost.ok());
+  EXPECT_THAT(lost.error().message, HasSubstr("set MASTER_ADDR and MASTER_PORT"));
+  const auto open = of_rank_1({{"MASTER_ADDR", "10.0.0.1"}, {"MASTER_PORT", "23456"}});
+  ASSERT_FALSE(open.ok());
+  EXPECT_THAT(open.error().message, HasSubstr("no job token"));
+}
+
+TEST(SessionOptions, ATimeoutIsANumber) {
+  const Environment given(std::map<std::string, std::string>{{"GEARSHIFT_TIMEOUT", "5min"}});
+  const auto options = SessionOptions::from_environment();
+  ASSERT_FALSE(options.ok());
+  EXPECT_THAT(options.error().message, HasSubstr("'5min'"));
 }
 
 TEST(SessionOptions, AddressesThatOthersCannotReachAreRefused) {
@@ -132,6 +193,34 @@ TEST(Session, ANameThatIsNotKnownYetIsWaitedFor) {
   ASSERT_FALSE(session.ok());
   EXPECT_EQ(session.error().code, ErrorCode::kTimeout) << session.error().to_string();
   EXPECT_THAT(session.error().message, HasSubstr("no-such-host.invalid"));
+}
+
+TEST(Session, ADedicatedServerHasNoModel) {
+  std::string directory = ::testing::TempDir() + "servers-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  SessionOptions worker = rank_1_of_2("file://" + directory);
+  worker.rank = 0;
+  worker.servers = 1;
+  SessionOptions server = worker;
+  server.rank = 1;
+  std::thread other([&] {
+    const auto session = Session::create(server);
+    ASSERT_TRUE(session.ok()) << session.error().to_string();
+    EXPECT_TRUE((*session)->is_server());
+    const auto replica = (*session)->distribute({});
+    ASSERT_FALSE(replica.ok());
+    EXPECT_EQ(replica.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(replica.error().message, HasSubstr("call serve()"));
+    EXPECT_TRUE((*session)->serve().ok());
+    EXPECT_TRUE((*session)->close().ok());
+  });
+  const auto session = Session::create(worker);
+  EXPECT_TRUE(session.ok()) << session.error().to_string();
+  if (session.ok()) {
+    EXPECT_TRUE((*session)->close().ok());
+  }
+  other.join();
+  std::filesystem::remove_all(directory);
 }
 
 TEST(Session, RaisesTheLimitOfDescriptors) {

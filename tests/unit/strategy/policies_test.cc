@@ -61,6 +61,16 @@ TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {
   EXPECT_FALSE(decider.vote(7, 0)) << "step 3 has passed long before this phase";
 }
 
+TEST(Policies, ACustomOneNeedsAFunction) {
+  Strategy strategy;
+  strategy.kind =
+      StrategySwitch{AllReduce{}, ParameterServer{}, custom_policy("mine", nullptr), nullptr};
+  const base::Status status = strategy.validate(1, 0);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, base::ErrorCode::kInvalidArgument);
+  EXPECT_NE(status.error().message.find("'mine'"), std::string::npos);
+}
+
 TEST(Decider, ServerCommitsCloseAnEpochWhenAllWorkersHaveLeftIt) {
   auto scheduler = base::make_os_scheduler();
   std::vector<double> seen;

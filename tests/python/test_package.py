@@ -1,0 +1,71 @@
+"""What anybody tries first with a Python package and its command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import gearshift as gs
+import gearshift.launch
+from gearshift.cli import main
+
+PACKAGE_ROOT = Path(gearshift.launch.__file__).parents[2]
+
+
+def test_says_its_version() -> None:
+    assert gs.__version__ == version("gearshift")
+
+
+def test_names_that_are_loaded_late_are_listed() -> None:
+    assert {*gs.__all__, "__version__"} <= set(dir(gs))
+
+
+def test_is_a_command_of_the_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gearshift", "--version"],
+        env={"PYTHONPATH": str(PACKAGE_ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"gearshift {gs.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report",),
+        ("bench", "--markdown", "--out"),
+        ("demo", "--workers", "1", "--out"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_files_that_cannot_be_used_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    """In a line, not in a traceback."""
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, str(file / "results")])
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"gearshift: {file / 'results'}")
+    assert shown.rstrip().endswith("Not a directory")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_every_character_get_the_rest(encoding: str) -> None:
+    """As LANG=en_US.ISO-8859-1 has it on older clusters."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gearshift", "run", "--help"],
+        env={"PYTHONPATH": str(PACKAGE_ROOT), "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"SCRIPT [ARGS]" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import multiprocessing
 import os
 import sys
 import threading
@@ -69,6 +70,7 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
         if _process.session is not None:
             return
         _refuse_forked()
+        _refuse_imported()
         transports = overrides.pop("transports", None)
         environment = _environment(timeout, overrides)
         if _process.left and environment.servers > 0:
@@ -160,6 +162,19 @@ def _refuse_forked() -> None:
             "this process was forked from a worker of the job (by a DataLoader with num_workers, "
             "maybe) and takes no part in it: gs.rank() and gs.world_size() work here, gs.init(), "
             "collectives and training do not"
+        )
+
+
+def _refuse_imported() -> None:
+    """A process that multiprocessing starts by "spawn" or "forkserver" runs the script first.
+
+    It has its parent's environment, and would wait for a place in the job that its parent has.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise Error(
+            "gs.init() was called in a process that multiprocessing starts (for a DataLoader with "
+            'multiprocessing_context="spawn" or "forkserver", maybe), where it runs your script '
+            'again: put what the script does below `if __name__ == "__main__":`'
         )
 
 

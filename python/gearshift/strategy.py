@@ -238,6 +238,11 @@ class StrategySwitch:
             )
         for name in ("policy", "back"):
             policy = getattr(self, name)
+            if policy in (LossPlateau, At):
+                raise InvalidArgument(
+                    f"StrategySwitch: {name} is the class {policy.__name__}; make one of it: "
+                    f"{policy.__name__}(...)"
+                )
             if not callable(getattr(policy, "_to_core", policy)) and policy is not None:
                 raise InvalidArgument(f"StrategySwitch: {name} {policy!r} cannot be called")
         if self.policy is None:

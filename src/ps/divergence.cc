@@ -12,7 +12,7 @@ constexpr double kWeight = 2.0 / (kWindow + 1);
 
 std::optional<std::string> DivergenceGuard::note(double loss) {
   if (std::isnan(loss)) return std::nullopt;
-  if (std::isinf(loss)) return "the loss is infinite";
+  if (std::isinf(loss)) return "the loss is not finite";
   if (factor_ <= 0) return std::nullopt;
   ++count_;
   if (count_ <= kWindow) {

@@ -171,7 +171,7 @@ base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
 base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
   // Losses travel with the next round's control values, under the epoch that is current then.
   epoch_ = input.epoch;
-  if (!std::isnan(input.loss)) {
+  if (!std::isnan(input.loss) && samples_ > 0) {
     pending_loss_ += input.loss * samples_;
     pending_samples_ += samples_;
   }

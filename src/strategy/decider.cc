@@ -1,6 +1,7 @@
 #include "strategy/decider.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 
 namespace gearshift::strategy {
@@ -96,7 +97,9 @@ std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
   std::unique_lock<base::Monitor> lock(*monitor_);
   staleness_sum_ += static_cast<double>(info.staleness);
   ++commits_;
-  history_.add(info.epoch, info.loss * info.samples, info.samples);
+  if (!std::isnan(info.loss)) {
+    history_.add(info.epoch, info.loss * info.samples, info.samples);
+  }
   worker_epoch_[static_cast<std::size_t>(info.worker)] = info.epoch;
   history_.close_before(*std::min_element(worker_epoch_.begin(), worker_epoch_.end()));
   Policy* p = policy();

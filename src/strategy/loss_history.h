@@ -13,9 +13,14 @@ namespace gearshift::strategy {
 /// Reduced losses by epoch: the memory of the switch policies. Not thread-safe.
 class LossHistory {
  public:
-  /// Adds losses (sum over samples) of an epoch that may still be running.
+  /// Adds losses (sum over samples) of an epoch that may still be running. One that is not finite
+  /// is the latest, as NaN, but no part of its epoch's.
   void add(std::int64_t epoch, double loss_sum, double samples) {
-    if (!(samples > 0) || std::isnan(loss_sum)) return;
+    if (!(samples > 0)) return;
+    if (!std::isfinite(loss_sum)) {
+      latest_ = std::numeric_limits<double>::quiet_NaN();
+      return;
+    }
     latest_ = loss_sum / samples;
     Sums& sums = open_[epoch];
     sums.loss += loss_sum;

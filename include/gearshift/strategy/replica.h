@@ -63,7 +63,7 @@ struct Environment {
 };
 
 struct StepInput {
-  double loss = 0;  ///< this rank's mean loss; NaN: not given
+  double loss = 0;  ///< this rank's mean loss; NaN: not given; one that is NaN is infinity here
   std::int64_t epoch = 0;
   /// The optimizer's numbers of this step. Servers apply them; under BSP all ranks whose gradients
   /// count must have the same (kMismatch). Under All-Reduce, where they may be any that ranks must
@@ -95,7 +95,7 @@ struct StepReport {
 struct Stats {
   std::string strategy;  ///< in force
   std::int64_t step = 0;
-  double loss = 0;                                   ///< latest reduced loss; NaN: none
+  double loss = 0;  ///< latest reduced loss; NaN: none, or not finite
   std::uint64_t bytes_sent = 0, bytes_received = 0;  ///< by this process, all peers
   double mean_staleness = 0;                         ///< of this worker's pushes
   std::int64_t max_staleness = 0;

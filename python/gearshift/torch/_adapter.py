@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import _session
 from .._core import Replica
-from ..errors import Error
+from ..errors import Error, Unsupported
 from ._memory import Buffers, Trainable, copy_gradient, readopt
 from ._samples import Forward, ForwardHook, SampleCounter, override
 
@@ -53,6 +54,8 @@ class Adapter:
         self._depth = 0
         self._present = bytearray(len(self.trainables))
         self._taken = bytearray(len(self.trainables))
+        self._given = bytearray(len(self.trainables))
+        """Whose hook has fired in this round."""
         self._sparse_dims = [0] * len(self.trainables)
         self._in_backward = False
         self._exchanges = False
@@ -90,8 +93,7 @@ class Adapter:
             self._handles.append(model.register_forward_hook(after))
 
     def _gradient_hook(self, index: int, trainable: Trainable) -> Callable[[Tensor], None]:
-        memory = trainable.gradient
-        ready = self.replica.ready
+        ready, given = self.replica.ready, self._given
 
         def hook(parameter: Tensor) -> None:
             if not self._in_backward:
@@ -99,10 +101,12 @@ class Adapter:
             if not self._exchanges or self._empty:
                 return
             gradient = parameter.grad
-            if gradient is not memory:
+            if gradient is not trainable.gradient:
                 if gradient is None:
+                    self._refuse_taken(trainable)
                     return
                 self._take_in(index, gradient)
+            given[index] = 1
             ready(index)
 
         return hook
@@ -174,6 +178,8 @@ class Adapter:
 
     def _begin_round(self) -> None:
         self._empty = self.samples.pending == 0
+        for t in self.trainables:
+            t.renew_gradient()
         self.replica.backward_begin(self.samples.pending)
 
     def exchange(self) -> None:
@@ -183,6 +189,7 @@ class Adapter:
         """
         if self.samples.pending == 0:
             self._on_backward(self.samples.begin_backward())
+            override.value = None
         self._begin_round()
         self._end_round(settled=True)
 
@@ -199,16 +206,28 @@ class Adapter:
 
     def _collect(self) -> bytearray:
         """Bring the gradients of parameters whose hook did not fire; say who has one."""
-        present, taken = self._present, self._taken
+        present, taken, given = self._present, self._taken, self._given
         for index, t in enumerate(self.trainables):
             gradient = t.parameter.grad
             present[index] = 0
+            if gradient is None and given[index]:
+                self._refuse_taken(t)
+            given[index] = 0
             if gradient is not None and not self._empty and self._travels(t):
                 present[index] = 1
                 if gradient is not t.gradient and not taken[index]:
                     self._take_in(index, gradient)
             taken[index] = 0
         return present
+
+    def _refuse_taken(self, t: Trainable) -> None:
+        """A hook took a gradient away within backward; alone that does no harm."""
+        if _session.world_size() > 1:
+            raise Unsupported(
+                f"a hook took the gradient of '{t.name}' away while backward was running, before "
+                "it was that of all ranks: an optimizer that steps within backward would apply "
+                "this rank's alone; let it step when backward is over"
+            )
 
     def _travels(self, t: Trainable) -> bool:
         return t.group >= 0 or not self.holds_server
@@ -280,7 +299,7 @@ class Adapter:
         for t in self.trainables:
             if t.staged:
                 t.value.copy_(t.parameter.detach())
-            elif t.parameter.data_ptr() != t.value.data_ptr():
+            elif t.parameter.data_ptr() != t.value_home.address:
                 readopt(t)
                 replaced = True
         return replaced

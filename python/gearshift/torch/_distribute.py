@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, cast, overload
 
@@ -16,13 +17,21 @@ from .. import strategy as strategies
 from .._collectives import all_reduce, broadcast
 from .._core import Replica
 from ..errors import InvalidArgument, Unsupported
-from ._distributed import Distributed, find, register, settle_epochs, unwrapped
+from ._distributed import (
+    Distributed,
+    everything,
+    find,
+    register,
+    settle_epochs,
+    unwrapped,
+)
 from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
 from ._rules import Rule, group_numbers, rule_of
 from ._state import StateBridge
 
+_log = logging.getLogger("gearshift")
 Model = TypeVar("Model", bound=nn.Module)
 Opt = TypeVar("Opt", bound=Optimizer)
 Found = list[tuple[str, nn.Parameter, int]]
@@ -89,11 +98,11 @@ def distribute(
     """
     session = _session.current()
     chosen = strategies.parse(strategy)
-    _check_arguments(model, stage)
+    _check_arguments(model, optimizer, total_steps, stage)
     core = strategies.to_core(chosen, total_steps)
     core.validate(session.world_size, session.servers)
     found = _trainable(unwrapped(model), optimizer)
-    rule = _rule(chosen, optimizer, elementwise)
+    rule = _rule(chosen, optimizer, elementwise, found)
     bridge = None if optimizer is None else StateBridge(optimizer, [p for _, p, _ in found])
     buffers = Buffers(unwrapped(model) if broadcast_buffers else nn.Module())
     made = session.distribute(
@@ -122,11 +131,33 @@ def distribute(
     return model, optimizer
 
 
-def _check_arguments(model: nn.Module, stage: str) -> None:
+def _check_arguments(model: Any, optimizer: Any, total_steps: Any, stage: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise InvalidArgument(f"the model is no nn.Module but {_article(model)}")
+    if isinstance(optimizer, tuple | list):
+        raise InvalidArgument(
+            "distribute() takes one optimizer of a model: give it the one that steps last, and let "
+            "the others, under the all_reduce strategy, step as they are"
+        )
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise InvalidArgument(
+            f"the optimizer is no torch.optim.Optimizer but {_article(optimizer)}"
+        )
     if find(model) is not None:
-        raise InvalidArgument("this model was distributed already")
+        raise InvalidArgument(
+            "this model was distributed already; call gst.release(model) before you do it again"
+        )
+    if total_steps is not None and (not isinstance(total_steps, int) or total_steps < 1):
+        raise InvalidArgument(
+            f"total_steps must be a whole number from 1 on, or None, got {total_steps!r}"
+        )
     if stage not in ("auto", "force"):
         raise InvalidArgument(f"stage {stage!r} is neither 'auto' nor 'force'")
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {name}"
 
 
 def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
@@ -139,8 +170,16 @@ def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
     ]
     if not found:
         raise InvalidArgument("the model has no parameter that requires a gradient")
+    taken = {id(p) for d in everything() for p in d.adapter.parameters}
     for name, p, _ in found:
         _check_parameter(name, p)
+        if id(p) in taken:
+            raise InvalidArgument(
+                f"parameter '{name}' takes part in the training of another model that was "
+                "distributed: distribute one nn.ModuleList (or nn.Module) of both with one "
+                "optimizer, or call gst.release() for the other one first"
+            )
+    _check_apart([(name, p) for name, p, _ in found])
     if optimizer is not None:
         _check_owned(model, optimizer)
     return found
@@ -164,6 +203,20 @@ def _check_parameter(name: str, p: nn.Parameter) -> None:
         raise InvalidArgument(f"parameter '{name}' is lazy: run a forward before distribute()")
     if p.layout is not torch.strided or p.dtype.is_complex:
         raise Unsupported(f"parameter '{name}' is {p.layout} {p.dtype}: only dense real ones do")
+    if p.is_meta:
+        raise InvalidArgument(f"parameter '{name}' is on the meta device: give it memory before")
+
+
+def _check_apart(found: list[tuple[str, nn.Parameter]]) -> None:
+    """Parameters that are tied by their memory alone would come apart."""
+    first: dict[tuple[torch.device, int], str] = {}
+    for name, p in found:
+        if p.numel() and first.setdefault((p.device, p.data_ptr()), name) != name:
+            raise InvalidArgument(
+                f"parameters '{first[p.device, p.data_ptr()]}' and '{name}' are two that share "
+                "memory (a.data = b.data), and would get memory of their own: tie them by making "
+                "them one (module.weight = other.weight)"
+            )
 
 
 def _check_owned(model: nn.Module, optimizer: Optimizer) -> None:
@@ -178,7 +231,7 @@ def _check_owned(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def _rule(
-    strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool
+    strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool, found: Found
 ) -> Rule | None:
     if not strategies.uses_server(strategy):
         return None
@@ -187,7 +240,23 @@ def _rule(
             "a parameter server applies the optimizer itself, so distribute() needs it; "
             "without one use the all_reduce strategy"
         )
-    return rule_of(optimizer, elementwise)
+    rule = rule_of(optimizer, elementwise)
+    if _session.world_size() > 1:
+        _warn_of_unowned(found)
+    return rule
+
+
+def _warn_of_unowned(found: Found) -> None:
+    """Under servers: parameters that would be trained apart, if anything trained them."""
+    unowned = [name for name, _, group in found if group < 0]
+    if unowned:
+        _log.warning(
+            "under a parameter server '%s'%s, which no param group of the optimizer has, stays as "
+            "it is: do not train it with another optimizer, which would apply this rank's "
+            "gradients alone, but freeze it, or give all to one optimizer",
+            unowned[0],
+            f" (and {len(unowned) - 1} more)" if len(unowned) > 1 else "",
+        )
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -210,7 +279,14 @@ def _fingerprint(model: nn.Module, optimizer: Optimizer | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, Tensor) else value
+    """What is equal on all ranks where the value is; of a function or an object, its name."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _others(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

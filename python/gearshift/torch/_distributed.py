@@ -25,6 +25,7 @@ from ._rules import Rule
 from ._state import StateBridge
 
 _log = logging.getLogger("gearshift")
+_MOST_STEPS_OF_OTHERS = 8
 
 
 class Distributed:
@@ -61,6 +62,9 @@ class Distributed:
         self._rule = rule
         self._bridge = bridge
         self._versions: list[int] = []
+        self._others_steps = 0
+        """Rounds since the last step, between which somebody changed the parameters."""
+        self._versions_of_round: list[int] = []
 
     @property
     def uses_server(self) -> bool:
@@ -112,7 +116,7 @@ class Distributed:
         assert self.optimizer is not None
         self._check_losses(loss, epoch)
         numbers = _scheduled_numbers(self.optimizer)
-        report = self.replica.step(_number(loss), self._epoch(epoch), numbers)
+        report = self.replica.step(self._told(loss), self._epoch(epoch), numbers)
         self._after_step(report)
         return result
 
@@ -133,7 +137,7 @@ class Distributed:
         self._check_losses(loss, epoch)
         factor, skip = _scaling(self.optimizer)
         report = self.replica.step(
-            _number(loss),
+            self._told(loss),
             self._epoch(epoch),
             self._rule.values(self.optimizer.param_groups),
             factor,
@@ -148,7 +152,7 @@ class Distributed:
         return result
 
     def _after_step(self, report: StepReport) -> None:
-        self.adapter.rounds = 0
+        self.adapter.rounds = self._others_steps = 0
         self.clip_norm = 0.0
         if report.switched is not None:
             _log_switch(report.switched)
@@ -199,7 +203,7 @@ class Distributed:
 
     def _mean_over_ranks(self, loss: Any) -> Any:
         weight = self.adapter.samples.latest
-        sums = torch.tensor([_number(loss) * weight, weight], dtype=torch.float64)
+        sums = torch.tensor([_number(loss) * weight, weight], dtype=torch.float64, device="cpu")
         array = view(sums)  # not the user's collective: no epoch ends here
         _session.current().all_reduce(array.address, array.nbytes, array.dtype, "sum")
         array.finish()
@@ -207,14 +211,48 @@ class Distributed:
         mean = total / weights if weights else math.nan
         return torch.full_like(loss.detach(), mean) if isinstance(loss, Tensor) else mean
 
+    def _told(self, loss: Any) -> float:
+        """A loss for the core, to which NaN means none: one that is NaN is infinite there."""
+        number = _number(loss)
+        given = loss is not None and self.adapter.samples.latest > 0  # an empty batch has none
+        return math.inf if given and math.isnan(number) else number
+
     def _epoch(self, given: int | None) -> int:
         return self.epoch.number if given is None else int(given)
 
     def _on_forward(self, samples: int) -> None:
         if self.optimizer is None:
             self.check_frozen()
-        self.count_step_by_hand()
+            self.count_step_by_hand()
+        elif self.adapter.rounds > 0:
+            self._watch_others()
         self.epoch.note_forward(samples)
+
+    def _watch_others(self) -> None:
+        """Before a forward, when no step has come since a round: did others make one?
+
+        Once or twice they may, to look ahead.
+
+        Raises:
+            InvalidArgument: under a server, when others train the model on this rank's gradients.
+        """
+        versions = [p._version for p in self.adapter.parameters]
+        if self.adapter.rounds > 1 and versions != self._versions_of_round:
+            self._others_steps += 1
+        self._versions_of_round = versions
+        if self._others_steps != _MOST_STEPS_OF_OTHERS:
+            return
+        text = (
+            f"the parameters of {self.adapter.samples.model} were changed after each of the last "
+            f"{_MOST_STEPS_OF_OTHERS} backward passes, without a step of the optimizer that was "
+            "given to distribute()"
+        )
+        if self.uses_server:
+            raise InvalidArgument(
+                f"{text}: another one applies this rank's gradients alone. To train with another "
+                "optimizer call gst.release(model), and distribute() with that"
+            )
+        _log.warning("%s: metrics, switch policies and epochs count its steps only", text)
 
     def count_step_by_hand(self) -> None:
         """Without an optimizer the user updates the parameters: each exchange was a step."""
@@ -235,8 +273,9 @@ class Distributed:
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
-        if steps_differ and self.optimizer is not None:
-            follow(self.optimizer, root, with_state=not self.uses_server)
+        if steps_differ:
+            parameters, with_state = self.adapter.parameters, not self.uses_server
+            follow(self.optimizer, parameters, root, with_state=with_state)
         self._settle()
 
     def fetch_state(self) -> None:
@@ -337,6 +376,24 @@ def _needs_all(optimizer: Optimizer | None) -> str:
         "all ranks equally many batches (DistributedSampler(drop_last=True), or a batch size that "
         "comes out even)"
     )
+
+
+def check_loss(loss: Any) -> None:
+    """Before anything is done with it.
+
+    Raises:
+        InvalidArgument: when it is not one number.
+    """
+    if loss is None or (isinstance(loss, Tensor) and loss.numel() == 1):
+        return
+    try:
+        float(loss)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise InvalidArgument(
+            f"step(loss=...) takes this rank's mean loss, a number or a tensor of one element, not "
+            f"{'a tensor ' if isinstance(loss, Tensor) else ''}{what}"
+        ) from error
 
 
 def _number(loss: Any) -> float:

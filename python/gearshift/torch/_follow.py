@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -15,30 +16,72 @@ from .. import _session
 from ._objects import broadcast_object
 
 
-def follow(optimizer: Optimizer, root: int, *, with_state: bool) -> None:
-    """Take over `root`'s optimizer, and its schedulers and gradient scalers. Collective.
+def follow(
+    optimizer: Optimizer | None, parameters: Sequence[Tensor], root: int, *, with_state: bool
+) -> None:
+    """Take over `root`'s optimizers, and their schedulers and gradient scalers. Collective.
 
     A rank that ran out of batches has stepped its learning-rate schedulers less often than the
     others, and would go on at other rates than they.
 
     Args:
-        optimizer: of this rank.
+        optimizer: that was distributed, if one was.
+        parameters: of the model.
         root: the rank that made most steps.
-        with_state: take over the optimizer's state, too; else only the numbers of its param groups.
+        with_state: take over the optimizer's state, and whatever else trains these parameters; else
+            only the numbers of its param groups.
     """
-    counters = _counters(optimizer)
-    mine: Any = None
+    followers: dict[_Key, Optimizer] = {} if optimizer is None else {_OWN: optimizer}
+    if with_state:
+        followers |= _others(optimizer, parameters)
+    mine = None
     if _session.rank() == root:
-        state = optimizer.state_dict() if with_state else None
-        mine = (state, _numbers(optimizer), {key: _portable(c) for key, c in counters.items()})
-    state, numbers, counted = broadcast_object(mine, root)
+        mine = {key: _packed(o, with_state) for key, o in followers.items()}
+    theirs = broadcast_object(mine, root)
     if _session.rank() == root:
         return
+    for key, follower in followers.items():
+        if key in theirs:
+            _unpack(follower, theirs[key])
+
+
+_Key = tuple[Any, ...]
+_OWN: _Key = ()
+
+
+def _others(own: Optimizer | None, parameters: Sequence[Tensor]) -> dict[_Key, Optimizer]:
+    """Optimizers that nobody distributed, of parameters that were, under names as below."""
+    places = {id(p): place for place, p in enumerate(parameters)}
+    found: dict[_Key, Optimizer] = {}
+    for o in gc.get_objects():
+        if o is own or not issubclass(type(o), Optimizer):
+            continue
+        groups = getattr(o, "param_groups", ())
+        held = tuple(places.get(id(p), -1) for group in groups for p in group["params"])
+        if any(place >= 0 for place in held):
+            found[_free_key(found, type(o).__qualname__, held)] = o
+    return found
+
+
+def _packed(optimizer: Optimizer, with_state: bool) -> tuple[Any, ...]:
+    state = optimizer.state_dict() if with_state else None
+    counters = {key: _portable(c) for key, c in _counters(optimizer).items()}
+    return state, _numbers(optimizer), counters
+
+
+def _unpack(optimizer: Optimizer, packed: tuple[Any, ...]) -> None:
+    state, numbers, counted = packed
     if state is not None:
+        groups = optimizer.param_groups
+        known = list(groups)
         optimizer.load_state_dict(state)
+        for group, loaded in zip(known, optimizer.param_groups, strict=True):
+            group.update(loaded)
+        groups[:] = known  # an optimizer that wraps this one may have the same list
+        optimizer.param_groups = groups
     for group, values in zip(optimizer.param_groups, numbers, strict=True):
         _set(group, values)
-    for key, counter in counters.items():
+    for key, counter in _counters(optimizer).items():
         if counted.get(key):
             counter.load_state_dict(counted[key])
 
@@ -59,7 +102,15 @@ def _scalers(objects: list[Any]) -> list[torch.amp.GradScaler]:
     return [o for o in objects if issubclass(type(o), torch.amp.GradScaler) and o.is_enabled()]
 
 
-def _counters(optimizer: Optimizer) -> dict[tuple[str, str, int], Any]:
+def _free_key(taken: Container[_Key], *name: Any) -> _Key:
+    """One for each of several things of the same name, equal on all ranks."""
+    number = 0
+    while (*name, number) in taken:
+        number += 1
+    return (*name, number)
+
+
+def _counters(optimizer: Optimizer) -> dict[_Key, Any]:
     """The schedulers of an optimizer and all gradient scalers, under names equal on all ranks.
 
     Neither an optimizer nor PyTorch knows them, but the garbage collector does.
@@ -72,12 +123,10 @@ def _counters(optimizer: Optimizer) -> dict[tuple[str, str, int], Any]:
     ]
     # Those within another one (SequentialLR, ChainedScheduler) are part of its state.
     within = {id(inner) for s in schedulers for inner in getattr(s, "_schedulers", ())}
-    found: dict[tuple[str, str, int], Any] = {}
+    found: dict[_Key, Any] = {}
     for thing in [*(s for s in schedulers if id(s) not in within), *_scalers(objects)]:
-        key = (type(thing).__qualname__, repr(getattr(thing, "base_lrs", None)), 0)
-        while key in found:
-            key = (*key[:2], key[2] + 1)
-        found[key] = thing
+        rates = repr(getattr(thing, "base_lrs", None))
+        found[_free_key(found, type(thing).__qualname__, rates)] = thing
     return found
 
 

@@ -62,7 +62,7 @@ class Learner:
         self._model = training.model
         self._parameters = [p for _, p in training.parameters()]
         self._buffers = [
-            (holder, name, tensor) for holder, name, _, tensor in distinct_buffers(self._model)
+            (m._buffers, name, tensor) for m, name, _, tensor in distinct_buffers(self._model)
         ]
         self._schedule = Schedule(
             training.optimizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from ..errors import InvalidArgument
 from ._heap import keep_freed_memory
 
 _ALIGNMENT = 64
+_log = logging.getLogger("gearshift")
 
 
 def tensor_on(
@@ -22,7 +24,7 @@ def tensor_on(
 ) -> Tensor:
     """A contiguous tensor on `memory` (bytes), which it keeps alive."""
     if memory.size == 0:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
@@ -45,6 +47,29 @@ def pin(tensor: Tensor) -> None:
         torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), nbytes, 0)
 
 
+class Home:
+    """Memory of the core on which a tensor was made.
+
+    Torch may take the tensor, and all that share its storage, elsewhere: to memory that it shares
+    with other processes, by ``model.share_memory()`` or when torch.multiprocessing sends it.
+    """
+
+    __slots__ = ("_memory", "address")
+
+    def __init__(self, memory: np.ndarray[Any, Any], tensor: Tensor) -> None:
+        self._memory = memory
+        self.address = tensor.data_ptr()
+
+    def again(self, tensor: Tensor, name: str) -> Tensor:
+        """A tensor like this one, which has left, on the memory; `name` is for the log."""
+        _log.warning(
+            "%s was moved to memory that is shared with other processes, where it stays as it is: "
+            "training goes on in memory of its own; send copies to other processes",
+            name,
+        )
+        return tensor_on(self._memory, tensor.dtype, tensor.shape)
+
+
 @dataclass
 class Trainable:
     """One trainable parameter and its memory in the core."""
@@ -59,6 +84,18 @@ class Trainable:
     """On the core's memory."""
     gradient: Tensor
     """On the core's memory."""
+    value_home: Home
+    gradient_home: Home
+
+    def renew_value(self) -> None:
+        """Have the value on the core's memory again, if it is elsewhere."""
+        if self.value.data_ptr() != self.value_home.address:
+            self.value = self.value_home.again(self.value, f"parameter '{self.name}'")
+
+    def renew_gradient(self) -> None:
+        """Have the gradient on the core's memory again, if it is elsewhere."""
+        if self.gradient.data_ptr() != self.gradient_home.address:
+            self.gradient = self.gradient_home.again(self.gradient, f"gradient of '{self.name}'")
 
 
 def adopt_parameters(
@@ -73,8 +110,9 @@ def adopt_parameters(
     trainables = []
     on_host = 0
     for i, (name, parameter, group) in enumerate(found):
-        value = tensor_on(replica.parameter(i), parameter.dtype, parameter.shape)
-        gradient = tensor_on(replica.gradient(i), parameter.dtype, parameter.shape)
+        memory = replica.parameter(i), replica.gradient(i)
+        value, gradient = (tensor_on(m, parameter.dtype, parameter.shape) for m in memory)
+        homes = Home(memory[0], value), Home(memory[1], gradient)
         staged = stage or parameter.device.type != "cpu"
         value.copy_(parameter.detach())
         if staged and parameter.device.type == "cuda":
@@ -84,7 +122,7 @@ def adopt_parameters(
             parameter.data = value
         if parameter.device.type == "cpu":
             on_host += parameter.numel() * parameter.element_size()
-        trainables.append(Trainable(name, parameter, group, staged, value, gradient))
+        trainables.append(Trainable(name, parameter, group, staged, value, gradient, *homes))
     keep_freed_memory(on_host)
     return trainables
 
@@ -102,8 +140,9 @@ def readopt(trainable: Trainable) -> None:
             f"parameter '{trainable.name}' became {data.dtype}{tuple(data.shape)} on "
             f"{data.device} after distribute(): move or cast the model before"
         )
-    value.copy_(data)
-    trainable.parameter.data = value
+    trainable.renew_value()
+    trainable.value.copy_(data)
+    trainable.parameter.data = trainable.value
 
 
 @dataclass
@@ -114,7 +153,9 @@ class _Buffer:
     tensor: Tensor
     shadow: Tensor
     """On the core's memory."""
+    home: Home
     staged: bool
+    persistent: bool
 
 
 class Buffers:
@@ -135,29 +176,37 @@ class Buffers:
     def adopt(self, memory: np.ndarray[Any, Any], stage: bool) -> None:
         """Move them into the core's memory."""
         offset = 0
-        for holder, name, label, tensor in self._found:
+        for module, name, label, tensor in self._found:
             size = tensor.numel() * tensor.element_size()
-            shadow = tensor_on(memory[offset : offset + size], tensor.dtype, tensor.shape)
+            own = memory[offset : offset + size]
+            shadow = tensor_on(own, tensor.dtype, tensor.shape)
+            home = Home(own, shadow)
             offset += _aligned(tensor)
             shadow.copy_(tensor)
             staged = stage or tensor.device.type != "cpu"
             if not staged:
                 tensor.data = shadow
-            self._adopted.append(_Buffer(holder, name, label, tensor, shadow, staged))
+            persistent = name not in module._non_persistent_buffers_set
+            self._adopted.append(
+                _Buffer(module._buffers, name, label, tensor, shadow, home, staged, persistent)
+            )
 
     def gather(self) -> None:
-        """Make the core's memory show the buffers as they are, wherever the model put them."""
+        """Make the core's memory show the buffers as they are, wherever the model put them.
+
+        One that is not part of checkpoints (a mask or a table that grows with its inputs) may
+        become another: every rank has its own from then on.
+        """
         for b in self._adopted:
             current = b.holder.get(b.name)
-            if current is None:
-                raise InvalidArgument(f"buffer '{b.label}' was removed after distribute()")
-            if current is b.tensor and not b.staged and current.data_ptr() == b.shadow.data_ptr():
+            if current is b.tensor and not b.staged and current.data_ptr() == b.home.address:
                 continue
-            if current.shape != b.shadow.shape or current.dtype != b.shadow.dtype:
-                raise InvalidArgument(
-                    f"buffer '{b.label}' changed from {b.shadow.dtype}{tuple(b.shadow.shape)} to "
-                    f"{current.dtype}{tuple(current.shape)} after distribute()"
-                )
+            if current is None or not _fits(current, b.shadow):
+                if not b.persistent:
+                    continue
+                raise InvalidArgument(_changed(b, current))
+            if b.shadow.data_ptr() != b.home.address:
+                b.shadow = b.home.again(b.shadow, f"buffer '{b.label}'")
             b.shadow.copy_(current)
             b.tensor = current
             if not b.staged:
@@ -170,10 +219,24 @@ class Buffers:
                 b.tensor.copy_(b.shadow)
 
 
-def distinct_buffers(
-    model: nn.Module,
-) -> Iterable[tuple[dict[str, Tensor | None], str, str, Tensor]]:
-    """Holder, name there, full name and tensor of each dense buffer, shared ones once."""
+def _fits(current: Tensor, shadow: Tensor) -> bool:
+    return current.shape == shadow.shape and current.dtype == shadow.dtype
+
+
+def _changed(b: _Buffer, current: Tensor | None) -> str:
+    became = "was removed"
+    if current is not None:
+        before, now = (f"{t.dtype}{tuple(t.shape)}" for t in (b.shadow, current))
+        became = f"changed from {before} to {now}"
+    return (
+        f"buffer '{b.label}' {became} after distribute(), which keeps buffers equal on all ranks: "
+        "register it with persistent=False if it is no part of checkpoints, or call "
+        "distribute(..., broadcast_buffers=False)"
+    )
+
+
+def distinct_buffers(model: nn.Module) -> Iterable[tuple[nn.Module, str, str, Tensor]]:
+    """Module, name there, full name and tensor of each dense buffer, shared ones once."""
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for name, tensor in module._buffers.items():
@@ -181,7 +244,7 @@ def distinct_buffers(
                 continue
             seen.add(id(tensor))
             label = f"{prefix}.{name}" if prefix else name
-            yield module._buffers, name, label, tensor
+            yield module, name, label, tensor
 
 
 def _aligned(tensor: Tensor) -> int:

@@ -43,5 +43,5 @@ def zeros(*shape: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     sizes = extents_of(shape[0] if len(shape) == 1 else shape)
     memory = allocate(math.prod(sizes) * dtype.itemsize)
     if memory.size == 0:  # torch takes no other view of it
-        return torch.zeros(sizes, dtype=dtype)
+        return torch.zeros(sizes, dtype=dtype, device="cpu")
     return torch.from_numpy(memory).view(dtype).reshape(sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 from collections import defaultdict
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..errors import Unsupported
-from ._distributed import Distributed
+from ..errors import InvalidArgument, Unsupported
+from ._distributed import Distributed, check_loss
 from ._rules import own_class
 
 
@@ -26,17 +27,34 @@ class DistributedOptimizer(Optimizer):
     _gearshift: Distributed
     _gearshift_own_class: type[Optimizer]
 
-    def step(self, closure: Any = None, *, loss: Any = None, epoch: int | None = None) -> Any:
-        """Make one optimizer step, as the strategy in force has it. Collective."""
+    def step(
+        self, closure: Any = None, *, loss: Any = None, epoch: int | None = None, **more: Any
+    ) -> Any:
+        """Make one optimizer step, as the strategy in force has it. Collective.
+
+        `more` is for classes whose own ``step`` takes more (not under a server).
+        """
+        if closure is not None and not callable(closure):
+            raise InvalidArgument(
+                f"step() was given a {type(closure).__name__} as closure, which is a function; a "
+                "loss is given by its name: step(loss=loss)"
+            )
         self._opt_called = True  # for LR schedulers, which would wrap `step` otherwise
         distributed = self._gearshift
+        update = functools.partial(super().step, **more) if more else super().step
         if distributed.closed:
-            return super().step() if closure is None else super().step(closure)
+            return update() if closure is None else update(closure)
+        check_loss(loss)
         distributed.check_frozen()
         if distributed.uses_server:
+            if more:
+                raise Unsupported(
+                    f"under a parameter server, which has the optimizer, step() takes no "
+                    f"{', '.join(more)}"
+                )
             return self._step_server(closure, loss=loss, epoch=epoch)
         distributed.adapter.keep_layout()
-        return distributed.step_all_reduce(super().step, closure, loss, epoch)
+        return distributed.step_all_reduce(update, closure, loss, epoch)
 
     step.hooked = True  # type: ignore[attr-defined]  # the original runs the user's hooks
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]

@@ -202,8 +202,7 @@ class Recorder:
             self._known.update(id(part) for part in module.modules())
             self._unscanned = True
         if self._samples is None:
-            tensor = next(leading_tensors(args), None)
-            self._samples = None if tensor is None else tensor.shape[0]
+            _, self._samples = next(leading_tensors(args), (None, None))
 
     def _trains(self, module: nn.Module) -> bool:
         return id(module) in self._known or next(module.parameters(), None) is not None

@@ -77,5 +77,5 @@ class DistributedSampler(Sampler[int]):
         if not self.shuffle:
             return list(range(len(self.dataset)))
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order: list[int] = torch.randperm(len(self.dataset), generator=generator).tolist()
-        return order
+        order = torch.randperm(len(self.dataset), generator=generator, device="cpu")
+        return list(order.tolist())

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from .. import _session
 from ..errors import InvalidArgument
 
+_functorch = torch._C._functorch
 _log = logging.getLogger("gearshift")
 
 
@@ -76,7 +78,8 @@ class SampleCounter:
     """
 
     def __init__(self, model: str) -> None:
-        self._model = model
+        self.model = model
+        """Its name, for messages."""
         self._forwards: deque[Forward] = deque(maxlen=1024)
         """Since the latest backward."""
         self._reached: list[Forward] = []
@@ -91,8 +94,9 @@ class SampleCounter:
 
     def note(self, inputs: Any) -> Forward:
         """A forward on `inputs`."""
-        tensor = next(leading_tensors(inputs), None)
-        n = _length(inputs) if tensor is None else tensor.size(0)
+        tensor, n = next(leading_tensors(inputs), (None, None))
+        if tensor is None:
+            n = _length(inputs)
         repeated = tensor is not None and self._seen is not None and self._seen() is tensor
         self._seen = None if tensor is None else weakref.ref(tensor)
         samples = 1 if n is None else n
@@ -148,7 +152,7 @@ class SampleCounter:
                 "%s %s: a gradient of it counts as one of a single sample. Where ranks may have "
                 "batches of different sizes, say gst.samples(n) before each backward",
                 what,
-                self._model,
+                self.model,
             )
 
     @property
@@ -168,30 +172,47 @@ class SampleCounter:
 
 def outputs_requiring_grad(outputs: Any) -> list[Tensor]:
     """The tensors in a module's outputs through which a backward may begin."""
-    return [t for t in _all_tensors(outputs) if t.requires_grad and t.grad_fn is not None]
+    leaves = _leaves(outputs)
+    tensors = (t.data if isinstance(t, PackedSequence) else t for t in leaves)
+    return [t for t in tensors if t.requires_grad and t.grad_fn is not None]
 
 
-def leading_tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors with a leading dimension, depth first."""
-    return (t for t in _all_tensors(value) if t.dim() > 0)
+def leading_tensors(value: Any) -> Iterator[tuple[Tensor, int]]:
+    """Tensors with a leading dimension, depth first, and how many samples each has."""
+    for item in _leaves(value):
+        if isinstance(item, PackedSequence):
+            yield item.data, int(item.batch_sizes[0])
+        elif item.dim() > 0:
+            yield item, item.size(0) * _mapped(item)
 
 
-def _all_tensors(value: Any, nested: bool = False) -> Iterator[Tensor]:
+def _mapped(tensor: Tensor) -> int:
+    """How many a tensor stands for within torch.func.vmap, which hides a dimension."""
+    number = 1
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        inner = _functorch.get_unwrapped(tensor)
+        if _functorch.is_batchedtensor(tensor):
+            number *= inner.size(_functorch.maybe_get_bdim(tensor))
+        tensor = inner
+    return number
+
+
+def _leaves(value: Any, nested: bool = False) -> Iterator[Tensor | PackedSequence]:
     """In containers of any depth, and in the attributes of objects, though not of theirs."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | PackedSequence):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _all_tensors(item, nested)
+            yield from _leaves(item, nested)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _all_tensors(item, nested)
+            yield from _leaves(item, nested)
     elif hasattr(value, "__dataclass_fields__"):
         for name in value.__dataclass_fields__:
-            yield from _all_tensors(getattr(value, name), nested)
+            yield from _leaves(getattr(value, name), nested)
     elif not nested and not callable(value):  # a class or a module is none
         for item in list(getattr(value, "__dict__", {}).values()):
-            yield from _all_tensors(item, True)
+            yield from _leaves(item, True)
 
 
 def _length(inputs: tuple[tuple[Any, ...], Mapping[str, Any]]) -> int | None:

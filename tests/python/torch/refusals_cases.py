@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -70,6 +71,19 @@ def strategies_and_arguments() -> None:
     refused(gs.InvalidArgument, lambda: gst.distribute(model, both), "ModuleList")
     complex_ = nn.Linear(2, 2, dtype=torch.complex64)
     refused(gs.Unsupported, lambda: gst.distribute(complex_), "complex64")
+    refused(gs.InvalidArgument, lambda: gst.distribute(nn.Linear(2, 2, device="meta")), "meta")
+    refused(gs.InvalidArgument, lambda: gst.distribute(optimizer, model), "no nn.Module", "SGD")
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, model), "MLP")
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, torch.optim.SGD), "the class SGD")
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, [optimizer]), "one optimizer")
+    for steps in (10.5, 0, -1, "10"):
+        refused(
+            gs.InvalidArgument,
+            lambda s=steps: gst.distribute(model, optimizer, total_steps=s),
+            "total_steps",
+            repr(steps),
+        )
+    refused(gs.InvalidArgument, lambda: gs.StrategySwitch(policy=gs.LossPlateau), "LossPlateau(")
     refused(gs.InvalidArgument, lambda: gst.stats(model), "distribute")
     refused(gs.InvalidArgument, lambda: gst.samples(-1))
 
@@ -79,7 +93,13 @@ def what_changes_after_distribute() -> None:
     model = make("mlp")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model, optimizer = gst.distribute(model, optimizer)
-    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer), "already")
+    refused(gs.InvalidArgument, lambda: gst.distribute(model, optimizer), "already", "gst.release")
+    cross_entropy(model, *next(batches(1))).backward()
+    before = copy.deepcopy(model.state_dict())
+    for bad in (torch.ones(3), {"loss": 1.0}, "one"):
+        refused(gs.InvalidArgument, lambda b=bad: optimizer.step(loss=b), "step(loss=...)")
+    refused(gs.InvalidArgument, lambda: optimizer.step(torch.ones(())), "step(loss=loss)")
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     refused(gs.Unsupported, lambda: optimizer.add_param_group({"params": []}), "before")
     other = make("mlp")
     refused(gs.Unsupported, lambda: gst.distribute(other, optimizer), "already")
@@ -94,6 +114,40 @@ def what_changes_after_distribute() -> None:
         optimizer.step()
 
     refused(RuntimeError, step)
+
+
+@case([1, 2])
+def parameters_of_two_models() -> None:
+    """Both would move them to memory of their own, and exchange their gradients."""
+    both = nn.Linear(6, 6)
+    actor, critic = nn.Sequential(both, nn.Linear(6, 3)), nn.Sequential(both, nn.Linear(6, 1))
+    gst.distribute(actor, torch.optim.SGD(actor.parameters(), lr=0.1))
+    its = torch.optim.SGD(critic.parameters(), lr=0.1)
+    refused(gs.InvalidArgument, lambda: gst.distribute(critic, its), "'0.weight'", "nn.ModuleList")
+    gst.release(actor)
+    gst.distribute(critic, its)
+    gst.release(critic)
+
+
+@case([1, 2])
+def parameters_tied_by_their_memory() -> None:
+    model = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+    model[1].weight.data = model[0].weight.data
+    refused(gs.InvalidArgument, lambda: gst.distribute(model), "'0.weight' and '1.weight'", "one")
+    model[1].weight = model[0].weight
+    gst.distribute(model)
+    gst.release(model)
+
+
+@case([2])
+def buffers_that_become_others() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).double()
+    model, _ = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    model[1].register_buffer("running_mean", torch.zeros(5).double())
+    model.eval()
+    loss = nn.Module.__call__(model[0], next(batches(1))[0]).sum()
+    refused(gs.InvalidArgument, loss.backward, "running_mean", "persistent=False", "(5,)")
+    gst.release(model)
 
 
 @case([1, 2])

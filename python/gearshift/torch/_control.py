@@ -114,7 +114,7 @@ def stats(model: nn.Module) -> dict[str, Any]:
         A dict with
 
         * ``strategy``: in force; ``step``: steps done; ``loss``: latest loss, mean over all ranks
-          (NaN when ``optimizer.step(loss=...)`` was never told);
+          (NaN when ``optimizer.step(loss=...)`` was never told, or it is not finite);
         * ``bytes_sent``, ``bytes_received``: by this process; ``communication_seconds``: time that
           gradients and parameters were under way, waiting for other ranks included;
           ``exposed_seconds``: how much of it backward and step waited for (the rest was hidden

@@ -47,7 +47,10 @@ class ShardOptimizer:
     def reset(self) -> None:
         """Forget all state."""
         self._parameters = [
-            [nn.Parameter(torch.empty(size, dtype=dtype)) for dtype, _, size in segments]
+            [
+                nn.Parameter(torch.empty(size, dtype=dtype, device="cpu"))
+                for dtype, _, size in segments
+            ]
             for segments in self._segments
         ]
         # An Adagrad-like class makes state at once; what the shard has not been given must be made

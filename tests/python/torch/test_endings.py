@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from gearshift_testing import run_script
@@ -83,6 +86,22 @@ for step in range(10):
         assert process.returncode != 0
         assert "policy" in process.stderr
         assert "nonsense" in process.stderr
+
+
+def test_a_script_run_again_by_multiprocessing_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("""
+import multiprocessing, gearshift as gs
+gs.init()
+child = multiprocessing.get_context("spawn").Process(target=print)
+child.start()
+child.join()
+raise SystemExit(0 if child.exitcode else 3)
+""")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'if __name__ == "__main__":' in done.stderr
+    assert "gs.init() was called in a process that multiprocessing starts" in done.stderr
 
 
 def test_torchrun_on_several_hosts_meets_through_its_store(

@@ -208,7 +208,7 @@ def test_a_closure() -> None:
         return loss
 
     with gst.profile(warmup=1) as p:
-        for _ in range(3):
+        for _ in range(12):  # the median of eleven, whatever disturbs one
             optimizer.step(closure)
     assert p.workload.backward_seconds >= SLEEP
     assert p.workload.optimizer_seconds < SLEEP  # without the closure

@@ -69,7 +69,7 @@ TEST(Unwatched, AShardThatDivergesEndsTheStepOfItsWorker) {
   const auto report = worker.replica().step(input);
   ASSERT_FALSE(report.ok());
   EXPECT_EQ(report.error().code, base::ErrorCode::kDiverged);
-  EXPECT_NE(report.error().message.find("the loss is infinite (worker 0, step 2"),
+  EXPECT_NE(report.error().message.find("the loss is not finite (worker 0, step 2"),
             std::string::npos)
       << report.error().message;
 }

@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -69,7 +70,9 @@ class PythonReplica {
  private:
   /// Needs the GIL; gives it away, since ending a server waits for tasks that may want it.
   static void drop(std::shared_ptr<ReplicaState> state) {
-    if (leaving.load()) {
+    // Nor in a forked child, which has none of the threads that would have to end; the collector
+    // may come here before anybody has noticed the fork.
+    if (leaving.load() || getpid() != state->process) {
       new std::shared_ptr<ReplicaState>(std::move(state));
       return;
     }
@@ -167,9 +170,10 @@ void PythonBridge::forget() {
 }
 
 nb::object distribute(std::shared_ptr<runtime::Session> session, DistributeRequest request) {
-  auto state = std::make_shared<ReplicaState>(ReplicaState{
-      std::move(session), policies_of(request.strategy),
-      PythonBridge(std::move(request.export_state), std::move(request.import_state)), nullptr});
+  auto state = std::make_shared<ReplicaState>(
+      ReplicaState{std::move(session), policies_of(request.strategy),
+                   PythonBridge(std::move(request.export_state), std::move(request.import_state)),
+                   nullptr, getpid()});
   strategy::ReplicaOptions options;
   options.parameters = parameter_specs(request.parameters);
   options.strategy = std::move(request.strategy);

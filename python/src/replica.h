@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,6 +35,7 @@ struct ReplicaState {
   std::vector<std::shared_ptr<PythonPolicy>> policies;
   PythonBridge bridge;
   std::unique_ptr<strategy::Replica> replica;
+  pid_t process;  ///< that made it
 };
 
 struct DistributeRequest {

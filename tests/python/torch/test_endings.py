@@ -88,6 +88,30 @@ for step in range(10):
         assert "nonsense" in process.stderr
 
 
+def test_released_models_are_garbage_in_forked_children_too() -> None:
+    """A DataLoader's worker may collect before anybody has noticed that it is one."""
+    script = """
+import gc, os
+os.register_at_fork(after_in_child=gc.collect)
+import torch, gearshift as gs, gearshift.torch as gst
+gs.init()
+gc.disable()
+for _ in range(2):
+    model = torch.nn.Linear(3, 1)
+    model, optimizer = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    model(torch.ones(2, 3)).mean().backward()
+    optimizer.step()
+    gst.release(model)
+    del model, optimizer
+child = os.fork()
+if child == 0:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    for process in run_script(script, 2):
+        assert process.returncode == 0, process.stderr
+
+
 def test_a_script_run_again_by_multiprocessing_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text("""

@@ -239,7 +239,9 @@ def steps(tmp_path: Path, lane: str, here: str) -> subprocess.Popen[str]:
 
 def test_a_step_that_fails_beside_others_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "build" / "logs").mkdir(parents=True)
-    process = steps(tmp_path, "step fails sh -c 'echo why; exit 3'; step passes nice", "sleep 0.2")
+    others_are_done = "sh -c 'until grep -q ^passes build/logs/steps; do sleep 0.01; done'"
+    lane = "step fails sh -c 'echo why; exit 3'; step passes nice"
+    process = steps(tmp_path, lane, others_are_done)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "why\n" in output

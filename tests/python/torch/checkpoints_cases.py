@@ -18,7 +18,6 @@ from gearshift_testing.training import (
     difference,
     make,
     reference,
-    share,
     train,
 )
 
@@ -138,20 +137,6 @@ def released_models_go_on_alone() -> None:
             )
             assert difference(model, again) <= 1e-12
         gs.barrier()
-
-
-@case([2])
-def many_models_one_after_another() -> None:
-    """More than a job can have at a time: release() makes room."""
-    x, y = next(batches(1))
-    for k in range(150):
-        model = make("mlp")
-        strategy = ("all_reduce", "ps:bsp", "ps:asp")[k % 3]
-        model, its = gst.distribute(model, adam(model.parameters()), strategy)
-        cross_entropy(model, share(x), share(y)).backward()
-        its.step()
-        gs.barrier()
-        gst.release(model)
 
 
 @case([2])

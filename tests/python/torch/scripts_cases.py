@@ -220,11 +220,12 @@ def buffers_are_shared_though_they_were_moved() -> None:
 def many_models_one_after_another() -> None:
     kept = nn.Linear(6, 3).double()
     gst.distribute(kept, adam(kept.parameters()), "ps:bsp")
-    for k in range(140):
+    for k in range(150):
         model = nn.Linear(6, 3).double()
-        strategy = "ps:bsp" if k % 5 == 0 else "all_reduce"
+        strategy = ("all_reduce", "ps:bsp", "ps:asp")[k % 3]
         model, its = gst.distribute(model, adam(model.parameters()), strategy)
         train(model, its, batches(1))
+        gs.barrier()
         gst.release(model)
     model = make("mlp")
     model, its = gst.distribute(model, adam(model.parameters()))

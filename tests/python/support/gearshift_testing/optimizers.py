@@ -1,4 +1,4 @@
-"""An optimizer of a user's own, which servers must import."""
+"""Optimizers of a user's own, which servers must import."""
 
 from __future__ import annotations
 
@@ -49,3 +49,16 @@ class Warm(Optimizer):
                     state["eta"].mul_(1 - 0.1 * group["rule"](state["average"]).abs())
                 rate = factor * group["lr"] * warm / group["warmup"]
                 p.sub_(rate * state["eta"] * state["average"])
+
+
+class Factor(torch.optim.SGD):
+    """Its step takes one more argument."""
+
+    def step(self, closure: Any = None, factor: float = 1.0) -> Any:
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] *= factor
+        result = super().step(closure)
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return result

@@ -1,0 +1,174 @@
+"""Loops in which other optimizers than the one given to distribute() have a part."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from gearshift_testing import case
+from gearshift_testing.optimizers import Factor
+from gearshift_testing.training import (
+    assert_equal_everywhere,
+    batches,
+    cross_entropy,
+    difference,
+    make,
+    reference,
+    share,
+    train,
+)
+from torch import Tensor, nn
+
+import gearshift as gs
+import gearshift.torch as gst
+
+STEPS = 12
+
+
+def sgd(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def plain(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+    train(model, its, batches(STEPS), alone=alone)
+
+
+@case([2])
+def functions_as_options() -> None:
+    """Ranks have them at addresses of their own."""
+    model = make("mlp")
+    its = sgd(model.parameters())
+    its.param_groups[0]["rule"] = lambda x: x
+    gst.distribute(model, its)
+    gst.release(model)
+    its.param_groups[0]["rule"] = torch.tanh if gs.rank() else torch.exp
+    with pytest.raises(gs.MismatchError, match="rule"):
+        gst.distribute(model, its)
+
+
+@case([1, 2])
+def arguments_of_step() -> None:
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for x, y in batches(STEPS):
+            its.zero_grad()
+            cross_entropy(model, x if alone else share(x), y if alone else share(y)).backward()
+            its.step(factor=0.5)
+
+    alone = reference(make("mlp"), lambda p: Factor(p, lr=0.1), lambda m, o: loop(m, o, True))
+    model = make("mlp")
+    model, its = gst.distribute(model, Factor(model.parameters(), lr=0.1))
+    loop(model, its, False)
+    found = difference(model, alone)
+    gst.release(model)
+    assert found <= 1e-12
+    model, its = gst.distribute(model, its, "ps:bsp", elementwise=True)
+    with pytest.raises(gs.Unsupported, match="takes no factor"):
+        loop(model, its, False)
+    gst.release(model)
+
+
+def two(model: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """One for matrices, one for the rest, as with Muon."""
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    rest = [p for p in model.parameters() if p.dim() != 2]
+    return sgd(matrices), torch.optim.AdamW(rest, lr=0.01)
+
+
+@case([2, 3])
+def two_optimizers_of_one_model() -> None:
+    """Ranks have different numbers of batches, so one takes over what others' optimizers know."""
+    n = gs.world_size()
+    data = [batch for batch, _ in zip(batches(7 * n), range(7), strict=False)]
+    data = [(x[:4], y[:4]) for x, y in data]
+
+    def step(model: nn.Module, both: object, x: Tensor, y: Tensor) -> None:
+        for its in both:
+            its.zero_grad()
+        cross_entropy(model, x, y).backward()
+        for its in both:
+            its.step()
+
+    def schedules(both: object) -> list[torch.optim.lr_scheduler.LRScheduler]:
+        return [torch.optim.lr_scheduler.ExponentialLR(its, 0.9) for its in both]
+
+    alone = make("mlp")
+    both = two(alone)
+    rates = schedules(both)
+    for _ in range(2):
+        for i in range(0, 7, n):
+            x, y = (torch.cat(parts) for parts in zip(*data[i : i + n], strict=True))
+            step(alone, both, x, y)
+            for rate in rates:
+                rate.step()
+    for given in (1, None):
+        model = make("mlp")
+        both = two(model)
+        rates = schedules(both)
+        gst.distribute(model, None if given is None else both[given])
+        for _ in range(2):
+            with gst.join(model):
+                for x, y in data[gs.rank() :: n]:
+                    step(model, both, x, y)
+                    for rate in rates:
+                        rate.step()
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{given}: relative difference {found:.2e}"
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@case([2])
+def another_optimizer_than_the_one_given() -> None:
+    log = _Lines()
+    logging.getLogger("gearshift").addHandler(log)
+    model = make("mlp")
+    model, _ = gst.distribute(model, sgd(model.parameters()))
+    plain(model, sgd(model.parameters()), True)
+    gs.barrier()
+    gst.release(model)
+    told = [line for line in log.lines if "without a step of the optimizer" in line]
+    model, _ = gst.distribute(model, sgd(model.parameters()), "ps:bsp")
+    with pytest.raises(gs.InvalidArgument, match="applies this rank's gradients alone"):
+        plain(model, sgd(model.parameters()), True)
+    gst.release(model)
+    partly = sgd(model[0].parameters())
+    gst.distribute(model, partly, "ps:bsp")
+    gst.release(model)
+    logging.getLogger("gearshift").removeHandler(log)
+    assert len(told) == 1
+    assert any("'2.weight' (and 3 more)" in line for line in log.lines), log.lines
+
+
+@case([2, 3])
+def optimizers_that_step_within_backward() -> None:
+    for first in (True, False):
+        model = make("mlp")
+        own = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+
+        def step(p: Tensor, own: dict[Tensor, torch.optim.Optimizer] = own) -> None:
+            own[p].step()
+            own[p].zero_grad()
+
+        if not first:
+            gst.distribute(model)
+        handles = [p.register_post_accumulate_grad_hook(step) for p in model.parameters()]
+        if first:
+            gst.distribute(model)
+        x, y = next(batches(1))
+        loss = cross_entropy(model, share(x), share(y))
+        with pytest.raises(gs.Unsupported, match="a hook took the gradient of"):
+            loss.backward()
+        for handle in handles:
+            handle.remove()
+        gs.barrier()
+        gst.release(model)

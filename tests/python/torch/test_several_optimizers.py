@@ -1,0 +1,16 @@
+"""Loops with more than one optimizer (see several_optimizers_cases.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gearshift_testing import check, grid
+
+CASES = Path(__file__).with_name("several_optimizers_cases.py")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("world", "name"), grid(CASES))
+def test_several_optimizers(world: int, name: str) -> None:
+    check(CASES, name, world)

@@ -126,6 +126,38 @@ def run(
 
 
 @app.command()
+def doctor(
+    processes: Annotated[int, typer.Option("-n", "--processes", help="Start a job of N here.")] = 1,
+    nnodes: Annotated[int, typer.Option(help="Nodes of the job; the same on each.")] = 1,
+    node_rank: Annotated[int, typer.Option(help="Which of them this is, from 0.")] = 0,
+    rdzv: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Rendezvous address on node 0.")
+    ] = None,
+    interface: Annotated[
+        str | None, typer.Option(metavar="IP", help="Address of this node to listen on.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait for the others (30; on several nodes 60).")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File (mode 600) with the job's secret.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Find out what is wrong with this machine, or between the processes of a job.
+
+    In a job (gearshift run -n 4 -- gearshift doctor, srun gearshift doctor …), or with -n or
+    --nnodes, they compare themselves and measure their links. Exit code 1: a job could not run.
+    """
+    from .doctor.command import DoctorOptions, run
+
+    options = DoctorOptions(
+        processes, nnodes, node_rank, rdzv, interface, timeout, token_file, json
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
 def demo(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 4,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..errors import InvalidArgument
 from ..launch import LaunchError
 from ..launch.environment import detect
+from ..launch.strategy import STRATEGY, TOTAL_STEPS, asked_strategy, asked_total_steps
 from ..launch.token import environment_token
 from .finding import Finding, ok, problem, warning
 
@@ -21,10 +23,12 @@ SETTINGS = (
     "GEARSHIFT_LOG",
     "GEARSHIFT_RDZV",
     "GEARSHIFT_SERVERS",
+    "GEARSHIFT_STRATEGY",
     "GEARSHIFT_TCP_CONGESTION",
     "GEARSHIFT_TIMEOUT",
     "GEARSHIFT_TOKEN",
     "GEARSHIFT_TOKEN_FILE",
+    "GEARSHIFT_TOTAL_STEPS",
     "GEARSHIFT_TRANSPORTS",
 )
 """What users set (docs/python.md)."""
@@ -127,6 +131,16 @@ def _check_values(environ: Mapping[str, str]) -> list[Finding]:
     unknown = [t for t in (part.strip() for part in value.split(",")) if t and t not in _TRANSPORTS]
     if unknown:
         found.append(_wrong(problem, "GEARSHIFT_TRANSPORTS", value, "tcp, shm, or tcp,shm"))
+    try:
+        asked_strategy(environ)
+    except InvalidArgument as error:
+        instead = f"one of docs/strategies.md ({error})"
+        found.append(_wrong(problem, STRATEGY, environ[STRATEGY], instead))
+    try:
+        asked_total_steps(environ)
+    except InvalidArgument:
+        instead = "a whole number from 1 on"
+        found.append(_wrong(problem, TOTAL_STEPS, environ[TOTAL_STEPS], instead))
     return found
 
 

@@ -44,6 +44,8 @@ def test_a_name_that_nobody_reads():
     [
         ("GEARSHIFT_CALIBRATE", "yes", "problem"),
         ("GEARSHIFT_LOG", "verbose", "warning"),
+        ("GEARSHIFT_STRATEGY", "ps:sometimes", "problem"),
+        ("GEARSHIFT_TOTAL_STEPS", "many", "problem"),
         ("GEARSHIFT_TRANSPORTS", "tcp,rdma", "problem"),
         ("GEARSHIFT_TIMEOUT", "soon", "problem"),
         ("GEARSHIFT_RANK", "1", "problem"),

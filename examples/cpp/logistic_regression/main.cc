@@ -16,7 +16,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "fashion_mnist.h"
+#include "fashion_mnist/fashion_mnist.h"
 #include "gearshift/gearshift.h"
 
 namespace {

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[3]
-BUILD = Path(os.environ.get("GEARSHIFT_TEST_BUILD_DIR", ROOT / "build" / "release"))
-
-
-def run(*command: str | Path, timeout: float = 280) -> str:
-    """Standard output of a command; a failure with all that it said when it fails."""
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, timeout=timeout, cwd=ROOT
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where gearshift is installed."""
-    folder = tmp_path_factory.mktemp("a prefix")
-    run("cmake", "--install", BUILD, "--prefix", folder, "--component", "development")
-    return folder
-
-
-def configure(source: Path, build: Path, prefix: Path) -> str:
-    return run("cmake", "-S", source, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}")
+from gearshift_testing.cpp import ROOT, configure, launch, run
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +51,7 @@ def documented(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs that docs/cpp.md shows, built as it says."""
     folder = tmp_path_factory.mktemp("documented")
     page = (ROOT / "docs" / "cpp.md").read_text()
-    training, simulation = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
+    training, _, simulation = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
     training = training.replace("each batch", "int batch = 0; batch < 3; ++batch")
     include, _, simulation = simulation.partition("\n")
     (folder / "training.cc").write_text(TRAINING % training)
@@ -112,10 +88,6 @@ def accuracies(output: str) -> list[float]:
     found = re.findall(r"test accuracy ([0-9.]+)", output)
     assert found, output
     return [float(accuracy) for accuracy in found]
-
-
-def launch(workers: int, *arguments: str | Path) -> str:
-    return run(sys.executable, "-m", "gearshift.cli", "run", "-n", str(workers), "--", *arguments)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 // A small convolutional network on Fashion-MNIST with libtorch, under any strategy:
 //
-//   gearshift run -n 4 -- torch_mnist --strategy switch
+//   gearshift run -n 4 --strategy 'switch(at=0.5)' -- torch_mnist
 //
 // What makes it a distributed program: a Session, `distribute`, and in the loop `batch` before the
 // backward, `step` in place of the optimizer's, and `join` at the end of an epoch.
@@ -25,12 +25,13 @@ namespace gs = gearshift;
 using gs::torch::or_throw;
 
 constexpr const char* kUsage =
-    "usage: torch_mnist [--strategy all_reduce|bsp|asp|switch] [--data FOLDER] [--epochs N]\n"
-    "                   [--batch N] [--samples N]\n"
-    "on four workers: gearshift run -n 4 -- torch_mnist --strategy switch\n";
+    "usage: torch_mnist [--strategy TEXT] [--data FOLDER] [--epochs N] [--batch N] [--samples N]\n"
+    "without --strategy: what `gearshift run --strategy`, a job file or GEARSHIFT_STRATEGY say, "
+    "or\n"
+    "all_reduce; on four workers: gearshift run -n 4 --strategy ps:asp -- torch_mnist\n";
 
 struct Arguments {
-  std::string strategy = "all_reduce";
+  std::string strategy;  ///< empty: what the job was started with
   std::string data = "/usr/share/datasets/fashion-mnist";
   int epochs = 2;
   int batch = 64;       ///< per worker
@@ -71,26 +72,6 @@ Arguments parse(int argc, char** argv) {
     }
   }
   return a;
-}
-
-gs::Strategy strategy_named(const std::string& name, std::int64_t total_steps) {
-  gs::Strategy s;
-  s.total_steps = total_steps;
-  const gs::ParameterServer bsp;
-  gs::ParameterServer asp;
-  asp.consistency = gs::ps::Consistency::asp();
-  if (name == "all_reduce") {
-    s.kind = gs::AllReduce{};
-  } else if (name == "bsp") {
-    s.kind = bsp;
-  } else if (name == "asp") {
-    s.kind = asp;
-  } else if (name == "switch") {
-    s.kind = gs::StrategySwitch{gs::AllReduce{}, asp, gs::strategy::at_fraction(0.5), nullptr};
-  } else {
-    throw std::invalid_argument("--strategy: all_reduce, bsp, asp or switch, not " + name);
-  }
-  return s;
 }
 
 struct NetImpl : torch::nn::Module {
@@ -185,7 +166,10 @@ void work(gs::Session& session, const Arguments& arguments) {
   torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(0.05).momentum(0.9));
   const std::int64_t steps = train.images.size(0) / session.world_size() / arguments.batch + 1;
   gs::torch::Options options;
-  options.strategy = strategy_named(arguments.strategy, steps * arguments.epochs);
+  if (!arguments.strategy.empty()) {
+    options.strategy = or_throw(gs::strategy::parse(arguments.strategy));
+  }
+  options.total_steps = steps * arguments.epochs;
   const auto distributed = or_throw(gs::torch::distribute(session, *net, optimizer, options));
 
   for (int epoch = 0; epoch < arguments.epochs; ++epoch) {

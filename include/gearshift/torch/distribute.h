@@ -30,7 +30,10 @@ enum class Stage : unsigned char {
 };
 
 struct Options {
-  strategy::Strategy strategy{};
+  /// None: what the job was started with (SessionOptions::strategy_from_environment), or AllReduce.
+  std::optional<strategy::Strategy> strategy{};
+  /// Steps that the job will make, for switches at a fraction of them; 0: as the strategy says.
+  std::int64_t total_steps = 0;
   /// Keep buffers (BatchNorm statistics) equal on all workers.
   bool broadcast_buffers = true;
   Stage stage = Stage::kAuto;
@@ -156,12 +159,12 @@ class Distributed {
   void check_first_step();
 
   bool may_have_server() const {
-    return !std::holds_alternative<strategy::AllReduce>(options_.strategy.kind);
+    return !std::holds_alternative<strategy::AllReduce>(options_.strategy->kind);
   }
 
   runtime::Session& session_;
   ::torch::optim::Optimizer& optimizer_;
-  const Options options_;
+  const Options options_;           ///< with a strategy
   const detail::Rule* const rule_;  ///< null: servers have none like it
   detail::Model model_;
   std::vector<::torch::Tensor> parameters_;
@@ -201,6 +204,11 @@ inline base::Result<std::unique_ptr<Distributed>> distribute(runtime::Session& s
                                                              Options options = {}) {
   GEARSHIFT_ASSIGN_OR_RETURN(detail::Model model,
                              detail::examine(module, optimizer, options.stage == Stage::kForce));
+  if (!options.strategy) {
+    GEARSHIFT_ASSIGN_OR_RETURN(auto asked, runtime::SessionOptions::strategy_from_environment());
+    options.strategy = asked.value_or(strategy::Strategy());
+  }
+  if (options.total_steps > 0) options.strategy->total_steps = options.total_steps;
   if (!options.broadcast_buffers) model.buffers.clear();
   std::unique_ptr<Distributed> made(
       new Distributed(session, optimizer, std::move(options), std::move(model)));

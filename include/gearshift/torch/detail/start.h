@@ -57,7 +57,7 @@ inline base::Status Distributed::open() {
   GEARSHIFT_RETURN_IF_ERROR(check_optimizer());
   strategy::ReplicaOptions wanted;
   wanted.parameters = detail::specs_of(model_);
-  wanted.strategy = options_.strategy;
+  wanted.strategy = *options_.strategy;
   wanted.fingerprint = fingerprint();
   for (const detail::Mirror& b : model_.buffers) wanted.buffer_bytes += detail::place_of(b);
   if (may_have_server()) {

@@ -100,6 +100,7 @@ std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
   if (!std::isnan(info.loss)) {
     history_.add(info.epoch, info.loss * info.samples, info.samples);
   }
+  history_.set_latest(info.mean_loss);
   worker_epoch_[static_cast<std::size_t>(info.worker)] = info.epoch;
   history_.close_before(*std::min_element(worker_epoch_.begin(), worker_epoch_.end()));
   Policy* p = policy();

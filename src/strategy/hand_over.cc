@@ -127,7 +127,9 @@ base::Status ReplicaImpl::take_history(base::Rank root) {
   GEARSHIFT_ASSIGN_OR_RETURN(
       const std::vector<std::byte> history,
       broadcast_blob(control_, decider_.pack_history(), root, "loss history"));
-  return decider_.unpack_history(history);
+  GEARSHIFT_RETURN_IF_ERROR(decider_.unpack_history(history));
+  latest_loss_ = decider_.latest_loss();
+  return {};
 }
 
 base::Status ReplicaImpl::sync_steps_after_server() {

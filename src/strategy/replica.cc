@@ -211,7 +211,7 @@ Stats ReplicaImpl::stats() const {
   Stats stats;
   stats.strategy = strategy::to_string(decider_.phase());
   stats.step = step_;
-  stats.loss = decider_.latest_loss();
+  stats.loss = latest_loss_;
   const transport::Traffic traffic = environment_.world->traffic();
   stats.bytes_sent = traffic.bytes_sent;
   stats.bytes_received = traffic.bytes_received;

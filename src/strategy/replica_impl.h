@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -115,6 +116,7 @@ class ReplicaImpl final : public Replica {
   std::int64_t step_ = 0;
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
+  double latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks
   ps::HyperValues latest_hypers_;    ///< All-Reduce: what the latest step was told
   std::uint32_t hypers_digest_ = 0;  ///< of these; 0: none given
   RoundResult latest_round_;

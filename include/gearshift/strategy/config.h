@@ -52,7 +52,7 @@ struct Metrics {
   std::int64_t step = 0;         ///< the step about to end, counts from 1
   std::int64_t total_steps = 0;  ///< of the whole job when the user said so, else 0
   std::int64_t epoch = 0;
-  double loss = 0;  ///< reduced loss of the latest step known; NaN: none, or not finite
+  double loss = 0;  ///< reduced over all workers, of the latest step known; NaN: none, not finite
   std::vector<double> epoch_losses;  ///< mean reduced loss of each finished epoch
   std::string strategy;              ///< in force
   double staleness = 0;              ///< mean so far; 0 under All-Reduce

@@ -95,7 +95,9 @@ struct StepReport {
 struct Stats {
   std::string strategy;  ///< in force
   std::int64_t step = 0;
-  double loss = 0;  ///< latest reduced loss; NaN: none, or not finite
+  /// Latest reduced loss; NaN: none, or not finite. Under All-Reduce of the step before the latest
+  /// round, under a server see ps::Reply.
+  double loss = 0;
   std::uint64_t bytes_sent = 0, bytes_received = 0;  ///< by this process, all peers
   double mean_staleness = 0;                         ///< of this worker's pushes
   std::int64_t max_staleness = 0;

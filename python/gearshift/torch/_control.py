@@ -114,7 +114,9 @@ def stats(model: nn.Module) -> dict[str, Any]:
         A dict with
 
         * ``strategy``: in force; ``step``: steps done; ``loss``: latest loss, mean over all ranks
-          (NaN when ``optimizer.step(loss=...)`` was never told, or it is not finite);
+          (NaN when ``optimizer.step(loss=...)`` was never told, or it is not finite): under
+          All-Reduce of the step before the latest, under BSP of the latest, otherwise of the latest
+          that each worker has given;
         * ``bytes_sent``, ``bytes_received``: by this process; ``communication_seconds``: time that
           gradients and parameters were under way, waiting for other ranks included;
           ``exposed_seconds``: how much of it backward and step waited for (the rest was hidden

@@ -141,3 +141,24 @@ def a_loss_plateau_switches() -> None:
     gst.release(model)
     assert [s["to"] for s in stats["switches"]] == ["parameter_server(asp)"]
     assert "loss_plateau" in stats["switches"][0]["policy"]
+
+
+@case([2])
+def losses_are_those_of_all_workers() -> None:
+    """On every rank, whatever the server: schedules may follow them."""
+    for strategy in ("ps:bsp", "ps:asp", gs.StrategySwitch(then="ps:bsp", policy=gs.At(step=2))):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        told = []
+        for k, (x, y) in enumerate(batches(4)):
+            its.zero_grad()
+            cross_entropy(model, share(x), share(y)).backward()
+            gs.barrier()
+            its.step(loss=float(k + 1 + 2 * gs.rank()))
+            told.append(gst.stats(model)["loss"])
+        gs.barrier()
+        gst.release(model)
+        if strategy == "ps:asp":
+            assert told[3] in (4.5, 5.0), f"{told}: the other worker's may be of the step before"
+        else:
+            assert told[2:] == [4.0, 5.0], told

@@ -160,7 +160,7 @@ class LossPlateau:
     """Switch when the epoch loss hardly changes: the published rule.
 
     It fires when the mean relative change of the loss between consecutive epochs, over the last
-    `window` changes, is below `threshold`.
+    `window` changes, is below `threshold`. Epochs that ended before the last switch do not count.
 
     The loss is the one given to ``optimizer.step(loss=...)``, averaged over all workers.
     """

@@ -144,6 +144,24 @@ def a_loss_plateau_switches() -> None:
 
 
 @case([2])
+def a_plateau_there_and_another_back() -> None:
+    """Epochs before a switch are no reason for the next one."""
+    strategy = gs.StrategySwitch(
+        then="ps:bsp", policy=gs.LossPlateau(2, 0.1), back=gs.LossPlateau(2, 0.1)
+    )
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()), strategy)
+    for epoch in range(9):
+        for x, y in batches(3):
+            its.zero_grad()
+            cross_entropy(model, share(x), share(y)).backward()
+            its.step(loss=1.0, epoch=epoch)
+    steps = [s["step"] for s in gst.stats(model)["switches"]]
+    gst.release(model)
+    assert steps == [11, 21], f"{steps}: when three epochs under each strategy are known"
+
+
+@case([2])
 def losses_are_those_of_all_workers() -> None:
     """On every rank, whatever the server: schedules may follow them."""
     for strategy in ("ps:bsp", "ps:asp", gs.StrategySwitch(then="ps:bsp", policy=gs.At(step=2))):

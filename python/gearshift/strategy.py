@@ -119,7 +119,7 @@ class ParameterServer:
     """Learning rate of a push relative to the one set: "keep", "divide" by N, or by "sqrt"(N);
     "auto" divides for SSP and ASP, where one push is 1/N of a step."""
     divergence_factor: float = 10.0
-    """Not BSP: a loss of more than so many times the early one is an error; 0: never."""
+    """Not BSP: a loss of more than so many times the early one, smoothed, is an error; 0: never."""
     bucket_mb: float = 4
     """Gradients travel in buckets of about this many MiB."""
 

@@ -378,6 +378,13 @@ def uses_server(strategy: Strategy) -> bool:
     return not isinstance(strategy, AllReduce)
 
 
+def is_asynchronous(strategy: Strategy) -> bool:
+    """Whether it has servers that do not wait for the gradients of all workers."""
+    if isinstance(strategy, StrategySwitch):
+        return is_asynchronous(strategy.start) or is_asynchronous(strategy.then)
+    return isinstance(strategy, ParameterServer) and not isinstance(strategy.consistency, BSP)
+
+
 def needs_losses(strategy: Strategy) -> bool:
     """Whether it switches by the losses of epochs."""
     return isinstance(strategy, StrategySwitch) and any(

@@ -182,7 +182,12 @@ class Replica {
   virtual base::Status store_parameters() = 0;
 
   virtual Stats stats() const = 0;
-  /// Collective: ends servers of this model. The replica makes no steps any more.
+  /// Collective: no more steps of this rank will come, and nobody waits for one. Waits as long as
+  /// anyone makes steps. Under a server, all updates are applied then, and parameters are equal on
+  /// all ranks, as is what `fetch_state` returns. What may follow is `fetch_state` and `stop`.
+  virtual base::Status finish() = 0;
+  /// Collective: ends servers of this model. The replica makes no steps any more. Waits for other
+  /// ranks as `join` does; parameters stay as the latest step left them.
   virtual base::Status stop() = 0;
 };
 

@@ -98,8 +98,10 @@ def clip_grad_norm_(
 def release(model: nn.Module) -> None:
     """Undo distribute(): model and optimizer are on their own again, on every worker. Collective.
 
-    Parameters, buffers and optimizer state stay as they are. Without it that happens at
-    :func:`gearshift.shutdown`; use it in jobs that train many models one after another.
+    Parameters, buffers and optimizer state stay as they are; under a server, parameters and state
+    become the servers', with the updates of all workers, of which the slowest is waited for.
+    Without it that happens at :func:`gearshift.shutdown`; use it in jobs that train many models one
+    after another.
     """
     distributed = get(model)
     if not distributed.closed:

@@ -122,7 +122,7 @@ def distribute(
     buffers.adopt(replica.buffers(), stage == "force")
     distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
     distributed.frozen = _frozen(unwrapped(model), optimizer)
-    distributed.needs_losses = strategies.needs_losses(chosen)
+    distributed.watch_for_mistakes(chosen)
     distributed.start()
     if optimizer is not None:
         adopt(optimizer, distributed)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import InvalidArgument, Unsupported
-from ._distributed import Distributed, check_loss
+from ._distributed import Distributed
+from ._loss import check_loss
 from ._rules import own_class
 
 

@@ -9,10 +9,12 @@ import torch
 import torch.utils.checkpoint
 from gearshift_testing import case
 from gearshift_testing.training import (
+    assert_equal_everywhere,
     batches,
     cross_entropy,
     make,
     share,
+    train,
 )
 
 import gearshift as gs
@@ -180,3 +182,36 @@ def losses_are_those_of_all_workers() -> None:
             assert told[3] in (4.5, 5.0), f"{told}: the other worker's may be of the step before"
         else:
             assert told[2:] == [4.0, 5.0], told
+
+
+@case([2])
+def asynchronous_workers_are_equal_after_release() -> None:
+    for strategy in ("ps:asp", "ps:ssp(3)", "ps:buffered(3)"):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, batches(4 + 3 * gs.rank()))
+        gst.release(model)
+        state = its.state_dict()["state"]
+        assert_equal_everywhere(model)
+        for entry in state.values():
+            assert torch.equal(gst.broadcast_object(entry["exp_avg"]), entry["exp_avg"])
+
+
+@case([2])
+def writes_to_parameters_between_asynchronous_steps_are_told() -> None:
+    handler = Heard()
+    logging.getLogger("gearshift").addHandler(handler)
+    heard = []
+    for strategy in ("ps:bsp", "ps:asp"):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        model.load_state_dict(make("mlp").state_dict())
+        train(model, its, batches(2))
+        heard.append(len(handler.texts))
+        model.load_state_dict(model.state_dict())
+        train(model, its, batches(2))
+        heard.append(len(handler.texts))
+        gst.release(model)
+    logging.getLogger("gearshift").removeHandler(handler)
+    assert heard == [0, 0, 0, 1], handler.texts
+    assert "use a copy of the model" in handler.texts[0]

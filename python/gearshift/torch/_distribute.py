@@ -180,6 +180,7 @@ def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
                 "optimizer, or call gst.release() for the other one first"
             )
     _check_apart([(name, p) for name, p, _ in found])
+    _check_renormalised(model)
     if optimizer is not None:
         _check_owned(model, optimizer)
     return found
@@ -216,6 +217,24 @@ def _check_apart(found: list[tuple[str, nn.Parameter]]) -> None:
                 f"parameters '{first[p.device, p.data_ptr()]}' and '{name}' are two that share "
                 "memory (a.data = b.data), and would get memory of their own: tie them by making "
                 "them one (module.weight = other.weight)"
+            )
+
+
+def _check_renormalised(model: nn.Module) -> None:
+    """Weights that forward writes to, by the samples that this rank has, would drift apart."""
+    if _session.world_size() == 1:
+        return
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.Embedding | nn.EmbeddingBag)
+            and module.max_norm is not None
+            and module.weight.requires_grad
+        ):
+            raise Unsupported(
+                f"{type(module).__name__} '{name}' has max_norm={module.max_norm}, by which each "
+                "rank changes the rows that its own samples use, and no others: set it to None, "
+                "and after each optimizer.step(), on all ranks, call under torch.no_grad() "
+                f"weight.renorm_({module.norm_type:g}, 0, {module.max_norm:g})"
             )
 
 

@@ -92,6 +92,13 @@ base::Status Client::Impl::check_staged() const {
   return {};
 }
 
+void Client::Impl::sweep_staged() {
+  constexpr std::size_t kFew = 64;
+  if (staged.size() < std::max(kFew, 2 * swept)) return;
+  std::erase_if(staged, [](const transport::Request& r) { return r.done(); });
+  swept = staged.size();
+}
+
 base::Status Client::Impl::wait_staged(base::TimePoint deadline) {
   base::Status first;
   for (const auto& request : staged) {
@@ -99,6 +106,7 @@ base::Status Client::Impl::wait_staged(base::TimePoint deadline) {
     if (!sent && first) first = sent;
   }
   staged.clear();
+  swept = 0;
   return first;
 }
 
@@ -225,7 +233,7 @@ base::Status Client::stage(std::uint32_t bucket, base::ConstBytes gradient) {
                                                     std::to_string(s.bucket_offset + s.bytes));
     }
   }
-  std::erase_if(impl_->staged, [](const transport::Request& r) { return r.done(); });
+  impl_->sweep_staged();
   const std::uint64_t attempt = ++impl_->last_attempt;
   for (const auto& [shard, slice] : parts->second) {
     const Slice& s = impl_->layout().shards[shard][slice];

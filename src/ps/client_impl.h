@@ -30,6 +30,8 @@ struct Client::Impl {
   void lend_gradients();
   base::Status check_buckets(const std::vector<base::ConstBytes>& buckets) const;
   base::Status check_staged() const;
+  /// Lets go of the sends that are done, whenever there are twice as many as the last time.
+  void sweep_staged();
   base::Status wait_staged(base::TimePoint deadline);
   CommitRecord record_for(std::size_t shard, const Commit& commit) const;
   /// A request without contents, answered by every shard with a ReplyWire alone.
@@ -48,6 +50,7 @@ struct Client::Impl {
   std::uint64_t last_attempt = 0;
   std::vector<std::vector<std::uint64_t>> attempts;  ///< [shard][slice]; 0: not staged yet
   std::vector<transport::Request> staged;            ///< sends of the step under way
+  std::size_t swept = 0;                             ///< what was left of them the last time
   std::vector<std::unique_ptr<transport::LentRegion>> loans;
   std::vector<std::int64_t> versions;  ///< of the parameters that this worker has
   bool left = false;

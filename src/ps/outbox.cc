@@ -22,12 +22,29 @@ void finish(const transport::Request& request, base::TimePoint deadline) {
 }  // namespace
 
 void Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer body) {
+  send(to, tag, std::move(body), others_);
+}
+
+void Outbox::send_slice(transport::Connection& to, transport::Tag tag, std::size_t slice,
+                        SharedBuffer body) {
+  send(to, tag, std::move(body), slices_[slice]);
+}
+
+void Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer body,
+                  std::vector<Sending>& sending) {
   transport::Request request = to.send_lent(tag, {}, std::as_const(*body).view());
-  if (!request.done()) sending_.push_back({std::move(request), std::move(body)});
+  if (!request.done()) sending.push_back({std::move(request), std::move(body)});
 }
 
 void Outbox::reap() {
-  std::erase_if(sending_, [](const Sending& s) {
+  for (std::vector<Sending>& sending : slices_) reap(sending);
+  reap(others_);
+}
+
+void Outbox::reap(std::size_t slice) { reap(slices_[slice]); }
+
+void Outbox::reap(std::vector<Sending>& sending) {
+  std::erase_if(sending, [](const Sending& s) {
     if (!s.request.done()) return false;
     finish(s.request, base::TimePoint::never());
     return true;
@@ -35,8 +52,12 @@ void Outbox::reap() {
 }
 
 void Outbox::drain(base::TimePoint deadline) {
-  for (const Sending& s : sending_) finish(s.request, deadline);
-  sending_.clear();
+  const auto drain_one = [deadline](std::vector<Sending>& sending) {
+    for (const Sending& s : sending) finish(s.request, deadline);
+    sending.clear();
+  };
+  for (std::vector<Sending>& sending : slices_) drain_one(sending);
+  drain_one(others_);
 }
 
 ParameterStore::ParameterStore(const std::vector<base::ConstBytes>& initial, Allocate allocate)

@@ -14,10 +14,18 @@ using SharedBuffer = std::shared_ptr<base::Buffer>;
 /// Sends that are under way, with the memory that they read. Not thread-safe.
 class Outbox {
  public:
+  /// Of a shard of so many slices.
+  explicit Outbox(std::size_t slices = 0) : slices_(slices) {}
+
   /// A failed send is no news here: the peer is lost, and membership says so.
   void send(transport::Connection& to, transport::Tag tag, SharedBuffer body);
+  /// The same with a slice's parameters.
+  void send_slice(transport::Connection& to, transport::Tag tag, std::size_t slice,
+                  SharedBuffer body);
   /// Lets go of what has left.
   void reap();
+  /// Of that slice alone: with many workers and slices, the others are many.
+  void reap(std::size_t slice);
   /// Waits for everything; what has not left by `deadline` is withdrawn.
   void drain(base::TimePoint deadline);
 
@@ -26,7 +34,12 @@ class Outbox {
     transport::Request request;
     SharedBuffer body;
   };
-  std::vector<Sending> sending_;
+  static void send(transport::Connection& to, transport::Tag tag, SharedBuffer body,
+                   std::vector<Sending>& sending);
+  static void reap(std::vector<Sending>& sending);
+
+  std::vector<std::vector<Sending>> slices_;
+  std::vector<Sending> others_;
 };
 
 /// A shard's parameters, slice by slice. A slice that a queued send still reads is copied before

@@ -47,7 +47,7 @@ base::Result<std::vector<bool>> get_bits(base::Reader& in) {
 }  // namespace
 
 std::vector<std::byte> encode(const Head& head) {
-  base::Writer out;
+  base::Writer out(sizeof(Head));
   out.put(head.kind).put(head.request).put(head.slice).put(head.attempt).put(head.step);
   return out.take();
 }

@@ -112,6 +112,7 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
       lent_(links_that_share(group_, options_.workers), bytes_of_all(options_.slices)),
       parameters_(parameters, [this](std::size_t size) { return lent_.allocate(size); }),
       optimizer_(std::move(optimizer)),
+      outbox_(options_.slices.size()),
       workers_(static_cast<std::size_t>(options_.workers)),
       highest_step_(first_step),
       divergence_(options_.divergence_factor),
@@ -349,9 +350,9 @@ void ShardImpl::answer(int to, std::uint32_t request, const ReplyWire& reply) {
 }
 
 void ShardImpl::answer_slice(int to, std::uint32_t request, std::size_t slice) {
-  outbox_.send(link_to(group_, base::Rank(to)),
-               reply_tag(options_.model, request, static_cast<std::uint16_t>(slice)),
-               parameters_.snapshot(slice));
+  outbox_.send_slice(link_to(group_, base::Rank(to)),
+                     reply_tag(options_.model, request, static_cast<std::uint16_t>(slice)), slice,
+                     parameters_.snapshot(slice));
 }
 
 void ShardImpl::answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply) {

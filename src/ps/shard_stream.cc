@@ -18,6 +18,7 @@ bool ShardImpl::may_begin(const Worker& w) const {
 base::Status ShardImpl::begin_stream(StreamedUpdate made) {
   const auto update = std::make_shared<StreamedUpdate>(std::move(made));
   update->slices_left = options_.slices.size();
+  outbox_.reap();
   const std::int64_t slowest = slowest_step();
   for (const int r : update->ranks) {
     PendingCommit& pending = *workers_[static_cast<std::size_t>(r)].pending;
@@ -68,7 +69,7 @@ base::Status ShardImpl::apply_slice(const StreamedUpdate& update, std::size_t sl
     }
   }
   combine(update, slice);
-  outbox_.reap();
+  outbox_.reap(slice);
   std::vector<SegmentUpdate> updates;
   collect(static_cast<std::uint32_t>(slice), updates);
   GEARSHIFT_RETURN_IF_ERROR(apply(updates, update.hypers));

@@ -20,6 +20,8 @@
 
 namespace gearshift::sim {
 
+inline constexpr bool kAddressSanitizer = GEARSHIFT_ADDRESS_SANITIZER != 0;
+
 /// Functions that never returned leave marks of their frames, which mean nothing to who uses the
 /// memory next.
 inline void forget_frames([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {

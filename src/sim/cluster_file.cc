@@ -137,6 +137,7 @@ class ClusterReader {
     std::size_t count = 1;
     table.text("name", name);
     table.require("name");
+    if (name.empty()) table.fail("name", "a name must not be empty");  // also if it gets a number
     table.integer("count", count, 1, kMaxCount);
     table.no_other_keys();
     Origins& origins = origins_[section];

@@ -34,20 +34,23 @@ class EventQueue {
   /// The events of the time `next()`, into `due`, which is empty.
   void pop(std::vector<Event>& due) {
     latest_ = key(next_);
-    if (now_.empty()) {
-      const int lowest = std::countr_zero(used_);
+    if (!now_.empty()) {
+      due.swap(now_);
+    } else {
+      std::vector<Event>& bucket = later_[lowest()];
       used_ &= used_ - 1;
-      spread_.swap(later_[static_cast<std::size_t>(lowest)]);
-      for (const Event& event : spread_) put(event);
-      spread_.clear();
+      if (bucket.size() == 1) {  // often: it is the earliest, and nothing has to be spread
+        due.push_back(bucket.front());
+        bucket.clear();
+      } else {
+        spread_.swap(bucket);
+        for (const Event& event : spread_) put(event);
+        spread_.clear();
+        due.swap(now_);
+      }
     }
-    due.swap(now_);
-    next_ = base::TimePoint::never();
-    if (used_ == 0) return;
     // What lies in a bucket is earlier than all that lies above.
-    for (const Event& event : later_[static_cast<std::size_t>(std::countr_zero(used_))]) {
-      if (event.until < next_) next_ = event.until;
-    }
+    next_ = used_ == 0 ? base::TimePoint::never() : least_[lowest()];
   }
 
  private:
@@ -58,12 +61,18 @@ class EventQueue {
     const std::uint64_t differs = key(event.until) ^ latest_;
     if (differs == 0) return now_.push_back(event);
     const int highest = std::bit_width(differs) - 1;
-    later_[static_cast<std::size_t>(highest)].push_back(event);
-    used_ |= std::uint64_t{1} << highest;
+    const auto bucket = static_cast<std::size_t>(highest);
+    const std::uint64_t bit = std::uint64_t{1} << highest;
+    if ((used_ & bit) == 0 || event.until < least_[bucket]) least_[bucket] = event.until;
+    later_[bucket].push_back(event);
+    used_ |= bit;
   }
+  /// The bucket of the earliest events that are later than the latest time taken.
+  std::size_t lowest() const { return static_cast<std::size_t>(std::countr_zero(used_)); }
 
   std::vector<Event> now_;                    ///< of the latest time taken
   std::array<std::vector<Event>, 64> later_;  ///< by the highest bit that differs
+  std::array<base::TimePoint, 64> least_;     ///< of those that hold something: the earliest time
   std::uint64_t used_ = 0;                    ///< which of them hold something, one bit each
   std::vector<Event> spread_;
   std::uint64_t latest_ = 0;

@@ -161,19 +161,21 @@ TimePoint FiberRunner::next_deadline() {
 bool FiberRunner::run() {
   while (true) {
     while (!next_round_.empty()) run_round();
-    const TimePoint next = std::min(rousing_, next_deadline());
+    TimePoint deadline = next_deadline();
+    const TimePoint next = std::min(rousing_, deadline);
     if (next == TimePoint::never()) return alive_ == 0;
     set_now(std::max(now(), next));
-    while (rousing_ <= now() || next_deadline() <= now()) {
+    while (rousing_ <= now() || deadline <= now()) {
       if (rousing_ <= now()) {
         rousing_ = TimePoint::never();
-        alarms().rouse();
+        alarms().rouse();  // sets and drops no deadlines
         continue;
       }
       Actor& actor = *deadlines_.top().actor;
       deadlines_.pop();
       actor.alarm_at = TimePoint::never();
       alarms().alarm(actor);
+      deadline = next_deadline();
     }
   }
 }

@@ -36,6 +36,10 @@ void check_parameters(const Workload& workload, Checks& checks) {
       checks.fail("name", "\"" + parameter.name + "\" is the name of another one already");
     }
     check_shape(parameter.shape, checks);
+    if (!base::is_floating(parameter.dtype)) {
+      checks.fail("dtype", "only floating-point parameters can be trained, this is " +
+                               std::string(base::to_string(parameter.dtype)));
+    }
     checks.time("ready", parameter.ready_seconds);
     if (parameter.ready_seconds > workload.backward_seconds) {
       checks.fail("ready", "the gradient is ready at " + shown(parameter.ready_seconds) +

@@ -14,8 +14,7 @@ void read_dtype(TomlTable& table, base::DType& out) {
     out = *dtype;
   } else {
     table.fail("dtype", "no data type is called \"" + name +
-                            "\"; they are float64, float32, float16, bfloat16, int8, uint8, "
-                            "int32 and int64");
+                            "\"; they are float64, float32, float16 and bfloat16");
   }
 }
 

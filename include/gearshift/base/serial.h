@@ -15,6 +15,9 @@ namespace gearshift::base {
 /// Appends little-endian fixed-size values and length-prefixed strings to a byte vector.
 class Writer {
  public:
+  Writer() = default;
+  /// With room for so many bytes, so that they take one piece of memory.
+  explicit Writer(std::size_t bytes) { out_.reserve(bytes); }
   template <typename T>
   requires std::is_arithmetic_v<T> || std::is_enum_v<T> Writer& put(T value) {
     const auto* p = reinterpret_cast<const std::byte*>(&value);

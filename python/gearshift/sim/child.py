@@ -7,8 +7,10 @@ The network simulator can be set up only once in a process. The request comes on
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -19,8 +21,13 @@ from ..errors import Error
 from . import extension, learning, messages
 from .messages import Request
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> None:
+    # The thread below that sees the parent go gets its turn between steps only, and a step of a
+    # thousand workers takes minutes.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that the simulator prints comes between the messages
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,15 @@ def run(options: SimulateOptions) -> int:
     except KeyboardInterrupt:
         print("gearshift simulate: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    outcome.show(options.as_json)
+    try:
+        outcome.show(options.as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"gearshift simulate: stdout: {_io_text(error)}", file=sys.stderr)
+        _drop_stdout()
+        return 1
     if batch.interrupted:
         print("gearshift simulate: interrupted; this is what was done before", file=sys.stderr)
         return _INTERRUPTED
@@ -292,6 +301,13 @@ def _time_to(result: Result, target: float | None) -> float | None:
 def _io_text(error: OSError) -> str:
     told = error.strerror or str(error)
     return f"{error.filename}: {told}" if error.filename else told
+
+
+def _drop_stdout() -> None:
+    """What is left of it would fail once more when Python ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _shows_all() -> bool:

@@ -40,13 +40,7 @@ def draw(result: Result, path: Path) -> Path:
 
 
 def _draw_times(axes: Axes, result: Result) -> None:
-    times = [
-        1000 * (end - begin)
-        for worker in result.raw["workers"]
-        for begin, end in zip(
-            worker["begin"][result.warmup :], worker["end"][result.warmup :], strict=True
-        )
-    ]
+    times = [1000 * seconds for seconds in result.counted_seconds()]
     axes.hist(times, bins=min(40, max(8, len(times) // 10)), color="C0", alpha=0.7)
     for name, value, style in (
         ("mean", result.step_seconds.mean, "-"),
@@ -54,7 +48,7 @@ def _draw_times(axes: Axes, result: Result) -> None:
         ("p95", result.step_seconds.p95, ":"),
     ):
         axes.axvline(1000 * value, color="black", linestyle=style, label=name)
-    axes.set(xlabel="step (ms)", ylabel="steps", title="Times of steps after the warm-up")
+    axes.set(xlabel="step (ms)", ylabel="steps", title="Times of the steps that count")
     axes.legend()
 
 
@@ -64,6 +58,6 @@ def _draw_links(axes: Axes, result: Result) -> None:
     axes.set(xlabel="used (% of what it can carry)", title="Links")
     if len(result.links) > len(links):
         axes.set_title(f"The {len(links)} busiest of {len(result.links)} links")
-    axes.set_xlim(0, 100)
+    axes.set_xlim(0, max(100, *axes.get_xlim()))  # without contention a port may carry more
     axes.grid(alpha=0.3, axis="x")
     axes.tick_params(axis="y", labelsize=7)

@@ -79,7 +79,8 @@ class Result:
     batch_size: int
     """Samples per worker and step."""
     step_seconds: Distribution
-    """Of the steps of all workers after the warm-up."""
+    """Of the steps of all workers after the warm-up; under asynchronous strategies of those that
+    end before the first worker has done all of its own, see :meth:`counted_seconds`."""
     throughput: float
     """Samples per second, all workers together."""
     efficiency: float
@@ -138,6 +139,14 @@ class Result:
         if self.synchronous or self.workers == 1 or self.curve:
             return False
         return self.steps < PACE_STEPS and self.skipped is None
+
+    def counted_seconds(self) -> list[float]:
+        """The times of the steps that `step_seconds` and `throughput` are of, worker by worker."""
+        workers = self.raw["workers"]
+        diverged = self.diverged is not None
+        return figures.step_times(
+            workers, _counted(workers, self.warmup, self.synchronous, diverged)
+        )
 
     @property
     def mean_staleness(self) -> float | None:
@@ -254,9 +263,7 @@ def make_result(
     workers = raw["workers"]
     diverged = divergence_of(raw)
     synchronous = figures.is_synchronous(request.strategy)
-    counted = figures.measured_steps(workers, warmup, cut=not synchronous)
-    if diverged is not None and not any(counted):  # during the warm-up: better those than none
-        counted = figures.measured_steps(workers, 0, cut=not synchronous)
+    counted = _counted(workers, warmup, synchronous, diverged is not None)
     times = figures.step_times(workers, counted)
     rate = figures.throughput(workers, counted, facts.batch_size)
     wait = figures.waiting(workers, synchronous)
@@ -294,6 +301,15 @@ def make_result(
         diverged=diverged,
         raw=raw,
     )
+
+
+def _counted(
+    workers: Sequence[Mapping[str, Any]], warmup: int, synchronous: bool, diverged: bool
+) -> list[range]:
+    counted = figures.measured_steps(workers, warmup, cut=not synchronous)
+    if diverged and not any(counted):  # during the warm-up: better those than none
+        return figures.measured_steps(workers, 0, cut=not synchronous)
+    return counted
 
 
 def _learnt(point: CurvePoint) -> str:

@@ -22,12 +22,8 @@ DTYPES = {
     "float32": 4,
     "float16": 2,
     "bfloat16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "int32": 4,
-    "int64": 8,
 }
-"""Bytes of an element, by the name of its type."""
+"""Bytes of an element, by the name of its type: of those that can be trained."""
 
 
 @dataclass(frozen=True)

@@ -60,23 +60,23 @@ transport::Request Link::send(int side, transport::Tag tag, base::ConstBytes hea
   }
   Side& here = at(side);
   if (here.reason) return transport::failed_request(*here.reason);
-  auto message = std::make_shared<Message>(network_.scheduler(), tag, head, body);
+  auto message = std::allocate_shared<Message>(RecyclingAllocator<Message>(), network_.scheduler(),
+                                               tag, head, body);
   here.bytes_sent += message->bytes();
   ++here.messages_sent;
   ++here.under_way;
-  message->ready = network_.occupy_sender(here.rank.value, rank(1 - side).value);
-  post(side, message);
+  post(side, message, network_.occupy_sender(here.rank.value, rank(1 - side).value));
   return transport::Request(std::move(message));
 }
 
 /// Cuts the message as the tcp transport does, and lets the streams begin.
-void Link::post(int side, const std::shared_ptr<Message>& message) {
+void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoint ready) {
   const int first = side * kStreams;
   const std::uint64_t size = message->body.size();
   constexpr std::uint64_t kStripe = transport::tcp::Options{}.stripe_bytes;
   if (size <= kStripe || network_.capabilities(rank(0).value, rank(1).value).same_host) {
     Stream& only = stream(first);
-    only.whole.push_back(std::make_unique<Frame>(message, message->bytes(), true));
+    only.whole.push_back(std::make_unique<Frame>(message, ready, message->bytes(), true));
     return start(only);
   }
   const std::uint64_t share = (size + kStreams - 1) / kStreams;
@@ -86,7 +86,8 @@ void Link::post(int side, const std::shared_ptr<Message>& message) {
   for (int i = 0; i < message->to_arrive; ++i) {
     const std::uint64_t begin = static_cast<std::uint64_t>(i) * chunk;
     const std::uint64_t bytes = std::min(chunk, size - begin) + std::exchange(extra, 0);
-    stream(first + i % kStreams).chunks.push_back(std::make_unique<Frame>(message, bytes, false));
+    stream(first + i % kStreams)
+        .chunks.push_back(std::make_unique<Frame>(message, ready, bytes, false));
   }
   for (int s = 0; s < kStreams; ++s) start(stream(first + s));
 }
@@ -121,7 +122,7 @@ void Link::start(Stream& here) {
   here.busy = true;
   base::TimePoint ready = base::TimePoint::never();
   for (const auto* queue : {&here.whole, &here.chunks}) {
-    if (!queue->empty()) ready = std::min(ready, queue->front().message->ready);
+    if (!queue->empty()) ready = std::min(ready, queue->front().ready);
   }
   if (ready > network_.scheduler().now()) {
     network_.scheduler().call_at(ready, here, kReady);
@@ -133,7 +134,7 @@ void Link::start(Stream& here) {
 /// The next frame that was ready at a time: a whole message, if there was one.
 std::unique_ptr<Frame> Link::take(Stream& here, base::TimePoint at) const {
   for (auto* queue : {&here.whole, &here.chunks}) {
-    if (!queue->empty() && queue->front().message->ready <= at) return queue->pop_front();
+    if (!queue->empty() && queue->front().ready <= at) return queue->pop_front();
   }
   return nullptr;
 }

@@ -89,7 +89,7 @@ class Link final {
   static int side_of(int lane) { return lane / kStreams; }
   int from(const Stream& stream) const { return rank(side_of(stream.lane)).value; }
   int to(const Stream& stream) const { return rank(1 - side_of(stream.lane)).value; }
-  void post(int side, const std::shared_ptr<Message>& message);
+  void post(int side, const std::shared_ptr<Message>& message, base::TimePoint ready);
   void start(Stream& here);
   std::unique_ptr<Frame> take(Stream& here, base::TimePoint at) const;
   std::unique_ptr<Frame> next(Stream& here, base::TimePoint choice) const;

@@ -11,6 +11,7 @@
 
 #include "gearshift/base/bytes.h"
 #include "gearshift/transport/connection.h"
+#include "sim/simgrid/recycled.h"
 #include "sim/simgrid/scheduler.h"
 
 namespace gearshift::sim {
@@ -41,7 +42,6 @@ class Message final : public transport::RequestState {
 
   const transport::Tag tag;
   const base::Buffer body;
-  base::TimePoint ready;            ///< when the sender's processor is done with it
   int to_leave = 1, to_arrive = 1;  ///< frames
 
  private:
@@ -59,14 +59,21 @@ class Message final : public transport::RequestState {
 
 /// A message, or a chunk of a large one, as a stream puts it on the wire.
 struct Frame {
-  Frame(std::shared_ptr<Message> its_message, std::uint64_t its_bytes, bool is_whole)
-      : message(std::move(its_message)), bytes(its_bytes), whole(is_whole) {}
+  Frame(std::shared_ptr<Message> its_message, base::TimePoint is_ready, std::uint64_t its_bytes,
+        bool is_whole)
+      : message(std::move(its_message)), ready(is_ready), bytes(its_bytes), whole(is_whole) {}
+  static void* operator new(std::size_t bytes);
+  static void operator delete(void* memory);
 
   const std::shared_ptr<Message> message;
+  const base::TimePoint ready;  ///< when the sender's processor is done with the message
   const std::uint64_t bytes;
   const bool whole;
   std::unique_ptr<Frame> next;  ///< behind it in its queue
 };
+
+inline void* Frame::operator new(std::size_t) { return Recycled<sizeof(Frame)>::take(); }
+inline void Frame::operator delete(void* memory) { Recycled<sizeof(Frame)>::give_back(memory); }
 
 /// Frames that wait in order. They move from queue to queue without a copy.
 class Frames {

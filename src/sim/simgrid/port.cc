@@ -1,7 +1,6 @@
 #include "sim/simgrid/port.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace gearshift::sim {
 
@@ -19,8 +18,9 @@ void Passenger::enter(std::uint64_t size) {
 void Passenger::enter_piece() {
   size_ = std::min(left_, kPiece);
   left_ -= size_;
-  pending_ = route().size();
-  for (Port* port : route()) port->enter(*this);
+  const std::vector<Port*>& ports = route();
+  pending_ = ports.size();
+  for (Port* port : ports) port->enter(*this);
 }
 
 void Passenger::leave_port() {
@@ -32,7 +32,7 @@ void Passenger::leave_port() {
 void Port::enter(Passenger& passenger) {
   advance();
   served_.push({progress_ + passenger.size_, entered_++, &passenger});
-  arm();
+  arm(seconds_left());
 }
 
 void Port::advance() {
@@ -52,8 +52,10 @@ double Port::seconds_left() const {
 
 /// An alarm that comes too early is harmless, and cheaper than a new one for every message that
 /// begins.
-void Port::arm() {
-  const auto ticks = static_cast<std::int64_t>(std::ceil(seconds_left() / kTick));
+void Port::arm(double seconds) {
+  const double exact = seconds / kTick;
+  auto ticks = static_cast<std::int64_t>(exact);
+  if (static_cast<double>(ticks) < exact) ++ticks;  // rounded up, without a call
   const base::TimePoint at = since_ + base::Duration(std::max<std::int64_t>(ticks, 1));
   if (armed_ && armed_at_ <= at) return;
   armed_ = true;
@@ -66,12 +68,16 @@ void Port::alarm(int what) {
   armed_ = false;
   advance();
   done_.clear();
-  while (!served_.empty() && seconds_left() < kTick) {
+  while (!served_.empty()) {
+    const double seconds = seconds_left();
+    if (seconds >= kTick) {
+      arm(seconds);
+      break;
+    }
     done_.push_back(served_.top().passenger);
     __builtin_prefetch(done_.back());
     served_.pop();
   }
-  if (!served_.empty()) arm();
   for (Passenger* passenger : done_) passenger->leave_port();
 }
 

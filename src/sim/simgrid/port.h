@@ -64,7 +64,7 @@ class Port final : public Alarmed {
   };
   void advance();
   double seconds_left() const;
-  void arm();
+  void arm(double seconds);
 
   SimScheduler& scheduler_;
   const double bandwidth_;

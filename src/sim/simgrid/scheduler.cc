@@ -185,7 +185,7 @@ void SimScheduler::rouse() {
     sleepers_.pop(due_);
     wake_due();
   }
-  runner_->resume(to_wake_);
+  if (!to_wake_.empty()) runner_->resume(to_wake_);
   if (!sleepers_.empty()) set_rousing();
 }
 

@@ -67,6 +67,7 @@ def test_asynchronous_steps_count_until_the_first_worker_is_done() -> None:
     found = result(raw, "ps:asp")
     assert found.throughput == pytest.approx(8 * 2 / 0.8 + 8 * 1 / 0.6)
     assert found.step_seconds.mean == pytest.approx((0.4 + 0.4 + 0.6) / 3)
+    assert found.counted_seconds() == pytest.approx([0.4, 0.4, 0.6])
     assert found.staleness == {0: 2, 1: 2, 2: 2}
     assert found.mean_staleness == pytest.approx(1.0)
     assert not found.synchronous
@@ -164,3 +165,21 @@ def test_a_result_goes_into_json_frames_text_and_pictures(tmp_path: Path) -> Non
     assert len(steps) == 6
     assert steps["seconds"].iloc[0] == pytest.approx(0.5)
     assert list(found.links_frame()["link"]) == ["fast out", "slow in"]
+
+
+def test_pictures_show_the_steps_that_count_and_links_to_their_end() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    from gearshift.sim import plot
+
+    raw = raw_answer()
+    slow = raw["workers"][1]
+    slow["begin"], slow["computed"], slow["end"] = [0.0, 0.6, 1.2], [0.5, 1.1, 1.7], [0.6, 1.2, 1.8]
+    raw["links"][0]["bytes"] *= 4  # of several ways that share no port
+    found = result(raw, "ps:asp")
+    times, links = figure.subplots(1, 2)
+    plot._draw_times(times, found)
+    assert sum(bar.get_height() for bar in times.patches) == len(found.counted_seconds())
+    plot._draw_links(links, found)
+    assert links.get_xlim()[1] >= 100 * found.links[0].utilisation > 100
+    plot._draw_links(links.figure.add_subplot(), result())
+    assert figure.axes[-1].get_xlim() == (0, 100)

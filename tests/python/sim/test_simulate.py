@@ -208,6 +208,28 @@ def test_a_simulation_ends_with_the_process_that_started_it(tmp_path: Path) -> N
     time.sleep(0.3)
     parent.kill()
     parent.wait()
+    wait_for_the_end_of(child)
+
+
+@needs_simulator
+def test_a_simulation_ends_with_its_parent_within_a_step(tmp_path: Path) -> None:
+    script = (
+        "import gearshift as gs\n"
+        "cluster = {'hosts': [{'name': 'n', 'count': 128}]}\n"
+        "parameters = [{'name': str(i), 'shape': [1 << 20]} for i in range(2000)]\n"
+        "workload = {'forward': 1, 'backward': 2, 'parameters': parameters}\n"
+        "gs.simulate(cluster, workload, 'all_reduce:ring')\n"  # a step takes minutes
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
+    (child,) = wait_for_children(parent.pid, 1)
+    time.sleep(2)
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    wait_for_the_end_of(child)
+
+
+def wait_for_the_end_of(child: int) -> None:
     deadline = time.monotonic() + 20
     while alive(child):
         assert time.monotonic() < deadline

@@ -381,3 +381,16 @@ def test_a_wrong_file_is_named_with_line_and_key(
     (folder / "w.toml").write_text(WORKLOAD.replace("1 ms", "1 mile"), encoding="utf-8")
     assert simulate(*more) == 2
     assert "w.toml:3: forward: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_a_full_disk_behind_stdout_is_told(folder: Path, arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "gearshift.cli", "simulate", "-c", "c.toml", "-w", "w.toml"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, *arguments, "--out", "out"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"gearshift simulate: stdout: {os.strerror(errno.ENOSPC)}\n"
+    assert json.loads((folder / "out/summary.json").read_text(encoding="utf-8"))["results"]

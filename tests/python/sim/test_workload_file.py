@@ -97,6 +97,7 @@ def test_what_a_short_file_leaves_open(tmp_path: Path) -> None:
         ("[30]", "[3, -1]", r"parameters\[0\].shape\[1\]: must be positive"),
         ("[30]", '["x"]', r"parameters\[0\].shape\[0\]: must be a whole number"),
         ('"b"', '"a"', r'parameters\[1\].name: "a" is the name of another'),
+        ("[10]", '[10], dtype = "int32"', r'parameters\[1\].dtype: "int32" is none of'),
         ("[10]", '[10], dtype = "float8"', r'parameters\[1\].dtype: "float8" is none of'),
         ('"1 ms"', '"201 ms"', r"parameters\[1\].ready: .*after backward"),
         ('"1 ms"', "1, size = 3", r"parameters\[1\].size: no such key"),

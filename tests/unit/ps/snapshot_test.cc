@@ -82,6 +82,31 @@ TEST(ParameterStore, QueuedSendsKeepTheirVersion) {
   EXPECT_EQ(store.overwritable(0).data(), current);
 }
 
+/// Each slice's sends are let go by themselves, which costs nothing of the others.
+TEST(Outbox, LetsGoOfOneSlice) {
+  const std::array<int, 4> initial{1, 2, 3, 4};
+  ParameterStore store({base::bytes_of(initial), base::bytes_of(initial)});
+  Outbox outbox(2);
+  SlowLink link;
+  for (const std::size_t slice : {0, 1}) {
+    outbox.send_slice(link, {}, slice, store.snapshot(slice));
+    link.queued[slice]->left = true;
+  }
+  outbox.send(link, {}, store.snapshot(1));
+  EXPECT_TRUE(store.is_lent(0));
+  outbox.reap(0);
+  EXPECT_FALSE(store.is_lent(0));
+  EXPECT_EQ(store.snapshot(1).use_count(), 3);
+  outbox.reap(1);
+  EXPECT_EQ(store.snapshot(1).use_count(), 2) << "the one that is no slice's waits still";
+  link.queued[2]->left = true;
+  outbox.reap();
+  EXPECT_FALSE(store.is_lent(1));
+  outbox.send_slice(link, {}, 1, store.snapshot(1));
+  outbox.drain(base::TimePoint::never());
+  EXPECT_FALSE(store.is_lent(1));
+}
+
 TEST(ParameterStore, PhantomsStayPhantoms) {
   ParameterStore store({base::ConstBytes(static_cast<const std::byte*>(nullptr), 64)});
   Outbox outbox;

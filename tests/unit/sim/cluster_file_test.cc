@@ -189,6 +189,8 @@ TEST(ClusterFile, RefusesHostsThatMakeNoCluster) {
             "2: hosts: no host has a worker");
   EXPECT_EQ(cluster_error("\n[[hosts]]\nworkers = 1"), "2: hosts[0].name: is missing");
   EXPECT_EQ(cluster_error("[[hosts]]\nname = ''"), "2: hosts[0].name: a name must not be empty");
+  EXPECT_EQ(cluster_error("[[hosts]]\nname = ''\ncount = 2\n[[stragglers]]\nhost = '-0'"),
+            "2: hosts[0].name: a name must not be empty");
   EXPECT_EQ(cluster_error("[[hosts]]\nname = 'a'\nworkers = 1000001"),
             "1: hosts: 1000001 processes are more than 1000000, the most that a simulation takes");
   EXPECT_EQ(cluster_error("[[hosts]]\nname = 'a'\ncount = 1000000\n[[hosts]]\nname = 'b'"),

@@ -38,6 +38,30 @@ TEST(EventQueue, KeepsTheOrderOfEqualTimes) {
   EXPECT_TRUE(queue.empty());
 }
 
+TEST(EventQueue, KnowsTheNextOfABucketThatIsUsedAgain) {
+  EventQueue<Event> queue;
+  std::vector<Event> due;
+  const auto pop = [&] {
+    due.clear();
+    queue.pop(due);
+    return due;
+  };
+  queue.push({at(12), 0});
+  queue.push({at(9), 1});
+  EXPECT_EQ(pop(), (std::vector<Event>{{at(9), 1}}));
+  EXPECT_EQ(queue.next(), at(12));
+  queue.push({at(15), 2});  // into the bucket of the one that is left
+  EXPECT_EQ(queue.next(), at(12));
+  EXPECT_EQ(pop(), (std::vector<Event>{{at(12), 0}}));
+  EXPECT_EQ(pop(), (std::vector<Event>{{at(15), 2}}));
+  queue.push({at(31), 3});  // buckets that were empty forget what they held
+  queue.push({at(30), 4});
+  EXPECT_EQ(pop(), (std::vector<Event>{{at(30), 4}}));
+  EXPECT_EQ(pop(), (std::vector<Event>{{at(31), 3}}));
+  EXPECT_TRUE(queue.empty());
+  EXPECT_EQ(queue.next(), base::TimePoint::never());
+}
+
 /// What comes while the clock goes on, against a list that is sorted anew for each event.
 TEST(EventQueue, AgreesWithASortedList) {
   std::mt19937_64 random(7);

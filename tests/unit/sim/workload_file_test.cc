@@ -131,7 +131,9 @@ TEST(WorkloadFile, RefusesWrongParameters) {
             "5: parameters[1].shape[1]: the parameter has more than 2^40 elements");
   EXPECT_EQ(parameter_error("name = 'q', shape = [1], dtype = 'float'"),
             "5: parameters[1].dtype: no data type is called \"float\"; they are float64, float32, "
-            "float16, bfloat16, int8, uint8, int32 and int64");
+            "float16 and bfloat16");
+  EXPECT_EQ(parameter_error("name = 'q', shape = [1], dtype = 'int32'"),
+            "5: parameters[1].dtype: only floating-point parameters can be trained, this is int32");
   EXPECT_EQ(parameter_error("name = 'q', shape = [1], ready = '2.5 s'"),
             "5: parameters[1].ready: the gradient is ready at 2.5 s, after backward, which takes 2 "
             "s");

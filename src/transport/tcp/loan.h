@@ -8,7 +8,7 @@
 namespace gearshift::transport::tcp {
 
 /// Whether a stream is lent by the reactor's task to those that wait for its messages, who then
-/// read it themselves (docs/decisions/0019). It stays lent between their waits, so that what comes
+/// read it themselves (docs/decisions/0020). It stays lent between their waits, so that what comes
 /// meanwhile wakes nobody, and goes home when none has waited for `kIdle`.
 ///
 ///   home --take--> taken --leave--> idle --take--> taken

@@ -1,5 +1,7 @@
 # `find_package(gearshift)` gives gearshift::gearshift, an interface over all modules but the
-# simulator's, gearshift::sim, which needs libraries that a training job does not.
+# simulator's, gearshift::sim, which needs libraries that a training job does not; gearshift::torch
+# are headers for programs that have a libtorch of their own, which this package neither needs nor
+# looks for.
 
 include(CMakePackageConfigHelpers)
 
@@ -15,8 +17,21 @@ target_sources(gearshift INTERFACE FILE_SET HEADERS
                BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${umbrella_headers})
 set_target_properties(gearshift PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
 
+add_library(gearshift_torch INTERFACE)
+add_library(gearshift::torch ALIAS gearshift_torch)
+set_target_properties(gearshift_torch PROPERTIES EXPORT_NAME torch)
+target_link_libraries(gearshift_torch INTERFACE gearshift::gearshift)
+file(GLOB_RECURSE torch_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/gearshift/torch/*.h")
+target_sources(gearshift_torch INTERFACE FILE_SET HEADERS
+               BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${torch_headers})
+if(GEARSHIFT_BUILD_TORCH)
+  find_package(Torch REQUIRED)
+  target_link_libraries(gearshift_torch INTERFACE "$<BUILD_INTERFACE:${TORCH_LIBRARIES}>")
+  set_target_properties(gearshift_torch PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+endif()
+
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/gearshift")
-install(TARGETS gearshift EXPORT gearshift-targets COMPONENT development
+install(TARGETS gearshift gearshift_torch EXPORT gearshift-targets COMPONENT development
         FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT gearshift-targets NAMESPACE gearshift:: DESTINATION ${package_dir}
         COMPONENT development)

@@ -4,7 +4,8 @@
 A folder below src/ or include/gearshift/ includes only what its arrow names, and what that in turn
 exposes (the transitive closure). Two more rules keep the design's promises: what waits, spawns or
 asks the time goes through base::Scheduler, so that the same code runs on a virtual clock; and only
-gearshift/torch and gearshift/demo import torch, so that the core needs no framework.
+gearshift/torch and gearshift/demo import torch, and only include/gearshift/torch includes libtorch,
+so that the core needs no framework.
 
 usage: check_layers.py [root]    prints one line per offence; exit status 1 if there is any
 """
@@ -31,6 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "strategy": ("collectives", "ps", "membership"),
     "runtime": ("strategy", "codec", "kernels"),
     "sim": ("strategy",),
+    "torch": ("runtime",),  # headers alone, for users who have libtorch
 }
 
 # Where real threads, clocks and sockets belong. (The log stamps its lines with the wall clock.)
@@ -49,6 +51,7 @@ OS_ONLY = re.compile(
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 TORCH_FOLDERS = ("torch", "demo")
+LIBTORCH = re.compile(r"(torch|ATen|c10)/")
 
 
 @cache
@@ -87,6 +90,8 @@ def check_include(module: str | None, public: bool, line: str) -> str | None:
     if not match:
         return None
     target = match[1] or match[2]
+    if LIBTORCH.match(target):
+        return None if module == "torch" else f"libtorch ({target}) outside gearshift/torch"
     if target.startswith("gearshift/") and target.count("/") == 1 and module is not None:
         return f"{module} includes the umbrella {target}, which is for users"
     other = included_module(target)

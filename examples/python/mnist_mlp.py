@@ -2,10 +2,14 @@
 
 Alone:         python mnist_mlp.py
 Four workers:  gearshift run -n 4 mnist_mlp.py
+As a file says: gearshift run ../jobs/mnist_mlp.toml
 
+The strategy is left to whoever starts it: gearshift run -n 4 --strategy ps:asp mnist_mlp.py
 The five lines marked (1) to (5) are all that tells it from a single-process script.
 """
 # ruff: noqa: E401, I001
+
+import argparse
 
 import torch
 from torch import nn
@@ -22,15 +26,20 @@ def load(split: str) -> TensorDataset:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=0.1)
+    arguments = parser.parse_args()
+
     gs.init()  # (2)
     torch.manual_seed(0)
     train_set, test_set = load("train"), load("test")
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model, optimizer = gst.distribute(model, optimizer, strategy="all_reduce")  # (3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=arguments.lr, momentum=0.9)
+    model, optimizer = gst.distribute(model, optimizer)  # (3)
     loader = DataLoader(train_set, batch_size=64, sampler=gst.DistributedSampler(train_set))  # (4)
 
-    for epoch in range(3):
+    for epoch in range(arguments.epochs):
         for images, labels in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(images), labels)

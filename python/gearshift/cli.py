@@ -15,6 +15,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from .doctor.arguments import doctor
 from .launch import LaunchError
 from .launch.plan import LaunchOptions, TargetKind
 
@@ -63,11 +64,25 @@ def run(
     target: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCRIPT [ARGS]…",
-            help="Python script with its arguments; with -m a module; after -- any executable.",
+            metavar="JOB.toml or SCRIPT [ARGS]…",
+            help="Python script with its arguments; with -m a module; after -- any executable. "
+            "Or a job file (docs/jobs.md): options before it override what it says, ARGS are "
+            "added to its arguments.",
         ),
     ],
     processes: Annotated[int, typer.Option("-n", "--processes", help="Workers per node.")] = 1,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help="For scripts that name none: all_reduce, ps:asp, switch(at=100), …",
+        ),
+    ] = None,
+    total_steps: Annotated[
+        int | None,
+        typer.Option(help="Optimizer steps of the job, for switch(at=0.5), if the script is mute."),
+    ] = None,
     servers: Annotated[
         int, typer.Option(help="Dedicated parameter-server processes, on node 0.")
     ] = 0,
@@ -98,13 +113,23 @@ def run(
         Path | None,
         typer.Option(help="File (mode 600) with the job's secret, or set GEARSHIFT_TOKEN_FILE."),
     ] = None,
+    transports: Annotated[
+        str | None, typer.Option(metavar="LIST", help="tcp, shm, or tcp,shm (both).")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the processes run (here; a job file: beside it).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the command that a job file stands for.")
+    ] = False,
 ) -> None:
-    """Start N processes of a script on this machine, and end all when one fails.
+    """Start N processes of a script on this machine, or a job file's; end all when one fails.
 
     Each learns its place from GEARSHIFT_RANK, GEARSHIFT_WORLD_SIZE and their like. On several
     machines, run it once on each, with --nnodes, --node-rank and --rdzv.
     """
-    from .launch.launcher import launch
+    from .launch.job_file import is_job_file, with_job_file
+    from .launch.launcher import describe, launch
 
     options = LaunchOptions(
         target=tuple(target),
@@ -121,8 +146,20 @@ def run(
         prefix=prefix,
         interface=interface,
         token_file=token_file,
+        strategy=strategy,
+        total_steps=total_steps,
+        transports=() if transports is None else tuple(transports.replace(" ", "").split(",")),
+        folder=folder,
     )
+    if is_job_file(options):
+        options = with_job_file(options, _given(context))
+    if dry_run:
+        typer.echo(describe(options))
+        raise typer.Exit
     raise typer.Exit(launch(options).returncode)
+
+
+app.command()(doctor)
 
 
 @app.command()
@@ -395,6 +432,12 @@ def store(
     from .launch.store import serve
 
     raise typer.Exit(serve(bind, token_file))
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that the command line sets."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def _kind(context: typer.Context, target: Sequence[str], module: bool) -> TargetKind:

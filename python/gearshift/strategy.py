@@ -16,7 +16,11 @@ A strategy is passed to :func:`gearshift.torch.distribute`, as one of the values
 
 Options stand in parentheses, after what is there already: ``"all_reduce:ring(bucket_mb=8)"``,
 ``"ps:bsp(shards=1)"``, ``"ps:ssp(3, shards=2)"``. There are ``bucket_mb`` and, for a parameter
-server, ``shards`` and ``servers``.
+server, ``shards``, ``servers``, ``clip_norm``, ``lr_scaling`` and ``divergence_factor``. A switch
+has ``start`` and ``then``, ``at`` and ``back`` (a step, or a fraction such as ``0.5``), or
+``window`` and ``threshold`` of :class:`LossPlateau`:
+``"switch(start=all_reduce:ring, then=ps:ssp(3), at=0.5, back=0.9)"``. C++ reads the same texts
+(``strategy::parse``).
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ._strategy_options import Options, number, whole
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -270,16 +275,16 @@ def parse(strategy: Strategy | str) -> Strategy:
     """
     if isinstance(strategy, AllReduce | ParameterServer | StrategySwitch):
         return strategy
-    text = strategy.strip().lower().replace("-", "_") if isinstance(strategy, str) else ""
-    match = re.fullmatch(r"(\w+)(?::(\w*))?(?:\((.*)\))?", text)
+    text = strategy.strip().lower() if isinstance(strategy, str) else ""
+    text = re.sub(r"(?<=[a-z])-(?=[a-z])", "_", text)
+    match = re.fullmatch(r"(\w+)(?::(\w*))?(?:\((.*)\))?", text, re.DOTALL)
     name, variant, inside = match.groups() if match else ("", None, None)
-    arguments = [part.strip() for part in inside.split(",")] if inside else []
     if name == "all_reduce" and variant != "":
-        return _parse_all_reduce(variant or "auto", arguments)
+        return _parse_all_reduce(variant or "auto", Options("all_reduce", inside))
     if name in ("ps", "parameter_server"):
-        return _parse_server(variant, arguments)
+        return _parse_server(variant, Options("parameter_server", inside))
     if name in ("switch", "strategy_switch") and variant is None:
-        return _parse_switch(arguments)
+        return _parse_switch(Options("switch", inside))
     raise InvalidArgument(
         f"strategy {strategy!r} is none of 'all_reduce', 'all_reduce:ring', 'parameter_server', "
         "'ps:bsp', 'ps:asp', 'ps:ssp(3)', 'ps:buffered(4)', 'switch', and no AllReduce, "
@@ -287,60 +292,69 @@ def parse(strategy: Strategy | str) -> Strategy:
     )
 
 
-def _parse_all_reduce(algorithm: str, arguments: list[str]) -> AllReduce:
-    options = _take_options("all_reduce", arguments, {"bucket_mb": float})
-    _nothing_left("all_reduce", arguments, "bucket_mb")
+def _when(text: str) -> At:
+    """A step, or a fraction of all."""
+    return At(step=whole(text)) if text.isdecimal() else At(fraction=number(text))
+
+
+def _parse_all_reduce(algorithm: str, given: Options) -> AllReduce:
+    options = given.take(bucket_mb=number)
+    given.refuse_rest()
     return AllReduce(algorithm, **options)  # type: ignore[arg-type]
 
 
-def _parse_server(variant: str | None, arguments: list[str]) -> ParameterServer:
-    known = {"shards": int, "servers": int, "bucket_mb": float}
-    options = _take_options("parameter_server", arguments, known)
+def _parse_server(variant: str | None, given: Options) -> ParameterServer:
+    options = given.take(
+        shards=whole,
+        servers=whole,
+        bucket_mb=number,
+        clip_norm=number,
+        lr_scaling=str,
+        divergence_factor=number,
+    )
     if variant is None:
-        _nothing_left("parameter_server", arguments, ", ".join(known))
+        given.refuse_rest()
         return ParameterServer(**options)
-    consistency = variant + (f"({', '.join(arguments)})" if arguments else "")
-    return ParameterServer(parse_consistency(consistency), **options)
+    inside = ", ".join(given.rest())
+    consistency = parse_consistency(variant + (f"({inside})" if given.rest() else ""))
+    return ParameterServer(consistency, **options)
 
 
-def _parse_switch(arguments: list[str]) -> StrategySwitch:
-    options = _take_options("switch", arguments, {"at": int})
-    _nothing_left("switch", arguments, "at")
-    return StrategySwitch(policy=At(step=options["at"])) if options else StrategySwitch()
-
-
-def _take_options(what: str, arguments: list[str], known: dict[str, type]) -> dict[str, Any]:
-    """Removes `key=value` of the known keys from the arguments."""
-    taken: dict[str, Any] = {}
-    for argument in list(arguments):
-        key, equals, value = (part.strip() for part in argument.partition("="))
-        if not equals or key not in known:
-            continue
-        try:
-            taken[key] = known[key](value)
-        except ValueError as error:
-            raise InvalidArgument(f"{what}: {key}={value} is no number") from error
-        arguments.remove(argument)
-    return taken
-
-
-def _nothing_left(what: str, arguments: list[str], known: str) -> None:
-    if arguments:
-        raise InvalidArgument(f"{what}: unknown option {arguments[0]!r}; there are: {known}")
+def _parse_switch(given: Options) -> StrategySwitch:
+    options = given.take(start=parse, then=parse, at=_when, back=_when)
+    plateau = given.take(window=whole, threshold=number)
+    given.refuse_rest()
+    if "at" in options and plateau:
+        raise InvalidArgument("switch: give either at= or window= and threshold=")
+    options["policy"] = options.pop("at", None) or LossPlateau(**plateau)
+    return StrategySwitch(**options)
 
 
 def to_text(strategy: Strategy) -> str:
-    """The text of a strategy, as :func:`parse` takes it; what has no text is left out."""
+    """The text of a strategy, as :func:`parse` takes it; policies that have none are left out."""
     if isinstance(strategy, StrategySwitch):
         return _switch_text(strategy)
-    options = [] if strategy.bucket_mb == 4 else [f"bucket_mb={strategy.bucket_mb:g}"]
     if isinstance(strategy, AllReduce):
         text = "all_reduce" + ("" if strategy.algorithm == "auto" else f":{strategy.algorithm}")
-        return text + (f"({options[0]})" if options else "")
-    for key in ("servers", "shards"):
-        if getattr(strategy, key) is not None:
-            options.insert(0, f"{key}={getattr(strategy, key)}")
-    text = f"ps:{strategy.consistency}"
+        return _with_options(text, _changed(strategy, "bucket_mb"))
+    keys = ("shards", "servers", "bucket_mb", "clip_norm", "lr_scaling", "divergence_factor")
+    return _with_options(f"ps:{strategy.consistency}", _changed(strategy, *keys))
+
+
+def _changed(value: Any, *keys: str) -> list[str]:
+    """`key=value` of the fields that are not as by default."""
+    defaults = {f.name: f.default for f in fields(value)}
+    given = {key: getattr(value, key) for key in keys}
+    return [f"{key}={_shown(v)}" for key, v in given.items() if v != defaults[key]]
+
+
+def _shown(value: Any) -> str:
+    """Shortly, if that is the same number."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short
+
+
+def _with_options(text: str, options: list[str]) -> str:
     if not options:
         return text
     open_ = text.removesuffix(")")
@@ -348,16 +362,28 @@ def to_text(strategy: Strategy) -> str:
 
 
 def _switch_text(strategy: StrategySwitch) -> str:
-    at = strategy.policy.step if isinstance(strategy.policy, At) else None
-    name = "switch" if at is None else f"switch(at={at})"
-    if strategy == parse(name):
-        return name
-    return f"{name} {to_text(strategy.start)} -> {to_text(strategy.then)}"
+    ends, usual = (strategy.start, strategy.then), StrategySwitch()
+    policy, back = strategy.policy, strategy.back
+    if not isinstance(policy, At | LossPlateau) or not isinstance(back, At | None):
+        return f"switch {to_text(ends[0])} -> {to_text(ends[1])}"
+    options = [] if ends[0] == usual.start else [f"start={to_text(ends[0])}"]
+    options += [] if ends[1] == usual.then else [f"then={to_text(ends[1])}"]
+    if isinstance(policy, LossPlateau):
+        options += _changed(policy, "window", "threshold")
+    else:
+        options.append(f"at={_when_text(policy)}")
+    options += [] if back is None else [f"back={_when_text(back)}"]
+    return _with_options("switch", options)
+
+
+def _when_text(at: At) -> str:
+    return str(at.step) if at.fraction is None else _shown(at.fraction)
 
 
 def parse_consistency(text: str) -> Consistency:
     """A consistency from its text: bsp, asp, ssp(s), buffered(m), buffered(m, bound=b)."""
-    pattern = r"(bsp)|(asp)|ssp\((\d+)\)|buffered\((\d+)(?:,\s*(?:bound=)?(\d+))?\)"
+    count = "([0-9]{1,9})"
+    pattern = rf"(bsp)|(asp)|ssp\({count}\)|buffered\({count}(?:,\s*(?:bound\s*=\s*)?{count})?\)"
     match = re.fullmatch(pattern, text.strip().lower())
     if match is None:
         raise InvalidArgument(

@@ -11,6 +11,7 @@ namespace nb = nanobind;
 
 // One function per file of this folder; each adds its part to gearshift._core. The classes and
 // functions there are for the Python package alone: users see what the package wraps around them.
+void bind_about(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_strategy(nb::module_& m);
 void bind_optimizer(nb::module_& m);

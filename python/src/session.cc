@@ -174,6 +174,27 @@ class PythonSession {
                                      label("all_to_all"));
     });
   }
+  /// For each worker: the transport of the link to it ("" to itself), its host's number, and the
+  /// α–β model between the two hosts, measured or assumed.
+  nb::list links() const {
+    const group::Group& workers = session_->workers();
+    const auto& topology = workers.topology();
+    nb::list found;
+    for (int r = 0; r < workers.size(); ++r) {
+      const auto& link = workers.links()[static_cast<std::size_t>(r)];
+      const int host = topology ? topology->host_of(r) : 0;
+      const group::LinkSpeed speed =
+          topology ? topology->between(topology->host_of(workers.rank().value), host)
+                   : group::LinkSpeed{};
+      found.append(nb::make_tuple(link ? link->capabilities().transport : "", host, speed.latency,
+                                  1.0 / speed.seconds_per_byte));
+    }
+    return found;
+  }
+  bool links_measured() const {
+    const auto& topology = session_->workers().topology();
+    return topology && topology->speeds().measured;
+  }
   void barrier() {
     collective(collectives_, [&](group::Group& group) { return collectives::barrier(group); });
   }
@@ -295,6 +316,8 @@ void bind_session(nb::module_& m) {
       .def("allocate", &S::allocate, nb::arg("size"))
       .def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
            nb::arg("op"))
+      .def("links", &S::links)
+      .def_prop_ro("links_measured", &S::links_measured)
       .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"))
       .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"))
       .def("reduce_scatter", &S::reduce_scatter, nb::arg("data"), nb::arg("size"), nb::arg("out"),

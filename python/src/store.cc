@@ -1,9 +1,15 @@
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <cstdlib>
 #include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
 
 #include "calls.h"
 #include "gearshift/base/scheduler.h"
+#include "gearshift/rendezvous/file/factory.h"
 #include "gearshift/rendezvous/tcp/factory.h"
 
 namespace gearshift::python {
@@ -22,6 +28,47 @@ class StoreServer {
   std::unique_ptr<rendezvous::tcp::Server> server_;
 };
 
+/// A client of the rendezvous that a job has.
+class StoreClient {
+ public:
+  StoreClient(const std::string& rdzv, const std::string& token, double patience)
+      : scheduler_(base::make_os_scheduler()) {
+    constexpr std::string_view kFile = "file://";
+    if (rdzv.starts_with(kFile)) {
+      store_ = unwrap(rendezvous::file::open(*scheduler_, rdzv.substr(kFile.size())));
+      return;
+    }
+    const std::size_t begin = rdzv.starts_with("tcp://") ? 6 : 0;
+    const std::size_t colon = rdzv.rfind(':');
+    if (colon == std::string::npos || colon < begin) {
+      raise(base::Error(base::ErrorCode::kInvalidArgument, "'" + rdzv + "' is not HOST:PORT"));
+    }
+    store_ = call([&] {
+      return rendezvous::tcp::connect(*scheduler_, rdzv.substr(begin, colon - begin),
+                                      std::atoi(rdzv.c_str() + colon + 1), token,
+                                      scheduler_->after(base::from_seconds(patience)), &address_);
+    });
+  }
+
+  void set(const std::string& key, const std::string& value) {
+    call([&] { return store_->set(key, value); });
+  }
+  std::optional<std::string> get(const std::string& key, double patience) {
+    return call([&]() -> base::Result<std::optional<std::string>> {
+      auto found = store_->get(key, scheduler_->after(base::from_seconds(patience)));
+      if (found) return std::optional<std::string>(std::move(*found));
+      if (found.error().code == base::ErrorCode::kTimeout) return std::optional<std::string>();
+      return found.error();
+    });
+  }
+  const std::string& own_address() const { return address_; }
+
+ private:
+  std::unique_ptr<base::Scheduler> scheduler_;
+  std::unique_ptr<rendezvous::Store> store_;
+  std::string address_ = "127.0.0.1";
+};
+
 }  // namespace
 
 void bind_store(nb::module_& m) {
@@ -29,6 +76,14 @@ void bind_store(nb::module_& m) {
       .def(nb::init<const std::string&, int, const std::string&>(), nb::arg("host"),
            nb::arg("port"), nb::arg("token"))
       .def_prop_ro("address", &StoreServer::address, "host:port, with the port that was bound.");
+  nb::class_<StoreClient>(m, "Store", "The rendezvous of a job: file:///folder or tcp://HOST:PORT.")
+      .def(nb::init<const std::string&, const std::string&, double>(), nb::arg("rdzv"),
+           nb::arg("token"), nb::arg("patience"))
+      .def("set", &StoreClient::set, nb::arg("key"), nb::arg("value"))
+      .def("get", &StoreClient::get, nb::arg("key"), nb::arg("patience"),
+           "What the key holds; None when nobody has set it after `patience` seconds.")
+      .def_prop_ro("own_address", &StoreClient::own_address,
+                   "This end of the connection, where the process would listen.");
 }
 
 }  // namespace gearshift::python

@@ -131,6 +131,9 @@ void bind_strategy(nb::module_& m) {
           },
           nb::arg("workers"), nb::arg("servers"))
       .def("__str__", &strategy::Strategy::to_string);
+  m.def(
+      "parse_strategy", [](const std::string& text) { return unwrap(strategy::parse(text)); },
+      nb::arg("text"), "As C++ programs read it; Python's is gearshift.strategy.parse().");
 }
 
 }  // namespace gearshift::python

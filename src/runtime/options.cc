@@ -198,6 +198,17 @@ std::string SessionOptions::congestion_control_from_environment() {
   return variable("GEARSHIFT_TCP_CONGESTION").value_or("auto");
 }
 
+base::Result<std::optional<strategy::Strategy>> SessionOptions::strategy_from_environment() {
+  const std::optional<std::string> text = variable("GEARSHIFT_STRATEGY");
+  if (!text) return std::optional<strategy::Strategy>();
+  auto strategy = strategy::parse(*text);
+  if (!strategy) {
+    return Error(ErrorCode::kInvalidArgument, "GEARSHIFT_STRATEGY: " + strategy.error().message);
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(strategy->total_steps, integer("GEARSHIFT_TOTAL_STEPS", 0));
+  return std::optional(*std::move(strategy));
+}
+
 base::Result<SessionOptions> SessionOptions::from_environment() {
   SessionOptions options;
   GEARSHIFT_RETURN_IF_ERROR(read_common(options));

@@ -113,9 +113,11 @@ class SessionImpl final : public Session {
                    "this process is a dedicated server, which has no model of its own: where "
                    "Session::is_server() says so, call serve(), then close()");
     }
+    GEARSHIFT_ASSIGN_OR_RETURN(const auto asked, SessionOptions::strategy_from_environment());
     options.model = free_model();
     auto replica = strategy::Replica::create(environment(), options);
     if (options.model < strategy::kMaxModels) models_[options.model] = replica.ok();
+    if (replica.ok() && asked) mention_other_strategy(options.strategy, *asked);
     return replica;
   }
 
@@ -173,6 +175,21 @@ class SessionImpl final : public Session {
     return strategy::kMaxModels;
   }
 
+  /// Once, on one rank: the program's choice stands, whatever the job was started with.
+  void mention_other_strategy(const strategy::Strategy& chosen, const strategy::Strategy& asked) {
+    const auto text = [](const strategy::Strategy& strategy) {
+      const std::string whole = strategy.to_string();
+      return whole.substr(0, whole.rfind(" total_steps="));
+    };
+    if (text(chosen) == text(asked) || rank().value != 0) return;
+    if (std::exchange(mentioned_strategy_, true)) return;
+    GEARSHIFT_LOG_AT(kWarn, "runtime",
+                     "the program names its strategy itself and keeps it, "
+                         << text(chosen) << "; the job was started with another (--strategy, a job "
+                         << "file or GEARSHIFT_STRATEGY), which is for programs that name none: "
+                         << text(asked));
+  }
+
   base::Duration start_patience() const { return options_.timeout * kStartTimeouts; }
 
   base::Status connect();
@@ -210,6 +227,7 @@ class SessionImpl final : public Session {
   std::unique_ptr<membership::Monitor> monitor_;
   std::uint16_t next_model_ = 0;
   std::array<bool, strategy::kMaxModels> models_{};  ///< that are distributed
+  bool mentioned_strategy_ = false;
   bool closed_ = false;
   std::vector<std::string> processes_;  ///< rank by rank, where it runs: see link_cache.h
 };

@@ -27,6 +27,7 @@ class ReplicaImpl final : public Replica {
   base::Bytes parameter(std::uint32_t index) override;
   base::Bytes gradient(std::uint32_t index) override;
   base::Bytes buffers() override { return memory_->buffers(); }
+  std::shared_ptr<const void> memory() const override { return memory_; }
   base::Status start() override;
   bool uses_server() const override { return server_ != nullptr; }
 
@@ -89,7 +90,7 @@ class ReplicaImpl final : public Replica {
   ReplicaOptions options_;
   BucketPlan plan_;
   base::Scheduler& scheduler_;
-  std::unique_ptr<BucketMemory> memory_;
+  std::shared_ptr<BucketMemory> memory_;
   group::Group control_;
   Decider decider_;
   std::optional<base::Error> failed_;

@@ -1,6 +1,6 @@
 // Logistic regression on Fashion-MNIST with hand-written gradients, under any strategy:
 //
-//   gearshift run -n 4 -- logistic_regression --strategy switch
+//   gearshift run -n 4 --strategy 'switch(at=0.5)' -- logistic_regression
 //
 // Everything about the distribution is in `main`: a Session, a Replica that owns parameters and
 // gradients, and one `step` per batch. The rest is what one process would do as well.
@@ -16,7 +16,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "fashion_mnist.h"
+#include "fashion_mnist/fashion_mnist.h"
 #include "gearshift/gearshift.h"
 
 namespace {
@@ -24,7 +24,7 @@ namespace {
 namespace gs = gearshift;
 
 struct Arguments {
-  std::string strategy = "all_reduce";
+  std::string strategy;  ///< empty: what the job was started with
   std::string data = "/usr/share/datasets/fashion-mnist";
   int epochs = 3;
   int batch = 128;  ///< per worker
@@ -32,9 +32,11 @@ struct Arguments {
 };
 
 constexpr const char* kUsage =
-    "usage: logistic_regression [--strategy all_reduce|bsp|asp|switch] [--data FOLDER]\n"
+    "usage: logistic_regression [--strategy TEXT] [--data FOLDER]\n"
     "                           [--epochs N] [--batch N] [--lr RATE]\n"
-    "on four workers: gearshift run -n 4 -- logistic_regression --strategy switch\n";
+    "strategies: all_reduce, ps:bsp, ps:asp, ps:ssp(3), switch(at=0.5), ...; without one, what\n"
+    "`gearshift run --strategy`, a job file or GEARSHIFT_STRATEGY say, or all_reduce\n"
+    "on four workers: gearshift run -n 4 --strategy ps:asp -- logistic_regression\n";
 
 int whole(const std::string& name, const std::string& value) {
   std::size_t end = 0;
@@ -86,26 +88,6 @@ Arguments parse(int argc, char** argv) {
   return a;
 }
 
-gs::Strategy strategy_named(const std::string& name, std::int64_t total_steps) {
-  gs::Strategy s;
-  s.total_steps = total_steps;
-  const gs::ParameterServer bsp;
-  gs::ParameterServer asp;
-  asp.consistency = gs::ps::Consistency::asp();
-  if (name == "all_reduce") {
-    s.kind = gs::AllReduce{};
-  } else if (name == "bsp") {
-    s.kind = bsp;
-  } else if (name == "asp") {
-    s.kind = asp;
-  } else if (name == "switch") {
-    s.kind = gs::StrategySwitch{gs::AllReduce{}, asp, gs::strategy::at_fraction(0.5), nullptr};
-  } else {
-    throw std::invalid_argument("--strategy: all_reduce, bsp, asp or switch, not " + name);
-  }
-  return s;
-}
-
 /// An error of gearshift's, as an exception.
 class Failure : public std::runtime_error {
  public:
@@ -130,6 +112,15 @@ T check(gs::base::Result<T> result) {
 }
 void check(const gs::base::Status& status) {
   if (!status) throw Failure(status.error());
+}
+
+gs::Strategy strategy_for(const Arguments& arguments, std::int64_t total_steps) {
+  gs::Strategy strategy =
+      arguments.strategy.empty()
+          ? check(gs::SessionOptions::strategy_from_environment()).value_or(gs::Strategy())
+          : check(gs::strategy::parse(arguments.strategy));
+  strategy.total_steps = total_steps;
+  return strategy;
 }
 
 std::span<float> floats(gs::base::Bytes bytes) {
@@ -252,9 +243,8 @@ void work(gs::Session& session, const Arguments& arguments) {
   options.parameters = {{"weights", {kClasses, kPixels}, gs::base::DType::kF32, 0},
                         {"bias", {kClasses}, gs::base::DType::kF32, 0}};
   options.optimizer = gs::ps::OptimizerSpec{"sgd", {"lr", "momentum"}, 1};
-  options.strategy = strategy_named(
-      arguments.strategy,
-      static_cast<std::int64_t>((per_worker + batch - 1) / batch) * arguments.epochs);
+  options.strategy = strategy_for(
+      arguments, static_cast<std::int64_t>((per_worker + batch - 1) / batch) * arguments.epochs);
   const auto optimizer = check(gs::LocalOptimizer::create(options.parameters, *options.optimizer));
   options.bridge = optimizer.get();
   const auto replica = check(session.distribute(options));

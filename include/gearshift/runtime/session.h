@@ -11,6 +11,7 @@
 #include "gearshift/collectives/survey.h"
 #include "gearshift/group/group.h"
 #include "gearshift/membership/monitor.h"
+#include "gearshift/strategy/config.h"
 #include "gearshift/strategy/replica.h"
 
 namespace gearshift::runtime {
@@ -50,6 +51,10 @@ struct SessionOptions {
   static base::Result<collectives::Measure> measure_from_environment();
   /// GEARSHIFT_TCP_CONGESTION, "auto" when it is unset.
   static std::string congestion_control_from_environment();
+  /// The strategy that the job was started with (`gearshift run --strategy`, a job file, or
+  /// GEARSHIFT_STRATEGY under any launcher), for programs that leave the choice to whoever starts
+  /// them, with GEARSHIFT_TOTAL_STEPS; none when the job was started without.
+  static base::Result<std::optional<strategy::Strategy>> strategy_from_environment();
   base::Status validate() const;
   /// kAborted once `interrupted` says so.
   base::Status go_on() const;
@@ -79,7 +84,8 @@ class Session {
   /// An error of an operation on `workers()`, told as the failure contract wants it.
   virtual base::Error explain(const base::Error& error) = 0;
 
-  /// Collective over the workers. kInvalidArgument in a dedicated server.
+  /// Collective over the workers. kInvalidArgument in a dedicated server. The strategy is the one
+  /// in `options`; where the job was started with another (GEARSHIFT_STRATEGY), a warning says so.
   virtual base::Result<std::unique_ptr<strategy::Replica>> distribute(
       strategy::ReplicaOptions options) = 0;
   /// A dedicated server's whole life.

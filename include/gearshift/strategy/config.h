@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -115,5 +116,10 @@ struct Strategy {
   /// Complete and stable: equal strategies have equal texts (compared across ranks).
   std::string to_string() const;
 };
+
+/// A strategy from its text, the same as in Python and in job files (docs/strategies.md):
+/// "all_reduce:ring(bucket_mb=8)", "ps:ssp(3, shards=2)", "switch(then=ps:bsp, at=0.5)".
+/// Errors: kInvalidArgument.
+base::Result<Strategy> parse(std::string_view text);
 
 }  // namespace gearshift::strategy

@@ -133,6 +133,9 @@ class Replica {
   virtual base::Bytes parameter(std::uint32_t index) = 0;
   virtual base::Bytes gradient(std::uint32_t index) = 0;
   virtual base::Bytes buffers() = 0;
+  /// Keeps that memory mapped for as long as it is held, also when the replica and its session have
+  /// gone: for tensors that are views of it.
+  virtual std::shared_ptr<const void> memory() const = 0;
 
   /// Collective: parameters and buffers of rank 0 to all; starts the servers when the strategy
   /// begins with them. Call once, after the memory was filled and before the first step.

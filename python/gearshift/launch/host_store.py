@@ -54,7 +54,8 @@ def open_host_store(job: HostJob, base: Path | None = None) -> HostStore:
     """
     base = _private_directory(_base_directory() if base is None else base)
     launcher = _launcher_process(job.rank_variable)
-    _remove_stale(base)
+    for stale in stale_directories(base):
+        shutil.rmtree(stale, ignore_errors=True)
     digest = hashlib.sha256("\0".join((job.launcher, *job.names)).encode()).hexdigest()[:16]
     name = f"job-{_pid_namespace()}-{launcher}-{_start_time(launcher)}-{digest}"
     directory = _private_directory(base / name)
@@ -155,12 +156,19 @@ def _pid_namespace() -> int:
         return 0
 
 
-def _remove_stale(base: Path) -> None:
-    """Remove directories of launchers that are gone (in this PID namespace)."""
+def stale_directories(base: Path | None = None) -> list[Path]:
+    """Directories of launchers that are gone (in this PID namespace)."""
+    base = _base_directory() if base is None else base
     own_namespace = _pid_namespace()
-    for entry in base.iterdir():
-        match = _NAME.fullmatch(entry.name)
-        if match is None or int(match["namespace"]) != own_namespace:
-            continue
-        if _start_time(int(match["pid"])) != int(match["start"]):
-            shutil.rmtree(entry, ignore_errors=True)
+    try:
+        entries = sorted(base.iterdir())
+    except OSError:
+        return []
+    matches = [(entry, _NAME.fullmatch(entry.name)) for entry in entries]
+    return [
+        entry
+        for entry, match in matches
+        if match is not None
+        and int(match["namespace"]) == own_namespace
+        and _start_time(int(match["pid"])) != int(match["start"])
+    ]

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 
+from .command_line import command_line, headline
 from .job import Job
 from .output import ConsoleSink, LineSink
 from .plan import LaunchOptions, build_plan, misplaced_notice, thread_notice, validate
@@ -32,7 +33,10 @@ def launch(
     """
     environ = os.environ if environ is None else environ
     validate(options, environ)
-    for notice in (misplaced_notice(options), thread_notice(options, environ)):
+    notices = [misplaced_notice(options), thread_notice(options, environ)]
+    if options.job_file is not None:
+        notices.insert(0, headline(options, environ))
+    for notice in notices:
         if notice is not None:
             notify(notice)
     if sink is None:
@@ -54,6 +58,17 @@ def launch(
     if outcome.message is not None:
         notify(outcome.message)
     return outcome
+
+
+def describe(options: LaunchOptions, environ: Mapping[str, str] | None = None) -> str:
+    """What would run, without running it: its headline as a comment, and the whole command.
+
+    Raises:
+        LaunchError: when the options cannot work.
+    """
+    environ = os.environ if environ is None else environ
+    validate(options, environ)
+    return f"# {headline(options, environ)}\n{command_line(options)}"
 
 
 def notify(message: str) -> None:

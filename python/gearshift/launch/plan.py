@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from . import DEFAULT_TIMEOUT, LaunchError
+from .strategy import STRATEGY, TOTAL_STEPS, check_strategy
 from .token import environment_token, new_token, read_token_file
 
 TargetKind = Literal["script", "module", "executable"]
+TRANSPORTS = ("tcp", "shm")
 
 _SET_TOKEN = (
     "set the same secret on every node, for example "
@@ -51,6 +53,17 @@ class LaunchOptions:
     prefix: bool = True
     interface: str | None = None
     token_file: Path | None = None
+    strategy: str | None = None
+    """For scripts that name none themselves."""
+    total_steps: int | None = None
+    transports: tuple[str, ...] = ()
+    """What may be used; all, when none is named."""
+    folder: Path | None = None
+    """Where the processes run; None: where the launcher does."""
+    job_file: Path | None = None
+    """That all this was read from."""
+    added: int = 0
+    """The last so many arguments are the command line's, behind those of the job file."""
 
     @property
     def workers(self) -> int:
@@ -85,6 +98,7 @@ class ProcessSpec:
     """What messages call it: "rank 3" or "server 0 (rank 4)"."""
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    folder: Path | None = None
 
 
 def validate(options: LaunchOptions, environ: Mapping[str, str]) -> None:
@@ -95,6 +109,7 @@ def validate(options: LaunchOptions, environ: Mapping[str, str]) -> None:
     """
     _validate_counts(options)
     _validate_times(options, environ)
+    _validate_strategy(options)
     _validate_target(options)
     if options.nnodes > 1:
         _validate_several_nodes(options, environ)
@@ -129,14 +144,23 @@ def thread_notice(options: LaunchOptions, environ: Mapping[str, str]) -> str | N
 
 def misplaced_notice(options: LaunchOptions) -> str | None:
     """What to tell the user whose number of processes stands where the script gets it."""
-    if options.kind == "executable" or options.workers > 1:
+    if options.job_file is not None:
+        behind, what = options.target[len(options.target) - options.added :], str(options.job_file)
+        names: tuple[str, ...] = (*_NUMBERS, "--strategy")
+    elif options.kind == "executable" or options.workers > 1:
         return None
-    misplaced = (a for a in options.target[1:] if a.partition("=")[0] in _NUMBERS)
-    option = next(misplaced, None)
+    else:
+        behind, what, names = options.target[1:], options.target[0], _NUMBERS
+    option = next((a for a in behind if a.partition("=")[0] in names), None)
     if option is None:
         return None
+    if options.job_file is not None:
+        return (
+            f"{option} stands behind {what}, whose program gets it; "
+            "options of gearshift run stand before the file"
+        )
     return (
-        f"{option} stands behind {options.target[0]}, which gets it; this starts one process "
+        f"{option} stands behind {what}, which gets it; this starts one process "
         "(options of gearshift run stand before the script)"
     )
 
@@ -182,6 +206,19 @@ def _validate_times(options: LaunchOptions, environ: Mapping[str, str]) -> None:
         raise LaunchError(f"--grace {options.grace}: give zero or a positive number of seconds")
 
 
+def _validate_strategy(options: LaunchOptions) -> None:
+    if options.total_steps is not None and options.total_steps < 1:
+        raise LaunchError(f"--total-steps {options.total_steps}: a job makes at least one step")
+    if options.strategy is not None:
+        try:
+            check_strategy(options.strategy, options.servers)
+        except LaunchError as error:
+            raise LaunchError(f"--strategy: {error}") from error
+    unknown = sorted(set(options.transports) - set(TRANSPORTS))
+    if unknown:
+        raise LaunchError(f"--transports: {unknown[0]!r} is none of {', '.join(TRANSPORTS)}")
+
+
 def _timeout_of(environ: Mapping[str, str]) -> float | None:
     text = environ.get("GEARSHIFT_TIMEOUT")
     if text is None:
@@ -193,6 +230,8 @@ def _timeout_of(environ: Mapping[str, str]) -> float | None:
 
 
 def _validate_target(options: LaunchOptions) -> None:
+    if options.folder is not None and not options.folder.is_dir():
+        raise LaunchError(f"--folder {options.folder} is no folder")
     target = options.target[0]
     if options.kind == "executable":
         if shutil.which(target) is None:
@@ -285,6 +324,12 @@ def _shared_environment(
         shared["GEARSHIFT_TIMEOUT"] = f"{options.timeout:g}"
     if options.interface is not None:
         shared["GEARSHIFT_INTERFACE"] = options.interface
+    if options.strategy is not None:
+        shared[STRATEGY] = options.strategy
+    if options.total_steps is not None:
+        shared[TOTAL_STEPS] = str(options.total_steps)
+    if options.transports:
+        shared["GEARSHIFT_TRANSPORTS"] = ",".join(options.transports)
     return shared
 
 
@@ -318,12 +363,16 @@ def _spec(
             "GEARSHIFT_RANK": str(rank),
             "GEARSHIFT_LOCAL_RANK": str(local_rank),
         },
+        folder=options.folder,
     )
 
 
 def _command(options: LaunchOptions) -> tuple[str, ...]:
+    target, *arguments = options.target
+    if options.folder is not None and options.kind != "module" and os.path.exists(target):
+        target = os.path.abspath(target)  # the process runs elsewhere
     if options.kind == "executable":
-        return options.target
+        return (target, *arguments)
     if options.kind == "module":
-        return (sys.executable, "-m", *options.target)
-    return (sys.executable, *options.target)
+        return (sys.executable, "-m", target, *arguments)
+    return (sys.executable, target, *arguments)

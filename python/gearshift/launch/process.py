@@ -31,6 +31,7 @@ class RankProcess:
         self._popen = subprocess.Popen(
             spec.command,
             env=dict(spec.environment),
+            cwd=spec.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -96,8 +96,9 @@ def parse_sweep(texts: Iterable[str]) -> list[Axis]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Parts of a text between separators that stand outside of parentheses."""
-    parts = re.findall(rf"(?:\([^)]*\)|(?!{separator}).)+", text, re.DOTALL)
+    """Parts of a text between separators that stand outside of parentheses, of two levels."""
+    inside = r"\((?:[^()]|\([^)]*\))*\)"
+    parts = re.findall(rf"(?:{inside}|(?!{separator}).)+", text, re.DOTALL)
     return [part.strip() for part in parts if part.strip()]
 
 

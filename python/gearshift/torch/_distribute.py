@@ -16,7 +16,9 @@ from .. import _session
 from .. import strategy as strategies
 from .._collectives import all_reduce, broadcast
 from .._core import Replica
+from .._core import Strategy as CoreStrategy
 from ..errors import InvalidArgument, Unsupported
+from ..launch.strategy import asked_strategy, asked_total_steps
 from ._distributed import (
     Distributed,
     everything,
@@ -41,7 +43,7 @@ Found = list[tuple[str, nn.Parameter, int]]
 def distribute(
     model: Model,
     optimizer: Opt,
-    strategy: strategies.Strategy | str = ...,
+    strategy: strategies.Strategy | str | None = ...,
     total_steps: int | None = ...,
     stage: Literal["auto", "force"] = ...,
     *,
@@ -52,7 +54,7 @@ def distribute(
 def distribute(
     model: Model,
     optimizer: None = ...,
-    strategy: strategies.Strategy | str = ...,
+    strategy: strategies.Strategy | str | None = ...,
     total_steps: int | None = ...,
     stage: Literal["auto", "force"] = ...,
     *,
@@ -62,7 +64,7 @@ def distribute(
 def distribute(
     model: Any,
     optimizer: Any = None,
-    strategy: strategies.Strategy | str = "all_reduce",
+    strategy: strategies.Strategy | str | None = None,
     total_steps: int | None = None,
     stage: Literal["auto", "force"] = "auto",
     *,
@@ -81,8 +83,9 @@ def distribute(
         model: any module. Every parameter that requires a gradient takes part. To unfreeze others
             later, call :func:`release` and distribute again.
         optimizer: over the model's parameters; None (All-Reduce only) to update them by hand.
-        strategy: a value or its text, see :mod:`gearshift.strategy`.
-        total_steps: optimizer steps that the job will make; ``At(fraction=...)`` needs it.
+        strategy: a value or its text (:mod:`gearshift.strategy`). It stands, with a warning where
+            the job was started with another; None: what it was started with, or All-Reduce.
+        total_steps: optimizer steps of the job, for ``At(fraction=)`` (or GEARSHIFT_TOTAL_STEPS).
         stage: "auto" copies gradients through host memory for parameters on an accelerator;
             "force" does so for all.
         elementwise: vouch that an optimizer class of your own treats each element by itself.
@@ -97,10 +100,9 @@ def distribute(
         MismatchError: when the workers' models or settings differ; the text shows the first one.
     """
     session = _session.current()
-    chosen = strategies.parse(strategy)
+    chosen = strategies.parse(_asked() if strategy is None else strategy)
     _check_arguments(model, optimizer, total_steps, stage)
-    core = strategies.to_core(chosen, total_steps)
-    core.validate(session.world_size, session.servers)
+    core = _validated(chosen, total_steps)
     found = _trainable(unwrapped(model), optimizer)
     rule = _rule(chosen, optimizer, elementwise, found)
     bridge = None if optimizer is None else StateBridge(optimizer, [p for _, p, _ in found])
@@ -129,6 +131,17 @@ def distribute(
     register(model, distributed)
     _session.before_collectives(settle_epochs)
     return model, optimizer
+
+
+def _validated(strategy: strategies.Strategy, total_steps: int | None) -> CoreStrategy:
+    session = _session.current()
+    core = strategies.to_core(strategy, total_steps or asked_total_steps())
+    core.validate(session.world_size, session.servers)
+    return core
+
+
+def _asked() -> strategies.Strategy:
+    return asked_strategy() or strategies.AllReduce()
 
 
 def _check_arguments(model: Any, optimizer: Any, total_steps: Any, stage: str) -> None:

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 import gearshift as gs
+from gearshift._core import parse_strategy
 from gearshift.strategy import Algorithm, parse, to_core, to_text
 
 
@@ -29,12 +30,32 @@ from gearshift.strategy import Algorithm, parse, to_core, to_text
         ("ps:asp(shards=1, bucket_mb=2)", gs.ParameterServer(gs.ASP(), shards=1, bucket_mb=2)),
         ("ps:ssp(3, shards=2)", gs.ParameterServer(gs.SSP(3), shards=2)),
         ("switch(at=10)", gs.StrategySwitch(policy=gs.At(step=10))),
+        ("switch(at=.5)", gs.StrategySwitch(policy=gs.At(fraction=0.5))),
+        ("ps:bsp(clip_norm=1e-3)", gs.ParameterServer(clip_norm=0.001)),
+        (
+            "ps:ssp(3, lr-scaling=keep, divergence-factor=0)",
+            gs.ParameterServer(gs.SSP(3), lr_scaling="keep", divergence_factor=0),
+        ),
+        (
+            " Switch( window=3, threshold=0.02, back=200 ) ",
+            gs.StrategySwitch(policy=gs.LossPlateau(3, 0.02), back=gs.At(step=200)),
+        ),
+        (
+            "switch(start=ps:buffered(4, bound = 8), then=all_reduce:ring(bucket_mb=2), at=0.25)",
+            gs.StrategySwitch(
+                gs.ParameterServer(gs.Buffered(4, 8)),
+                gs.AllReduce("ring", bucket_mb=2),
+                gs.At(fraction=0.25),
+            ),
+        ),
     ],
 )
 def test_text_and_value_are_the_same(text: str, value: object) -> None:
     assert parse(text) == value
     assert parse(parse(text)) == value
     assert parse(to_text(parse(text))) == value
+    assert str(parse_strategy(text)) == str(to_core(parse(text), None)), "as C++ reads it"
+    assert str(parse_strategy(to_text(parse(text)))) == str(parse_strategy(text))
     to_core(parse(text), 100).validate(4, 0)
 
 
@@ -44,9 +65,13 @@ def test_text_and_value_are_the_same(text: str, value: object) -> None:
         (gs.AllReduce(), "all_reduce"),
         (gs.AllReduce("ring", bucket_mb=0.5), "all_reduce:ring(bucket_mb=0.5)"),
         (gs.ParameterServer("ssp(3)", shards=2), "ps:ssp(3, shards=2)"),
-        (gs.ParameterServer(clip_norm=1.0), "ps:bsp"),
+        (gs.ParameterServer(clip_norm=1.0), "ps:bsp(clip_norm=1)"),
+        (gs.ParameterServer(shards=1000000), "ps:bsp(shards=1000000)"),
+        (gs.ParameterServer(clip_norm=0.1234567), "ps:bsp(clip_norm=0.1234567)"),
         (gs.StrategySwitch(policy=gs.At(step=3)), "switch(at=3)"),
-        (gs.StrategySwitch(then="ps:bsp"), "switch all_reduce -> ps:bsp"),
+        (gs.StrategySwitch(then="ps:bsp"), "switch(then=ps:bsp)"),
+        (gs.StrategySwitch(policy=len, then="ps:bsp"), "switch all_reduce -> ps:bsp"),
+        (gs.StrategySwitch(back=gs.LossPlateau()), "switch all_reduce -> ps:asp"),
     ],
 )
 def test_a_value_has_a_text_for_people(value: object, text: str) -> None:
@@ -92,20 +117,68 @@ def test_values_show_what_they_are() -> None:
         lambda: gs.StrategySwitch(then=gs.StrategySwitch()),
         lambda: gs.StrategySwitch(policy="soon"),
         lambda: gs.StrategySwitch(policy=None),
-        lambda: parse("ring"),
-        lambda: parse("ps:"),
-        lambda: parse("all_reduce:"),
-        lambda: parse("all_reduce:pigeon"),
-        lambda: parse("all_reduce(shards=2)"),
-        lambda: parse("ps:bsp(shards=many)"),
-        lambda: parse("ps(speed=3)"),
-        lambda: parse("switch:asp"),
-        lambda: parse("switch(at=0)"),
     ],
 )
 def test_nonsense_is_refused_where_it_is_written(make: object) -> None:
     with pytest.raises(gs.InvalidArgument):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ring",
+        "ps:",
+        "all_reduce:",
+        "all_reduce:pigeon",
+        "all_reduce(shards=2)",
+        "all_reduce(bucket_mb=0)",
+        "all_reduce(bucket_mb=-1)",
+        "all_reduce(bucket_mb=inf)",
+        "all_reduce(bucket_mb=1e300)",
+        "all_reduce(bucket_mb=2) ring",
+        "ps:bsp(shards=many)",
+        "ps:bsp(shards=0)",
+        "ps:bsp(shards=1_0)",
+        "ps:bsp(shards=9999999999)",
+        "ps:bsp(shards=1, shards=1)",
+        "ps:bsp(3)",
+        "ps:bsp(clip_norm=0)",
+        "ps:bsp(lr_scaling=up)",
+        "ps:bsp(divergence_factor=-1)",
+        "ps:bsp(shards=1,)",
+        "ps:bsp(",
+        "ps:bsp )",
+        "ps:ssp",
+        "ps:ssp()",
+        "ps:ssp(3 4)",
+        "ps:ssp(-1)",
+        "ps:ssp(9999999999)",
+        "ps:ssp(bound=3)",
+        "ps:buffered(0)",
+        "ps:buffered(4, 8, 9)",
+        "ps:buffered(bound=8, 4)",
+        "ps(speed=3)",
+        "ps(3)",
+        "switch:asp",
+        "switch(at=0)",
+        "switch(at=1.0)",
+        "switch(at=soon)",
+        "switch(back=0)",
+        "switch(at=3, window=2)",
+        "switch(window=0)",
+        "switch(threshold=0)",
+        "switch(then=all_reduce)",
+        "switch(start=ps:asp)",
+        "switch(then=switch)",
+        "switch(then=ps:ssp(3)",
+    ],
+)
+def test_neither_language_reads_nonsense(text: str) -> None:
+    for read in (parse, parse_strategy):
+        with pytest.raises(gs.InvalidArgument):
+            read(text)
 
 
 def test_text_stands_for_phases_and_consistencies() -> None:

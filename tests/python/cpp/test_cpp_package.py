@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[3]
-BUILD = Path(os.environ.get("GEARSHIFT_TEST_BUILD_DIR", ROOT / "build" / "release"))
-
-
-def run(*command: str | Path, timeout: float = 280) -> str:
-    """Standard output of a command; a failure with all that it said when it fails."""
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, timeout=timeout, cwd=ROOT
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where gearshift is installed."""
-    folder = tmp_path_factory.mktemp("a prefix")
-    run("cmake", "--install", BUILD, "--prefix", folder, "--component", "development")
-    return folder
-
-
-def configure(source: Path, build: Path, prefix: Path) -> str:
-    return run("cmake", "-S", source, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}")
+from gearshift_testing.cpp import ROOT, configure, launch, run
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +51,7 @@ def documented(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs that docs/cpp.md shows, built as it says."""
     folder = tmp_path_factory.mktemp("documented")
     page = (ROOT / "docs" / "cpp.md").read_text()
-    training, simulation = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
+    training, _, simulation = re.findall(r"```cpp\n(.*?)```", page, re.DOTALL)
     training = training.replace("each batch", "int batch = 0; batch < 3; ++batch")
     include, _, simulation = simulation.partition("\n")
     (folder / "training.cc").write_text(TRAINING % training)
@@ -114,17 +90,13 @@ def accuracies(output: str) -> list[float]:
     return [float(accuracy) for accuracy in found]
 
 
-def launch(workers: int, *arguments: str | Path) -> str:
-    return run(sys.executable, "-m", "gearshift.cli", "run", "-n", str(workers), "--", *arguments)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["all_reduce", "bsp", "asp", "switch"])
+@pytest.mark.parametrize("strategy", ["all_reduce", "ps:bsp", "ps:asp", "switch(at=0.5)"])
 def test_trains_on_fashion_mnist(trainer: Path, strategy: str) -> None:
     output = launch(3, trainer, "--strategy", strategy, "--epochs", "3")
     # The best of the three: asynchronous steps go to and fro around what they have learned.
     assert max(accuracies(output)) > 0.75
-    assert ("switched to parameter_server(asp)" in output) == (strategy == "switch")
+    assert ("switched to parameter_server(asp)" in output) == ("switch" in strategy)
 
 
 def test_runs_alone(trainer: Path) -> None:
@@ -135,16 +107,54 @@ def test_synchronous_strategies_agree(trainer: Path) -> None:
     """All-Reduce and a BSP server are the same training."""
     losses = {
         strategy: re.findall(r"loss ([0-9.]+) test accuracy ([0-9.]+)", output)
-        for strategy in ("all_reduce", "bsp")
+        for strategy in ("all_reduce", "ps:bsp")
         for output in [launch(2, trainer, "--strategy", strategy, "--epochs", "1")]
     }
-    assert losses["all_reduce"] == losses["bsp"]
+    assert losses["all_reduce"] == losses["ps:bsp"]
+
+
+@pytest.fixture
+def job(trainer: Path, tmp_path: Path) -> Path:
+    """The example's job file, beside which the program is another."""
+    text = (ROOT / "examples" / "jobs" / "logistic_regression.toml").read_text()
+    path = tmp_path / "job.toml"
+    path.write_text(re.sub('(?m)^program = ".*"$', f'program = "{trainer}"', text))
+    return path
+
+
+def start(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gearshift.cli", "run", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT)
+
+
+def test_a_job_file_starts_it_with_a_strategy(job: Path) -> None:
+    done = start(job)
+    assert done.returncode == 0, done.stderr
+    assert f"{job}: strategy ps:ssp(3), 2 workers and 1 dedicated server" in done.stderr
+    assert "names its strategy itself" not in done.stderr
+    assert accuracies(done.stdout)[-1] > 0.7
+    done = start("--servers", "0", "--strategy", "switch(at=0.5)", job)
+    assert "switched to parameter_server(asp)" in done.stdout, done.stderr
+
+
+def test_it_keeps_a_strategy_of_its_own(job: Path) -> None:
+    done = start(job, "--strategy", "ps:bsp")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the program names its strategy itself and keeps it") == 1
+    assert "consistency=ssp(3)" in done.stderr
+
+
+def test_it_refuses_what_the_environment_asks_for(trainer: Path) -> None:
+    environment = {**os.environ, "GEARSHIFT_STRATEGY": "gossip"}
+    done = subprocess.run([trainer], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "GEARSHIFT_STRATEGY: strategy 'gossip' is none of" in done.stderr
 
 
 def test_says_what_is_wrong(trainer: Path) -> None:
     done = subprocess.run([trainer, "--strategy", "gossip"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "all_reduce, bsp, asp or switch, not gossip" in done.stderr
+    assert "strategy 'gossip' is none of 'all_reduce'" in done.stderr
     for option, value in (("--epochs", "3x"), ("--batch", "0"), ("--lr", "fast")):
         done = subprocess.run([trainer, option, value], capture_output=True, text=True)
         assert done.returncode == 1

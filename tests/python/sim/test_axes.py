@@ -24,6 +24,11 @@ def test_axes_are_parted_by_blanks_and_values_by_commas() -> None:
     ]
 
 
+def test_a_strategy_may_have_strategies_in_its_parentheses() -> None:
+    (axis,) = parse_sweep(["strategy=switch(then=ps:ssp(3, shards=2), at=5),all_reduce"])
+    assert axis.values == ("switch(then=ps:ssp(3, shards=2), at=5)", "all_reduce")
+
+
 def test_whole_numbers_are_shown_to_the_last_digit() -> None:
     (axis,) = parse_sweep(["workers=2,16384"])
     assert [axis.show(value) for value in (*axis.values, 2.5, 12345.6)] == [

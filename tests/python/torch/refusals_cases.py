@@ -51,7 +51,7 @@ def optimizers_that_are_not_elementwise() -> None:
 def strategies_and_arguments() -> None:
     model = make("mlp")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for bad in ("gossip", 3, None):
+    for bad in ("gossip", 3, ("ps:asp",)):
         refused(gs.InvalidArgument, lambda b=bad: gst.distribute(model, optimizer, b), "all_reduce")
     for bad in ("ps:ssp", "ps:ssp(-1)", "ps:buffered(0)"):
         refused(gs.InvalidArgument, lambda b=bad: gst.distribute(model, optimizer, b), "uffered")

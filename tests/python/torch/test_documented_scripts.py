@@ -80,9 +80,33 @@ def test_the_diff_on_two_workers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_example(tmp_path: Path) -> None:
-    text = EXAMPLE.read_text().replace("range(3)", "range(1)")
+    text = EXAMPLE.read_text().replace("type=int, default=3", "type=int, default=1")
     out = run(tmp_path, text, *TWO_WORKERS)
     accuracies = re.findall(r"epoch 1: test accuracy ([\d.]+)", out)
     assert len(accuracies) == 2
     assert len(set(accuracies)) == 1
+    assert float(accuracies[0]) > 0.75
+
+
+@pytest.mark.slow
+def test_the_job_file_of_the_example(tmp_path: Path) -> None:
+    """In the folder where it is, as docs/jobs.md says, and with other numbers."""
+    job = "examples/jobs/mnist_mlp.toml"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
+    package = str(Path(gearshift.launch.__file__).parents[2])
+    ended = subprocess.run(
+        [*TWO_WORKERS[:4], "--folder", tmp_path, job, "--lr", "0.05"],
+        cwd=ROOT,
+        env={**kept, "PYTHONPATH": package, "NO_COLOR": "1", "GEARSHIFT_LOG": "info"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"{job}: strategy switch(at=0.5), 2 workers\n" in ended.stderr
+    assert "names its strategy itself" not in ended.stderr
+    assert "switched from all_reduce to parameter_server(asp) after step 235" in ended.stderr
+    accuracies = re.findall(r"epoch 1: test accuracy ([\d.]+)", ended.stdout)
+    assert len(accuracies) == 2
     assert float(accuracies[0]) > 0.75

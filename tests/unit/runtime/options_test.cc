@@ -41,6 +41,24 @@ SessionOptions rank_1_of_2(const std::string& rdzv) {
   return options;
 }
 
+TEST(SessionOptions, TheJobMayComeWithAStrategy) {
+  const auto none = SessionOptions::strategy_from_environment();
+  ASSERT_TRUE(none.ok());
+  EXPECT_FALSE(none->has_value());
+  {
+    const Environment job({{"GEARSHIFT_STRATEGY", "ps:ssp(3)"}, {"GEARSHIFT_TOTAL_STEPS", "90"}});
+    const auto found = SessionOptions::strategy_from_environment();
+    ASSERT_TRUE(found.ok()) << found.error().to_string();
+    ASSERT_TRUE(found->has_value());
+    EXPECT_EQ((*found)->total_steps, 90);
+    EXPECT_THAT((*found)->to_string(), HasSubstr("consistency=ssp(3)"));
+  }
+  const Environment job({{"GEARSHIFT_STRATEGY", "gossip"}, {"GEARSHIFT_TOTAL_STEPS", "1"}});
+  const auto wrong = SessionOptions::strategy_from_environment();
+  ASSERT_FALSE(wrong.ok());
+  EXPECT_THAT(wrong.error().message, HasSubstr("GEARSHIFT_STRATEGY: strategy 'gossip'"));
+}
+
 TEST(SessionOptions, HydraNumbersItsProcesses) {
   const Environment hydra({{"PMI_RANK", "3"},
                            {"PMI_SIZE", "4"},

@@ -323,5 +323,24 @@ TEST(Replica, ServerNeedsAnOptimizer) {
   });
 }
 
+TEST(ReplicaMemory, StaysForWhoeverHoldsIt) {
+  for (const bool by_server : {false, true}) {
+    Strategy strategy;
+    if (by_server) strategy.kind = ParameterServer{};
+    toy::run_ranks(2, 0, [&](int, Environment environment) {
+      Worker worker(environment, strategy);
+      const std::shared_ptr<const void> held = worker.replica->memory();
+      const base::Bytes views[] = {worker.replica->parameter(0), worker.replica->gradient(0)};
+      worker.step(0, 3);
+      const std::byte before = views[0].back();
+      worker.ok(worker.replica->stop());
+      worker.replica.reset();
+      EXPECT_EQ(views[0].back(), before);
+      for (const base::Bytes view : views) base::zero(view);
+      EXPECT_EQ(views[1].front(), std::byte(0));
+    });
+  }
+}
+
 }  // namespace
 }  // namespace gearshift::strategy

@@ -1,4 +1,4 @@
-#include "fashion_mnist.h"
+#include "fashion_mnist/fashion_mnist.h"
 
 #include <zlib.h>
 

@@ -1,0 +1,204 @@
+#pragma once
+
+#include <c10/util/Type.h>
+
+#include <algorithm>
+#include <span>
+#include <sstream>
+#include <string>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+#include "gearshift/collectives/collectives.h"
+#include "gearshift/kernels/reduce.h"
+#include "gearshift/torch/distribute.h"
+
+/// How a module becomes distributed, and what ranks take over from each other. Part of
+/// distribute.h, not for users.
+namespace gearshift::torch {
+
+/// Beside a hook that the parameter had before.
+class Distributed::Hook final : public ::torch::autograd::PostAccumulateGradHook {
+ public:
+  Hook(Distributed& owner, std::uint32_t index,
+       std::unique_ptr<::torch::autograd::PostAccumulateGradHook> former)
+      : owner_(owner), index_(index), former_(std::move(former)) {}
+
+  void operator()(const ::torch::autograd::Variable& parameter) override {
+    if (former_) (*former_)(parameter);
+    owner_.on_gradient(index_);
+  }
+  std::unique_ptr<::torch::autograd::PostAccumulateGradHook> take_former() {
+    return std::move(former_);
+  }
+
+ private:
+  Distributed& owner_;
+  std::uint32_t index_;
+  std::unique_ptr<::torch::autograd::PostAccumulateGradHook> former_;
+};
+
+inline Distributed::Distributed(runtime::Session& session, ::torch::optim::Optimizer& optimizer,
+                                Options options, detail::Model model)
+    : session_(session),
+      optimizer_(optimizer),
+      options_(std::move(options)),
+      rule_(detail::rule_of(optimizer)),
+      model_(std::move(model)),
+      bridge_(optimizer, rule_, model_.trainables),
+      present_(model_.trainables.size(), false),
+      given_(model_.trainables.size(), false) {
+  for (const detail::Trainable& t : model_.trainables) parameters_.push_back(t.parameter());
+}
+
+inline base::Status Distributed::open() {
+  const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(check_optimizer());
+  strategy::ReplicaOptions wanted;
+  wanted.parameters = detail::specs_of(model_);
+  wanted.strategy = *options_.strategy;
+  wanted.fingerprint = fingerprint();
+  for (const detail::Mirror& b : model_.buffers) wanted.buffer_bytes += detail::place_of(b);
+  if (may_have_server()) {
+    const auto groups = static_cast<std::uint32_t>(optimizer_.param_groups().size());
+    wanted.optimizer = ps::OptimizerSpec{rule_->kind, rule_->names, groups};
+    wanted.bridge = &bridge_;
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(replica_, session_.distribute(std::move(wanted)));
+  GEARSHIFT_RETURN_IF_ERROR(share_frozen());
+  GEARSHIFT_RETURN_IF_ERROR(share_optimizer_state());
+  adopt_memory();
+  GEARSHIFT_RETURN_IF_ERROR(replica_->start());
+  show_parameters();
+  show_buffers();
+  install_hooks();
+  settle();
+  return {};
+}
+
+inline base::Status Distributed::check_optimizer() const {
+  const std::string name = c10::demangle(typeid(optimizer_).name());
+  if (dynamic_cast<const ::torch::optim::LBFGS*>(&optimizer_) != nullptr) {
+    return base::Error(base::ErrorCode::kUnsupported,
+                       name +
+                           " evaluates the loss several times per step, by a closure that would "
+                           "have to be that of all ranks: use another optimizer, or Python, "
+                           "where it works under All-Reduce");
+  }
+  if (!may_have_server()) return {};
+  if (rule_ == nullptr) {
+    return base::Error(base::ErrorCode::kUnsupported,
+                       "servers have no optimizer like " + name +
+                           ": use torch::optim::SGD, Adam, AdamW or Adagrad (no subclass, which "
+                           "may step in another way), or the AllReduce strategy");
+  }
+  for (const detail::Trainable& t : model_.trainables) {
+    if (t.owned) continue;
+    return detail::invalid("parameter '" + t.value.name() +
+                           "' requires a gradient, and no param group of the optimizer has it: "
+                           "servers cannot train it; freeze it, or give it to the optimizer");
+  }
+  return {};
+}
+
+/// What must be equal on all ranks besides trainable parameters and strategy.
+inline std::string Distributed::fingerprint() const {
+  std::ostringstream others;
+  for (const auto& [name, p] : model_.frozen) others << name << p.scalar_type() << p.sizes() << ';';
+  for (const detail::Mirror& b : model_.buffers) {
+    others << b.name() << b.tensor().scalar_type() << b.tensor().sizes() << ';';
+  }
+  const std::string all = others.str();
+  std::ostringstream text;
+  text.precision(17);
+  text << "libtorch " << TORCH_VERSION_MAJOR << '.' << TORCH_VERSION_MINOR
+       << ", frozen parameters and buffers " << std::hex
+       << kernels::hash64(base::bytes_of(std::span(all.data(), all.size()))) << std::dec << ", "
+       << c10::demangle(typeid(optimizer_).name()) << " with groups of";
+  for (const auto& group : optimizer_.param_groups()) text << ' ' << group.params().size();
+  text << " and settings";
+  for (const double number : detail::numbers_now(optimizer_, rule_)) text << ' ' << number;
+  return text.str();
+}
+
+inline void Distributed::adopt_memory() {
+  const std::shared_ptr<const void> owner = replica_->memory();
+  for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
+    detail::Trainable& t = model_.trainables[i];
+    t.value.move_to(replica_->parameter(i), owner);
+    t.gradient = detail::tensor_on(replica_->gradient(i), t.parameter(), owner);
+  }
+  std::size_t offset = 0;
+  for (detail::Mirror& b : model_.buffers) {
+    b.move_to(base::slice(replica_->buffers(), offset, b.tensor().nbytes()), owner);
+    offset += detail::place_of(b);
+  }
+}
+
+inline void Distributed::install_hooks() {
+  for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
+    auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(parameters_[i]);
+    auto hook = std::make_unique<Hook>(*this, i, std::move(slot));
+    hooks_.push_back(hook.get());
+    slot = std::move(hook);
+  }
+}
+
+inline void Distributed::remove_hooks() {
+  for (std::size_t i = 0; i < hooks_.size(); ++i) {
+    auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(parameters_[i]);
+    if (slot.get() == hooks_[i]) slot = static_cast<Hook&>(*slot).take_former();
+  }
+  hooks_.clear();
+}
+
+/// An error of a collective, as the failure contract has it.
+inline base::Status Distributed::told(const base::Status& status) const {
+  if (status) return status;
+  return session_.explain(status.error());
+}
+
+/// Rank 0's frozen parameters for all.
+inline base::Status Distributed::share_frozen() {
+  if (session_.world_size() == 1) return {};
+  for (const auto& [name, p] : model_.frozen) {
+    if (p.numel() == 0) continue;
+    const ::torch::Tensor data = p.detach().to(::torch::kCPU).contiguous().clone();
+    collectives::Options options;
+    options.label = "broadcast of '" + name + "'";
+    GEARSHIFT_RETURN_IF_ERROR(told(collectives::broadcast(
+        session_.workers(), detail::bytes_of(data), base::Rank(0), options)));
+    p.detach().copy_(data);
+  }
+  return {};
+}
+
+/// Rank 0's, when anybody has some (from a checkpoint).
+inline base::Status Distributed::share_optimizer_state() {
+  if (session_.world_size() == 1) return {};
+  auto entries = static_cast<std::int64_t>(optimizer_.state().size());
+  GEARSHIFT_RETURN_IF_ERROR(
+      told(collectives::all_reduce(session_.workers(), base::writable_bytes_of(entries),
+                                   base::DType::kI64, base::ReduceOp::kMax)));
+  return entries > 0 ? take_over_optimizer(base::Rank(0)) : base::Status();
+}
+
+/// Collective: the optimizer's state and settings become those of `root`.
+inline base::Status Distributed::take_over_optimizer(base::Rank root) {
+  collectives::Options options;
+  options.label = "optimizer of rank " + std::to_string(root.value);
+  std::string packed;
+  if (session_.rank() == root) packed = detail::pack(optimizer_);
+  std::uint64_t size = packed.size();
+  GEARSHIFT_RETURN_IF_ERROR(told(
+      collectives::broadcast(session_.workers(), base::writable_bytes_of(size), root, options)));
+  packed.resize(size);
+  GEARSHIFT_RETURN_IF_ERROR(told(collectives::broadcast(
+      session_.workers(), std::as_writable_bytes(std::span(packed.data(), packed.size())), root,
+      options)));
+  if (session_.rank() != root) detail::unpack(optimizer_, packed);
+  return {};
+}
+
+}  // namespace gearshift::torch

@@ -1,0 +1,246 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gearshift/base/log.h"
+#include "gearshift/kernels/reduce.h"
+#include "gearshift/torch/distribute.h"
+
+/// Steps, joins and checkpoints. Part of distribute.h, not for users.
+namespace gearshift::torch {
+
+inline base::Result<strategy::StepReport> Distributed::step(const ::torch::Tensor& loss,
+                                                            std::int64_t epoch) {
+  if (!loss.defined() || loss.numel() != 1) {
+    return detail::invalid("step(loss) takes this rank's mean loss, a tensor of one element, not " +
+                           (loss.defined() ? detail::describe(loss) : std::string("none")));
+  }
+  return make_step(loss.item<double>(), epoch);
+}
+
+inline base::Result<strategy::StepReport> Distributed::step(double loss, std::int64_t epoch) {
+  return make_step(loss, epoch);
+}
+
+inline base::Result<strategy::StepReport> Distributed::step() { return make_step({}, 0); }
+
+inline base::Result<strategy::StepReport> Distributed::make_step(std::optional<double> loss,
+                                                                 std::int64_t epoch) {
+  const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(check_frozen());
+  if (uses_server() && bridge_.has_state()) {
+    return detail::invalid(
+        "the servers have the optimizer's state, and it was given some here: leave out "
+        "optimizer.step(), which step() replaces, and load checkpoints by load_optimizer()");
+  }
+  GEARSHIFT_RETURN_IF_ERROR(prepare_gradients());
+  const bool by_server = uses_server();
+  if (!by_server) {
+    check_first_step();
+    optimizer_.step();
+  }
+  GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+  strategy::StepInput input;
+  input.loss = std::numeric_limits<double>::quiet_NaN();  // to the core: none
+  if (loss && latest_ > 0) {
+    input.loss = std::isnan(*loss) ? std::numeric_limits<double>::infinity() : *loss;
+  }
+  input.epoch = epoch;
+  input.hypers = detail::numbers_now(optimizer_, rule_);
+  input.clip_norm = clip_norm_;
+  auto report = replica_->step(input);
+  if (!report) return report;
+  if (by_server) show_parameters();
+  settle();
+  return report;
+}
+
+/// A round for gradients that were made without backward, or replaced after it.
+inline base::Status Distributed::prepare_gradients() {
+  bool exchange = rounds_ == 0;
+  if (exchange && !next_) {
+    return detail::invalid("step() without batch() and backward() since the last one");
+  }
+  if (exchange) {
+    count_samples();
+  } else if (uses_server() && latest_ > 0) {
+    for (std::uint32_t i = 0; i < model_.trainables.size() && !exchange; ++i) {
+      const bool has = parameters_[i].grad().defined();
+      exchange = has != present_[i];
+      if (has && !exchange) take_in(i);  // what was changed in place the core finds by itself
+    }
+  }
+  if (!exchange) return {};
+  GEARSHIFT_RETURN_IF_ERROR(begin_round());
+  return end_round(true);
+}
+
+/// Under a server: gives it what the program has written to the parameters since the last step.
+inline base::Status Distributed::prepare_parameters() {
+  if (!uses_server()) {
+    if (may_have_server()) GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
+    return {};
+  }
+  const bool written = versions_now() != versions_;
+  GEARSHIFT_ASSIGN_OR_RETURN(const bool replaced, bring_parameters());
+  if (!written && !replaced) return {};
+  return replica_->store_parameters();
+}
+
+inline base::Status Distributed::usable() const {
+  if (failed_) return *failed_;
+  if (stopped_) {
+    return base::Error(base::ErrorCode::kClosed,
+                       "stop() was called: the module and its optimizer are on their own");
+  }
+  if (!in_backward_) return {};
+  return base::Error(base::ErrorCode::kAborted,
+                     "the previous backward() of this module threw half-way, when parts of its "
+                     "gradients may already have been exchanged: this job cannot go on");
+}
+
+inline base::Status Distributed::check_frozen() const {
+  for (const auto& [name, p] : model_.frozen) {
+    if (!p.requires_grad()) continue;
+    return detail::invalid("parameter '" + name +
+                           "' was frozen when the module was distributed, and requires a gradient "
+                           "now, which would not travel: call stop() and distribute() again, on "
+                           "all ranks");
+  }
+  return {};
+}
+
+inline base::Result<bool> Distributed::bring_parameters() {
+  bool any = false;
+  for (detail::Trainable& t : model_.trainables) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const bool replaced, t.value.bring());
+    any = any || replaced;
+  }
+  return any;
+}
+
+inline base::Status Distributed::bring_buffers() {
+  for (detail::Mirror& b : model_.buffers) GEARSHIFT_RETURN_IF_ERROR(b.bring());
+  return {};
+}
+
+/// After the core has written them; autograd must notice that saved values have changed.
+inline void Distributed::show_parameters() {
+  for (detail::Trainable& t : model_.trainables) {
+    t.value.show();
+    ::torch::autograd::impl::bump_version(t.parameter());
+  }
+}
+
+inline void Distributed::show_buffers() {
+  for (const detail::Mirror& b : model_.buffers) b.show();
+}
+
+/// After anything that may have moved parameters or optimizer state.
+inline void Distributed::settle() {
+  rounds_ = 0;
+  pending_ = clip_norm_ = 0;
+  next_.reset();
+  if (!uses_server()) return;
+  bridge_.drop();
+  versions_ = versions_now();
+}
+
+inline std::vector<std::int64_t> Distributed::versions_now() const {
+  std::vector<std::int64_t> versions;
+  for (const ::torch::Tensor& p : parameters_) versions.push_back(p._version());
+  return versions;
+}
+
+inline std::uint64_t Distributed::hash_of_parameters() {
+  std::uint64_t all = 0;
+  for (std::uint32_t i = 0; i < parameters_.size(); ++i) {
+    all = all * 31 + kernels::hash64(replica_->parameter(i));
+  }
+  return all;
+}
+
+/// Whoever calls optimizer.step() as well makes two steps, on all ranks alike. Said once, and only
+/// said: some methods do write to parameters between backward and step.
+inline void Distributed::check_first_step() {
+  if (first_step_done_) return;
+  first_step_done_ = true;
+  if (hash_of_first_ && *hash_of_first_ != hash_of_parameters()) {
+    GEARSHIFT_LOG_AT(kWarn, "torch",
+                     "the parameters were changed between backward() and step(), which applies the "
+                     "optimizer: leave out optimizer.step()");
+  }
+}
+
+inline base::Result<double> Distributed::clip_grad_norm(double max_norm) {
+  const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!(max_norm > 0)) return detail::invalid("clip_grad_norm takes a norm above 0");
+  if (rounds_ == 0) return detail::invalid("clip_grad_norm() belongs between backward and step");
+  if (!uses_server()) return ::torch::nn::utils::clip_grad_norm_(parameters_, max_norm);
+  clip_norm_ = max_norm;
+  double squares = 0;
+  for (const ::torch::Tensor& p : parameters_) {
+    if (!p.grad().defined()) continue;
+    const double norm = p.grad().norm().item<double>();
+    squares += norm * norm;
+  }
+  return std::sqrt(squares);
+}
+
+inline base::Status Distributed::join() {
+  const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
+  GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
+  GEARSHIFT_ASSIGN_OR_RETURN(const strategy::Replica::JoinReport report,
+                             replica_->join([this] { keep_gradients(); }));
+  show_parameters();
+  show_buffers();
+  if (report.steps_differ) GEARSHIFT_RETURN_IF_ERROR(take_over_optimizer(report.root));
+  settle();
+  return {};
+}
+
+inline base::Status Distributed::fetch_state() {
+  GEARSHIFT_ASSIGN_OR_RETURN(std::vector<ps::StateEntry> state, replica_->fetch_state());
+  return bridge_.import_state(std::move(state));
+}
+
+inline base::Status Distributed::save_optimizer(::torch::serialize::OutputArchive& archive) {
+  const ::torch::NoGradGuard no_grad;
+  const bool fetch = !stopped_ && uses_server();
+  if (fetch) GEARSHIFT_RETURN_IF_ERROR(fetch_state());
+  optimizer_.save(archive);
+  if (fetch) bridge_.drop();
+  return {};
+}
+
+inline base::Status Distributed::load_optimizer(::torch::serialize::InputArchive& archive) {
+  const ::torch::NoGradGuard no_grad;
+  optimizer_.state().clear();
+  optimizer_.load(archive);
+  if (stopped_ || !uses_server()) return {};
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<ps::StateEntry> state, bridge_.export_state());
+  bridge_.drop();
+  return replica_->store_state(state);
+}
+
+inline base::Status Distributed::stop() {
+  if (stopped_) return {};
+  const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (uses_server()) GEARSHIFT_RETURN_IF_ERROR(fetch_state());
+  GEARSHIFT_RETURN_IF_ERROR(replica_->stop());
+  remove_hooks();
+  stopped_ = true;
+  return {};
+}
+
+}  // namespace gearshift::torch

@@ -1,0 +1,223 @@
+#pragma once
+
+/// Distributed training of libtorch modules. Compiled by its users against their own libtorch (2.6
+/// or newer); gearshift's libraries do not depend on it. docs/cpp.md has a whole program.
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "gearshift/base/result.h"
+#include "gearshift/runtime/session.h"
+#include "gearshift/strategy/replica.h"
+#include "gearshift/torch/detail/model.h"
+#include "gearshift/torch/detail/optimizer.h"
+#include "gearshift/torch/error.h"
+
+namespace gearshift::torch {
+
+/// Which parameters are copied to and from host memory that processes share, instead of being views
+/// of it.
+enum class Stage : unsigned char {
+  kAuto,   ///< those on an accelerator
+  kForce,  ///< all
+};
+
+struct Options {
+  /// None: what the job was started with (SessionOptions::strategy_from_environment), or AllReduce.
+  std::optional<strategy::Strategy> strategy{};
+  /// Steps that the job will make, for switches at a fraction of them; 0: as the strategy says.
+  std::int64_t total_steps = 0;
+  /// Keep buffers (BatchNorm statistics) equal on all workers.
+  bool broadcast_buffers = true;
+  Stage stage = Stage::kAuto;
+};
+
+/// A module and its optimizer that train together with those of all other workers.
+///
+/// A step is
+///
+///     distributed->batch(n);              // the next backward is on n samples
+///     optimizer.zero_grad();
+///     loss.backward();                    // throws Failure
+///     distributed->step(loss);            // instead of optimizer.step()
+///
+/// Gradients are exchanged while backward runs. When it returns they are, under All-Reduce, the
+/// mean over all ranks' samples, so that clipping and inspection see what one process would see;
+/// under a server they are this rank's until `step` has the servers apply them. Parameters without
+/// a gradient on any rank are left alone. Backward may run several times before a step, each time
+/// after a `batch` of its own: gradients add up as in one process. (Under a server a rank's sum
+/// weighs as much as all samples in it, which is the same where ranks' batches have one size.)
+///
+/// The optimizer stays the program's: schedulers and assignments to its options take effect with
+/// the next step, and must be made alike on all ranks. Under a server its state is with the
+/// servers: `save_optimizer` fetches it. Parameters may be written to between steps, on all ranks
+/// alike and in place, or by loading a checkpoint.
+///
+/// Errors: all calls return them; only backward() throws. One of kInvalidArgument or kUnsupported
+/// changed nothing; after others the job is over: see Session::fail. Exceptions of libtorch's own
+/// pass through.
+/// Lifetime: session and optimizer must outlive it. Parameters, gradients and buffers keep their
+/// memory when it has gone; call `stop` before, or other ranks wait.
+/// Thread-safety: none; backward may run where libtorch likes.
+class Distributed {
+ public:
+  ~Distributed() { remove_hooks(); }
+  Distributed(const Distributed&) = delete;
+  Distributed& operator=(const Distributed&) = delete;
+
+  /// The next backward is on so many samples (or tokens): its weight in the average. To be said
+  /// before each backward, on every rank, since libtorch does not tell what a module was called on.
+  base::Status batch(double samples);
+
+  /// Ends a step: applies the optimizer, or has the servers apply it, and switches the strategy
+  /// when that is due. Collective. `loss` is this rank's mean loss, averaged over the ranks for
+  /// switch policies and `stats`; `epoch` tells policies that compare epochs where they are.
+  base::Result<strategy::StepReport> step(const ::torch::Tensor& loss, std::int64_t epoch = 0);
+  base::Result<strategy::StepReport> step(double loss, std::int64_t epoch = 0);
+  /// A step without a loss.
+  base::Result<strategy::StepReport> step();
+
+  /// Between backward and step: clips the gradients by their global 2-norm as one process would,
+  /// under any strategy; under asynchronous servers each rank's own. Returns the norm before, under
+  /// servers of this rank's own gradient. On all ranks or none.
+  base::Result<double> clip_grad_norm(double max_norm);
+
+  /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps until
+  /// all have joined; then parameters, buffers, optimizer and step are equal on all ranks. A
+  /// scheduler that a rank has called less often than others stays behind: call it per epoch.
+  base::Status join();
+
+  /// The optimizer as `optimizer.save` and `optimizer.load` have it; under a server with the state
+  /// that is there. Load on all ranks, the same.
+  base::Status save_optimizer(::torch::serialize::OutputArchive& archive);
+  base::Status load_optimizer(::torch::serialize::InputArchive& archive);
+
+  /// Whether a parameter server is in force.
+  bool uses_server() const { return replica_->uses_server(); }
+  strategy::Stats stats() const { return replica_->stats(); }
+
+  /// Collective: module and optimizer are on their own again, as they are now. Idempotent.
+  base::Status stop();
+
+ private:
+  class Hook;
+  friend base::Result<std::unique_ptr<Distributed>> distribute(runtime::Session& session,
+                                                               ::torch::nn::Module& module,
+                                                               ::torch::optim::Optimizer& optimizer,
+                                                               Options options);
+
+  Distributed(runtime::Session& session, ::torch::optim::Optimizer& optimizer, Options options,
+              detail::Model model);
+
+  // detail/start.h
+  base::Status open();
+  base::Status check_optimizer() const;
+  std::string fingerprint() const;
+  void adopt_memory();
+  void install_hooks();
+  void remove_hooks();
+  base::Status share_frozen();
+  base::Status share_optimizer_state();
+  base::Status take_over_optimizer(base::Rank root);
+  base::Status told(const base::Status& status) const;
+
+  // detail/backward.h
+  void on_gradient(std::uint32_t index);
+  void on_backward_end();
+  void raise_if_failed(const base::Status& status);
+  base::Status begin_backward();
+  void count_samples();
+  base::Status begin_round();
+  base::Status end_round(bool settled);
+  void collect();
+  void take_in(std::uint32_t index);
+  void hand_out(const std::vector<bool>& present);
+  void keep_gradients();
+  bool gradients_were_dropped() const;
+
+  // detail/step.h
+  base::Result<strategy::StepReport> make_step(std::optional<double> loss, std::int64_t epoch);
+  base::Status prepare_gradients();
+  base::Status prepare_parameters();
+  base::Status usable() const;
+  base::Status check_frozen() const;
+  base::Result<bool> bring_parameters();
+  base::Status bring_buffers();
+  void show_parameters();
+  void show_buffers();
+  void settle();
+  base::Status fetch_state();
+  std::vector<std::int64_t> versions_now() const;
+  std::uint64_t hash_of_parameters();
+  void check_first_step();
+
+  bool may_have_server() const {
+    return !std::holds_alternative<strategy::AllReduce>(options_.strategy->kind);
+  }
+
+  runtime::Session& session_;
+  ::torch::optim::Optimizer& optimizer_;
+  const Options options_;           ///< with a strategy
+  const detail::Rule* const rule_;  ///< null: servers have none like it
+  detail::Model model_;
+  std::vector<::torch::Tensor> parameters_;
+  detail::StateBridge bridge_;
+  std::unique_ptr<strategy::Replica> replica_;
+  std::vector<const Hook*> hooks_;  ///< of the trainables, which own them
+  std::optional<base::Error> failed_;
+  bool stopped_ = false;
+
+  std::optional<double> next_;  ///< samples of the next backward
+  double pending_ = 0;          ///< samples of the gradients that wait to be averaged or applied
+  double latest_ = 0;           ///< samples of the latest round
+  bool in_backward_ = false;
+  std::vector<bool> present_;           ///< who has a gradient here, in the latest round
+  std::vector<bool> given_;             ///< whose hook has fired in the round under way
+  int rounds_ = 0;                      ///< backward passes since the last step
+  double clip_norm_ = 0;                ///< under a server, of the step to come
+  std::vector<std::int64_t> versions_;  ///< under a server, of the parameters after the last step
+  std::optional<std::uint64_t> hash_of_first_;  ///< of the parameters after the first round
+  bool first_step_done_ = false;
+};
+
+/// Makes a module and its optimizer train together with those of all other workers. Collective: all
+/// go on from rank 0's parameters, buffers and optimizer state. Parameters that require a gradient
+/// take part; they, and buffers, become views of memory that processes share. Move, cast and freeze
+/// before. To unfreeze later, `stop` and distribute again.
+///
+/// Under All-Reduce the optimizer may be any but LBFGS. Servers know SGD, Adam, AdamW and Adagrad,
+/// with all their options, which may differ between param groups.
+///
+/// Errors: kInvalidArgument (module, optimizer or strategy cannot be), kUnsupported (an optimizer
+/// or parameter that cannot take part; the text says why), kMismatch (ranks differ), and those of a
+/// peer's failure.
+inline base::Result<std::unique_ptr<Distributed>> distribute(runtime::Session& session,
+                                                             ::torch::nn::Module& module,
+                                                             ::torch::optim::Optimizer& optimizer,
+                                                             Options options = {}) {
+  GEARSHIFT_ASSIGN_OR_RETURN(detail::Model model,
+                             detail::examine(module, optimizer, options.stage == Stage::kForce));
+  if (!options.strategy) {
+    GEARSHIFT_ASSIGN_OR_RETURN(auto asked, runtime::SessionOptions::strategy_from_environment());
+    options.strategy = asked.value_or(strategy::Strategy());
+  }
+  if (options.total_steps > 0) options.strategy->total_steps = options.total_steps;
+  if (!options.broadcast_buffers) model.buffers.clear();
+  std::unique_ptr<Distributed> made(
+      new Distributed(session, optimizer, std::move(options), std::move(model)));
+  GEARSHIFT_RETURN_IF_ERROR(made->open());
+  return made;
+}
+
+}  // namespace gearshift::torch
+
+#include "gearshift/torch/detail/backward.h"
+#include "gearshift/torch/detail/start.h"
+#include "gearshift/torch/detail/step.h"

@@ -124,7 +124,7 @@ class ParameterServer:
     """Learning rate of a push relative to the one set: "keep", "divide" by N, or by "sqrt"(N);
     "auto" divides for SSP and ASP, where one push is 1/N of a step."""
     divergence_factor: float = 10.0
-    """Not BSP: a loss of more than so many times the early one is an error; 0: never."""
+    """Not BSP: a loss of more than so many times the early one, smoothed, is an error; 0: never."""
     bucket_mb: float = 4
     """Gradients travel in buckets of about this many MiB."""
 
@@ -165,7 +165,7 @@ class LossPlateau:
     """Switch when the epoch loss hardly changes: the published rule.
 
     It fires when the mean relative change of the loss between consecutive epochs, over the last
-    `window` changes, is below `threshold`.
+    `window` changes, is below `threshold`. Epochs that ended before the last switch do not count.
 
     The loss is the one given to ``optimizer.step(loss=...)``, averaged over all workers.
     """
@@ -402,6 +402,13 @@ def parse_consistency(text: str) -> Consistency:
 def uses_server(strategy: Strategy) -> bool:
     """Whether a parameter server is part of it."""
     return not isinstance(strategy, AllReduce)
+
+
+def is_asynchronous(strategy: Strategy) -> bool:
+    """Whether it has servers that do not wait for the gradients of all workers."""
+    if isinstance(strategy, StrategySwitch):
+        return is_asynchronous(strategy.start) or is_asynchronous(strategy.then)
+    return isinstance(strategy, ParameterServer) and not isinstance(strategy.consistency, BSP)
 
 
 def needs_losses(strategy: Strategy) -> bool:

@@ -61,6 +61,9 @@ class PythonReplica {
     return report;
   }
 
+  void finish() const {
+    call([&] { return core().finish(); });
+  }
   void stop() const {
     call([&] { return core().stop(); });
   }
@@ -234,6 +237,7 @@ void bind_replica(nb::module_& m) {
              nb::gil_scoped_release release;
              return r.core().stats();
            })
+      .def("finish", &R::finish)
       .def("stop", &R::stop)
       .def("forget_bridge", &R::forget_bridge);
 }

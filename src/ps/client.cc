@@ -147,6 +147,7 @@ base::Result<Reply> Client::Impl::ask_parameters(Kind kind, const std::string& w
   }
   GEARSHIFT_RETURN_IF_ERROR(exchange.finish());
   Reply merged;
+  merged.loss = exchange.replies[0].loss;
   for (std::size_t k = 0; k < shard_count(); ++k) {
     const ReplyWire& reply = exchange.replies[k];
     versions[k] = reply.version;

@@ -110,8 +110,9 @@ struct ReplyWire {
   std::int64_t version = 0;
   std::int64_t staleness = 0;
   std::int64_t leave_after = 0;
-  std::uint64_t bytes = 0;  ///< of the description that follows (kFetchState)
-  std::uint64_t skipped = 0;
+  double loss = 0;          ///< latest of all workers, see Reply
+  std::uint32_t bytes = 0;  ///< of the description that follows (kFetchState)
+  std::uint32_t skipped = 0;
 };
 static_assert(sizeof(ReplyWire) == 40);
 

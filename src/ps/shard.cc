@@ -342,6 +342,7 @@ base::Status ShardImpl::flush(Request& request) {
 void ShardImpl::answer(int to, std::uint32_t request, const ReplyWire& reply) {
   ReplyWire full = reply;
   full.version = version_;
+  full.loss = mean_loss_;
   full.leave_after = leave_after_;
   outbox_.send(link_to(group_, base::Rank(to)), reply_tag(options_.model, request, kReplyPart),
                std::make_shared<base::Buffer>(base::Buffer::copy_of(base::bytes_of(full))));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -104,7 +105,9 @@ class ShardImpl final : public Shard {
   base::Status apply(const std::vector<SegmentUpdate>& updates, const HyperValues& hypers);
   void count_update();
   base::Result<double> clip_factor(double clip_norm);
+  void close_commits(const std::vector<int>& ranks);
   void count(int rank);
+  void note_losses(const std::vector<int>& ranks);
   void announce(int rank);
   void answer_due();
   std::int64_t slowest_step() const;
@@ -144,6 +147,7 @@ class ShardImpl final : public Shard {
   std::int64_t version_ = 0;
   std::int64_t highest_step_ = 0;
   std::int64_t leave_after_ = 0;
+  double mean_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< see Reply::loss
   DivergenceGuard divergence_;
 
   GradientSum sum_;

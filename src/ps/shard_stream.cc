@@ -83,8 +83,7 @@ base::Status ShardImpl::finish_stream(const StreamedUpdate& update) {
     if (!rules_.guards || record.skip) continue;
     if (auto wrong = divergence_.note(record.loss)) return diverged(r, *wrong);
   }
-  for (const int r : update.ranks) count(r);
-  for (const int r : update.ranks) announce(r);
+  close_commits(update.ranks);
   answer_due();
   return {};
 }

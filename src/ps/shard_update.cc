@@ -115,8 +115,7 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
   for (const int r : ranks) pending(r).skipped = !any;
   if (any && streams(pending(update.shares[0].rank).record)) return begin_stream(std::move(update));
   if (any) GEARSHIFT_RETURN_IF_ERROR(apply_whole(update));
-  for (const int r : ranks) count(r);
-  for (const int r : ranks) announce(r);
+  close_commits(ranks);
   return {};
 }
 
@@ -142,8 +141,7 @@ base::Status ShardImpl::accept(int rank) {
   if (!record.skip) {
     if (auto wrong = divergence_.note(record.loss)) return diverged(rank, *wrong);
   }
-  count(rank);
-  announce(rank);
+  close_commits({rank});
   return {};
 }
 
@@ -261,7 +259,14 @@ base::Result<double> ShardImpl::clip_factor(double clip_norm) {
   return factor > 1 ? 1 : factor;  // a NaN passes, as in torch
 }
 
-/// The commit is accepted: into the statistics, and its gradients are over.
+/// The commits of one update are accepted.
+void ShardImpl::close_commits(const std::vector<int>& ranks) {
+  for (const int r : ranks) count(r);
+  note_losses(ranks);
+  for (const int r : ranks) announce(r);
+}
+
+/// Into the statistics, and the commit's gradients are over.
 void ShardImpl::count(int rank) {
   Worker& w = workers_[static_cast<std::size_t>(rank)];
   w.pending->accepted = true;
@@ -278,12 +283,36 @@ void ShardImpl::count(int rank) {
   stats_.max_staleness = std::max(stats_.max_staleness, staleness);
 }
 
+/// The mean over all workers: of one step, or of the latest losses where steps differ.
+void ShardImpl::note_losses(const std::vector<int>& ranks) {
+  for (const int r : ranks) {
+    Worker& w = workers_[static_cast<std::size_t>(r)];
+    const CommitRecord& record = w.pending->record;
+    if (!std::isnan(record.loss) && record.samples > 0) {
+      w.loss = record.loss;
+      w.loss_samples = record.samples;
+    } else if (rules_.one_of_each) {
+      w.loss_samples = 0;
+    }
+  }
+  double sum = 0;
+  double samples = 0;
+  for (const Worker& w : workers_) {
+    if (!w.active || w.loss_samples == 0) continue;
+    sum += w.loss * w.loss_samples;
+    samples += w.loss_samples;
+  }
+  if (samples > 0) {
+    mean_loss_ = std::isfinite(sum) ? sum / samples : std::numeric_limits<double>::quiet_NaN();
+  }
+}
+
 void ShardImpl::announce(int rank) {
   if (!options_.on_commit) return;
   const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
   const CommitRecord& r = pending.record;
   const auto leave_after = options_.on_commit(
-      {rank, r.step, r.loss, r.samples, r.epoch, pending.staleness, highest_step_});
+      {rank, r.step, r.loss, r.samples, mean_loss_, r.epoch, pending.staleness, highest_step_});
   // The first word counts: workers may have acted on it.
   if (leave_after && leave_after_ == 0) leave_after_ = *leave_after;
 }

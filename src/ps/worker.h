@@ -39,7 +39,9 @@ struct PendingCommit {
 /// A worker as a shard sees it.
 struct Worker {
   bool active = true;
-  std::int64_t step = 0;  ///< of its last accepted commit: steps done so far
+  std::int64_t step = 0;    ///< of its last accepted commit: steps done so far
+  double loss = 0;          ///< latest that it gave …
+  double loss_samples = 0;  ///< … of so many samples; 0: none
   std::uint64_t closed_attempt = 0;
   std::vector<Staged> staged;  ///< by slice
   std::optional<PendingCommit> pending;

@@ -135,6 +135,7 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
 void ReplicaImpl::absorb(const RoundResult& result) {
   latest_round_ = result;
   decider_.add_reduced_loss(epoch_, result.loss_sum, result.loss_samples);
+  latest_loss_ = decider_.latest_loss();
 }
 
 base::Status ReplicaImpl::check(const StepInput& input) const {
@@ -254,6 +255,7 @@ base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   staleness_sum_ += static_cast<double>(reply.staleness);
   max_staleness_ = std::max(max_staleness_, reply.staleness);
   leave_after_ = std::max(leave_after_, reply.leave_after);
+  latest_loss_ = reply.loss;
   GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
   return StepReport{step_, reply.skipped, std::nullopt};
 }

@@ -25,6 +25,7 @@ Phase Decider::phase() const {
 void Decider::advance(std::int64_t step) {
   Lock lock(*monitor_);
   phase_begin_ = step;
+  earlier_epochs_ = history_.finished().size();
   in_second_ = !in_second_;
   wanted_ = false;
   inputs_.clear();
@@ -51,6 +52,7 @@ Metrics Decider::metrics(std::int64_t step, std::int64_t epoch) const {
   m.epoch = epoch;
   m.loss = history_.latest();
   m.epoch_losses = history_.finished();
+  m.earlier_epochs = earlier_epochs_;
   const auto* s = std::get_if<StrategySwitch>(&strategy_.kind);
   if (s != nullptr) m.strategy = strategy::to_string(in_second_ ? s->then : s->start);
   m.staleness = commits_ > 0 ? staleness_sum_ / static_cast<double>(commits_) : 0;
@@ -100,6 +102,7 @@ std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
   if (!std::isnan(info.loss)) {
     history_.add(info.epoch, info.loss * info.samples, info.samples);
   }
+  history_.set_latest(info.mean_loss);
   worker_epoch_[static_cast<std::size_t>(info.worker)] = info.epoch;
   history_.close_before(*std::min_element(worker_epoch_.begin(), worker_epoch_.end()));
   Policy* p = policy();

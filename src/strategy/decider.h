@@ -55,7 +55,8 @@ class Decider {
   std::unique_ptr<base::Monitor> monitor_;
   bool in_second_ = false;
   bool wanted_ = false;
-  std::int64_t phase_begin_ = 0;  ///< step after which the phase in force began
+  std::int64_t phase_begin_ = 0;    ///< step after which the phase in force began
+  std::size_t earlier_epochs_ = 0;  ///< finished when it began
   std::string inputs_;
   LossHistory history_;
   // Under a server:

@@ -105,13 +105,27 @@ base::Status ReplicaImpl::open_server() {
   return {};
 }
 
-base::Status ReplicaImpl::close_server() {
-  GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
+/// All workers have left the server: applies what it holds, and takes its parameters.
+base::Status ReplicaImpl::last_updates(const std::string& label) {
   GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
-  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("last updates before switch")));
+  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled(label)));
   GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
                              server_->client().pull(memory_->all_parameters()));
   static_cast<void>(fresh);
+  return {};
+}
+
+base::Status ReplicaImpl::finish_server() {
+  GEARSHIFT_RETURN_IF_ERROR(comm_->drain());
+  GEARSHIFT_RETURN_IF_ERROR(server_->client().leave(step_));
+  GEARSHIFT_ASSIGN_OR_RETURN(const bool all_joined, meet(Intent::kFinish));
+  static_cast<void>(all_joined);
+  return last_updates("last updates");
+}
+
+base::Status ReplicaImpl::close_server() {
+  GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
+  GEARSHIFT_RETURN_IF_ERROR(last_updates("last updates before switch"));
   GEARSHIFT_ASSIGN_OR_RETURN(std::vector<ps::StateEntry> state, fetch_state());
   GEARSHIFT_RETURN_IF_ERROR(options_.bridge->import_state(std::move(state)));
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("end of parameter servers")));
@@ -127,7 +141,9 @@ base::Status ReplicaImpl::take_history(base::Rank root) {
   GEARSHIFT_ASSIGN_OR_RETURN(
       const std::vector<std::byte> history,
       broadcast_blob(control_, decider_.pack_history(), root, "loss history"));
-  return decider_.unpack_history(history);
+  GEARSHIFT_RETURN_IF_ERROR(decider_.unpack_history(history));
+  latest_loss_ = decider_.latest_loss();
+  return {};
 }
 
 base::Status ReplicaImpl::sync_steps_after_server() {
@@ -152,16 +168,34 @@ base::Result<base::Rank> ReplicaImpl::furthest_rank() {
   return base::Rank(static_cast<int>(most - steps.begin()));
 }
 
+/// How long to wait for ranks that still make steps, while the vigil is kept, if it can be.
+base::Duration ReplicaImpl::patience(std::optional<Vigil>& vigil) {
+  if (environment_.monitor == nullptr) return control_.timeout() * kPatientTimeouts;
+  vigil.emplace(scheduler_, *environment_.monitor, control_.timeout());
+  return kForever;
+}
+
+/// Whether all have come to join. Some may come to join and some to switch, but none ends alone.
 base::Result<bool> ReplicaImpl::meet(Intent intent) {
-  base::Duration bound = control_.timeout() * kPatientTimeouts;
   std::optional<Vigil> vigil;
-  if (environment_.monitor != nullptr) {
-    vigil.emplace(scheduler_, *environment_.monitor, control_.timeout());
-    bound = kForever;
-  }
+  const base::Duration bound = patience(vigil);
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> intents,
                              gather_u64(control_, static_cast<std::uint64_t>(intent),
                                         "waiting for the other ranks", bound));
+  const auto ends = [](std::uint64_t i) {
+    return i == static_cast<std::uint64_t>(Intent::kFinish);
+  };
+  const auto some = std::find_if(intents.begin(), intents.end(), ends);
+  const auto other = std::find_if_not(intents.begin(), intents.end(), ends);
+  if (some != intents.end() && other != intents.end()) {
+    return base::Error(base::ErrorCode::kMismatch,
+                       "rank " + std::to_string(some - intents.begin()) +
+                           " has ended the training of this model, rank " +
+                           std::to_string(other - intents.begin()) +
+                           " is at the end of an epoch or before a switch: where ranks have "
+                           "different numbers of batches, join() before the end",
+                       static_cast<int>(some - intents.begin()));
+  }
   return std::all_of(intents.begin(), intents.end(), [](std::uint64_t i) {
     return i == static_cast<std::uint64_t>(Intent::kJoin);
   });

@@ -34,6 +34,8 @@ class LossHistory {
       open_.erase(open_.begin());
     }
   }
+  /// Another loss than the one added last is the latest: that of all workers.
+  void set_latest(double loss) { latest_ = loss; }
   double latest() const { return latest_; }
   const std::vector<double>& finished() const { return finished_; }
 

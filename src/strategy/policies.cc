@@ -28,7 +28,7 @@ class LossPlateau final : public Policy {
   Verdict decide(const Metrics& metrics) override {
     const auto& losses = metrics.epoch_losses;
     const auto window = static_cast<std::size_t>(window_);
-    if (losses.size() < window + 1) return {};
+    if (losses.size() < metrics.earlier_epochs + window + 1) return {};
     double sum = 0;
     for (std::size_t i = losses.size() - window; i < losses.size(); ++i) {
       sum += std::abs(losses[i] - losses[i - 1]) / std::max(std::abs(losses[i - 1]), 1e-300);

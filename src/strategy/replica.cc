@@ -211,7 +211,7 @@ Stats ReplicaImpl::stats() const {
   Stats stats;
   stats.strategy = strategy::to_string(decider_.phase());
   stats.step = step_;
-  stats.loss = decider_.latest_loss();
+  stats.loss = latest_loss_;
   const transport::Traffic traffic = environment_.world->traffic();
   stats.bytes_sent = traffic.bytes_sent;
   stats.bytes_received = traffic.bytes_received;
@@ -230,6 +230,11 @@ Stats ReplicaImpl::stats() const {
   return stats;
 }
 
+base::Status ReplicaImpl::finish() {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  return server_ ? checked(finish_server()) : base::Status();
+}
+
 base::Status ReplicaImpl::stop() {
   if (failed_ || stopped_) return {};
   if (server_) GEARSHIFT_RETURN_IF_ERROR(stop_server());
@@ -243,7 +248,11 @@ base::Status ReplicaImpl::stop_server() {
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
   collectives::Options options;
   options.label = "end of parameter servers";
-  GEARSHIFT_RETURN_IF_ERROR(checked(collectives::barrier(control_, options)));
+  {
+    std::optional<Vigil> vigil;  // asynchronous workers make their last steps at different times
+    options.timeout = patience(vigil);
+    GEARSHIFT_RETURN_IF_ERROR(checked(collectives::barrier(control_, options)));
+  }
   GEARSHIFT_RETURN_IF_ERROR(checked(server_->close()));
   server_.reset();
   return {};

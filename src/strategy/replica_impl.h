@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "strategy/memory.h"
 #include "strategy/reducer.h"
 #include "strategy/server_phase.h"
+#include "strategy/vigil.h"
 
 namespace gearshift::strategy {
 
@@ -42,11 +44,12 @@ class ReplicaImpl final : public Replica {
   base::Status store_state(const std::vector<ps::StateEntry>& state) override;
   base::Status store_parameters() override;
   Stats stats() const override;
+  base::Status finish() override;
   base::Status stop() override;
 
  private:
   /// What a rank comes to a meeting for while a server is in force.
-  enum class Intent : std::uint64_t { kJoin = 1, kSwitch = 2 };
+  enum class Intent : std::uint64_t { kJoin = 1, kSwitch = 2, kFinish = 3 };
 
   base::Bytes view_of(base::Bytes bucket, std::uint32_t index) const;
   /// Passes a status through; an error is explained by the monitor, told to the others, and kept.
@@ -74,8 +77,11 @@ class ReplicaImpl final : public Replica {
   base::Result<SwitchRecord> hand_over();
   base::Status open_server();
   base::Status close_server();
+  base::Status finish_server();
+  base::Status last_updates(const std::string& label);
   base::Status stop_server();
   base::Result<bool> meet(Intent intent);
+  base::Duration patience(std::optional<Vigil>& vigil);
   base::Status sync_steps_after_server();
   base::Result<std::uint64_t> compare_replicas(const std::string& when);
   base::Result<base::Rank> furthest_rank();
@@ -116,6 +122,7 @@ class ReplicaImpl final : public Replica {
   std::int64_t step_ = 0;
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
+  double latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks
   ps::HyperValues latest_hypers_;    ///< All-Reduce: what the latest step was told
   std::uint32_t hypers_digest_ = 0;  ///< of these; 0: none given
   RoundResult latest_round_;

@@ -82,8 +82,8 @@ base::Result<OpenOrder> unpack_open(base::ConstBytes bytes) {
 
 std::vector<std::byte> pack_news(const ps::CommitInfo& info) {
   base::Writer writer;
-  writer.put(info.worker).put(info.step).put(info.loss).put(info.samples).put(info.epoch);
-  writer.put(info.staleness).put(info.highest_step);
+  writer.put(info.worker).put(info.step).put(info.loss).put(info.samples);
+  writer.put(info.mean_loss).put(info.epoch).put(info.staleness).put(info.highest_step);
   return writer.take();
 }
 
@@ -94,6 +94,7 @@ base::Result<ps::CommitInfo> unpack_news(base::ConstBytes bytes) {
   info.step = reader.get<std::int64_t>();
   info.loss = reader.get<double>();
   info.samples = reader.get<double>();
+  info.mean_loss = reader.get<double>();
   info.epoch = reader.get<std::int64_t>();
   info.staleness = reader.get<std::int64_t>();
   info.highest_step = reader.get<std::int64_t>();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -49,6 +50,9 @@ struct Reply {
   std::int64_t version = 0;    ///< highest version over the shards
   std::int64_t staleness = 0;  ///< of this push; maximum over the shards
   bool skipped = false;        ///< nothing was applied (see Commit::skip)
+  /// Mean over the samples of all active workers: of the losses of this step under BSP, otherwise
+  /// of the latest that each has given. As shard 0 has it; NaN: none, or not finite.
+  double loss = std::numeric_limits<double>::quiet_NaN();
   /// Step after which all workers leave the server (0: none announced), see ShardOptions.
   std::int64_t leave_after = 0;
 };

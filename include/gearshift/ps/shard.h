@@ -20,6 +20,7 @@ struct CommitInfo {
   std::int64_t step = 0;          ///< of the worker, counts from 1
   double loss = 0;                ///< NaN when the worker gave none
   double samples = 0;             ///< weight of the worker's gradient
+  double mean_loss = 0;           ///< of all workers, see Reply::loss
   std::int64_t epoch = 0;         ///< of the worker
   std::int64_t staleness = 0;     ///< versions that the gradient's parameters lag
   std::int64_t highest_step = 0;  ///< of any worker so far
@@ -38,7 +39,8 @@ struct ShardOptions {
   /// otherwise: there each worker clips its own gradient (Commit::gradient_factor).
   double clip_norm = 0;
   /// Not BSP: kDiverged when the smoothed loss exceeds this multiple of the smoothed early loss
-  /// (early loss > 0, at least 20 commits each); 0: not. Non-finite gradients and losses always.
+  /// (early loss > 0, at least 20 commits each), where no loss counts more than twice that; 0: not.
+  /// Non-finite gradients and losses always.
   double divergence_factor = 10;
   /// Called for each commit, on the shard's task. Returns the step after which every worker shall
   /// leave the server (announced in all later replies), or nothing; only shard 0 may decide that.

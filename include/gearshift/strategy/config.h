@@ -53,8 +53,9 @@ struct Metrics {
   std::int64_t step = 0;         ///< the step about to end, counts from 1
   std::int64_t total_steps = 0;  ///< of the whole job when the user said so, else 0
   std::int64_t epoch = 0;
-  double loss = 0;  ///< reduced loss of the latest step known; NaN: none, or not finite
+  double loss = 0;  ///< reduced over all workers, of the latest step known; NaN: none, not finite
   std::vector<double> epoch_losses;  ///< mean reduced loss of each finished epoch
+  std::size_t earlier_epochs = 0;    ///< so many of them had finished when the phase began
   std::string strategy;              ///< in force
   double staleness = 0;              ///< mean so far; 0 under All-Reduce
 };
@@ -87,7 +88,8 @@ class Policy {
 };
 
 /// Fires when the mean relative change of the reduced loss between consecutive epochs, over the
-/// last `window` changes, is below `threshold`.
+/// last `window` changes, is below `threshold`. Epochs that finished before the phase in force
+/// began do not count: a switch back needs `window` changes under the new strategy.
 std::shared_ptr<Policy> loss_plateau(int window = 6, double threshold = 0.01);
 /// Fires after exactly this step.
 std::shared_ptr<Policy> at_step(std::int64_t step);

@@ -95,7 +95,9 @@ struct StepReport {
 struct Stats {
   std::string strategy;  ///< in force
   std::int64_t step = 0;
-  double loss = 0;  ///< latest reduced loss; NaN: none, or not finite
+  /// Latest reduced loss; NaN: none, or not finite. Under All-Reduce of the step before the latest
+  /// round, under a server see ps::Reply.
+  double loss = 0;
   std::uint64_t bytes_sent = 0, bytes_received = 0;  ///< by this process, all peers
   double mean_staleness = 0;                         ///< of this worker's pushes
   std::int64_t max_staleness = 0;
@@ -183,7 +185,12 @@ class Replica {
   virtual base::Status store_parameters() = 0;
 
   virtual Stats stats() const = 0;
-  /// Collective: ends servers of this model. The replica makes no steps any more.
+  /// Collective: no more steps of this rank will come, and nobody waits for one. Waits as long as
+  /// anyone makes steps. Under a server, all updates are applied then, and parameters are equal on
+  /// all ranks, as is what `fetch_state` returns. What may follow is `fetch_state` and `stop`.
+  virtual base::Status finish() = 0;
+  /// Collective: ends servers of this model. The replica makes no steps any more. Waits for other
+  /// ranks as `join` does; parameters stay as the latest step left them.
   virtual base::Status stop() = 0;
 };
 

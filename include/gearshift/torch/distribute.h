@@ -103,7 +103,8 @@ class Distributed {
   bool uses_server() const { return replica_->uses_server(); }
   strategy::Stats stats() const { return replica_->stats(); }
 
-  /// Collective: module and optimizer are on their own again, as they are now. Idempotent.
+  /// Collective: module and optimizer are on their own again. Under a server, waits until nobody
+  /// makes steps any more; all ranks then have the parameters that the servers have. Idempotent.
   base::Status stop();
 
  private:

@@ -98,8 +98,10 @@ def clip_grad_norm_(
 def release(model: nn.Module) -> None:
     """Undo distribute(): model and optimizer are on their own again, on every worker. Collective.
 
-    Parameters, buffers and optimizer state stay as they are. Without it that happens at
-    :func:`gearshift.shutdown`; use it in jobs that train many models one after another.
+    Parameters, buffers and optimizer state stay as they are; under a server, parameters and state
+    become the servers', with the updates of all workers, of which the slowest is waited for.
+    Without it that happens at :func:`gearshift.shutdown`; use it in jobs that train many models one
+    after another.
     """
     distributed = get(model)
     if not distributed.closed:
@@ -114,7 +116,9 @@ def stats(model: nn.Module) -> dict[str, Any]:
         A dict with
 
         * ``strategy``: in force; ``step``: steps done; ``loss``: latest loss, mean over all ranks
-          (NaN when ``optimizer.step(loss=...)`` was never told, or it is not finite);
+          (NaN when ``optimizer.step(loss=...)`` was never told, or it is not finite): under
+          All-Reduce of the step before the latest, under BSP of the latest, otherwise of the latest
+          that each worker has given;
         * ``bytes_sent``, ``bytes_received``: by this process; ``communication_seconds``: time that
           gradients and parameters were under way, waiting for other ranks included;
           ``exposed_seconds``: how much of it backward and step waited for (the rest was hidden

@@ -124,7 +124,7 @@ def distribute(
     buffers.adopt(replica.buffers(), stage == "force")
     distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
     distributed.frozen = _frozen(unwrapped(model), optimizer)
-    distributed.needs_losses = strategies.needs_losses(chosen)
+    distributed.watch_for_mistakes(chosen)
     distributed.start()
     if optimizer is not None:
         adopt(optimizer, distributed)
@@ -193,6 +193,7 @@ def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
                 "optimizer, or call gst.release() for the other one first"
             )
     _check_apart([(name, p) for name, p, _ in found])
+    _check_renormalised(model)
     if optimizer is not None:
         _check_owned(model, optimizer)
     return found
@@ -229,6 +230,24 @@ def _check_apart(found: list[tuple[str, nn.Parameter]]) -> None:
                 f"parameters '{first[p.device, p.data_ptr()]}' and '{name}' are two that share "
                 "memory (a.data = b.data), and would get memory of their own: tie them by making "
                 "them one (module.weight = other.weight)"
+            )
+
+
+def _check_renormalised(model: nn.Module) -> None:
+    """Weights that forward writes to, by the samples that this rank has, would drift apart."""
+    if _session.world_size() == 1:
+        return
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.Embedding | nn.EmbeddingBag)
+            and module.max_norm is not None
+            and module.weight.requires_grad
+        ):
+            raise Unsupported(
+                f"{type(module).__name__} '{name}' has max_norm={module.max_norm}, by which each "
+                "rank changes the rows that its own samples use, and no others: set it to None, "
+                "and after each optimizer.step(), on all ranks, call under torch.no_grad() "
+                f"weight.renorm_({module.norm_type:g}, 0, {module.max_norm:g})"
             )
 
 

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import _session
+from .. import strategy as strategies
 from .._arrays import view
 from .._core import Replica, StepReport, SwitchRecord
 from ..errors import InvalidArgument
 from ._adapter import Adapter
 from ._epoch import Epoch
 from ._follow import back_off, follow
+from ._loss import number_of
 from ._memory import Buffers, Trainable
 from ._rules import Rule
 from ._state import StateBridge
@@ -57,8 +59,10 @@ class Distributed:
         """Under a server: what gst.clip_grad_norm_ asked for in this step."""
         self.frozen: list[tuple[str, Tensor]] = []
         """Parameters that take no part because they required no gradient, with their names."""
-        self.needs_losses = False
+        self._needs_losses = False
         """A switch policy compares the losses of epochs, and it was not said yet if it has none."""
+        self._lets_stale_writes_pass = False
+        """Servers do not wait for all workers, and it was not said yet what a write does then."""
         self._rule = rule
         self._bridge = bridge
         self._versions: list[int] = []
@@ -82,6 +86,11 @@ class Distributed:
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self._settle()
+
+    def watch_for_mistakes(self, strategy: strategies.Strategy) -> None:
+        """Log once what can go wrong under a strategy, when it does."""
+        self._needs_losses = strategies.needs_losses(strategy)
+        self._lets_stale_writes_pass = strategies.is_asynchronous(strategy)
 
     # Steps.
 
@@ -131,8 +140,7 @@ class Distributed:
             self.adapter.exchange()
         else:
             self.adapter.refresh_gradients()
-        if self._parameters_changed():
-            self.replica.store_parameters()
+        self._store_changes()
         assert self._rule is not None and self.optimizer is not None
         self._check_losses(loss, epoch)
         factor, skip = _scaling(self.optimizer)
@@ -161,7 +169,7 @@ class Distributed:
 
     def _check_losses(self, loss: Any, epoch: int | None) -> None:
         """Say with the first step that a policy by losses will never fire."""
-        needed, self.needs_losses = self.needs_losses, False
+        needed, self._needs_losses = self._needs_losses, False
         if not needed or _session.rank() != 0:
             return
         if loss is None:
@@ -179,6 +187,24 @@ class Distributed:
             assert self._bridge is not None
             self._bridge.drop_state()
             self._versions = [p._version for p in self.adapter.parameters]
+
+    def _store_changes(self) -> None:
+        """What the user wrote to the parameters since the last step goes to their keeper."""
+        if not self.uses_server:
+            self.adapter.bring_parameters()
+        elif self._parameters_changed():
+            self._warn_of_stale_writes()
+            self.replica.store_parameters()
+
+    def _warn_of_stale_writes(self) -> None:
+        shared = _session.world_size() > 1 and self.replica.stats().step > 0
+        if self._lets_stale_writes_pass and shared:
+            self._lets_stale_writes_pass = False
+            _log.warning(
+                "the parameters were written to between two steps: servers that do not wait for "
+                "all workers lose what others have taught them meanwhile, even if the parameters "
+                "were put back; to evaluate others (EMA), use a copy of the model"
+            )
 
     def _parameters_changed(self) -> bool:
         """Under a server: has the user written to the parameters since the last step?"""
@@ -203,7 +229,7 @@ class Distributed:
 
     def _mean_over_ranks(self, loss: Any) -> Any:
         weight = self.adapter.samples.latest
-        sums = torch.tensor([_number(loss) * weight, weight], dtype=torch.float64, device="cpu")
+        sums = torch.tensor([number_of(loss) * weight, weight], dtype=torch.float64, device="cpu")
         array = view(sums)  # not the user's collective: no epoch ends here
         _session.current().all_reduce(array.address, array.nbytes, array.dtype, "sum")
         array.finish()
@@ -213,7 +239,7 @@ class Distributed:
 
     def _told(self, loss: Any) -> float:
         """A loss for the core, to which NaN means none: one that is NaN is infinite there."""
-        number = _number(loss)
+        number = number_of(loss)
         given = loss is not None and self.adapter.samples.latest > 0  # an empty batch has none
         return math.inf if given and math.isnan(number) else number
 
@@ -265,7 +291,7 @@ class Distributed:
     def before_join(self) -> None:
         """This rank has no more batches in this epoch."""
         self.count_step_by_hand()
-        self.adapter.bring_parameters()
+        self._store_changes()
         self.adapter.buffers.gather()
 
     def after_join(self, root: int, steps_differ: bool) -> None:
@@ -320,7 +346,10 @@ class Distributed:
     def close(self, exiting: bool) -> None:
         """Collective: leave the servers; the model and the optimizer are on their own again."""
         self.epoch.finish()
-        if not exiting:
+        if not exiting and self.uses_server:
+            self._store_changes()
+            self.replica.finish()
+            self.adapter.fetch_parameters()
             self.fetch_state()
         self.replica.stop()
         self.adapter.close()
@@ -376,30 +405,6 @@ def _needs_all(optimizer: Optimizer | None) -> str:
         "all ranks equally many batches (DistributedSampler(drop_last=True), or a batch size that "
         "comes out even)"
     )
-
-
-def check_loss(loss: Any) -> None:
-    """Before anything is done with it.
-
-    Raises:
-        InvalidArgument: when it is not one number.
-    """
-    if loss is None or (isinstance(loss, Tensor) and loss.numel() == 1):
-        return
-    try:
-        float(loss)
-    except (TypeError, ValueError, RuntimeError) as error:
-        what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-        raise InvalidArgument(
-            f"step(loss=...) takes this rank's mean loss, a number or a tensor of one element, not "
-            f"{'a tensor ' if isinstance(loss, Tensor) else ''}{what}"
-        ) from error
-
-
-def _number(loss: Any) -> float:
-    if isinstance(loss, Tensor):
-        loss = loss.detach()
-    return math.nan if loss is None else float(loss)
 
 
 def _scheduled_numbers(optimizer: Optimizer) -> list[float]:

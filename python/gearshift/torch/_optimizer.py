@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import InvalidArgument, Unsupported
-from ._distributed import Distributed, check_loss
+from ._distributed import Distributed
+from ._loss import check_loss
 from ._rules import own_class
 
 
@@ -101,9 +102,14 @@ class DistributedOptimizer(Optimizer):
         )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copy or pickle is an optimizer of the original class."""
+        """A copy or pickle is an optimizer of the original class, with all of its state."""
+        takes_part = not self._gearshift.closed
+        if takes_part:
+            self._gearshift.fetch_state()
         state = self.__getstate__()
         state["state"] = defaultdict(dict, self.state)
+        if takes_part:
+            self._gearshift.drop_state()
         rebuild = copyreg._reconstructor  # type: ignore[attr-defined]
         return rebuild, (own_class(self), object, None), state
 

@@ -63,6 +63,8 @@ def _export(state: dict[str, Any], parameter: nn.Parameter) -> Entry:
     for name, value in state.items():
         if value is None:
             continue
+        if isinstance(value, Tensor) and value.layout is not torch.strided:
+            value = value.to_dense()  # momentum of sparse gradients
         if not isinstance(value, Tensor) or _is_scalar(name, value, parameter):
             scalars[name] = float(value)
         elif value.shape == parameter.shape:

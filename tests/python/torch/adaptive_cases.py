@@ -9,10 +9,12 @@ import torch
 import torch.utils.checkpoint
 from gearshift_testing import case
 from gearshift_testing.training import (
+    assert_equal_everywhere,
     batches,
     cross_entropy,
     make,
     share,
+    train,
 )
 
 import gearshift as gs
@@ -141,3 +143,75 @@ def a_loss_plateau_switches() -> None:
     gst.release(model)
     assert [s["to"] for s in stats["switches"]] == ["parameter_server(asp)"]
     assert "loss_plateau" in stats["switches"][0]["policy"]
+
+
+@case([2])
+def a_plateau_there_and_another_back() -> None:
+    """Epochs before a switch are no reason for the next one."""
+    strategy = gs.StrategySwitch(
+        then="ps:bsp", policy=gs.LossPlateau(2, 0.1), back=gs.LossPlateau(2, 0.1)
+    )
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()), strategy)
+    for epoch in range(9):
+        for x, y in batches(3):
+            its.zero_grad()
+            cross_entropy(model, share(x), share(y)).backward()
+            its.step(loss=1.0, epoch=epoch)
+    steps = [s["step"] for s in gst.stats(model)["switches"]]
+    gst.release(model)
+    assert steps == [11, 21], f"{steps}: when three epochs under each strategy are known"
+
+
+@case([2])
+def losses_are_those_of_all_workers() -> None:
+    """On every rank, whatever the server: schedules may follow them."""
+    for strategy in ("ps:bsp", "ps:asp", gs.StrategySwitch(then="ps:bsp", policy=gs.At(step=2))):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        told = []
+        for k, (x, y) in enumerate(batches(4)):
+            its.zero_grad()
+            cross_entropy(model, share(x), share(y)).backward()
+            gs.barrier()
+            its.step(loss=float(k + 1 + 2 * gs.rank()))
+            told.append(gst.stats(model)["loss"])
+        gs.barrier()
+        gst.release(model)
+        if strategy == "ps:asp":
+            assert told[3] in (4.5, 5.0), f"{told}: the other worker's may be of the step before"
+        else:
+            assert told[2:] == [4.0, 5.0], told
+
+
+@case([2])
+def asynchronous_workers_are_equal_after_release() -> None:
+    for strategy in ("ps:asp", "ps:ssp(3)", "ps:buffered(3)"):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        train(model, its, batches(4 + 3 * gs.rank()))
+        gst.release(model)
+        state = its.state_dict()["state"]
+        assert_equal_everywhere(model)
+        for entry in state.values():
+            assert torch.equal(gst.broadcast_object(entry["exp_avg"]), entry["exp_avg"])
+
+
+@case([2])
+def writes_to_parameters_between_asynchronous_steps_are_told() -> None:
+    handler = Heard()
+    logging.getLogger("gearshift").addHandler(handler)
+    heard = []
+    for strategy in ("ps:bsp", "ps:asp"):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        model.load_state_dict(make("mlp").state_dict())
+        train(model, its, batches(2))
+        heard.append(len(handler.texts))
+        model.load_state_dict(model.state_dict())
+        train(model, its, batches(2))
+        heard.append(len(handler.texts))
+        gst.release(model)
+    logging.getLogger("gearshift").removeHandler(handler)
+    assert heard == [0, 0, 0, 1], handler.texts
+    assert "use a copy of the model" in handler.texts[0]

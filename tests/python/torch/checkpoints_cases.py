@@ -122,6 +122,23 @@ def copies_are_models_of_their_own() -> None:
 
 
 @case(WORLDS)
+def copies_of_an_optimizer_have_the_servers_state() -> None:
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()), "ps:bsp")
+    train(model, its, batches(3))
+    wanted = its.state_dict()["state"]
+    gs.barrier()
+    _, copied = copy.deepcopy((model, its))
+    _, pickled = pickle.loads(pickle.dumps((model, its)))
+    train(model, its, batches(1))
+    gst.release(model)
+    for other in (copied, pickled):
+        found = other.state_dict()["state"]
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[i]["exp_avg"], wanted[i]["exp_avg"]) for i in wanted)
+
+
+@case(WORLDS)
 def released_models_go_on_alone() -> None:
     for strategy in both():
         model = make("mlp")

@@ -301,6 +301,26 @@ def sparse_gradients() -> None:
         assert found <= 1e-12, f"{strategy}: {found:.2e}"
 
 
+@case([2])
+def momentum_of_sparse_gradients_at_a_switch() -> None:
+    """It is sparse in one process, and dense on servers."""
+    torch.manual_seed(0)
+    start = Embedded().double()
+
+    def sgd(parameters: object) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+    alone = reference(start, sgd, lambda m, o: train(m, o, batches(STEPS), alone=True))
+    model = copy.deepcopy(start)
+    strategy = gs.StrategySwitch(then="ps:bsp", policy=gs.At(step=6), back=gs.At(step=12))
+    model, its = gst.distribute(model, sgd(model.parameters()), strategy)
+    train(model, its, batches(STEPS))
+    assert_equal_everywhere(model)
+    found = difference(model, alone)
+    gst.release(model)
+    assert found <= 1e-12, f"{found:.2e}"
+
+
 @case(WORLDS)
 def bfloat16_and_float16_train() -> None:
     for dtype in (torch.bfloat16, torch.float16):

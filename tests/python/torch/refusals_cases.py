@@ -140,6 +140,18 @@ def parameters_tied_by_their_memory() -> None:
 
 
 @case([2])
+def embeddings_that_forward_renormalises() -> None:
+    """Each rank changed the rows that its own samples use."""
+    for kind in (nn.Embedding, nn.EmbeddingBag):
+        model = nn.Sequential(kind(9, 3, max_norm=1.5), nn.Linear(3, 3))
+        its = torch.optim.SGD(model.parameters(), lr=0.1)
+        refused(gs.Unsupported, lambda m=model, o=its: gst.distribute(m, o), "'0'", "(2, 0, 1.5)")
+        model[0].weight.requires_grad_(False)
+        gst.distribute(model, its)
+        gst.release(model)
+
+
+@case([2])
 def buffers_that_become_others() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).double()
     model, _ = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1))

@@ -88,6 +88,25 @@ for step in range(10):
         assert "nonsense" in process.stderr
 
 
+@pytest.mark.parametrize("release", ["", "gst.release(model)"])
+def test_a_fast_worker_waits_at_the_end_for_slow_ones(release: str) -> None:
+    """Asynchronous workers may be further apart than the timeout."""
+    script = f"""
+import time, torch, gearshift as gs, gearshift.torch as gst
+gs.init(timeout=1)
+model = torch.nn.Linear(3, 1)
+model, optimizer = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1), "ps:asp")
+for step in range(16):
+    time.sleep(0.15 * gs.rank())
+    optimizer.zero_grad()
+    model(torch.ones(2, 3)).square().mean().backward()
+    optimizer.step()
+{release}
+"""
+    for process in run_script(script, 2, forked=True):
+        assert process.returncode == 0, process.stderr
+
+
 def test_released_models_are_garbage_in_forked_children_too() -> None:
     """A DataLoader's worker may collect before anybody has noticed that it is one."""
     script = """

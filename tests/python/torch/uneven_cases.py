@@ -298,3 +298,28 @@ def loaders_with_worker_processes() -> None:
                 step(model, optimizer, a, b)
 
     compare(train, alone)
+
+
+@case([2])
+def what_is_written_after_the_last_step_of_an_epoch() -> None:
+    """As by weight clipping: the join must not bring back what servers had before."""
+
+    def clip(model: nn.Module) -> None:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.clamp_(-0.25, 0.25)
+
+    alone = make("mlp")
+    its = sgd(alone.parameters())
+    for seed in range(3):
+        step(alone, its, *data(8, seed).tensors)
+        clip(alone)
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for seed in range(3):
+            with gst.join(model):
+                x, y = data(8, seed).tensors
+                step(model, optimizer, x[gs.rank() :: 2], y[gs.rank() :: 2])
+                clip(model)
+
+    compare(train, alone)

@@ -241,6 +241,41 @@ TEST(Asp, SkipsOnlyItself) {
   EXPECT_FALSE(cluster.failed());
 }
 
+Commit told(std::int64_t step, double loss, double samples) {
+  Commit commit = step_of(step, samples);
+  commit.loss = loss;
+  return commit;
+}
+
+TEST(Loss, UnderBspAllWorkersLearnTheMeanOfTheStep) {
+  Cluster cluster({.workers = 3, .servers = {0, 1}});
+  testing::run_ranks(cluster.scheduler(), 3, [&](int w) {
+    EXPECT_TRUE(std::isnan(pushed(cluster, w, 1, told(1, std::nan(""), 1)).loss)) << "none so far";
+    EXPECT_DOUBLE_EQ(pushed(cluster, w, 1, told(2, 4.0 * w, 1 + w)).loss, 32.0 / 6);
+    // Worker 2 has no samples, and what it says does not count.
+    EXPECT_DOUBLE_EQ(pushed(cluster, w, 1, told(3, 1 + w, w == 2 ? 0 : 2)).loss, 1.5);
+    EXPECT_DOUBLE_EQ(pushed(cluster, w, 1, told(4, std::nan(""), 1)).loss, 1.5) << "the latest";
+    EXPECT_TRUE(std::isnan(pushed(cluster, w, 1, told(5, w == 1 ? INFINITY : 1, 1)).loss));
+  });
+}
+
+TEST(Loss, OtherwiseItIsTheMeanOfTheLatestOfEach) {
+  std::vector<double> seen;  // on the shard's task
+  ClusterOptions options{.workers = 2, .consistency = Consistency::asp()};
+  options.on_commit = [&seen](const CommitInfo& info) -> std::optional<std::int64_t> {
+    seen.push_back(info.mean_loss);
+    return std::nullopt;
+  };
+  Cluster cluster(options);
+  EXPECT_EQ(pushed(cluster, 0, 1, told(1, 8, 3)).loss, 8);
+  EXPECT_EQ(pushed(cluster, 1, 1, told(1, 4, 1)).loss, 7);
+  EXPECT_EQ(pushed(cluster, 0, 1, told(2, std::nan(""), 3)).loss, 7);
+  EXPECT_EQ(pushed(cluster, 0, 1, told(3, 2, 1)).loss, 3);
+  EXPECT_TRUE(cluster.client(1).leave(1).ok());
+  EXPECT_EQ(pushed(cluster, 0, 1, told(4, 1, 1)).loss, 1);
+  EXPECT_EQ(seen, (std::vector<double>{8, 7, 7, 3, 1}));
+}
+
 TEST(OnCommit, AnnouncesWhenToLeave) {
   std::vector<CommitInfo> seen;  // on one shard's task
   ClusterOptions options{.workers = 2, .servers = {0, 1}, .consistency = Consistency::asp()};

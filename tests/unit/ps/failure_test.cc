@@ -91,6 +91,29 @@ TEST_F(Divergence, ALossThatFallsIsFine) {
   EXPECT_FALSE(cluster.failed());
 }
 
+TEST_F(Divergence, ALossThatStandsOutNowAndThenIsFine) {
+  // A model that knows its data by heart, but for a few samples with wrong labels.
+  Cluster cluster({.consistency = Consistency::asp()});
+  for (int step = 1; step <= 200; ++step) {
+    const double loss = step > 20 && step % 15 == 0 ? 0.3 : 1e-4;
+    ASSERT_TRUE(cluster.push(0, step_with_loss(step, loss)).ok()) << step;
+  }
+  EXPECT_FALSE(cluster.failed());
+}
+
+TEST_F(Divergence, ALossThatStaysHighIsFoundSoon) {
+  Cluster cluster({.consistency = Consistency::asp()});
+  int failed_at = 0;
+  auto task = cluster.scheduler().spawn("worker", [&] {
+    for (int step = 1; step <= 200 && failed_at == 0; ++step) {
+      if (!cluster.push(0, step_with_loss(step, step <= 100 ? 1 : 1e9)).ok()) failed_at = step;
+    }
+  });
+  EXPECT_EQ(end_job(cluster, 1).code, base::ErrorCode::kDiverged);
+  task->join();
+  EXPECT_LE(failed_at, 110);
+}
+
 TEST_F(Failure, WorkersAtDifferentSteps) {
   Cluster cluster({.workers = 2});
   auto tasks = cluster.scheduler().spawn("workers", [&] {

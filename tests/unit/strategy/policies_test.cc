@@ -23,6 +23,15 @@ TEST(LossPlateau, FiresWhenTheMeanRelativeChangeIsSmall) {
   EXPECT_TRUE(policy->decide(with_losses({9.0, 2.0, 1.9, 1.8})).switch_now);
 }
 
+TEST(LossPlateau, CountsNoEpochsOfAnEarlierPhase) {
+  const auto policy = loss_plateau(2, 0.1);
+  Metrics metrics = with_losses({2.0, 1.9, 1.8, 1.8, 1.8});
+  metrics.earlier_epochs = 3;
+  EXPECT_FALSE(policy->decide(metrics).switch_now);
+  metrics.epoch_losses.push_back(1.8);
+  EXPECT_TRUE(policy->decide(metrics).switch_now);
+}
+
 TEST(At, KnowsItsStep) {
   EXPECT_EQ(at_step(30)->known_step(0), 30);
   EXPECT_EQ(at_fraction(0.5)->known_step(101), 51);
@@ -59,6 +68,31 @@ TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {
   EXPECT_EQ(decider.known_step(), 6);
   decider.advance(6);
   EXPECT_FALSE(decider.vote(7, 0)) << "step 3 has passed long before this phase";
+}
+
+TEST(Decider, APlateauThatCausedASwitchDoesNotCauseTheNext) {
+  auto scheduler = base::make_os_scheduler();
+  Strategy strategy;
+  strategy.kind =
+      StrategySwitch{AllReduce{}, ParameterServer{}, loss_plateau(2, 0.1), loss_plateau(2, 0.1)};
+  Decider decider(*scheduler, strategy, 1);
+  const auto commit = [&](std::int64_t step, std::int64_t epoch) {
+    ps::CommitInfo info;
+    info.step = info.highest_step = step;
+    info.epoch = epoch;
+    info.loss = info.mean_loss = info.samples = 1;
+    return decider.on_commit(info).has_value();
+  };
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    EXPECT_FALSE(decider.vote(epoch + 1, epoch));
+    decider.add_reduced_loss(epoch, 1, 1);
+  }
+  EXPECT_TRUE(decider.vote(4, 3));
+  decider.advance(4);
+  EXPECT_FALSE(commit(5, 3));
+  EXPECT_FALSE(commit(6, 4));
+  EXPECT_FALSE(commit(7, 5));
+  EXPECT_TRUE(commit(8, 6)) << "three epochs under the server";
 }
 
 TEST(Policies, ACustomOneNeedsAFunction) {

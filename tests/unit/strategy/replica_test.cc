@@ -104,6 +104,83 @@ TEST(Replica, AsynchronousWorkersEndTogetherAfterAJoin) {
   EXPECT_EQ(finals[0], finals[2]);
 }
 
+TEST(Replica, AsynchronousWorkersEndTogether) {
+  for (const ps::Consistency consistency :
+       {ps::Consistency::asp(), ps::Consistency::ssp(1), ps::Consistency::buffered(4)}) {
+    Strategy strategy;
+    strategy.kind = ParameterServer{consistency};
+    std::vector<std::vector<double>> finals(3);
+    toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+      Worker worker(environment, strategy);
+      for (int k = 0; k < 6 + 3 * rank; ++k) worker.step(10 * k + rank, 2);
+      worker.ok(worker.replica->finish());
+      auto state = worker.replica->fetch_state();
+      ASSERT_TRUE(state.ok()) << state.error().to_string();
+      const auto* momentum =
+          reinterpret_cast<const double*>((*state)[0].tensors.at("momentum_buffer").data());
+      auto& final = finals[static_cast<std::size_t>(rank)];
+      final.assign(worker.weights(), worker.weights() + toy::kFeatures);
+      final.insert(final.end(), momentum, momentum + toy::kFeatures);
+      worker.ok(worker.replica->stop());
+    });
+    EXPECT_EQ(finals[0], finals[1]) << consistency.to_string();
+    EXPECT_EQ(finals[0], finals[2]) << consistency.to_string();
+  }
+}
+
+TEST(Replica, WhatABufferedServerHoldsAtTheEndIsApplied) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{ps::Consistency::buffered(4)};
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    for (int k = 0; k < 2; ++k) worker.step(0, 2);
+    EXPECT_EQ(worker.weights()[0], Model().weights[0]) << "two of four gradients";
+    worker.ok(worker.replica->finish());
+    worker.expect_equals(toy::train_alone(1, [](int) { return 2; }));
+    worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Replica, AsynchronousWorkersWaitForTheSlowestAtTheEnd) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{ps::Consistency::asp()};
+  for (const bool finishes : {false, true}) {
+    toy::run_ranks(
+        2, 0,
+        [&](int rank, Environment environment) {
+          Worker worker(environment, strategy);
+          for (int k = 0; k < 10; ++k) {
+            // Longer than the timeout in all.
+            if (rank == 1) {
+              environment.world->scheduler().sleep_for(std::chrono::milliseconds(150));
+            }
+            worker.step(k, 1);
+          }
+          if (finishes) worker.ok(worker.replica->finish());
+          worker.ok(worker.replica->stop());
+        },
+        std::chrono::seconds(1));
+  }
+}
+
+TEST(Replica, OneThatEndsWhileOthersEndAnEpochIsAnError) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{ps::Consistency::asp()};
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, strategy);
+    worker.step(rank, 1);
+    base::Status status;
+    if (rank == 0) {
+      status = worker.replica->finish();
+    } else if (auto joined = worker.replica->join(); !joined) {
+      status = joined.error();
+    }
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, base::ErrorCode::kMismatch);
+    EXPECT_NE(status.error().message.find("rank 0 has ended the training"), std::string::npos);
+  });
+}
+
 TEST(Replica, RanksThatRunOutDoNotStallTheOthers) {
   // Rank 0 has 10 batches, rank 1 has 7, rank 2 none: the mean is over those who have some.
   const auto batches = [](int rank) { return rank == 0 ? 10 : rank == 1 ? 7 : 0; };

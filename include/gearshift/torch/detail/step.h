@@ -236,7 +236,12 @@ inline base::Status Distributed::stop() {
   if (stopped_) return {};
   const ::torch::NoGradGuard no_grad;
   GEARSHIFT_RETURN_IF_ERROR(usable());
-  if (uses_server()) GEARSHIFT_RETURN_IF_ERROR(fetch_state());
+  if (uses_server()) {
+    GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
+    GEARSHIFT_RETURN_IF_ERROR(replica_->finish());
+    show_parameters();
+    GEARSHIFT_RETURN_IF_ERROR(fetch_state());
+  }
   GEARSHIFT_RETURN_IF_ERROR(replica_->stop());
   remove_hooks();
   stopped_ = true;

@@ -74,6 +74,21 @@ CASE(asynchronous_servers_train) {
   }
 }
 
+/// The fast wait for the slow, and all have what the servers have.
+CASE(asynchronous_training_ends_together) {
+  using gs::ps::Consistency;
+  for (const auto c : {Consistency::asp(), Consistency::buffered(2)}) {
+    Trained trained(session, {server(c)});
+    for (int s = 0; s < 3 + 4 * trained.rank; ++s) trained.step(batch_of(trained.rank, s));
+    or_throw(trained.distributed->stop());
+    const Tensor mine = everything(trained.net).contiguous().clone();
+    Tensor first = mine.clone();
+    const gs::base::Bytes bytes{static_cast<std::byte*>(first.data_ptr()), first.nbytes()};
+    or_throw(gs::collectives::broadcast(session.workers(), bytes, gs::base::Rank(0)));
+    expect_close(mine, first, c.to_string());
+  }
+}
+
 /// Who takes part, in whatever way gradients are zeroed.
 CASE(odd_parameters_equal_one_process) {
   Traits traits;

@@ -62,7 +62,7 @@ struct Matcher::Impl {
   Router& router;
   const base::Rank peer;
   const std::unique_ptr<base::Monitor> monitor;
-  int waiters = 0;
+  int sleepers = 0;
   std::multimap<Tag, std::shared_ptr<Receive>> posted;
   /// Messages that nobody asked for yet, whole or under way, oldest first within a tag.
   std::multimap<Tag, std::shared_ptr<Landing>> early;
@@ -70,6 +70,7 @@ struct Matcher::Impl {
   std::optional<base::Error> failed;
   std::function<void(base::Error)> stuck;
   std::function<Movement()> moved;
+  std::weak_ptr<Puller> puller;
 };
 
 namespace {
@@ -83,16 +84,16 @@ class Receive final : public RequestState {
 
   base::Status wait(base::TimePoint deadline) override {
     if (!done()) {
-      std::lock_guard<base::Monitor> lock(*impl->monitor);
-      ++impl->waiters;
+      // The reference may be the last but the caller's; with it the matcher goes, which locks.
+      const std::shared_ptr<Puller> puller = impl->puller.lock();
+      std::unique_lock<base::Monitor> lock(*impl->monitor);
       Patience patience = impl->moved
                               ? Patience(impl->router.scheduler().now(), deadline, movement())
                               : Patience(deadline);
       while (!done()) {
-        if (impl->monitor->wait_until(patience.next_look()) || done()) continue;
+        if (pause(lock, puller.get(), patience.next_look()) || done()) continue;
         if (is_over(patience)) withdraw(patience);
       }
-      --impl->waiters;
     }
     return error_ ? base::Status(*error_) : base::Status();
   }
@@ -122,6 +123,29 @@ class Receive final : public RequestState {
   }
   bool is_over(Patience& patience) const {
     return !impl->moved || patience.is_over(impl->router.scheduler().now(), movement(), begun());
+  }
+
+  /// False at `until`. Caller holds the monitor, and holds it again afterwards.
+  bool pause(std::unique_lock<base::Monitor>& held, Puller* puller, base::TimePoint until) {
+    if (puller) {
+      held.unlock();
+      const bool pulled = puller->pull(into.size(), [this] { return done(); }, until);
+      held.lock();
+      if (pulled) {
+        if (impl->sleepers > 0) unattended(held, *puller);
+        return impl->router.scheduler().now() < until;
+      }
+    }
+    ++impl->sleepers;
+    if (puller) unattended(held, *puller);
+    const bool in_time = done() || impl->monitor->wait_until(until);
+    --impl->sleepers;
+    return in_time;
+  }
+  static void unattended(std::unique_lock<base::Monitor>& held, Puller& puller) {
+    held.unlock();
+    puller.stop_pulling();
+    held.lock();
   }
 
   /// Caller holds the monitor, and holds it again afterwards.
@@ -167,7 +191,7 @@ void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
   if (receive.done()) return;
   if (error) receive.error_ = std::make_unique<base::Error>(std::move(*error));
   receive.done_.store(true, std::memory_order_release);
-  if (waiters > 0) monitor->notify_all();
+  if (sleepers > 0) monitor->notify_all();
 }
 
 std::shared_ptr<Matcher::Landing> Matcher::Impl::land_posted(
@@ -341,6 +365,8 @@ void Matcher::on_stuck(std::function<void(base::Error)> abort_and_quiesce) {
   std::lock_guard<base::Monitor> lock(*impl_->monitor);
   impl_->stuck = std::move(abort_and_quiesce);
 }
+
+void Matcher::pull_by(std::weak_ptr<Puller> puller) { impl_->puller = std::move(puller); }
 
 void Matcher::follow(std::function<Movement()> moved) {
   std::lock_guard<base::Monitor> lock(*impl_->monitor);

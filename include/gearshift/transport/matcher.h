@@ -15,6 +15,22 @@ struct Movement {
   std::uint64_t in = 0;
 };
 
+/// Reads a link for a task that waits on it. What the task waits for then wakes that task alone,
+/// instead of another one that has to wake it.
+///
+/// Thread-safety: all methods.
+class Puller {
+ public:
+  virtual ~Puller() = default;
+  /// Reads until `done`, the end of the link, or `until`, and passes on all that comes. False:
+  /// another task reads already, or will, so that the caller may sleep. `bytes`: of the message
+  /// that it waits for.
+  virtual bool pull(std::size_t bytes, const std::function<bool()>& done,
+                    base::TimePoint until) = 0;
+  /// Somebody sleeps: has another task read, unless one pulls.
+  virtual void stop_pulling() = 0;
+};
+
 /// Pairs arriving messages with posted receives for one connection; the part of a Connection that
 /// is the same for every transport. A transport calls `arrive` when a message's header is known,
 /// fills `landing->into`, then `complete`. Messages and receives of equal tag match in order.
@@ -67,6 +83,9 @@ class Matcher {
   /// Has receives wait beyond their deadline while payload moves. `moved` is called by who waits,
   /// now and then, with locks held: it may only read counters. Without it, deadlines stand.
   void follow(std::function<Movement()> moved);
+
+  /// Has those that wait read by themselves. Set before the first message.
+  void pull_by(std::weak_ptr<Puller> puller);
 
   /// Asks the processor for what the next call will look at.
   void prefetch() const {

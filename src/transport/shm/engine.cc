@@ -13,7 +13,7 @@ namespace {
 
 /// The engine's patience with silent links. Short, since a task that needs an answer quickly
 /// waits for it, and then polls by itself.
-constexpr base::Duration kYieldFor = std::chrono::microseconds(50);
+constexpr base::Duration kEngineYieldsFor = std::chrono::microseconds(50);
 constexpr int kRoundsPerLook = 32;
 /// How soon to try again to send records that a socket had no room for.
 constexpr int kRetryMs = 5;
@@ -57,7 +57,7 @@ Engine::Engine(std::shared_ptr<Router> router, UniqueFd epoll, std::shared_ptr<B
     : router_(std::move(router)),
       epoll_(std::move(epoll)),
       bell_(std::move(bell)),
-      backoff_(router_->scheduler(), kYieldFor) {}
+      backoff_(router_->scheduler(), kEngineYieldsFor) {}
 
 Engine::~Engine() {
   stopping_.store(true);

@@ -18,7 +18,7 @@ using base::ErrorCode;
 
 /// How long a waiter gives its core away before it sleeps. Longer than in the message path: inside
 /// a collective the others are at work on the same thing, and are soon here.
-constexpr base::Duration kYieldFor = std::chrono::milliseconds(2);
+constexpr base::Duration kBarrierYieldsFor = std::chrono::milliseconds(2);
 /// A sleeper looks up this often, so that a participant that died between writing its value and
 /// waking the others costs them no more than this.
 constexpr base::Duration kSlice = std::chrono::milliseconds(1);
@@ -108,7 +108,7 @@ base::Status HostSync::wait_for(int participant, std::uint64_t value, base::Time
                                 Patience patience) {
   Line& other = line(participant);
   shm::Backoff backoff(scheduler_,
-                       patience == Patience::kYield ? kYieldFor : base::Duration::zero());
+                       patience == Patience::kYield ? kBarrierYieldsFor : base::Duration::zero());
   while (other.reached.load(std::memory_order_acquire) < value) {
     if (aborted()) return abort_status();
     if (backoff.pause()) {

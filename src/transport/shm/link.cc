@@ -12,7 +12,7 @@ using base::ErrorCode;
 namespace {
 
 /// How long a waiting task gives its core away before it sleeps.
-constexpr base::Duration kYieldFor = std::chrono::milliseconds(1);
+constexpr base::Duration kLinkYieldsFor = std::chrono::milliseconds(1);
 
 /// Ring 0 leads from the region's creator to its peer, ring 1 back.
 RingControl* control_of(const SharedRegion& region, int ring) {
@@ -28,7 +28,7 @@ template <typename Done>
 void Link::assist(const Done& done, base::TimePoint deadline) {
   if (done()) return;
   begin_polling();
-  Backoff backoff(router_->scheduler(), kYieldFor);
+  Backoff backoff(router_->scheduler(), kLinkYieldsFor);
   while (!done() && !broken()) {
     if (poll()) {
       backoff.reset();

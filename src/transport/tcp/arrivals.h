@@ -20,6 +20,8 @@ class Arrivals final : public FrameSink {
   base::Result<base::Bytes> begin(std::size_t stream, const Frame& frame,
                                   std::vector<std::byte> head) override;
   void end(std::size_t stream, const Frame& frame) override;
+  /// How many messages have gone to mailboxes.
+  std::uint64_t delivered() const { return delivered_; }
 
  private:
   /// A body of which chunks have begun to arrive.
@@ -36,6 +38,7 @@ class Arrivals final : public FrameSink {
   std::vector<std::shared_ptr<Matcher::Landing>> whole_;  ///< under way, by stream
   std::map<std::uint64_t, Partial> partials_;             ///< by number of the message
   TrafficCounters& traffic_;
+  std::uint64_t delivered_ = 0;
 };
 
 }  // namespace gearshift::transport::tcp

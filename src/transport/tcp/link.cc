@@ -16,6 +16,7 @@ using base::Status;
 namespace {
 
 constexpr std::uint32_t kHungUp = EPOLLRDHUP;
+constexpr std::uint32_t kEnd = kHungUp | EPOLLHUP | EPOLLERR;
 
 Error no_phantoms() {
   return {ErrorCode::kInvalidArgument, "tcp moves real bytes: a view without memory was given"};
@@ -69,6 +70,7 @@ std::shared_ptr<Link> Link::make(LinkOptions options, std::shared_ptr<Reactor> r
     if (auto self = weak.lock()) self->finish(error, News::kReport);
   });
   link->matcher_.follow([traffic = link->traffic_] { return traffic->moved(); });
+  link->matcher_.pull_by(link);
   link->sends_ = std::make_shared<SendShared>(link->options_.router->scheduler(), link->traffic_,
                                               [weak](SendState& state, const Error& error) {
                                                 if (auto self = weak.lock())
@@ -155,26 +157,33 @@ void Link::withdraw(SendState& state, const Error& error) {
 void Link::on_events(Stream& stream, std::uint32_t events) {
   if ((events & EPOLLOUT) != 0) stream.out.on_writable();
   if (events != EPOLLOUT) {
-    const Status received = receive(stream);
-    if (!received) {
-      const Error& error = received.error();
-      finish({error.code, peer_name() + ": " + error.message, options_.peer.value}, News::kReport);
-      return;
-    }
+    settle(receive(stream, (events & kEnd) != 0));
+  } else {
+    finish_if_over();
   }
-  finish_if_over();
 }
 
-Status Link::receive(Stream& stream) {
+void Link::settle(const Status& received) {
+  if (received.ok()) return finish_if_over();
+  const Error& error = received.error();
+  finish({error.code, peer_name() + ": " + error.message, options_.peer.value}, News::kReport);
+}
+
+/// On the reactor's task.
+Status Link::receive(Stream& stream, bool hung_up) {
   std::lock_guard<std::mutex> lock(receiving_);
-  if (ended_) return {};
+  const bool lent = is_lent(stream);
+  if (ended_ || (lent && !hung_up)) return {};
+  const Status status = read(stream);
+  if (status.ok() && !stream.in.ended() && !lent) schedule_read(stream);
+  return status;
+}
+
+/// Caller holds `receiving_`.
+Status Link::read(Stream& stream) {
   const Status status = stream.in.read();
   // An ended stream stays readable for ever; the others may still have to be read.
-  if (stream.in.ended()) {
-    reactor_->remove(stream.id, stream.fd);
-  } else if (status.ok()) {
-    schedule_read(stream);
-  }
+  if (stream.in.ended()) reactor_->remove(stream.id, stream.fd);
   // A peer that has heard our good-byes may hang up without one.
   const bool orderly = status.ok() || (closing_ && status.error().code == ErrorCode::kPeerLost);
   return orderly ? Status() : status;
@@ -247,6 +256,7 @@ void Link::limit_inflow(std::size_t bytes) {
 
 void Link::close(base::TimePoint deadline) {
   closing_ = true;
+  stop_pulling();
   for (const auto& stream : streams_) stream->out.say_bye();
   finish_if_over();
   {

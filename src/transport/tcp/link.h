@@ -9,6 +9,7 @@
 
 #include "transport/tcp/arrivals.h"
 #include "transport/tcp/inflow.h"
+#include "transport/tcp/loan.h"
 #include "transport/tcp/outflow.h"
 #include "transport/tcp/reactor.h"
 #include "transport/tcp/read_pace.h"
@@ -34,11 +35,11 @@ struct LinkOptions {
 /// Locks: `receiving_` is held while bytes are written into receivers' memory, so whoever holds it
 /// and finds the link ended knows that no more will be. Each Outflow has its own. Listeners of the
 /// router are called without any.
-class Link final : public std::enable_shared_from_this<Link> {
+class Link final : public std::enable_shared_from_this<Link>, public Puller {
  public:
   static std::shared_ptr<Link> make(LinkOptions options, std::shared_ptr<Reactor> reactor,
                                     std::vector<Fd> sockets);
-  ~Link();
+  ~Link() override;
 
   /// Begins to receive.
   void start();
@@ -46,6 +47,8 @@ class Link final : public std::enable_shared_from_this<Link> {
   Request recv(Tag tag, base::Bytes into);
   void limit_inflow(std::size_t bytes);
   void close(base::TimePoint deadline);
+  bool pull(std::size_t bytes, const std::function<bool()>& done, base::TimePoint until) override;
+  void stop_pulling() override;
   void abort(const base::Error& reason) { finish(reason, News::kKeep); }
   bool ended() const { return ended_.load(std::memory_order_acquire); }
   base::Rank peer() const { return options_.peer; }
@@ -56,7 +59,7 @@ class Link final : public std::enable_shared_from_this<Link> {
   struct Stream final : Reactor::Handler {
     Stream(Link& owner, std::size_t index, Fd socket);
     void on_events(std::uint32_t events) override { link.on_events(*this, events); }
-    void on_alarm() override { link.on_events(*this, 0); }
+    void on_alarm() override { link.on_alarm(*this); }
     /// Has the reactor wait for that.
     void await_room(bool wanted);
     void await_data(bool wanted);
@@ -76,7 +79,15 @@ class Link final : public std::enable_shared_from_this<Link> {
 
   Link(LinkOptions options, std::shared_ptr<Reactor> reactor);
   void on_events(Stream& stream, std::uint32_t events);
-  base::Status receive(Stream& stream);
+  void on_alarm(Stream& stream);
+  base::Status receive(Stream& stream, bool hung_up);
+  base::Status read(Stream& stream);
+  void settle(const base::Status& received);
+  bool is_lent(const Stream& stream) const { return &stream == streams_[0].get() && loan_.lent(); }
+  bool borrow();
+  bool read_borrowed(Stream& stream);
+  void leave();
+  void take_back();
   void schedule_read(Stream& stream);
   void send_chunks(const Frame& whole, base::ConstBytes head, base::ConstBytes body,
                    const std::shared_ptr<SendState>& state, std::uint64_t count);
@@ -98,6 +109,7 @@ class Link final : public std::enable_shared_from_this<Link> {
   std::atomic<std::uint64_t> next_message_{0};
 
   std::mutex receiving_;
+  Loan loan_;  ///< of the first stream; changes under `receiving_`
   std::atomic<bool> limited_{false};  ///< its windows
   std::atomic<bool> closing_{false};
   std::atomic<bool> ended_{false};     ///< changes under `receiving_`

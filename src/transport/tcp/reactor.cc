@@ -83,6 +83,7 @@ std::shared_ptr<Reactor::Handler> Reactor::find(Id id) {
 }
 
 void Reactor::call_after(Id id, base::Duration wait) {
+  std::lock_guard<std::mutex> lock(alarms_mutex_);
   alarms_.push({Clock::now() + wait, id});
   if (alarms_.top().id == id) set_timer();
 }
@@ -98,10 +99,13 @@ void Reactor::set_timer() {
 
 void Reactor::ring() {
   const Clock::time_point due = Clock::now() + kTogether;
+  std::unique_lock<std::mutex> lock(alarms_mutex_);
   while (!alarms_.empty() && alarms_.top().at <= due) {
     const Id id = alarms_.top().id;
     alarms_.pop();
+    lock.unlock();
     if (auto handler = find(id)) handler->on_alarm();
+    lock.lock();
   }
   if (!alarms_.empty()) set_timer();
 }

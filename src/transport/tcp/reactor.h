@@ -38,7 +38,7 @@ class Reactor {
   void remove(Id id, const Fd& fd);
 
   /// Calls the handler's `on_alarm` after that time, or a little (50 us) before, if it is
-  /// registered then. Only on the reactor's task.
+  /// registered then.
   void call_after(Id id, base::Duration wait);
 
   void run();
@@ -54,13 +54,14 @@ class Reactor {
   Reactor(Fd epoll, Fd wake, Fd timer)
       : epoll_(std::move(epoll)), wake_(std::move(wake)), timer_(std::move(timer)) {}
   base::Status watch(const Fd& fd, Id id, std::uint32_t events);
-  void set_timer();
+  void set_timer();  ///< caller holds `alarms_mutex_`
   void ring();
   std::shared_ptr<Handler> find(Id id);
 
   const Fd epoll_;
   const Fd wake_;
   const Fd timer_;  ///< for the first of `alarms_`
+  std::mutex alarms_mutex_;
   std::priority_queue<Alarm, std::vector<Alarm>, std::greater<>> alarms_;
   std::mutex mutex_;
   Id last_id_ = 0;

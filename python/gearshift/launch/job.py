@@ -210,16 +210,19 @@ class Job:
 
     def _kill_frozen(self, now: float) -> None:
         running = [rank for rank in self._ranks if rank.running]
-        some_ended = 0 < len(running) < len(self._ranks)
-        if not some_ended or not all(rank.stopped() for rank in running):
+        # Who is asked to end, and stands still, does not hear of it.
+        ending = len(running) < len(self._ranks) or self._interrupt is not None
+        if not running or not ending or not all(rank.stopped() for rank in running):
             self._stopped_since = None
         elif self._stopped_since is None:
             self._stopped_since = now
         elif now >= self._stopped_since + _FROZEN_SECONDS:
+            some_ended = len(running) < len(self._ranks)
+            why = "while the others have ended" if some_ended else "and cannot end"
             for rank in running:
                 self._notify(
-                    f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) "
-                    "while the others have ended; killing it"
+                    f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) {why}; "
+                    "killing it"
                 )
             self._end_running(signal.SIGKILL)
 

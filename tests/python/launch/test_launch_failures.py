@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,10 @@ SLEEP = READY + "time.sleep(60)\n"
 
 def pids(launcher, *ranks: int) -> list[int]:
     return [int(text) for text in launcher.wait_for_files(*(f"pid-{rank}" for rank in ranks))]
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_success(launcher):
@@ -61,6 +66,20 @@ def test_only_lost_peers(launcher):
     ended = launcher.run("-n", "2", launcher.script(f"sys.exit({EXIT_PEER_LOST})"))
     assert ended.code == EXIT_PEER_LOST
     assert "lost a peer (exit code 75" in ended.err
+
+
+def test_who_left_before_is_told_apart(launcher):
+    script = launcher.script(
+        f"""
+        if rank == 0:
+            time.sleep(0.5)
+            sys.exit({EXIT_PEER_LOST})
+        """
+    )
+    ended = launcher.run("-n", "3", script)
+    assert ended.code == EXIT_PEER_LOST
+    assert "rank 0 failed first: lost a peer" in ended.err
+    assert "ranks 1, 2 had exited with 0 before" in ended.err
 
 
 def test_server_is_named(launcher):
@@ -172,6 +191,19 @@ def test_graceful_end_after_a_signal_is_a_success(launcher, ended):
     pids(launcher, 0, 1)
     process.terminate()
     assert ended(process).code == 0
+
+
+def test_frozen_ranks_that_are_asked_to_end_are_killed(launcher, ended, is_alive, until):
+    script = launcher.script(READY, "os.kill(os.getpid(), signal.SIGSTOP)")
+    process = launcher.start("-n", "2", script)
+    ranks = pids(launcher, 0, 1)
+    until(lambda: all(state_of(pid) == "T" for pid in ranks))
+    process.terminate()
+    result = ended(process)
+    assert result.code == 128 + signal.SIGTERM
+    assert result.err.count("is frozen (stopped by a signal) and cannot end; killing it") == 2
+    assert "ended by SIGTERM" in result.err
+    assert not any(is_alive(pid) for pid in ranks)
 
 
 def test_second_interrupt_kills(launcher, ended, until):

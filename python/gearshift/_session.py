@@ -232,9 +232,17 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
             raise InvalidArgument(f"timeout must be a positive number of seconds, got {timeout!r}")
         environment = replace(environment, timeout=timeout)
     if environment.needs_torch_store and environment.rdzv is None:
-        torchrun = importlib.import_module("gearshift.torch._torchrun")
-        environment = replace(environment, rdzv=torchrun.exchange_address(environment))
+        environment = replace(environment, rdzv=_torchrun().exchange_address(environment))
     return environment
+
+
+def _torchrun() -> Any:
+    return importlib.import_module("gearshift.torch._torchrun")
+
+
+def rdzv_now() -> str:
+    """Called by the core while nobody answers at a rendezvous that may have moved."""
+    return str(_torchrun().current_address())
 
 
 def _transports(given: list[str] | str | None) -> list[str]:
@@ -255,6 +263,7 @@ def _open(environment: ProcessEnvironment, transports: list[str]) -> _core.Sessi
         timeout=environment.timeout,
         interface=environment.interface or "",
         transports=transports,
+        rdzv_moves=environment.needs_torch_store and environment.rank != 0,
     )
 
 

@@ -177,7 +177,7 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status open_store();
-  base::Status find_store(const HostPort& at, base::TimePoint deadline);
+  base::Status find_store(HostPort at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
   /// The next session of this rank may begin while others are still in this one.
@@ -262,7 +262,7 @@ base::Status SessionImpl::open_store() {
   return error;
 }
 
-base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadline) {
+base::Status SessionImpl::find_store(HostPort at, base::TimePoint deadline) {
   constexpr base::Duration kLook = std::chrono::seconds(3);
   while (true) {
     const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
@@ -276,6 +276,9 @@ base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadlin
     }
     if (store.error().code != ErrorCode::kTimeout || slice >= deadline) return store.error();
     GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
+    if (!options_.rdzv_now) continue;
+    options_.rdzv = options_.rdzv_now();
+    GEARSHIFT_ASSIGN_OR_RETURN(at, parse_address(options_.rdzv));
   }
 }
 

@@ -268,7 +268,7 @@ base::Status SessionImpl::find_store(HostPort at, base::TimePoint deadline) {
     const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
     std::string own_address;
     auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
-                                          &own_address, &store_number_);
+                                          &own_address, &store_number_, options_.timeout);
     if (store) {
       store_ = std::move(*store);
       listen_host_ = options_.interface.empty() ? own_address : options_.interface;

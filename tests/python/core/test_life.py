@@ -282,6 +282,25 @@ assert after[1:] == after[1:2] * 4, after
             assert process.returncode == 0, process.stderr
 
 
+def test_a_child_that_was_forked_does_not_keep_the_rendezvous() -> None:
+    """A DataLoader's persistent worker, say: it has what its parent had open."""
+    script = """
+import os, time, numpy as np, gearshift as gs
+gs.init()
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os._exit(0)
+gs.shutdown()
+gs.init(timeout=10)
+assert gs.all_reduce(np.ones(1))[0] == 2
+"""
+    address = {"GEARSHIFT_RDZV": f"tcp://127.0.0.1:{free_port()}"}
+    for process in run_script(script, 2, extra=address):
+        assert process.returncode == 0, process.stderr
+
+
 def test_a_job_whose_servers_have_ended_is_not_joined_again() -> None:
     script = """
 import gearshift as gs

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "gearshift/base/log.h"
@@ -354,7 +355,11 @@ base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::ma
 base::Result<std::unique_ptr<Session>> Session::create(const SessionOptions& options) {
   raise_descriptor_limit();
   auto session = std::make_unique<SessionImpl>(options);
-  GEARSHIFT_RETURN_IF_ERROR(session->open());
+  try {
+    GEARSHIFT_RETURN_IF_ERROR(session->open());
+  } catch (const std::system_error& error) {
+    return Error(ErrorCode::kIo, std::string("cannot join the job: ") + error.what());
+  }
   return std::unique_ptr<Session>(std::move(session));
 }
 

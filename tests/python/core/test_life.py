@@ -181,6 +181,21 @@ sys.exit()
         assert process.stderr == ""
 
 
+def test_who_waits_in_vain_is_no_culprit() -> None:
+    """A rank that another one keeps waiting ends as if it had lost that one."""
+    script = """
+import time, numpy as np, gearshift as gs
+gs.init(timeout=1)
+if gs.rank() == 0:
+    gs.all_reduce(np.ones(3))
+time.sleep(60)
+"""
+    with Job(["-c", script], 2) as job:
+        eventually(lambda: job.processes[0].poll() is not None)
+        assert job.processes[0].poll() == EXIT_PEER_LOST
+        assert "gearshift.errors.TimeoutError" in job.output(0)
+
+
 def test_ranks_may_end_at_different_times() -> None:
     script = """
 import time, numpy as np, gearshift as gs

@@ -185,6 +185,7 @@ class SessionImpl final : public Session {
   void leave_rendezvous() {
     if (store_ && world_) Former::note(options_.rdzv, options_.rank, store_number_);
     store_.reset();
+    launchers_store_.reset();
     store_server_.reset();
   }
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
@@ -205,6 +206,8 @@ class SessionImpl final : public Session {
   std::string listen_host_ = "127.0.0.1";
   std::unique_ptr<rendezvous::tcp::Server> store_server_;
   std::unique_ptr<rendezvous::Store> store_;
+  std::unique_ptr<rendezvous::Store>
+      launchers_store_;             ///< that of the first session, in later ones
   std::uint64_t store_number_ = 0;  ///< of its server
   std::shared_ptr<transport::Router> router_;
   std::unique_ptr<group::Group> world_, workers_;
@@ -218,9 +221,10 @@ class SessionImpl final : public Session {
 base::Status SessionImpl::connect() {
   if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
   GEARSHIFT_RETURN_IF_ERROR(open_store());
-  GEARSHIFT_ASSIGN_OR_RETURN(processes_,
-                             await_everybody(*scheduler_, *store_, options_, start_patience(),
-                                             process_identity(listen_host_, options_.transports)));
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      processes_,
+      await_everybody(*scheduler_, *store_, launchers_store_.get(), options_, start_patience(),
+                      process_identity(listen_host_, options_.transports)));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -236,7 +240,10 @@ base::Status SessionImpl::open_store() {
   const Former former = Former::find(options_.rdzv, options_.rank);
   if (options_.rdzv.rfind("file://", 0) == 0) {
     std::string directory = options_.rdzv.substr(7);
-    if (former.sessions > 0) directory += "/session-" + std::to_string(former.sessions + 1);
+    if (former.sessions > 0) {
+      GEARSHIFT_ASSIGN_OR_RETURN(launchers_store_, rendezvous::file::open(*scheduler_, directory));
+      directory += "/session-" + std::to_string(former.sessions + 1);
+    }
     GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory));
     if (!options_.interface.empty()) listen_host_ = options_.interface;
     return {};

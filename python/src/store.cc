@@ -22,6 +22,20 @@ class StoreServer {
   std::unique_ptr<rendezvous::tcp::Server> server_;
 };
 
+/// Sets a key of a store, unless it is set. False when it was.
+bool set_once(const std::string& host, int port, const std::string& token, const std::string& key,
+              const std::string& value, double seconds) {
+  const auto scheduler = base::make_os_scheduler();
+  return call([&]() -> base::Result<bool> {
+    const base::TimePoint deadline = scheduler->after(base::from_seconds(seconds));
+    GEARSHIFT_ASSIGN_OR_RETURN(const auto store,
+                               rendezvous::tcp::connect(*scheduler, host, port, token, deadline));
+    if (store->get(key, scheduler->now())) return false;
+    GEARSHIFT_RETURN_IF_ERROR(store->set(key, value));
+    return true;
+  });
+}
+
 }  // namespace
 
 void bind_store(nb::module_& m) {
@@ -29,6 +43,8 @@ void bind_store(nb::module_& m) {
       .def(nb::init<const std::string&, int, const std::string&>(), nb::arg("host"),
            nb::arg("port"), nb::arg("token"))
       .def_prop_ro("address", &StoreServer::address, "host:port, with the port that was bound.");
+  m.def("store_set_once", &set_once, nb::arg("host"), nb::arg("port"), nb::arg("token"),
+        nb::arg("key"), nb::arg("value"), nb::arg("seconds"));
 }
 
 }  // namespace gearshift::python

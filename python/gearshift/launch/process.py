@@ -36,7 +36,7 @@ class RankProcess:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid()),
         )
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
@@ -156,7 +156,7 @@ def _dispositions(pid: int) -> int:
     return found
 
 
-def _die_with(launcher: int) -> Callable[[], None]:
+def die_with(launcher: int) -> Callable[[], None]:
     """For the child, before exec: ask the kernel for SIGKILL when the launcher dies."""
 
     def prepare() -> None:

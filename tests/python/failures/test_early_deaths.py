@@ -149,11 +149,13 @@ def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
         assert "lost the rendezvous store at tcp://127.0.0.1" in rank.err
 
 
+@pytest.mark.parametrize("kind", ["file", "tcp"])
 @pytest.mark.parametrize("code", [7, 0])
-def test_gearshift_run(programs, until, code):
+def test_gearshift_run(programs, until, free_port, code, kind):
     """The launcher tells the others of a rank that never came, whatever its exit code."""
     script = f'if [ "$GEARSHIFT_RANK" = 1 ]; then exit {code}; fi; exec "$@"'
-    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3")
+    rdzv = ("--rdzv", f"127.0.0.1:{free_port()}") if kind == "tcp" else ()
+    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3", *rdzv)
     job = programs.start("job", *launcher, "--", "sh", "-c", script, "sh")
     until(lambda: job.process.poll() is not None, "the launcher ends")
     assert job.process.returncode == (code or 75), job.err

@@ -225,7 +225,7 @@ class Job:
             if number == signal.SIGKILL or rank.frozen:
                 rank.kill()
             else:
-                rank.signal_group(number)
+                rank.pass_on(number)
 
     def _kill_frozen(self, now: float) -> None:
         running = [rank for rank in self._ranks if rank.running]
@@ -298,7 +298,7 @@ class Job:
             self._end_running(signal.SIGKILL)
             return
         for rank in self._ranks:
-            rank.signal_group(number)
+            rank.pass_on(number)
 
 
 def _wake_only(_number: int, _frame: FrameType | None) -> None:

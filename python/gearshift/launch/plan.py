@@ -85,6 +85,8 @@ class ProcessSpec:
     """What messages call it: "rank 3" or "server 0 (rank 4)"."""
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    is_script: bool = True
+    """A Python program, and no executable, which may stand between the launcher and one."""
 
 
 def validate(options: LaunchOptions, environ: Mapping[str, str]) -> None:
@@ -318,6 +320,7 @@ def _spec(
             "GEARSHIFT_RANK": str(rank),
             "GEARSHIFT_LOCAL_RANK": str(local_rank),
         },
+        is_script=options.kind != "executable",
     )
 
 

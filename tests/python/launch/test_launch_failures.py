@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,38 @@ def test_graceful_end_after_a_signal_is_a_success(launcher, ended):
     pids(launcher, 0, 1)
     process.terminate()
     assert ended(process).code == 0
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_children_of_a_script_that_handles_a_signal_are_its_own(launcher, ended, handled):
+    """The workers of a DataLoader live until the script has taken its leave."""
+    script = launcher.script(
+        f"""
+        child = subprocess.Popen(["sleep", "60"])
+        def farewell(number, frame):
+            time.sleep(0.3)
+            print("child", child.poll(), flush=True)
+            sys.exit(0)
+        if {handled}: signal.signal(signal.SIGTERM, farewell)
+        """,
+        SLEEP,
+    )
+    process = launcher.start("-n", "1", script)
+    pids(launcher, 0)
+    process.terminate()
+    result = ended(process)
+    assert (result.code, result.out) == ((0, "[0] child None\n") if handled else (143, ""))
+
+
+def test_a_wrapper_does_not_keep_a_signal_for_itself(launcher, ended):
+    script = launcher.script("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))", SLEEP)
+    wrapper = f"trap 'echo heard' TERM; {sys.executable} {script}"
+    process = launcher.start("-n", "1", "--", "bash", "-c", wrapper)
+    pids(launcher, 0)
+    process.terminate()
+    result = ended(process)
+    assert result.out == "[0] heard\n"
+    assert result.code == 143
 
 
 def test_frozen_ranks_that_are_asked_to_end_are_killed(launcher, ended, is_alive, until):

@@ -227,6 +227,11 @@ class Job:
             else:
                 rank.pass_on(number)
 
+    def _patience_with_frozen(self) -> float:
+        """Where nothing has failed, nobody waits for them, and they may be about to go on."""
+        expected = self._term_at is not None or self._interrupt is not None
+        return _FROZEN_SECONDS if expected else max(self._grace, _FROZEN_SECONDS)
+
     def _kill_frozen(self, now: float) -> None:
         running = [rank for rank in self._ranks if rank.running]
         # Who is asked to end, and stands still, does not hear of it.
@@ -235,7 +240,7 @@ class Job:
             self._stopped_since = None
         elif self._stopped_since is None:
             self._stopped_since = now
-        elif now >= self._stopped_since + _FROZEN_SECONDS:
+        elif now >= self._stopped_since + self._patience_with_frozen():
             some_ended = len(running) < len(self._ranks)
             why = "while the others have ended" if some_ended else "and cannot end"
             for rank in running:

@@ -149,6 +149,23 @@ def test_frozen_rank_beside_a_hung_one(launcher, is_alive):
     assert not any(is_alive(pid) for pid in pids(launcher, 0, 1, 2))
 
 
+def test_a_pause_after_the_others_have_ended_well_is_survived(launcher):
+    script = launcher.script(
+        """
+        if rank == 1:
+            subprocess.Popen(["sh", "-c", f"sleep 2; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+            print("went on")
+        """
+    )
+    ended = launcher.run("-n", "2", script)
+    assert (ended.code, ended.out) == (0, "[1] went on\n"), ended.err
+    frozen = launcher.script("if rank == 1: os.kill(os.getpid(), signal.SIGSTOP)")
+    ended = launcher.run("-n", "2", "--grace", "2", frozen)
+    assert ended.code == 128 + signal.SIGKILL
+    assert "rank 1 failed first: frozen" in ended.err
+
+
 def test_grandchildren_end_with_their_rank(launcher, is_alive):
     script = launcher.script(
         """

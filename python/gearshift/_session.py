@@ -16,7 +16,7 @@ from typing import Any
 
 from . import _core
 from ._exit import note_exits
-from .errors import Error, InvalidArgument, PeerLost, Unsupported
+from .errors import Error, InvalidArgument, PeerLost, TimeoutError, Unsupported
 from .launch import EXIT_PEER_LOST, LaunchError
 from .launch.environment import ProcessEnvironment, detect
 
@@ -37,6 +37,7 @@ class _Process:
     settle: Callable[[], None] | None = None
     """Called before the user's collectives."""
     hooks_installed: bool = False
+    exceptions_hooked: bool = False
     forked: bool = False
     """A child of a process with a session: it knows its numbers, and has no part in the job."""
 
@@ -75,6 +76,7 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
         environment = _environment(timeout, overrides)
         if _process.left and environment.servers > 0:
             raise Unsupported("a job's dedicated servers end with it: it cannot be joined again")
+        _hook_exceptions()  # first: joining may fail because of others
         session = _open(environment, _transports(transports))
         _process.session = session
         _process.environment = environment
@@ -232,9 +234,17 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
             raise InvalidArgument(f"timeout must be a positive number of seconds, got {timeout!r}")
         environment = replace(environment, timeout=timeout)
     if environment.needs_torch_store and environment.rdzv is None:
-        torchrun = importlib.import_module("gearshift.torch._torchrun")
-        environment = replace(environment, rdzv=torchrun.exchange_address(environment))
+        environment = replace(environment, rdzv=_torchrun().exchange_address(environment))
     return environment
+
+
+def _torchrun() -> Any:
+    return importlib.import_module("gearshift.torch._torchrun")
+
+
+def rdzv_now() -> str:
+    """Called by the core while nobody answers at a rendezvous that may have moved."""
+    return str(_torchrun().current_address())
 
 
 def _transports(given: list[str] | str | None) -> list[str]:
@@ -255,6 +265,7 @@ def _open(environment: ProcessEnvironment, transports: list[str]) -> _core.Sessi
         timeout=environment.timeout,
         interface=environment.interface or "",
         transports=transports,
+        rdzv_moves=environment.needs_torch_store and environment.rank != 0,
     )
 
 
@@ -269,6 +280,13 @@ def _install_hooks() -> None:
     _process.hooks_installed = True
     atexit.register(_at_exit)
     os.register_at_fork(after_in_child=_after_fork)
+    note_exits(fail)
+
+
+def _hook_exceptions() -> None:
+    if _process.exceptions_hooked:
+        return
+    _process.exceptions_hooked = True
     previous = sys.excepthook
 
     def hook(
@@ -276,11 +294,10 @@ def _install_hooks() -> None:
     ) -> None:
         previous(kind, value, traceback)
         fail(f"{kind.__name__}: {value}")
-        if isinstance(value, PeerLost):
+        if isinstance(value, (PeerLost, TimeoutError)):
             raise SystemExit(EXIT_PEER_LOST)
 
     sys.excepthook = hook
-    note_exits(fail)
 
 
 def _at_exit() -> None:

@@ -44,7 +44,10 @@ class PeerLost(Error):  # noqa: N818
 
 
 class TimeoutError(Error, builtins.TimeoutError):
-    """A deadline passed without progress."""
+    """A deadline passed without progress: another process did not do its part in time.
+
+    Uncaught, it ends the process as :class:`PeerLost` does.
+    """
 
     code = "timeout"
 

@@ -224,7 +224,7 @@ class PythonSession {
 std::unique_ptr<PythonSession> open_session(int rank, int world_size, int servers, int nnodes,
                                             std::string rdzv, std::string token,
                                             std::optional<double> timeout, std::string interface,
-                                            std::vector<std::string> transports) {
+                                            std::vector<std::string> transports, bool rdzv_moves) {
   runtime::SessionOptions options;
   options.rank = rank;
   options.world_size = world_size;
@@ -241,6 +241,12 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
     const nb::gil_scoped_acquire acquire;
     return PyErr_CheckSignals() != 0;
   };
+  if (rdzv_moves) {
+    options.rdzv_now = [] {
+      const nb::gil_scoped_acquire acquire;
+      return nb::cast<std::string>(nb::module_::import_("gearshift._session").attr("rdzv_now")());
+    };
+  }
   std::unique_ptr<runtime::Session> session =
       call([&] { return runtime::Session::create(options); });
   return std::make_unique<PythonSession>(std::move(session));
@@ -267,7 +273,8 @@ void bind_life(nb::class_<PythonSession>& c) {
   using S = PythonSession;
   c.def(nb::new_(&open_session), nb::kw_only(), nb::arg("rank"), nb::arg("world_size"),
         nb::arg("servers"), nb::arg("nnodes"), nb::arg("rdzv"), nb::arg("token"),
-        nb::arg("timeout").none(), nb::arg("interface"), nb::arg("transports"))
+        nb::arg("timeout").none(), nb::arg("interface"), nb::arg("transports"),
+        nb::arg("rdzv_moves") = false)
       .def_prop_ro("rank", [](const S& s) { return s.core().rank().value; })
       .def_prop_ro("world_size", [](const S& s) { return s.core().world_size(); })
       .def_prop_ro("servers", [](const S& s) { return s.core().servers(); })

@@ -69,6 +69,20 @@ class StoreClient {
   std::string address_ = "127.0.0.1";
 };
 
+/// Sets a key of a store, unless it is set. False when it was.
+bool set_once(const std::string& host, int port, const std::string& token, const std::string& key,
+              const std::string& value, double seconds) {
+  const auto scheduler = base::make_os_scheduler();
+  return call([&]() -> base::Result<bool> {
+    const base::TimePoint deadline = scheduler->after(base::from_seconds(seconds));
+    GEARSHIFT_ASSIGN_OR_RETURN(const auto store,
+                               rendezvous::tcp::connect(*scheduler, host, port, token, deadline));
+    if (store->get(key, scheduler->now())) return false;
+    GEARSHIFT_RETURN_IF_ERROR(store->set(key, value));
+    return true;
+  });
+}
+
 }  // namespace
 
 void bind_store(nb::module_& m) {
@@ -84,6 +98,8 @@ void bind_store(nb::module_& m) {
            "What the key holds; None when nobody has set it after `patience` seconds.")
       .def_prop_ro("own_address", &StoreClient::own_address,
                    "This end of the connection, where the process would listen.");
+  m.def("store_set_once", &set_once, nb::arg("host"), nb::arg("port"), nb::arg("token"),
+        nb::arg("key"), nb::arg("value"), nb::arg("seconds"));
 }
 
 }  // namespace gearshift::python

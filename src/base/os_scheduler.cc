@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "gearshift/base/scheduler.h"
@@ -69,7 +70,13 @@ class OsScheduler final : public Scheduler {
     if (rest > Duration::zero()) std::this_thread::sleep_for(rest);
   }
   std::unique_ptr<Task> spawn(std::string name, std::function<void()> body) override {
-    return std::make_unique<OsTask>(std::move(name), std::move(body));
+    try {
+      return std::make_unique<OsTask>(name, std::move(body));
+    } catch (const std::system_error& error) {
+      throw std::system_error(error.code(), "no thread for " + name +
+                                                " (see `ulimit -u`, `ulimit -v`, and the limits "
+                                                "of this container)");
+    }
   }
   std::unique_ptr<Monitor> make_monitor() override { return std::make_unique<OsMonitor>(); }
 };

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "gearshift/base/serial.h"
@@ -128,7 +129,12 @@ class Mesh {
   base::Status link_up() {
     std::vector<std::unique_ptr<base::Task>> tasks;
     for (int i = 0; i < std::min(kParallel, options_.size - 1); ++i) {
-      tasks.push_back(scheduler_.spawn("connect", [this] { work(); }));
+      try {
+        tasks.push_back(scheduler_.spawn("connect", [this] { work(); }));
+      } catch (const std::system_error&) {  // no thread to have: some do as well
+        if (tasks.empty()) throw;
+        break;
+      }
     }
     for (auto& task : tasks) task->join();
     return verdict();

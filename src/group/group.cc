@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <system_error>
 #include <utility>
 
 namespace gearshift::group {
@@ -102,7 +103,11 @@ void Group::close(base::TimePoint deadline) const {
   std::vector<std::unique_ptr<base::Task>> closing;
   for (const auto& link : links()) {
     if (!link) continue;
-    closing.push_back(scheduler().spawn("close", [link, deadline] { link->close(deadline); }));
+    try {
+      closing.push_back(scheduler().spawn("close", [link, deadline] { link->close(deadline); }));
+    } catch (const std::system_error&) {  // no thread to have
+      link->close(deadline);
+    }
   }
   for (auto& task : closing) task->join();
   if (context_->loopback) context_->loopback->close(deadline);

@@ -43,8 +43,13 @@ class GroupMonitor final : public Monitor {
       notice.what = error.message;
       tell_self(notice);
     });
-    hear_task_ = scheduler_.spawn("heartbeat", [this] { hear(); });
-    watch_task_ = scheduler_.spawn("watch", [this] { watch(); });
+    try {
+      hear_task_ = scheduler_.spawn("heartbeat", [this] { hear(); });
+      watch_task_ = scheduler_.spawn("watch", [this] { watch(); });
+    } catch (...) {  // no thread to have: the first must not wait for a life that never begins
+      stop();
+      throw;
+    }
   }
 
   ~GroupMonitor() override { stop(); }
@@ -444,8 +449,8 @@ void GroupMonitor::stop() {
   tell_self({});
   group_.router().deliver(
       {base::Rank(own_), transport::Tag(kHeartbeatService, 0, 0), {}, base::Buffer()});
-  watch_task_->join();
-  hear_task_->join();
+  if (watch_task_) watch_task_->join();
+  if (hear_task_) hear_task_->join();
   std::lock_guard<base::Monitor> lock(*monitor_);
   stopped_ = true;
   monitor_->notify_all();

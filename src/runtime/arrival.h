@@ -17,13 +17,15 @@ inline constexpr const char* kLostKey = "lost";
 /// Says that the rank of `options` has come to the rendezvous and waits for all others, at most
 /// until `patience` has passed, or until `options.interrupted` (kAborted). kTimeout names those who
 /// have not come. kPeerLost (with the culprit) as soon as one that had come is gone, or is said to
-/// be lost: the job can never be complete. Cost: a look around every 250 ms + 10 ms for each rank.
+/// be lost: the job can never be complete. kMismatch when this rank is taken by another process,
+/// or when the first that came is of a job of another size; in the latter case this rank is lost
+/// for the others. Cost: a look around every 250 ms + 10 ms for each rank.
+///
+/// `news`: the store in which a launcher says who is lost, if that is another one.
 ///
 /// Returns, rank by rank, what each says of itself: `message` is this rank's.
-base::Result<std::vector<std::string>> await_everybody(base::Scheduler& scheduler,
-                                                       rendezvous::Store& store,
-                                                       const SessionOptions& options,
-                                                       base::Duration patience,
-                                                       const std::string& message);
+base::Result<std::vector<std::string>> await_everybody(
+    base::Scheduler& scheduler, rendezvous::Store& store, rendezvous::Store* news,
+    const SessionOptions& options, base::Duration patience, const std::string& message);
 
 }  // namespace gearshift::runtime

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "gearshift/base/log.h"
@@ -194,13 +195,14 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status open_store();
-  base::Status find_store(const HostPort& at, base::TimePoint deadline);
+  base::Status find_store(HostPort at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
   /// The next session of this rank may begin while others are still in this one.
   void leave_rendezvous() {
     if (store_ && world_) Former::note(options_.rdzv, options_.rank, store_number_);
     store_.reset();
+    launchers_store_.reset();
     store_server_.reset();
   }
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
@@ -221,6 +223,8 @@ class SessionImpl final : public Session {
   std::string listen_host_ = "127.0.0.1";
   std::unique_ptr<rendezvous::tcp::Server> store_server_;
   std::unique_ptr<rendezvous::Store> store_;
+  std::unique_ptr<rendezvous::Store>
+      launchers_store_;             ///< that of the first session, in later ones
   std::uint64_t store_number_ = 0;  ///< of its server
   std::shared_ptr<transport::Router> router_;
   std::unique_ptr<group::Group> world_, workers_;
@@ -235,9 +239,10 @@ class SessionImpl final : public Session {
 base::Status SessionImpl::connect() {
   if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
   GEARSHIFT_RETURN_IF_ERROR(open_store());
-  GEARSHIFT_ASSIGN_OR_RETURN(processes_,
-                             await_everybody(*scheduler_, *store_, options_, start_patience(),
-                                             process_identity(listen_host_, options_.transports)));
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      processes_,
+      await_everybody(*scheduler_, *store_, launchers_store_.get(), options_, start_patience(),
+                      process_identity(listen_host_, options_.transports)));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -253,7 +258,10 @@ base::Status SessionImpl::open_store() {
   const Former former = Former::find(options_.rdzv, options_.rank);
   if (options_.rdzv.rfind("file://", 0) == 0) {
     std::string directory = options_.rdzv.substr(7);
-    if (former.sessions > 0) directory += "/session-" + std::to_string(former.sessions + 1);
+    if (former.sessions > 0) {
+      GEARSHIFT_ASSIGN_OR_RETURN(launchers_store_, rendezvous::file::open(*scheduler_, directory));
+      directory += "/session-" + std::to_string(former.sessions + 1);
+    }
     GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory));
     if (!options_.interface.empty()) listen_host_ = options_.interface;
     return {};
@@ -280,13 +288,13 @@ base::Status SessionImpl::open_store() {
   return error;
 }
 
-base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadline) {
+base::Status SessionImpl::find_store(HostPort at, base::TimePoint deadline) {
   constexpr base::Duration kLook = std::chrono::seconds(3);
   while (true) {
     const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
     std::string own_address;
     auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
-                                          &own_address, &store_number_);
+                                          &own_address, &store_number_, options_.timeout);
     if (store) {
       store_ = std::move(*store);
       listen_host_ = options_.interface.empty() ? own_address : options_.interface;
@@ -294,6 +302,9 @@ base::Status SessionImpl::find_store(const HostPort& at, base::TimePoint deadlin
     }
     if (store.error().code != ErrorCode::kTimeout || slice >= deadline) return store.error();
     GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
+    if (!options_.rdzv_now) continue;
+    options_.rdzv = options_.rdzv_now();
+    GEARSHIFT_ASSIGN_OR_RETURN(at, parse_address(options_.rdzv));
   }
 }
 
@@ -369,7 +380,11 @@ base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::ma
 base::Result<std::unique_ptr<Session>> Session::create(const SessionOptions& options) {
   raise_descriptor_limit();
   auto session = std::make_unique<SessionImpl>(options);
-  GEARSHIFT_RETURN_IF_ERROR(session->open());
+  try {
+    GEARSHIFT_RETURN_IF_ERROR(session->open());
+  } catch (const std::system_error& error) {
+    return Error(ErrorCode::kIo, std::string("cannot join the job: ") + error.what());
+  }
   return std::unique_ptr<Session>(std::move(session));
 }
 

@@ -129,7 +129,8 @@ class Receive final : public RequestState {
   bool pause(std::unique_lock<base::Monitor>& held, Puller* puller, base::TimePoint until) {
     if (puller) {
       held.unlock();
-      const bool pulled = puller->pull(into.size(), [this] { return done(); }, until);
+      const bool pulled = puller->pull(
+          into.size(), [this] { return done(); }, until);
       held.lock();
       if (pulled) {
         if (impl->sleepers > 0) unattended(held, *puller);

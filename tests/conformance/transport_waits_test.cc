@@ -34,7 +34,8 @@ TEST_P(TransportConformance, WhoStopsWaitingLeavesTheLinkInUse) {
   for (std::uint32_t round = 0; round < 200; ++round) {
     ASSERT_TRUE(exchange(a, b, round, soon()).ok());
     // Nobody waits for a message of the link now, only for its mailbox.
-    ASSERT_TRUE(a.link->send(Tag(kWaitsService, round, 0), base::bytes_of(round)).wait(soon()).ok());
+    ASSERT_TRUE(
+        a.link->send(Tag(kWaitsService, round, 0), base::bytes_of(round)).wait(soon()).ok());
     auto message = box->pop(soon());
     ASSERT_TRUE(message.ok()) << round << ": " << message.error().to_string();
     EXPECT_EQ(message->tag, Tag(kWaitsService, round, 0));

@@ -97,7 +97,7 @@ class Failure : public std::runtime_error {
   int exit_code() const {
     using gs::base::ErrorCode;
     const bool victim = code_ == ErrorCode::kPeerLost || code_ == ErrorCode::kAborted ||
-                        code_ == ErrorCode::kClosed;
+                        code_ == ErrorCode::kClosed || code_ == ErrorCode::kTimeout;
     return victim ? 75 : 1;
   }
 

@@ -45,6 +45,9 @@ struct SessionOptions {
   /// Asked now and then while other processes are waited for at the start, on the task that called
   /// `Session::create`; true ends that with kAborted. Empty: nothing does.
   std::function<bool()> interrupted{};
+  /// Asked every few seconds while nobody answers at `rdzv`, on the same task: where to look from
+  /// then on. Empty: `rdzv` stands.
+  std::function<std::string()> rdzv_now{};
 
   static base::Result<SessionOptions> from_environment();
   /// GEARSHIFT_CALIBRATE: "auto" (kIfSeveralHosts; also when unset), "off" or "force".

@@ -152,7 +152,7 @@ class _ErrorSink:
     """What the processes write goes to stderr: stdout has the report."""
 
     def __init__(self) -> None:
-        self._console: LineSink = ConsoleSink(prefix=True, on_closed=lambda _: None)
+        self._console: LineSink = ConsoleSink(prefix=True, on_failure=lambda *_: None)
 
     def lines(self, label: str, stream: Stream, lines: list[bytes]) -> None:
         self._console.lines(label, "err", lines)

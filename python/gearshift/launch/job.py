@@ -16,6 +16,7 @@ from . import LaunchError
 from .output import LineSink, LogFiles, Stream
 from .plan import ProcessSpec
 from .process import RankProcess
+from .teller import Teller
 from .verdict import Outcome, cause, judge, signal_name
 from .warden import Warden
 
@@ -24,6 +25,8 @@ _TICK = 0.25
 _TERM_SECONDS = 5.0
 _FROZEN_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
+_LEAVING_SECONDS = 3.0
+"""Ranks that are done leave a job together, give or take."""
 _LOST_KEY = "lost"
 """In the rendezvous; see src/runtime/arrival.h. The file of a plain key bears its name."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,6 +62,7 @@ class Job:
         self._grace = grace
         self._logs = LogFiles(log_dir, notify) if log_dir is not None else None
         self._directory = directory
+        self._teller: Teller | None = None
         self._told_store = False
         self._ranks: list[RankProcess] = []
         self._selector = selectors.DefaultSelector()
@@ -89,6 +93,8 @@ class Job:
             for rank in self._ranks:
                 rank.kill()
             self._selector.close()
+            if self._teller is not None:
+                self._teller.finish()
             warden.dismiss()
         return judge(self._ranks, self._started, self._grace, self._interrupt)
 
@@ -164,11 +170,11 @@ class Job:
             if not rank.reap():
                 continue
             warden.forget(rank.pid)
-            self._tell_store(rank)
+            self._tell_directory(rank)
             if rank.failed and self._term_at is None:
                 self._first_failure(rank)
 
-    def _tell_store(self, rank: RankProcess) -> None:
+    def _tell_directory(self, rank: RankProcess) -> None:
         """Ranks that still wait for this one at the rendezvous read it there, and end at once."""
         if self._directory is None or self._told_store:
             return
@@ -178,6 +184,18 @@ class Job:
         with contextlib.suppress(OSError):  # they find out by themselves, later
             draft.write_text(f"{rank.spec.rank} {cause(rank)}", encoding="ascii")
             draft.rename(path)
+
+    def _tell_port(self, now: float) -> None:
+        """The same where the rendezvous is on a port; ranks of other hosts read it, too."""
+        if self._directory is not None or self._told_store or self._interrupt is not None:
+            return
+        for rank in self._ranks:
+            if rank.failed or (rank.ended is not None and now >= rank.ended + _LEAVING_SECONDS):
+                self._told_store = True
+                with contextlib.suppress(OSError, subprocess.SubprocessError):
+                    text = f"{rank.spec.rank} {cause(rank)}"
+                    self._teller = Teller(rank.spec.environment, _LOST_KEY, text)
+                return
 
     def _first_failure(self, rank: RankProcess) -> None:
         self._term_at = time.monotonic() + self._grace
@@ -189,6 +207,7 @@ class Job:
             )
 
     def _escalate(self, now: float) -> None:
+        self._tell_port(now)
         self._kill_frozen(now)
         if self._kill_at is not None and now >= self._kill_at:
             self._end_running(signal.SIGKILL)
@@ -206,20 +225,28 @@ class Job:
             if number == signal.SIGKILL or rank.frozen:
                 rank.kill()
             else:
-                rank.signal_group(number)
+                rank.pass_on(number)
+
+    def _patience_with_frozen(self) -> float:
+        """Where nothing has failed, nobody waits for them, and they may be about to go on."""
+        expected = self._term_at is not None or self._interrupt is not None
+        return _FROZEN_SECONDS if expected else max(self._grace, _FROZEN_SECONDS)
 
     def _kill_frozen(self, now: float) -> None:
         running = [rank for rank in self._ranks if rank.running]
-        some_ended = 0 < len(running) < len(self._ranks)
-        if not some_ended or not all(rank.stopped() for rank in running):
+        # Who is asked to end, and stands still, does not hear of it.
+        ending = len(running) < len(self._ranks) or self._interrupt is not None
+        if not running or not ending or not all(rank.stopped() for rank in running):
             self._stopped_since = None
         elif self._stopped_since is None:
             self._stopped_since = now
-        elif now >= self._stopped_since + _FROZEN_SECONDS:
+        elif now >= self._stopped_since + self._patience_with_frozen():
+            some_ended = len(running) < len(self._ranks)
+            why = "while the others have ended" if some_ended else "and cannot end"
             for rank in running:
                 self._notify(
-                    f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) "
-                    "while the others have ended; killing it"
+                    f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) {why}; "
+                    "killing it"
                 )
             self._end_running(signal.SIGKILL)
 
@@ -276,7 +303,7 @@ class Job:
             self._end_running(signal.SIGKILL)
             return
         for rank in self._ranks:
-            rank.signal_group(number)
+            rank.pass_on(number)
 
 
 def _wake_only(_number: int, _frame: FrameType | None) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 
 from .command_line import command_line, headline
 from .job import Job
-from .output import ConsoleSink, LineSink
+from .output import ConsoleSink, LineSink, write_all
 from .plan import LaunchOptions, build_plan, misplaced_notice, thread_notice, validate
 from .verdict import Outcome
 
@@ -40,7 +40,7 @@ def launch(
         if notice is not None:
             notify(notice)
     if sink is None:
-        sink = ConsoleSink(prefix=options.prefix, on_closed=_on_closed)
+        sink = ConsoleSink(prefix=options.prefix, on_failure=_on_failure)
     directory = tempfile.mkdtemp(prefix="gearshift-") if options.rdzv is None else None
     try:
         job = Job(
@@ -72,13 +72,18 @@ def describe(options: LaunchOptions, environ: Mapping[str, str] | None = None) -
 
 
 def notify(message: str) -> None:
-    """Tell the user something on stderr."""
-    try:
-        sys.stderr.write(f"gearshift run: {message}\n")
-        sys.stderr.flush()
-    except OSError:  # a closed terminal must not take the job with it
-        pass
+    """Tell the user something on stderr.
+
+    Past Python's own stream, which would keep what cannot be written, fail again when this process
+    ends, and change its exit code.
+    """
+    text = f"gearshift run: {message}\n".encode(errors="backslashreplace")
+    with contextlib.suppress(OSError):  # a closed terminal must not take the job with it
+        write_all(2, text)
 
 
-def _on_closed(stream: str) -> None:
-    notify(f"{stream} was closed by its reader; the job goes on without that output")
+def _on_failure(stream: str, error: OSError) -> None:
+    gone = isinstance(error, ConnectionError)
+    cause = f"cannot write to {stream}: {error.strerror}"
+    what = f"{stream} was closed by its reader" if gone else cause
+    notify(f"{what}; the job goes on without that output")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import sys
@@ -16,6 +17,7 @@ Stream = Literal["out", "err"]
 
 _MAX_LINE = 1 << 20
 _PROGRESS_INTERVAL = 1.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
 
@@ -89,11 +91,17 @@ def _last_text(segments: list[bytes]) -> bytes:
 
 
 class ConsoleSink:
-    """Writes lines to this process's stdout and stderr, each with the rank in front."""
+    """Writes lines to this process's stdout and stderr, each with the rank in front.
 
-    def __init__(self, *, prefix: bool, on_closed: Callable[[str], None]) -> None:
+    What cannot be written is left out: neither a full disk nor a terminal that has gone must end a
+    job. `on_failure` is told once of each stream; where there may be room again, the next lines are
+    tried again.
+    """
+
+    def __init__(self, *, prefix: bool, on_failure: Callable[[str, OSError], None]) -> None:
         self._prefix = prefix
-        self._on_closed = on_closed
+        self._on_failure = on_failure
+        self._failed: set[Stream] = set()
         self._descriptors: dict[Stream, int | None] = {"out": 1, "err": 2}
         coloured = "NO_COLOR" not in os.environ
         self._colour: dict[Stream, bool] = {
@@ -108,10 +116,13 @@ class ConsoleSink:
             return
         head = self._head(label, stream)
         try:
-            _write_all(descriptor, b"".join(head + line + b"\n" for line in lines))
-        except (BrokenPipeError, ConnectionError):
-            self._descriptors[stream] = None
-            self._on_closed("stdout" if stream == "out" else "stderr")
+            write_all(descriptor, b"".join(head + line + b"\n" for line in lines))
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                self._descriptors[stream] = None
+            if stream not in self._failed:
+                self._failed.add(stream)
+                self._on_failure("stdout" if stream == "out" else "stderr", error)
 
     def _head(self, label: str, stream: Stream) -> bytes:
         if not self._prefix:
@@ -168,7 +179,8 @@ class LogFiles:
         return self._directory / f"rank-{rank}.log"
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to a descriptor, whether it blocks or not."""
     view = memoryview(data)
     while view:
         try:

@@ -99,6 +99,8 @@ class ProcessSpec:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path | None = None
+    is_script: bool = True
+    """A Python program, and no executable, which may stand between the launcher and one."""
 
 
 def validate(options: LaunchOptions, environ: Mapping[str, str]) -> None:
@@ -364,6 +366,7 @@ def _spec(
             "GEARSHIFT_LOCAL_RANK": str(local_rank),
         },
         folder=options.folder,
+        is_script=options.kind != "executable",
     )
 
 

@@ -37,7 +37,7 @@ class RankProcess:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid()),
         )
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
@@ -81,9 +81,15 @@ class RankProcess:
         self.ended = time.monotonic()
         return True
 
-    def signal_group(self, number: int) -> None:
-        """Send a signal to the process and to those that share its group."""
-        if self.running:
+    def pass_on(self, number: int) -> None:
+        """Send a signal that asks to end, to the process and to those that share its group.
+
+        A script that handles it gets it alone, since it is in charge of its children: a checkpoint
+        on SIGTERM would fail with the workers of a DataLoader dead.
+        """
+        if self.spec.is_script and self._is_in(number, "SigCgt:"):
+            self.signal_only(number)
+        elif self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
@@ -95,7 +101,10 @@ class RankProcess:
 
     def survives(self, number: int) -> bool:
         """Whether the process catches, ignores or blocks a signal that would end it otherwise."""
-        return self.running and bool(_dispositions(self.pid) >> (number - 1) & 1)
+        return self._is_in(number, "SigBlk:", "SigIgn:", "SigCgt:")
+
+    def _is_in(self, number: int, *sets: str) -> bool:
+        return self.running and bool(_signals_in(self.pid, sets) >> (number - 1) & 1)
 
     def kill(self) -> None:
         """End the process and its session for good; works for a stopped one too."""
@@ -144,20 +153,20 @@ def _stat_fields(pid: int) -> list[str]:
         return []
 
 
-def _dispositions(pid: int) -> int:
-    """Signals that do not end a process as they come: bit n - 1 is signal n; 0 if it has gone."""
+def _signals_in(pid: int, sets: tuple[str, ...]) -> int:
+    """Signals in sets of /proc/PID/status: bit n - 1 is signal n; 0 if the process has gone."""
     found = 0
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             for line in file:
-                if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:")):
+                if line.startswith(sets):
                     found |= int(line.split()[1], 16)
     except OSError:
         pass
     return found
 
 
-def _die_with(launcher: int) -> Callable[[], None]:
+def die_with(launcher: int) -> Callable[[], None]:
     """For the child, before exec: ask the kernel for SIGKILL when the launcher dies."""
 
     def prepare() -> None:

@@ -42,7 +42,7 @@ def judge(
         return Outcome(0, None)
     seconds = _end(culprit) - started
     message = f"{culprit.spec.name} failed first: {cause(culprit)}, after {seconds:.1f} s"
-    others = _others([rank for rank in ranks if rank is not culprit], grace)
+    others = _others([rank for rank in ranks if rank is not culprit], grace, _end(culprit))
     return Outcome(exit_code(culprit), message + others + _quote(culprit, ranks), culprit.spec.rank)
 
 
@@ -95,17 +95,18 @@ def _interrupted(
     if all(rank.returncode == 0 for rank in ranks):
         return Outcome(0, None)
     message = f"ended by {signal_name(number)} after {when - started:.1f} s"
-    return Outcome(128 + number, message + _others(ranks, None))
+    return Outcome(128 + number, message + _others(ranks, None, when))
 
 
-def _others(ranks: Sequence[RankProcess], grace: float | None) -> str:
+def _others(ranks: Sequence[RankProcess], grace: float | None, since: float) -> str:
     groups: dict[str, list[RankProcess]] = {}
     for rank in ranks:
-        groups.setdefault(_fate(rank, grace), []).append(rank)
+        groups.setdefault(_fate(rank, grace, since), []).append(rank)
     return "".join(f"; {_names(members)} {fate}" for fate, members in groups.items())
 
 
-def _fate(rank: RankProcess, grace: float | None) -> str:
+def _fate(rank: RankProcess, grace: float | None, since: float) -> str:
+    """What became of a rank; `since`: when what is told about it began."""
     if rank.frozen:
         return "then frozen (stopped) and killed"
     assert rank.returncode is not None
@@ -113,6 +114,8 @@ def _fate(rank: RankProcess, grace: float | None) -> str:
         return "ended by the launcher" + (
             f" after {grace:g} s of grace" if grace is not None else ""
         )
+    if rank.returncode == 0 and _end(rank) < since:
+        return "had exited with 0 before"
     if rank.returncode < 0:
         return f"then killed by {signal_name(-rank.returncode)}"
     return f"then exited with {rank.returncode}"

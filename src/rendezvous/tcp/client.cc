@@ -9,9 +9,6 @@
 namespace gearshift::rendezvous::tcp {
 namespace {
 
-/// How long the server's answer may take beyond what it was asked to wait: a busy machine is not a
-/// broken one.
-constexpr base::Duration kAnswerTime = std::chrono::seconds(5);
 constexpr base::Duration kFirstRetry = std::chrono::milliseconds(20);
 constexpr base::Duration kLastRetry = std::chrono::milliseconds(500);
 
@@ -19,14 +16,16 @@ constexpr base::Duration kLastRetry = std::chrono::milliseconds(500);
 /// does not hold up the `set` that it waits for.
 class TcpStore final : public Store {
  public:
-  /// `former`: a server that is waited out; 0 for none.
+  /// `former`: a server that is waited out; 0 for none. `answer_time`: how long the server's answer
+  /// may take beyond what it was asked to wait.
   TcpStore(base::Scheduler& scheduler, std::string host, int port, std::string token,
-           std::uint64_t former)
+           std::uint64_t former, base::Duration answer_time)
       : scheduler_(scheduler),
         host_(std::move(host)),
         port_(port),
         token_(std::move(token)),
         former_(former),
+        answer_time_(answer_time),
         monitor_(scheduler.make_monitor()) {}
 
   /// Dials until it works. What a retry cannot cure (token, version) is returned at once.
@@ -132,7 +131,7 @@ class TcpStore final : public Store {
 
   /// The outer error is the connection's, the inner one the server's.
   base::Result<Reply> ask_raw(base::ConstBytes request, base::Duration wait) {
-    auto reply = exchange(request, scheduler_.after(wait + kAnswerTime));
+    auto reply = exchange(request, scheduler_.after(wait + answer_time_));
     if (reply) return reply;
     // A server that is gone or frozen must not look like a key that nobody has set yet.
     return base::Error(base::ErrorCode::kIo,
@@ -176,6 +175,7 @@ class TcpStore final : public Store {
   const int port_;
   const std::string token_;
   const std::uint64_t former_;
+  const base::Duration answer_time_;
   std::atomic<std::uint64_t> server_{0};
   std::unique_ptr<base::Monitor> monitor_;
   std::vector<Socket> idle_;
@@ -186,13 +186,14 @@ class TcpStore final : public Store {
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
                                              base::TimePoint deadline, std::string* own_address,
-                                             std::uint64_t* server) {
+                                             std::uint64_t* server, base::Duration answer_time) {
   if (port < 1 || port > 65535) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 1 and 65535");
   }
   auto store =
-      std::make_unique<TcpStore>(scheduler, host, port, token, server == nullptr ? 0 : *server);
+      std::make_unique<TcpStore>(scheduler, host, port, token, server == nullptr ? 0 : *server,
+                                 std::max(answer_time, kLeastAnswerTime));
   GEARSHIFT_RETURN_IF_ERROR(store->open(deadline));
   if (server != nullptr) *server = store->server();
   if (own_address != nullptr) {

@@ -193,6 +193,8 @@ class TcpServer final : public Server {
     // Can only fail when the counter is full, and then the acceptor is awake already.
     [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
     acceptor_->join();
+    // Children that were forked meanwhile have the sockets, too, and would keep the port.
+    for (const Fd& listener : listeners_) ::shutdown(listener.get(), SHUT_RDWR);
   }
 
   std::string address() const override { return address_; }

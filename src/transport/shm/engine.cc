@@ -62,7 +62,7 @@ Engine::Engine(std::shared_ptr<Router> router, UniqueFd epoll, std::shared_ptr<B
 Engine::~Engine() {
   stopping_.store(true);
   bell_->ring();
-  thread_->join();
+  if (thread_) thread_->join();  // none if there was no thread to have
 }
 
 base::Status Engine::watch_listener(int listener, std::function<void()> on_ready) {

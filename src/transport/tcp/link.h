@@ -109,7 +109,7 @@ class Link final : public std::enable_shared_from_this<Link>, public Puller {
   std::atomic<std::uint64_t> next_message_{0};
 
   std::mutex receiving_;
-  Loan loan_;  ///< of the first stream; changes under `receiving_`
+  Loan loan_;                         ///< of the first stream; changes under `receiving_`
   std::atomic<bool> limited_{false};  ///< its windows
   std::atomic<bool> closing_{false};
   std::atomic<bool> ended_{false};     ///< changes under `receiving_`

@@ -181,6 +181,21 @@ sys.exit()
         assert process.stderr == ""
 
 
+def test_who_waits_in_vain_is_no_culprit() -> None:
+    """A rank that another one keeps waiting ends as if it had lost that one."""
+    script = """
+import time, numpy as np, gearshift as gs
+gs.init(timeout=1)
+if gs.rank() == 0:
+    gs.all_reduce(np.ones(3))
+time.sleep(60)
+"""
+    with Job(["-c", script], 2) as job:
+        eventually(lambda: job.processes[0].poll() is not None)
+        assert job.processes[0].poll() == EXIT_PEER_LOST
+        assert "gearshift.errors.TimeoutError" in job.output(0)
+
+
 def test_ranks_may_end_at_different_times() -> None:
     script = """
 import time, numpy as np, gearshift as gs
@@ -280,6 +295,25 @@ assert after[1:] == after[1:2] * 4, after
     with Job(["-c", script, str(tmp_path)], 3, extra=extra) as job:
         for process in job.wait(PATIENCE):
             assert process.returncode == 0, process.stderr
+
+
+def test_a_child_that_was_forked_does_not_keep_the_rendezvous() -> None:
+    """A DataLoader's persistent worker, say: it has what its parent had open."""
+    script = """
+import os, time, numpy as np, gearshift as gs
+gs.init()
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os._exit(0)
+gs.shutdown()
+gs.init(timeout=10)
+assert gs.all_reduce(np.ones(1))[0] == 2
+"""
+    address = {"GEARSHIFT_RDZV": f"tcp://127.0.0.1:{free_port()}"}
+    for process in run_script(script, 2, extra=address):
+        assert process.returncode == 0, process.stderr
 
 
 def test_a_job_whose_servers_have_ended_is_not_joined_again() -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,11 @@ class Program:
     @property
     def err(self) -> str:
         return (self.folder / "err").read_text(errors="replace")
+
+    @property
+    def place(self) -> str:
+        """Where the program says it is: "pid phase step"."""
+        return "".join(path.read_text() for path in self.folder.glob("rank-?"))
 
     def pid_of(self, rank: int) -> int:
         return int((self.folder / f"rank-{rank}").read_text().split()[0])
@@ -73,18 +79,50 @@ def programs(tmp_path, toy_trainer, clean_env) -> Iterator[Starter]:
         program.process.wait()
 
 
+def start_rank(programs: Starter, rank: int, world_size: int, rdzv: str, name: str = "") -> Program:
+    return programs.start(
+        name or f"process-{rank}",
+        GEARSHIFT_RANK=str(rank),
+        GEARSHIFT_WORLD_SIZE=str(world_size),
+        GEARSHIFT_RDZV=rdzv,
+        GEARSHIFT_TOKEN=TOKEN,
+    )
+
+
 def job_of_four(programs: Starter, rdzv: str) -> list[Program]:
     """The first three ranks of four, without a launcher."""
-    return [
-        programs.start(
-            f"process-{rank}",
-            GEARSHIFT_RANK=str(rank),
-            GEARSHIFT_WORLD_SIZE="4",
-            GEARSHIFT_RDZV=rdzv,
-            GEARSHIFT_TOKEN=TOKEN,
-        )
-        for rank in range(3)
-    ]
+    return [start_rank(programs, rank, 4, rdzv) for rank in range(3)]
+
+
+@pytest.mark.parametrize("kind", ["file", "tcp"])
+def test_a_rank_that_is_there_twice(programs, until, tmp_path, free_port, kind):
+    """Two hosts with one --node-rank: told at once, and not after ten timeouts."""
+    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port()}"
+    ranks = job_of_four(programs, rdzv)
+    until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
+    twin = start_rank(programs, 1, 4, rdzv, "twin")
+    until(lambda: twin.process.poll() is not None, "the twin ends")
+    assert twin.process.returncode == 1, twin.err
+    assert "rank 1 is taken: two processes were started with this rank" in twin.err
+    last = start_rank(programs, 3, 4, rdzv)
+    until(lambda: " all_reduce " in last.place, "the others train")
+
+
+@pytest.mark.parametrize("kind", ["file", "tcp"])
+def test_two_world_sizes(programs, until, tmp_path, free_port, kind):
+    """Hosts with different numbers of processes: all are told at once."""
+    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port()}"
+    ranks = job_of_four(programs, rdzv)
+    until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
+    other = start_rank(programs, 4, 6, rdzv)
+    for rank in (*ranks, other):
+        until(lambda r=rank: r.process.poll() is not None, "all end")
+    assert other.process.returncode == 1, other.err
+    assert re.search(r"rank 4 was started with world size 6, rank [012] with 4", other.err)
+    for rank in ranks:
+        assert rank.process.returncode == 75, rank.err
+        assert "rank 4 is lost before all have come" in rank.err
+        assert "it was started with world size 6" in rank.err
 
 
 @pytest.mark.parametrize("kind", ["file", "tcp"])
@@ -111,11 +149,13 @@ def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
         assert "lost the rendezvous store at tcp://127.0.0.1" in rank.err
 
 
+@pytest.mark.parametrize("kind", ["file", "tcp"])
 @pytest.mark.parametrize("code", [7, 0])
-def test_gearshift_run(programs, until, code):
+def test_gearshift_run(programs, until, free_port, code, kind):
     """The launcher tells the others of a rank that never came, whatever its exit code."""
     script = f'if [ "$GEARSHIFT_RANK" = 1 ]; then exit {code}; fi; exec "$@"'
-    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3")
+    rdzv = ("--rdzv", f"127.0.0.1:{free_port()}") if kind == "tcp" else ()
+    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3", *rdzv)
     job = programs.start("job", *launcher, "--", "sh", "-c", script, "sh")
     until(lambda: job.process.poll() is not None, "the launcher ends")
     assert job.process.returncode == (code or 75), job.err
@@ -123,6 +163,58 @@ def test_gearshift_run(programs, until, code):
         said = rf"\[{rank}\] .*rank 1 is lost before all have come .*: exit code {code}"
         assert re.search(said, job.err), job.err
     assert "ended by the launcher" not in job.err
+
+
+@pytest.mark.parametrize("code", [7, 0])
+def test_gearshift_run_in_a_later_session(programs, until, tmp_path, code):
+    """A job that was left and is joined again, but for one rank, which ends."""
+    script = tmp_path / "train.py"
+    script.write_text(f"""
+import os, gearshift as gs
+gs.init()
+rank = gs.rank()
+gs.shutdown()
+if rank == 1:
+    os._exit({code})
+gs.init()
+""")
+    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3", "--no-prefix")
+    job = programs.start("job", *launcher, str(script))
+    until(lambda: job.process.poll() is not None, "the launcher ends")
+    assert job.process.returncode == (code or 75), job.err
+    said = rf"rank 1 is lost before all have come .*session-2: exit code {code}"
+    assert len(re.findall(f"PeerLost: {said}", job.err)) >= 2, job.err
+    assert "ended by the launcher" not in job.err
+
+
+def test_a_rank_that_stands_still_at_the_rendezvous(programs, until, tmp_path):
+    """Before all have come, nobody notices it; in the end it is the culprit."""
+    script = tmp_path / "train.py"
+    script.write_text("""
+import os, signal, gearshift as gs
+if os.environ["GEARSHIFT_RANK"] == "1":
+    os.kill(os.getpid(), signal.SIGSTOP)
+gs.init()
+""")
+    launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3", "--timeout", "0.5")
+    job = programs.start("job", *launcher, str(script))
+    until(lambda: job.process.poll() is not None, "the launcher ends")
+    assert job.process.returncode == 128 + signal.SIGKILL, job.err
+    assert "rank 1 failed first: frozen" in job.err, job.err
+    assert "ranks 0, 2 then exited with 75" in job.err, job.err
+
+
+def test_a_pause_of_the_rank_that_serves_the_rendezvous(programs, until, free_port):
+    """Shorter than the timeout, it ends nobody."""
+    rdzv = f"tcp://127.0.0.1:{free_port()}"
+    ranks = job_of_four(programs, rdzv)
+    until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
+    os.kill(ranks[0].process.pid, signal.SIGSTOP)
+    time.sleep(7)
+    assert [rank.process.poll() for rank in ranks] == [None] * 3, ranks[1].err
+    os.kill(ranks[0].process.pid, signal.SIGCONT)
+    last = start_rank(programs, 3, 4, rdzv)
+    until(lambda: " all_reduce " in last.place, "all train")
 
 
 MPIRUN = ("mpirun", "--oversubscribe", "-n", "3")

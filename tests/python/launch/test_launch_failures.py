@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,10 @@ SLEEP = READY + "time.sleep(60)\n"
 
 def pids(launcher, *ranks: int) -> list[int]:
     return [int(text) for text in launcher.wait_for_files(*(f"pid-{rank}" for rank in ranks))]
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_success(launcher):
@@ -61,6 +67,20 @@ def test_only_lost_peers(launcher):
     ended = launcher.run("-n", "2", launcher.script(f"sys.exit({EXIT_PEER_LOST})"))
     assert ended.code == EXIT_PEER_LOST
     assert "lost a peer (exit code 75" in ended.err
+
+
+def test_who_left_before_is_told_apart(launcher):
+    script = launcher.script(
+        f"""
+        if rank == 0:
+            time.sleep(0.5)
+            sys.exit({EXIT_PEER_LOST})
+        """
+    )
+    ended = launcher.run("-n", "3", script)
+    assert ended.code == EXIT_PEER_LOST
+    assert "rank 0 failed first: lost a peer" in ended.err
+    assert "ranks 1, 2 had exited with 0 before" in ended.err
 
 
 def test_server_is_named(launcher):
@@ -129,6 +149,23 @@ def test_frozen_rank_beside_a_hung_one(launcher, is_alive):
     assert not any(is_alive(pid) for pid in pids(launcher, 0, 1, 2))
 
 
+def test_a_pause_after_the_others_have_ended_well_is_survived(launcher):
+    script = launcher.script(
+        """
+        if rank == 1:
+            subprocess.Popen(["sh", "-c", f"sleep 2; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+            print("went on")
+        """
+    )
+    ended = launcher.run("-n", "2", script)
+    assert (ended.code, ended.out) == (0, "[1] went on\n"), ended.err
+    frozen = launcher.script("if rank == 1: os.kill(os.getpid(), signal.SIGSTOP)")
+    ended = launcher.run("-n", "2", "--grace", "2", frozen)
+    assert ended.code == 128 + signal.SIGKILL
+    assert "rank 1 failed first: frozen" in ended.err
+
+
 def test_grandchildren_end_with_their_rank(launcher, is_alive):
     script = launcher.script(
         """
@@ -172,6 +209,51 @@ def test_graceful_end_after_a_signal_is_a_success(launcher, ended):
     pids(launcher, 0, 1)
     process.terminate()
     assert ended(process).code == 0
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_children_of_a_script_that_handles_a_signal_are_its_own(launcher, ended, handled):
+    """The workers of a DataLoader live until the script has taken its leave."""
+    script = launcher.script(
+        f"""
+        child = subprocess.Popen(["sleep", "60"])
+        def farewell(number, frame):
+            time.sleep(0.3)
+            print("child", child.poll(), flush=True)
+            sys.exit(0)
+        if {handled}: signal.signal(signal.SIGTERM, farewell)
+        """,
+        SLEEP,
+    )
+    process = launcher.start("-n", "1", script)
+    pids(launcher, 0)
+    process.terminate()
+    result = ended(process)
+    assert (result.code, result.out) == ((0, "[0] child None\n") if handled else (143, ""))
+
+
+def test_a_wrapper_does_not_keep_a_signal_for_itself(launcher, ended):
+    script = launcher.script("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))", SLEEP)
+    wrapper = f"trap 'echo heard' TERM; {sys.executable} {script}"
+    process = launcher.start("-n", "1", "--", "bash", "-c", wrapper)
+    pids(launcher, 0)
+    process.terminate()
+    result = ended(process)
+    assert result.out == "[0] heard\n"
+    assert result.code == 143
+
+
+def test_frozen_ranks_that_are_asked_to_end_are_killed(launcher, ended, is_alive, until):
+    script = launcher.script(READY, "os.kill(os.getpid(), signal.SIGSTOP)")
+    process = launcher.start("-n", "2", script)
+    ranks = pids(launcher, 0, 1)
+    until(lambda: all(state_of(pid) == "T" for pid in ranks))
+    process.terminate()
+    result = ended(process)
+    assert result.code == 128 + signal.SIGTERM
+    assert result.err.count("is frozen (stopped by a signal) and cannot end; killing it") == 2
+    assert "ended by SIGTERM" in result.err
+    assert not any(is_alive(pid) for pid in ranks)
 
 
 def test_second_interrupt_kills(launcher, ended, until):

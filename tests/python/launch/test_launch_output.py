@@ -122,6 +122,32 @@ def test_a_closed_stdout_does_not_end_the_job(launcher):
     assert "stdout was closed" in err
 
 
+def test_no_room_for_what_a_job_prints(launcher):
+    """A full disk costs the output, and neither the job nor its exit code."""
+    script = launcher.script(
+        """
+        for i in range(20):
+            print(i)
+            time.sleep(0.02)
+        print("the end", file=sys.stderr)
+        open("done", "w").write("yes\\n")
+        sys.exit(7)
+        """
+    )
+    with open("/dev/full", "wb") as full:
+        process = launcher.start("-n", "2", script, stdout=full)
+        assert process.stderr is not None
+        err = process.stderr.read().decode()
+        assert process.wait(timeout=60) == 7
+        assert launcher.wait_for_files("done") == ["yes"]
+        assert err.count("cannot write to stdout: No space left on device; the job goes on") == 1
+        assert "[1] the end" in err
+        process = launcher.start("-n", "2", script, stderr=full)
+        assert process.stdout is not None
+        assert process.stdout.read().count(b"\n") == 40
+        assert process.wait(timeout=60) == 7
+
+
 def test_a_daemon_that_keeps_the_pipe_does_not_hang_the_launcher(launcher):
     ended = launcher.run(
         launcher.script(

@@ -43,6 +43,16 @@ assert gs.all_reduce(torch.ones(1)).item() == gs.world_size()
 print(f"rank {gs.rank()} of {gs.world_size()} switched after {switches}", flush=True)
 """
 
+FAILING_ONCE = """
+import os, numpy as np, gearshift as gs
+
+if os.environ["RANK"] == "1" and not os.path.exists("failed"):
+    open("failed", "w").close()
+    raise SystemExit("the first attempt fails")
+gs.init()
+print(f"rank {gs.rank()} of {gs.world_size()} sums {gs.all_reduce(np.ones(1))[0]:g}", flush=True)
+"""
+
 ENDPOINT = f"{Network.address(0)}:{PORT}"
 STATIC = ("--master-addr", Network.address(0), "--master-port", str(PORT))
 DYNAMIC = ("--rdzv-backend", "c10d", "--rdzv-id", "job", "--rdzv-endpoint", ENDPOINT)
@@ -56,8 +66,10 @@ class Agents:
     network: Network
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, per_host: int, *rendezvous: str, token: str | None) -> None:
-        (self.folder / "train.py").write_text(TRAIN)
+    def start(
+        self, per_host: int, *rendezvous: str, token: str | None, script: str = TRAIN
+    ) -> None:
+        (self.folder / "train.py").write_text(script)
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
         env = {**kept, "PYTHONPATH": f"{PACKAGE_ROOT}:{SUPPORT}", "OMP_NUM_THREADS": "1"}
         if token is not None:
@@ -85,7 +97,7 @@ class Agents:
     @staticmethod
     def place_of(host: int, rendezvous: tuple[str, ...]) -> tuple[str, str]:
         """Both hosts have the same name, by which torchrun would tell who serves its store."""
-        if rendezvous == DYNAMIC:
+        if rendezvous[: len(DYNAMIC)] == DYNAMIC:
             return "--rdzv-conf", f"is_host={host == 0}"
         return "--node-rank", str(host)
 
@@ -132,6 +144,17 @@ def test_training(agents, per_host, rendezvous):
     for rank in range(2 * per_host):
         line = f"rank {rank} of {2 * per_host} switched after [4]"
         assert line in agents.output, agents.output
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+def test_restart(agents):
+    """After a failure torchrun keeps its store, and counts the attempts on each host by itself."""
+    options = (*DYNAMIC, "--max-restarts", "1")
+    agents.start(1, *options, token="f" * 64, script=FAILING_ONCE)
+    assert agents.finish() == [0, 0], agents.output
+    for rank in (0, 1):
+        assert f"rank {rank} of 2 sums 2" in agents.output, agents.output
 
 
 @pytest.mark.netns

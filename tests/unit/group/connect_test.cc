@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "support/few_threads.h"
 #include "support/groups.h"
 
 namespace gearshift::group {
@@ -97,6 +98,22 @@ TEST_P(ConnectTest, SaysWhatIsOfferedWhenNothingReaches) {
     EXPECT_EQ(group.error().code, ErrorCode::kUnsupported);
     EXPECT_THAT(group.error().message, HasSubstr("tcp"));
     EXPECT_THAT(group.error().message, HasSubstr("inproc"));
+  });
+}
+
+TEST_P(ConnectTest, DoesWithOneThreadToSpare) {
+  run_ranks(*scheduler_, 4, [this](int rank) {
+    gearshift::testing::FewThreads few;
+    few.spare = 1;
+    auto router = std::make_shared<transport::Router>(*scheduler_);
+    auto transport = std::move(meeting_.transport(router, Rank(rank))).value();
+    ConnectOptions options;
+    options.rank = Rank(rank);
+    options.size = 4;
+    options.timeout = seconds(10);
+    const auto group = connect(few, router, meeting_.store(), {std::move(transport)}, options);
+    ASSERT_TRUE(group) << group.error().message;
+    (*group)->close((*group)->deadline());
   });
 }
 

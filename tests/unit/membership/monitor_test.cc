@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <system_error>
+
+#include "support/few_threads.h"
 #include "support/groups.h"
 
 namespace gearshift::membership {
@@ -84,6 +87,18 @@ TEST_P(MonitorTest, AQuietGroupOfAnySizeStaysWhole) {
     TearDown();
     groups_.clear();
   }
+}
+
+/// As at the limit of a container: the first thread must not wait for the second for ever.
+TEST_P(MonitorTest, NeedsItsThreads) {
+  gearshift::testing::FewThreads scheduler;
+  auto groups = make_groups(scheduler, GetParam(), 2, seconds(3));
+  for (const int spare : {0, 1}) {
+    scheduler.spare = spare;
+    EXPECT_THROW((void)Monitor::start(*groups[0]), std::system_error);
+  }
+  groups[0]->close(scheduler.after(milliseconds(100)));  // without threads, too
+  groups.clear();
 }
 
 TEST_P(MonitorTest, ReportsHowFarEveryRankIs) {

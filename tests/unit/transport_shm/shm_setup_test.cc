@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 #include "gearshift/transport/shared_region.h"
@@ -158,6 +159,12 @@ TEST_F(ShmSetupTest, WithoutAThreadToSpareACallerIsTurnedAway) {
   scheduler->none_left = false;
   const UniqueFd later(stranger(*transport));
   EXPECT_NE(::recv(later.get(), &byte, 1, MSG_DONTWAIT), 0) << "is being greeted";
+}
+
+TEST_F(ShmSetupTest, WithoutAThreadThereIsNoTransport) {
+  scheduler->none_left = true;
+  EXPECT_THROW((void)create(*scheduler, std::make_shared<Router>(*scheduler), {}),
+               std::system_error);
 }
 
 /// As many descriptors as this process has now, and `more`, while this lives.

@@ -27,11 +27,15 @@ base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const st
 /// `own_address`: where to put the address that this end of the connection has ("10.0.0.2"), which
 /// is what the process should listen on. `server`: where to put the number that no other server
 /// has; what stands there before is that of a server which is about to end, and is waited out.
+/// `answer_time`: after which a server that is silent counts as lost, later on; less than
+/// `kLeastAnswerTime` counts as that, since a busy machine is not a broken one.
+inline constexpr base::Duration kLeastAnswerTime = std::chrono::seconds(5);
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
                                              base::TimePoint deadline,
                                              std::string* own_address = nullptr,
-                                             std::uint64_t* server = nullptr);
+                                             std::uint64_t* server = nullptr,
+                                             base::Duration answer_time = kLeastAnswerTime);
 
 /// Whether any of the name's addresses is one of loopback. kInvalidArgument when the name does not
 /// resolve.

@@ -42,6 +42,33 @@ TEST_P(TransportConformance, WhoStopsWaitingLeavesTheLinkInUse) {
   }
 }
 
+TEST_P(TransportConformance, ALinkThatWasGivenBackToItsReaderIsSoAgain) {
+  link_pair();
+  auto box = b.router->mailbox(kWaitsService);
+  std::vector<std::byte> memory(100'000);
+  const std::vector<std::byte> sent(memory.size());
+  // Sends when the other has been waiting for a while.
+  auto wait_for = [&](Tag tag, std::size_t size) {
+    std::jthread sender([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+      EXPECT_TRUE(a.link->send(tag, base::ConstBytes(sent).first(size)).wait(soon()).ok());
+    });
+    ASSERT_TRUE(b.link->recv(tag, base::Bytes(memory).first(size)).wait(soon()).ok());
+  };
+  for (std::uint32_t round = 0; round < 3; ++round) {
+    wait_for(Tag(1, round, 0), 8);
+    // The wait for a long message has the link's reader read again,
+    wait_for(Tag(2, round, 0), sent.size());
+    std::this_thread::sleep_for(std::chrono::milliseconds(15));
+    // and so must a mailbox after the next one for a short message, whatever was planned before.
+    wait_for(Tag(3, round, 0), 8);
+    ASSERT_TRUE(
+        a.link->send(Tag(kWaitsService, round, 0), base::bytes_of(round)).wait(soon()).ok());
+    auto message = box->pop(soon());
+    ASSERT_TRUE(message.ok()) << round << ": " << message.error().to_string();
+  }
+}
+
 TEST_P(TransportConformance, MailboxesFillWhileSomebodyWaitsForAMessage) {
   link_pair();
   auto box = b.router->mailbox(kWaitsService);

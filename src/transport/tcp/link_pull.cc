@@ -93,8 +93,8 @@ void Link::on_alarm(Stream& stream) {
   bool idled = false;
   {
     std::lock_guard<std::mutex> lock(receiving_);
+    if (&stream == streams_.front().get()) loan_.alarm_rang();
     if (is_lent(stream)) {
-      loan_.alarm_rang();
       if (!loan_.idle()) return;  // who has it sets the next alarm
       const Duration left = loan_.left(options_.router->scheduler().now());
       if (left > Duration::zero()) {

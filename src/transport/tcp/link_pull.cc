@@ -14,8 +14,11 @@ using base::TimePoint;
 
 namespace {
 
-/// Longer messages keep the reactor's task busy anyhow, and may come by all streams.
+/// Longer messages keep the reactor's task busy anyhow.
 constexpr std::size_t kPulledBytes = 64U << 10;
+/// From one look at the outcome to the next: a peer whose stripes are smaller than this process's
+/// sends by all streams, and what the reactor's task reads of them wakes nobody here.
+constexpr Duration kLook = std::chrono::milliseconds(10);
 
 /// Until something is there, or the time is over.
 void await_input(const Fd& fd, Duration wait) {
@@ -29,13 +32,13 @@ void await_input(const Fd& fd, Duration wait) {
 }  // namespace
 
 bool Link::pull(std::size_t bytes, const std::function<bool()>& done, TimePoint until) {
-  if (bytes > kPulledBytes || !borrow()) return false;
+  if (bytes > std::min(kPulledBytes, options_.stripe_bytes) || !borrow()) return false;
   Stream& stream = *streams_.front();
   bool open = true;
   for (bool in_time = true; in_time && open && !done();) {
     const TimePoint now = options_.router->scheduler().now();
     in_time = now < until;
-    await_input(stream.fd, in_time ? until - now : Duration::zero());
+    await_input(stream.fd, in_time ? std::min(until - now, kLook) : Duration::zero());
     open = read_borrowed(stream);
   }
   leave();

@@ -223,9 +223,9 @@ class SessionImpl final : public Session {
   std::string listen_host_ = "127.0.0.1";
   std::unique_ptr<rendezvous::tcp::Server> store_server_;
   std::unique_ptr<rendezvous::Store> store_;
-  std::unique_ptr<rendezvous::Store>
-      launchers_store_;             ///< that of the first session, in later ones
   std::uint64_t store_number_ = 0;  ///< of its server
+  /// In later sessions: the store of the first.
+  std::unique_ptr<rendezvous::Store> launchers_store_;
   std::shared_ptr<transport::Router> router_;
   std::unique_ptr<group::Group> world_, workers_;
   std::unique_ptr<membership::Monitor> monitor_;

@@ -10,7 +10,8 @@
 
 namespace gearshift::transport {
 
-inline constexpr std::uint32_t kProtocolVersion = 1;
+/// To be raised with every change of what travels between processes.
+inline constexpr std::uint32_t kProtocolVersion = 2;
 
 /// A blocking byte stream under a deadline: what the handshake runs on (TCP or Unix socket).
 class ByteStream {

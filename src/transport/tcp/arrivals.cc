@@ -49,7 +49,7 @@ void Arrivals::end(std::size_t stream, const Frame& frame) {
 
 void Arrivals::complete(const std::shared_ptr<Matcher::Landing>& landing) {
   TrafficCounters::add(traffic_.messages_received, 1);
-  if (is_service(landing->tag)) ++delivered_;
+  if (is_service(landing->tag) && landing->tag.channel() != kHeartbeatService) ++delivered_;
   matcher_.complete(landing);
 }
 

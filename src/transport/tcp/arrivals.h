@@ -20,7 +20,7 @@ class Arrivals final : public FrameSink {
   base::Result<base::Bytes> begin(std::size_t stream, const Frame& frame,
                                   std::vector<std::byte> head) override;
   void end(std::size_t stream, const Frame& frame) override;
-  /// How many messages have gone to mailboxes.
+  /// How many messages have gone to mailboxes, without heartbeats, which nobody is in a hurry for.
   std::uint64_t delivered() const { return delivered_; }
 
  private:

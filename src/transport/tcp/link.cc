@@ -181,7 +181,9 @@ Status Link::receive(Stream& stream, bool hung_up) {
 
 /// Caller holds `receiving_`.
 Status Link::read(Stream& stream) {
+  const std::uint64_t delivered = arrivals_.delivered();
   const Status status = stream.in.read();
+  if (arrivals_.delivered() > delivered) loan_.pause(options_.router->scheduler().now());
   // An ended stream stays readable for ever; the others may still have to be read.
   if (stream.in.ended()) reactor_->remove(stream.id, stream.fd);
   // A peer that has heard our good-byes may hang up without one.

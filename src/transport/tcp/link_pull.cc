@@ -73,7 +73,9 @@ void Link::leave() {
   bool wants_alarm = false;
   {
     std::lock_guard<std::mutex> lock(receiving_);
-    loan_.leave(options_.router->scheduler().now());
+    const TimePoint now = options_.router->scheduler().now();
+    loan_.leave(now);
+    if (loan_.refuses(now)) return take_back();
     wants_alarm = loan_.wants_alarm();
   }
   if (wants_alarm) reactor_->call_after(streams_.front()->id, Loan::kIdle);
@@ -92,8 +94,6 @@ void Link::take_back() {
 }
 
 void Link::on_alarm(Stream& stream) {
-  std::uint64_t delivered = 0;
-  bool idled = false;
   {
     std::lock_guard<std::mutex> lock(receiving_);
     if (&stream == streams_.front().get()) loan_.alarm_rang();
@@ -105,14 +105,9 @@ void Link::on_alarm(Stream& stream) {
         return;
       }
       take_back();
-      idled = true;
-      delivered = arrivals_.delivered();
     }
   }
   on_events(stream, 0);
-  if (!idled) return;
-  std::lock_guard<std::mutex> lock(receiving_);
-  if (arrivals_.delivered() > delivered) loan_.pause(options_.router->scheduler().now());
 }
 
 }  // namespace gearshift::transport::tcp

@@ -9,7 +9,8 @@ namespace gearshift::transport::tcp {
 
 /// Whether a stream is lent by the reactor's task to those that wait for its messages, who then
 /// read it themselves (docs/decisions/0020). It stays lent between their waits, so that what comes
-/// meanwhile wakes nobody, and goes home when none has waited for `kIdle`.
+/// meanwhile wakes nobody, and goes home when none has waited for `kIdle`, or when something has
+/// come for a mailbox: who waits there would be served late.
 ///
 ///   home --take--> taken --leave--> idle --take--> taken
 ///                                   idle --end--> home
@@ -17,10 +18,10 @@ namespace gearshift::transport::tcp {
 /// Thread-safety: none, but for `lent`.
 class Loan {
  public:
-  /// What comes to an idle stream for somebody else waits so long, and once more at most.
-  static constexpr base::Duration kIdle = std::chrono::microseconds(500);
-  /// After that has happened, the stream is not lent for so long.
-  static constexpr base::Duration kPause = std::chrono::milliseconds(10);
+  /// What comes to an idle stream for somebody else may lie there so long, and once more.
+  static constexpr base::Duration kIdle = std::chrono::milliseconds(2);
+  /// How long a stream is not lent after something has come for a mailbox.
+  static constexpr base::Duration kPause = std::chrono::milliseconds(50);
 
   bool lent() const { return lent_.load(std::memory_order_acquire); }
   bool idle() const { return lent() && !taken_; }

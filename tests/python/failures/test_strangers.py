@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from gearshift import _core
+
 RANKS = 3
 STEPS = 500
 MOST_WARNINGS = 200
@@ -54,7 +56,7 @@ def drain(caller: socket.socket) -> bytes:
 
 def prove(caller: socket.socket, purpose: int, token: str) -> bool:
     """The client's side of the handshake; whether the server accepted the proof."""
-    version, generation, rank, stream, link = 1, 1, 1, 0, 7
+    version, generation, rank, stream, link = _core.protocol, 1, 1, 0, 7
     own = GREETING.pack(
         b"GEARSHFT", version, purpose, generation, rank, stream, 0, link, os.urandom(32)
     )

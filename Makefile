@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; `make` alone prints the list.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo bench validate test sanitize chaos lint format clean
+.PHONY: help setup build demo study bench validate test sanitize chaos lint format clean
 
 BIN := .venv/bin
 JOBS ?= 2
@@ -16,6 +16,9 @@ build: setup ## Build all, the C++ tests and examples too
 
 demo: setup ## Train on Fashion-MNIST under each strategy (results in runs/demo)
 	@$(BIN)/gearshift demo
+
+study: setup ## Compare strategies over use cases and clusters (STUDY=FILE or options; runs/strategies)
+	@$(BIN)/gearshift study $(if $(filter %.toml,$(STUDY)),,examples/studies/strategies.toml) $(STUDY)
 
 bench: build ## Measure against the peers (BENCH="--quick" takes two minutes; results in runs/bench)
 	@$(BIN)/gearshift bench $(BENCH)

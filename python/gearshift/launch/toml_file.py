@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from . import LaunchError
 
-Number = TypeVar("Number", int, float)
+Keys = tuple[str | int, ...]
+"""A key below tables: their names, and the places of those that are in arrays."""
 
 
 class TomlFile:
@@ -35,11 +37,11 @@ class TomlFile:
         except tomllib.TOMLDecodeError as error:
             raise LaunchError(f"{path}:{self._place(str(error))}") from error
 
-    def fail(self, keys: tuple[str, ...], what: str) -> NoReturn:
+    def fail(self, keys: Keys, what: str) -> NoReturn:
         """An error of a key, which is named by the tables that it is in and itself."""
-        raise LaunchError(f"{self.path}:{self.line_of(keys)}: {'.'.join(keys)}: {what}")
+        raise LaunchError(f"{self.path}:{self.line_of(keys)}: {_named(keys)}: {what}")
 
-    def line_of(self, keys: tuple[str, ...]) -> int:
+    def line_of(self, keys: Keys) -> int:
         """Where the statement begins that makes a key; 1 if nothing does.
 
         The parser does not say, but it can be asked: the lines up to any are TOML themselves where
@@ -67,18 +69,26 @@ class TomlFile:
         return f"{lines}: {what or message}"
 
 
-def _has(document: Any, keys: tuple[str, ...]) -> bool:
+def _has(document: Any, keys: Keys) -> bool:
     for key in keys:
-        if not isinstance(document, Mapping) or key not in document:
+        if isinstance(key, int):
+            if not isinstance(document, list) or key >= len(document):
+                return False
+        elif not isinstance(document, Mapping) or key not in document:
             return False
         document = document[key]
     return True
 
 
+def _named(keys: Keys) -> str:
+    """ "clusters[1].file"."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+
+
 class Table:
     """One table of a file. Each method reads a key, and gives None where it is not."""
 
-    def __init__(self, file: TomlFile, values: Mapping[str, Any], keys: tuple[str, ...] = ()):
+    def __init__(self, file: TomlFile, values: Mapping[str, Any], keys: Keys = ()):
         self._file = file
         self._keys = keys
         self.values = values
@@ -138,8 +148,31 @@ class Table:
         return None if values is None else tuple(values)
 
     def table(self, key: str) -> Table | None:
-        values = self.get(key, dict, f"a table, [{'.'.join((*self._keys, key))}]")
+        values = self.get(key, dict, f"a table, [{_named((*self._keys, key))}]")
         return None if values is None else Table(self._file, values, (*self._keys, key))
+
+    def tables(self, key: str) -> list[Table] | None:
+        """An array of tables."""
+        noun = f"tables, each headed [[{key}]]"
+        values = self.get(key, list, noun)
+        for value in values or ():
+            self.check(key, value, dict, noun)
+        if values is None:
+            return None
+        return [Table(self._file, v, (*self._keys, key, i)) for i, v in enumerate(values)]
+
+    def number(self, key: str) -> float | None:
+        """A finite number."""
+        value: int | float | None = self.get(key, (int, float), "a number")
+        if value is not None and not math.isfinite(value):
+            self.fail(key, f"must be finite, this is {value}")
+        return None if value is None else float(value)
+
+    def missing(self, key: str, what: str) -> NoReturn:
+        """An error of a key that is not there, at the line where its table begins."""
+        line = self._file.line_of(self._keys)
+        name = _named((*self._keys, key))
+        raise LaunchError(f"{self._file.path}:{line}: {name}: is missing: {what}")
 
     def no_other_keys(self) -> None:
         """Refuse every key that was not asked for; call it last."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument
@@ -93,6 +93,18 @@ def parse_sweep(texts: Iterable[str]) -> list[Axis]:
     if not axes:
         raise InvalidArgument("sweep: give at least one axis, such as workers=4,8,16")
     return axes
+
+
+def changes(values: Mapping[str, object]) -> list[Axis]:
+    """The axes of a table of a file: each key has a value, or an array of them.
+
+    Raises:
+        InvalidArgument: naming the axis, as :func:`parse_sweep` does.
+    """
+    return [
+        _axis(name, [str(v) for v in (value if isinstance(value, list) else [value])])
+        for name, value in values.items()
+    ]
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -52,8 +52,22 @@ def make(task: str) -> Any:
     Raises:
         InvalidArgument: when there is no such function, or it fails; with the place in the file.
     """
+    return call(load(task), task)
+
+
+def load(task: str) -> ModuleType:
+    """The module of a task.
+
+    Raises:
+        InvalidArgument: when it cannot be loaded; with the place in the file.
+    """
+    where, _ = split(task)
+    return _guarded(f"{where} cannot be loaded", lambda: _load(where))
+
+
+def call(module: ModuleType, task: str) -> Any:
+    """What the function of a task returns that is in a module; see :func:`make`."""
     where, function = split(task)
-    module = _guarded(f"{where} cannot be loaded", lambda: _load(where))
     found = getattr(module, function, None)
     if not callable(found):
         own = [name for name, value in vars(module).items() if _is_own(value, module)]
@@ -70,9 +84,9 @@ def describe(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, begin)).rstrip()
 
 
-def _guarded(what: str, call: Callable[[], Any]) -> Any:
+def _guarded(what: str, attempt: Callable[[], Any]) -> Any:
     try:
-        return call()
+        return attempt()
     except Error:
         raise
     except (Exception, SystemExit) as error:

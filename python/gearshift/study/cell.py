@@ -37,6 +37,8 @@ class UseCase:
     """Points of the learning curve."""
     rates: tuple[float, ...] = (1.0,)
     """Factors of the task's learning rate with which each strategy is tried."""
+    clocks: tuple[Clock, ...] = (SIMULATED, MEASURED)
+    """Of the clusters' clocks those that it is trained with."""
 
     @property
     def batch_size(self) -> int:
@@ -104,7 +106,7 @@ class Point:
     step: int
     """Of worker 0, counted from 1."""
     samples: int
-    """That all workers together had learnt from by then."""
+    """Of which all workers together had computed gradients by then."""
     loss: float | None
     """Mean over the batches of worker 0 since the point before; None: not finite."""
     metric: float
@@ -234,6 +236,7 @@ class Study:
             for use_case in self.use_cases
             for cluster in self.clusters
             for clock in cluster.clocks
+            if clock in use_case.clocks
             for strategy in self.strategies
             for rate in use_case.rates
             for seed in self.seeds

@@ -1,0 +1,173 @@
+"""``gearshift study``: the command."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..launch import LaunchError
+
+if TYPE_CHECKING:
+    from .cell import Cell, Study
+    from .runner import Found
+
+_INTERRUPTED = 130
+_NEEDED = ("torch", "pandas", "pyarrow", "matplotlib", "markdown_it")
+_SHOWN_FAILURES = 5
+
+
+def study(
+    file: Annotated[Path, typer.Argument(help="Study file (TOML): what is compared, and where.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results (runs/ and the study's name).")
+    ] = None,
+    use_case: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this use case (repeat).")
+    ] = None,
+    cluster: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this cluster (repeat).")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", "-s", help="Only this strategy (repeat).")
+    ] = None,
+    clock: Annotated[
+        str | None, typer.Option(help="Only what is simulated, or only what is measured.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Only so many of the file's seeds.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Simulations at once (as many as cores).")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run cells, too, that an earlier run has done.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells, and run none.")
+    ] = False,
+) -> None:
+    """Compare strategies over use cases and clusters, and report who wins where, and why.
+
+    Each combination is simulated with real gradients, or measured on links shaped on this machine.
+    Cells that are done are kept: the same command goes on where it was interrupted. `gearshift
+    report FOLDER` makes the report anew. docs/study.md describes the file.
+    """
+    from .study_file import read_study
+
+    _check_installed()
+    read = read_study(file)
+    cells = _chosen(read, use_case, cluster, strategy, clock, seeds)
+    if dry_run:
+        for cell in cells:
+            typer.echo(cell.label)
+        typer.echo(f"{len(cells)} cells")
+        raise typer.Exit
+    raise typer.Exit(_run(read, cells, out or Path("runs") / read.name, jobs, again))
+
+
+def _check_installed() -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing).replace("markdown_it", "markdown-it-py")
+        raise LaunchError(f"a study needs {names}; install with: pip install 'gearshift[study]'")
+
+
+def _chosen(
+    study: Study,
+    use_cases: list[str] | None,
+    clusters: list[str] | None,
+    strategies: list[str] | None,
+    clock: str | None,
+    seeds: int | None,
+) -> list[Cell]:
+    """The cells that the options leave.
+
+    Raises:
+        LaunchError: when an option names what is not there, or they leave none.
+    """
+    from ..errors import Error
+    from ..strategy import parse, to_text
+    from .study_file import CLOCKS
+
+    try:
+        texts = [to_text(parse(text)) for text in strategies or ()]
+    except Error as error:
+        raise LaunchError(f"--strategy: {error}") from error
+    for option, chosen, known in (
+        ("--use-case", use_cases, [case.name for case in study.use_cases]),
+        ("--cluster", clusters, [case.name for case in study.clusters]),
+        ("--strategy", texts, study.strategies),
+        ("--clock", [clock] if clock else [], CLOCKS),
+    ):
+        for name in chosen or ():
+            if name not in known:
+                raise LaunchError(f'{option}: there is no "{name}"; there are {", ".join(known)}')
+    cells = [
+        cell
+        for cell in study.cells()
+        if (not use_cases or cell.use_case in use_cases)
+        and (not clusters or cell.cluster in clusters)
+        and (not texts or cell.strategy in texts)
+        and (not clock or cell.clock == clock)
+        and (seeds is None or cell.seed in study.seeds[:seeds])
+    ]
+    if not cells:
+        raise LaunchError("no cell of the study is left: nothing to run")
+    return cells
+
+
+def _run(study: Study, cells: list[Cell], folder: Path, jobs: int | None, again: bool) -> int:
+    from ..report.files import claimed
+    from ..sim.display import display
+    from ..sim.processes import Pool
+    from .runner import Runner, command_line
+
+    with claimed(folder):
+        with display() as shown:
+            runner = Runner(study, folder, command_line(), Pool(jobs), shown, _note)
+            found = runner.run(cells, again)
+        _tell(found)
+        if found.done + found.kept:
+            _report(folder)
+    if found.interrupted:
+        _note(f"interrupted; the same command goes on from here ({folder} has what is done)")
+        return _INTERRUPTED
+    return 1 if found.failures else 0
+
+
+def _report(folder: Path) -> None:
+    from .report import write_report
+
+    print(f"Report: {write_report(folder)}")
+
+
+def report_again(folder: Path) -> int:
+    """Make the report of what is in a folder; returns the exit code."""
+    from ..errors import Error
+    from ..report.files import claimed
+
+    _check_installed()
+    try:
+        with claimed(folder):
+            _report(folder)
+    except Error as error:
+        print(f"gearshift report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _tell(found: Found) -> None:
+    parts = [f"{found.done} cells run"]
+    if found.kept:
+        parts.append(f"{found.kept} kept from before")
+    if found.failures:
+        parts.append(f"{len(found.failures)} failed")
+    print(", ".join(parts))
+
+
+def _note(text: str) -> None:
+    print(f"gearshift study: {text}", file=sys.stderr)

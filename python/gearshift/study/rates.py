@@ -1,0 +1,67 @@
+"""Tasks with another learning rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgument
+from ..sim import task as tasks
+
+if TYPE_CHECKING:
+    from ..torch import SimulatedTraining
+
+_FILE = '''"""{task}, with {rate:g} of its learning rate: made by gearshift study."""
+
+from gearshift.study.rates import scaled
+
+
+def training():
+    return scaled({task!r}, {rate!r})
+'''
+
+
+def task_file(folder: Path, task: str, rate: float, name: str) -> str:
+    """The task that learns at `rate` times the rate: itself, or a file that is written for it."""
+    if rate == 1:
+        return task
+    path = folder / f"{name}-rate-{rate:g}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_FILE.format(task=task, rate=rate), encoding="utf-8")
+    return f"{path.absolute()}:training"
+
+
+def scaled(task: str, rate: float) -> SimulatedTraining:
+    """The training of a task, whose learning rates are `rate` times as great in all steps.
+
+    Raises:
+        InvalidArgument: for a task that is wrong, and schedulers that don't go by the rate that
+            the optimizer has at the begin (OneCycleLR, CyclicLR).
+    """
+    training: SimulatedTraining = tasks.make(task)
+    for group in training.optimizer.param_groups:
+        if "max_lr" in group:
+            raise _unscalable("OneCycleLR")
+        group["lr"] *= rate
+        if "initial_lr" in group:
+            group["initial_lr"] *= rate
+    for scheduler in (training.scheduler, training.epoch_scheduler):
+        if scheduler is not None:
+            _scale(scheduler, rate)
+    return training
+
+
+def _scale(scheduler: Any, rate: float) -> None:
+    for part in getattr(scheduler, "_schedulers", ()):
+        _scale(part, rate)
+    if hasattr(scheduler, "max_lrs"):
+        raise _unscalable(type(scheduler).__name__)
+    if hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [rate * value for value in scheduler.base_lrs]
+
+
+def _unscalable(name: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"learning_rates: {name} has rates of its own, which cannot be scaled; give tasks of "
+        "several rates instead, as use cases"
+    )

@@ -1,0 +1,199 @@
+"""Runs the cells of a study, keeps what each found, and leaves out those that are done."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..errors import Error
+from ..sim.display import Display
+from ..sim.processes import Pool
+from . import measured
+from .cell import MEASURED, SIMULATED, Cell, Done, Outcome, Study
+from .rates import task_file
+from .recipe import recipe
+from .simulated import cases_of, simulate_cells, workers_of
+from .store import Store
+
+TASKS = "tasks"
+_PACKAGES = ("gearshift", "torch", "numpy")
+
+
+@dataclass
+class Found:
+    """What a run came to."""
+
+    done: int = 0
+    """Cells that were run now."""
+    kept: int = 0
+    """Those that an earlier run had done."""
+    failures: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Clusters that cannot be measured here, and why."""
+    interrupted: bool = False
+
+
+class Runner:
+    """Runs a study in a folder that nobody else writes to."""
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        command: Sequence[str],
+        pool: Pool,
+        display: Display,
+        note: Callable[[str], None],
+    ) -> None:
+        self._study = study
+        self._store = Store(folder)
+        self._tasks = folder / TASKS
+        self._command = command
+        self._pool = pool
+        self._display = display
+        self._note = note
+        self.found = Found()
+
+    def run(self, cells: Sequence[Cell], again: bool) -> Found:
+        """Run cells, those that are to be measured first, while nothing else runs.
+
+        Ctrl-C ends it; what is done is kept.
+
+        Args:
+            cells: some of the study's.
+            again: those, too, that are done.
+
+        Raises:
+            OSError: when the folder cannot be written.
+        """
+        self._skip_unmeasurable(cells)
+        facts = machine_facts() | {
+            "command": " ".join(self._command),
+            "skipped": self.found.skipped,
+        }
+        self._store.save_facts(self._study, facts)
+        cells = [c for c in cells if c.clock == SIMULATED or c.cluster not in self.found.skipped]
+        todo = cells if again else [cell for cell in cells if not self._is_done(cell)]
+        self.found.kept = len(cells) - len(todo)
+        try:
+            self._measure([cell for cell in todo if cell.clock == MEASURED])
+            self._simulate([cell for cell in todo if cell.clock == SIMULATED])
+        except KeyboardInterrupt:
+            self.found.interrupted = True
+        return self.found
+
+    def _is_done(self, cell: Cell) -> bool:
+        before = self._store.load(cell)
+        return (
+            before is not None
+            and before.outcome is not None
+            and before.recipe == recipe(self._study, cell)
+        )
+
+    def _skip_unmeasurable(self, cells: Sequence[Cell]) -> None:
+        wanted = {cell.cluster for cell in cells if cell.clock == MEASURED}
+        for cluster in self._study.clusters:
+            reason = measured.why_not(cluster) if cluster.name in wanted else None
+            if reason is not None:
+                self.found.skipped[cluster.name] = reason
+                self._note(f"{cluster.name} is not measured: {reason}")
+
+    def _measure(self, cells: Sequence[Cell]) -> None:
+        if not cells:
+            return
+        self._display.begin("measuring", len(cells))
+        for cell in cells:
+            case, _ = cases_of(self._study, cell)
+            task = task_file(self._tasks, case.task, cell.rate, case.name)
+            try:
+                found: Outcome | Error = measured.measure(self._study, cell, task)
+            except Error as error:
+                found = error
+            self._keep(cell, found)
+            self._display.advance(1)
+
+    def _simulate(self, cells: Sequence[Cell]) -> None:
+        if not cells:
+            return
+        self._display.begin("simulating", sum(steps_of(self._study, cell) for cell in cells))
+        simulate_cells(
+            self._study,
+            cells,
+            self._tasks,
+            self._pool,
+            lambda number, found: self._keep(cells[number], found),
+            self._display.advance,
+        )
+
+    def _keep(self, cell: Cell, found: Outcome | Error) -> None:
+        failed = isinstance(found, Error)
+        if isinstance(found, Error):
+            done = Done(cell, None, str(found), recipe(self._study, cell))
+            self.found.failures.append(f"{cell.label}: {found}")
+            self._note(self.found.failures[-1])
+        else:
+            done = Done(cell, found, None, recipe(self._study, cell))
+        self._store.save(done)
+        self.found.done += not failed
+
+
+def steps_of(study: Study, cell: Cell) -> int:
+    """Steps of each worker of a cell."""
+    case, cluster = cases_of(study, cell)
+    return case.steps(workers_of(cluster))
+
+
+def machine_facts() -> dict[str, Any]:
+    """Where the study runs: ``machine``, ``versions``, and ``commit`` in a checkout."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return {
+        "machine": {
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _commit() -> str | None:
+    """Of gearshift, if it runs in a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"],
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def command_line() -> list[str]:
+    """That which started this process, as one would type it."""
+    return ["gearshift", *sys.argv[1:]]

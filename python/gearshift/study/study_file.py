@@ -1,0 +1,285 @@
+"""Study files: what is compared, as TOML (docs/study.md has every key)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import Error, InvalidArgument
+from ..launch.toml_file import Table, TomlFile, shown
+from ..sim import axes, task
+from ..sim.extension import check_workload, describe_cluster
+from ..sim.inputs import Source, read_cluster, read_workload, seconds
+from ..sim.scaling import change, edited
+from ..strategy import parse, to_text
+from .cell import MEASURED, SIMULATED, Clock, ClusterCase, Study, UseCase
+
+CLOCKS: tuple[Clock, ...] = (SIMULATED, MEASURED)
+_SEEDS = 3
+_EVALUATIONS = 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STEP_KEYS = ("forward", "backward", "optimizer", "batch_size")
+_UNCHANGEABLE = ("strategy", "batch_size")
+_CONSTANTS = {
+    "title": "TITLE",
+    "samples": "SAMPLES",
+    "metric": "METRIC",
+    "target": "TARGET",
+    "forward": "FORWARD",
+    "backward": "BACKWARD",
+    "optimizer": "OPTIMIZER",
+    "batch_size": "BATCH",
+}
+"""Of a task's module, in place of keys that a use case leaves out."""
+
+
+def read_study(path: Path) -> Study:
+    """What a study file says.
+
+    Paths in it are relative to it. Tasks are loaded: it takes as long as importing torch.
+
+    Raises:
+        LaunchError: with file, line and key.
+    """
+    file = TomlFile(path)
+    table = Table(file, file.root)
+    folder = path.absolute().parent
+    study = Study(
+        name=_slug(table, "name") or path.stem,
+        title=table.text("title") or path.stem,
+        question=table.text("question") or "",
+        strategies=_strategies(table),
+        seeds=_seeds(table),
+        clusters=_clusters(table, folder, _clocks(table) or (SIMULATED,)),
+        use_cases=tuple(_use_case(t, folder) for t in _some(table, "use_cases")),
+        text=path.read_text(encoding="utf-8"),
+    )
+    table.no_other_keys()
+    for key, names in (
+        ("use_cases", [case.name for case in study.use_cases]),
+        ("clusters", [case.name for case in study.clusters]),
+    ):
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            table.fail(key, f'two of them are called "{twice[0]}": give each a name of its own')
+    return study
+
+
+def _some(table: Table, key: str) -> list[Table]:
+    tables = table.tables(key)
+    if not tables:
+        table.missing(key, f"a study has at least one table [[{key}]]")
+    return tables
+
+
+def _slug(table: Table, key: str) -> str | None:
+    """A text that can be part of file names."""
+    text = table.text(key)
+    if text is not None and _NAME.fullmatch(text) is None:
+        table.fail(
+            key, f'"{text}" must be letters, digits, ".", "_" and "-": files are named by it'
+        )
+    return text
+
+
+def _strategies(table: Table) -> tuple[str, ...]:
+    given = table.get("strategies", list, "an array of strategies")
+    if not given:
+        table.missing("strategies", 'an array such as ["all_reduce", "ps:bsp", "ps:asp"]')
+    found: list[str] = []
+    for text in given:
+        table.check("strategies", text, str, "an array of texts")
+        try:
+            name = to_text(parse(text))
+        except Error as error:
+            table.fail("strategies", str(error))
+        if name in found:
+            table.fail("strategies", f'"{text}" is there twice')
+        found.append(name)
+    return tuple(found)
+
+
+def _seeds(table: Table) -> tuple[int, ...]:
+    """A number of seeds, 1, 2, …, or the seeds."""
+    given = table.get("seeds", (int, list), "a number of seeds, or an array of them")
+    if not isinstance(given, list):
+        return tuple(range(1, (table.whole("seeds", 1) or _SEEDS) + 1))
+    for seed in given:
+        table.check("seeds", seed, int, "a number of seeds, or an array of them")
+        if not 0 <= seed < 2**63:
+            table.fail("seeds", f"must not be negative, and less than 2^63; {seed} is one")
+    if not given or len(set(given)) < len(given):
+        table.fail("seeds", "must be at least one, each of them once")
+    return tuple(given)
+
+
+def _clocks(table: Table) -> tuple[Clock, ...] | None:
+    words = table.words("clocks", CLOCKS)
+    if words == ():
+        table.fail("clocks", "is empty; leave the key out to simulate")
+    return None if words is None else tuple(clock for clock in CLOCKS if clock in words)
+
+
+def _clusters(table: Table, folder: Path, clocks: tuple[Clock, ...]) -> tuple[ClusterCase, ...]:
+    cases: list[ClusterCase] = []
+    for entry in _some(table, "clusters"):
+        path = _path(entry, "file", folder)
+        if path is None:
+            entry.missing("file", "the cluster's TOML file (docs/simulation.md)")
+        own = _clocks(entry) or clocks
+        name, title = _slug(entry, "name") or path.stem, entry.text("title")
+        changed = entry.get("set", dict, "a table: set = { workers = 8 }")
+        entry.no_other_keys()
+        try:
+            source = read_cluster(path)
+        except Error as error:
+            entry.fail("file", str(error))
+        try:
+            cases += [
+                ClusterCase(f"{name}{suffix}", _titled(title, made, how), made, own)
+                for suffix, how, made in _variants(source, changed or {})
+            ]
+        except InvalidArgument as error:
+            entry.fail("set" if changed else "file", str(error).removeprefix("sweep: "))
+    return tuple(cases)
+
+
+def _titled(title: str | None, source: Source, how: str) -> str:
+    """What a cluster is called, with what differs among those of one entry."""
+    return f"{title or source.title}, {how}" if how else title or source.title
+
+
+def _variants(source: Source, changed: Mapping[str, Any]) -> list[tuple[str, str, Source]]:
+    """A cluster for each combination of what is set: parts of its name and title, and its file.
+
+    Raises:
+        InvalidArgument: for a cluster that is wrong, or cannot be changed so.
+    """
+    wrong = [key for key in changed if key in _UNCHANGEABLE]
+    if wrong:
+        raise InvalidArgument(f"{wrong[0]} is nothing of a cluster")
+    found = []
+    dimensions = axes.changes(changed)
+    for values in product(*(axis.values for axis in dimensions)):
+        point = {axis.name: value for axis, value in zip(dimensions, values, strict=True)}
+        document = edited(source.document())
+        change(document, {}, point)
+        told = {axis.name: axis.show(point[axis.name]) for axis in dimensions}
+        varied = [f"{axis.name}={told[axis.name]}" for axis in dimensions if len(axis.values) > 1]
+        parts = (re.sub(r"[^A-Za-z0-9.-]+", "", text.replace("=", "-")) for text in varied)
+        made = source.changed(document, ", ".join(f"{k}={v}" for k, v in told.items()))
+        describe_cluster(made.text, made.name)
+        found.append(("".join(f"-{part}" for part in parts), ", ".join(varied), made))
+    return found
+
+
+def _use_case(table: Table, folder: Path) -> UseCase:
+    text = table.text("task")
+    if text is None:
+        table.missing("task", "a file or module of a task, as of gearshift simulate --train")
+    where = _located(table, text, folder)
+    module = _module(table, where)
+    rates = table.get("learning_rates", list, "an array of factors")
+    for rate in rates or ():
+        table.check("learning_rates", rate, (int, float), "an array of factors")
+        if not 0 < rate < float("inf"):
+            table.fail("learning_rates", f"must be positive, {rate} is one of them")
+    evaluations = table.whole("evaluations", 1)
+    case = UseCase(
+        name=_slug(table, "name") or _short(where),
+        title=_or_constant(table, "title", table.text("title"), module),
+        task=where,
+        workload=_workload(table, folder, where, module),
+        samples=_or_constant(table, "samples", table.whole("samples", 1), module),
+        metric=_or_constant(table, "metric", table.text("metric"), module),
+        target=float(_or_constant(table, "target", table.number("target"), module)),
+        evaluations=evaluations or _EVALUATIONS,
+        rates=tuple(float(r) for r in dict.fromkeys(rates or [1.0])),
+        clocks=_clocks(table) or CLOCKS,
+    )
+    table.no_other_keys()
+    return case
+
+
+def _short(where: str) -> str:
+    """The name of a task's file or module."""
+    name = task.split(where)[0]
+    return Path(name).stem if name.endswith(".py") else name.rpartition(".")[2]
+
+
+def _located(table: Table, text: str, folder: Path) -> str:
+    """The task with a whole path, if it is a file."""
+    try:
+        where, function = task.split(text)
+        if where.endswith(".py") or os.sep in where:
+            where = os.path.normpath(folder / Path(where).expanduser())
+        task.check(f"{where}:{function}")
+    except Error as error:
+        table.fail("task", str(error).removeprefix("train: "))
+    return f"{where}:{function}"
+
+
+def _module(table: Table, where: str) -> ModuleType:
+    """The module of a task."""
+    if importlib.util.find_spec("torch") is None:
+        table.fail("task", "needs PyTorch: pip install 'gearshift[study]'")
+    try:
+        return task.load(where)
+    except Error as error:
+        table.fail("task", str(error).removeprefix("train: "))
+
+
+def _or_constant(table: Table, key: str, given: Any, module: ModuleType) -> Any:
+    """What the file says, or else the task."""
+    name = _CONSTANTS[key]
+    value = given if given is not None else getattr(module, name, None)
+    if value is None:
+        table.missing(key, f"neither the study nor the task ({name} in its file) says it")
+    return value
+
+
+def _workload(table: Table, folder: Path, where: str, module: ModuleType) -> Source:
+    """A file, or one that is made of the task's model and of times."""
+    path = _path(table, "workload", folder)
+    if path is not None:
+        for key in _STEP_KEYS:
+            if table.has(key):
+                table.fail(key, "contradicts workload, which says it")
+        try:
+            source = read_workload(path)
+            check_workload(source.text, source.name)
+        except Error as error:
+            table.fail("workload", str(error))
+        return source
+    noun = 'a time, such as "3 ms", or a number of seconds'
+    times = {
+        key: _or_constant(table, key, table.get(key, (str, int, float), noun), module)
+        for key in ("forward", "backward", "optimizer")
+    }
+    for key, value in times.items():
+        try:
+            seconds(value)
+        except ValueError as error:
+            table.fail(key, f"{error}; this is {shown(value)}")
+    batch = _or_constant(table, "batch_size", table.whole("batch_size", 1), module)
+    try:
+        made = task.call(module, where)
+        return read_workload(made.workload(**times, batch_size=batch))
+    except (Error, AttributeError) as error:
+        table.fail("task", str(error).removeprefix("train: "))
+
+
+def _path(table: Table, key: str, folder: Path) -> Path | None:
+    text = table.text(key)
+    if text is None:
+        return None
+    path = Path(os.path.normpath(folder / Path(text).expanduser()))
+    if not path.is_file():
+        table.fail(key, f"{path} does not exist (paths are relative to the study file)")
+    return path

@@ -1,0 +1,208 @@
+"""Running a study: outcomes are those of the simulator, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import gearshift as gs
+from gearshift.cli import app
+from gearshift.errors import InvalidArgument
+from gearshift.study.rates import scaled, task_file
+from gearshift.study.recipe import recipe
+from gearshift.study.store import Store
+from gearshift.study.study_file import read_study
+
+HERE = Path(__file__).parent
+STUDY = """
+strategies = ["ps:bsp", "ps:asp"]
+seeds = 1
+[[use_cases]]
+task = "study_task.py"
+evaluations = 5
+[[clusters]]
+file = "two.toml"
+"""
+CLUSTER = """
+[defaults]
+bandwidth = "10 Mbit/s"
+latency = "1 ms"
+[[hosts]]
+name = "node"
+count = 2
+[[stragglers]]
+host = "node-1"
+kind = "fixed"
+factor = 2.0
+"""
+
+
+@pytest.fixture
+def study_path(tmp_path):
+    shutil.copy(HERE / "study_task.py", tmp_path)
+    (tmp_path / "two.toml").write_text(CLUSTER)
+    (tmp_path / "lines.toml").write_text(STUDY)
+    return tmp_path / "lines.toml"
+
+
+def run(path: Path, *options: str, code: int = 0) -> str:
+    outcome = CliRunner().invoke(
+        app, ["study", str(path), "--out", str(path.parent / "o"), *options]
+    )
+    assert outcome.exit_code == code, outcome.output
+    return outcome.output
+
+
+def test_a_cell_is_what_the_simulator_says(study_path):
+    said = run(study_path)
+    assert "2 cells run" in said
+    store = Store(study_path.parent / "o")
+    study = read_study(study_path)
+    for cell in study.cells():
+        found = store.load(cell).outcome
+        own = gs.simulate(
+            study_path.parent / "two.toml",
+            study.use_cases[0].workload,
+            cell.strategy,
+            steps=40,
+            seed=1,
+            every_step=True,
+            train=f"{study_path.parent}/study_task.py",
+            evaluate_every=8,
+        )
+        assert (found.workers, found.steps, found.batch_size) == (2, 40, 4)
+        assert [(p.step, p.metric, p.loss, p.seconds) for p in found.curve] == [
+            (p.step, p.metric, p.loss, p.seconds) for p in own.curve
+        ]
+        assert found.step_mean == own.step_seconds.mean
+        assert found.samples_per_second == own.throughput
+        # Counted by hand: all gradients that were there at the end of worker 0's step.
+        times = [time for worker in own.raw["workers"] for time in worker["computed"]]
+        assert [p.samples for p in found.curve] == [
+            4 * sum(time <= p.seconds for time in times) for p in found.curve
+        ]
+    bsp, asp = (store.load(cell).outcome for cell in study.cells())
+    assert bsp.mean_staleness == 0
+    assert bsp.curve[-1].samples == 320
+    assert asp.curve[-1].samples < 320  # worker 0 does not wait for the slow one
+    facts = store.facts()
+    assert facts["use_cases"][0]["parameters"] == 3
+    assert facts["versions"]["torch"] == torch.__version__
+    assert (study_path.parent / "o" / "report.html").stat().st_size > 0
+
+
+def test_what_is_done_is_kept_until_it_would_be_different(study_path):
+    assert "1 cells run" in run(study_path, "--strategy", "ps:bsp")
+    file = next((study_path.parent / "o" / "cells").iterdir())
+    before = file.stat().st_mtime_ns
+    said = run(study_path)
+    assert "1 cells run, 1 kept from before" in said
+    assert file.stat().st_mtime_ns == before
+    study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 5\ntarget = -0.01"))
+    assert "0 cells run, 2 kept" in run(study_path)  # asked of what was found
+    assert file.stat().st_mtime_ns == before
+    study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 4"))
+    assert "1 cells run" in run(study_path, "--strategy", "ps:bsp")
+    assert file.stat().st_mtime_ns > before
+
+
+def test_a_recipe_has_all_that_determines_an_outcome(study_path):
+    study = read_study(study_path)
+    first, second = study.cells()
+    digests = {recipe(study, first), recipe(study, second)}
+    for old, new in (
+        ("seeds = 1", "seeds = [2]"),
+        ("evaluations = 5", "evaluations = 4"),
+        ("evaluations = 5", "evaluations = 5\nsamples = 8"),
+        ("evaluations = 5", "evaluations = 5\nlearning_rates = [2]"),
+        ("evaluations = 5", 'evaluations = 5\nforward = "4 ms"'),
+        ('"two.toml"', '"two.toml"\nset = { latency = "2 ms" }'),
+    ):
+        study_path.write_text(STUDY.replace(old, new))
+        changed = read_study(study_path)
+        digests.add(recipe(changed, changed.cells()[0]))
+    assert len(digests) == 8
+    study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 5\ntarget = 0"))
+    unchanged = read_study(study_path)
+    assert recipe(unchanged, unchanged.cells()[0]) in digests
+
+
+def test_a_cell_that_fails_is_told_and_the_others_are_kept(study_path):
+    study_path.write_text(
+        STUDY.replace(
+            "[[clusters]]",
+            '[[use_cases]]\nname = "broken"\ntask = "study_task.py:breaking"\n[[clusters]]',
+        )
+    )
+    said = run(study_path, "--strategy", "ps:bsp", code=1)
+    assert "1 cells run, 1 failed" in said
+    assert "broken on two, ps:bsp, seed 1, simulated" in said
+    assert "ValueError: the data are gone" in said
+    cells = (study_path.parent / "o" / "cells").glob("*.json")
+    errors = {json.loads(path.read_text())["error"] is None for path in cells}
+    assert errors == {True, False}
+    assert "0 cells run, 1 kept from before, 1 failed" in run(
+        study_path, "--strategy", "ps:bsp", code=1
+    )
+
+
+def test_options_choose_cells(study_path):
+    said = CliRunner().invoke(app, ["study", str(study_path), "--dry-run", "-s", "PS:ASP"]).output
+    assert said.splitlines() == ["study_task on two, ps:asp, seed 1, simulated", "1 cells"]
+    for options, told in (
+        (("--cluster", "three"), '--cluster: there is no "three"; there are two'),
+        (("--strategy", "all_reduce"), "there are ps:bsp, ps:asp"),
+        (("--strategy", "sp"), "--strategy: "),
+        (("--clock", "measured"), "no cell of the study is left"),
+    ):
+        outcome = CliRunner().invoke(app, ["study", str(study_path), *options])
+        assert told in str(outcome.exception)
+
+
+def test_learning_rates_are_scaled_in_all_steps(tmp_path):
+    task = tmp_path / "task.py"
+    shutil.copy(HERE / "study_task.py", task)
+    schedules = {
+        "torch.optim.lr_scheduler.StepLR(made.optimizer, 2)": True,
+        "torch.optim.lr_scheduler.LambdaLR(made.optimizer, lambda step: 1 / (1 + step))": True,
+        "torch.optim.lr_scheduler.OneCycleLR(made.optimizer, 0.1, 9)": False,
+        "torch.optim.lr_scheduler.CyclicLR(made.optimizer, 0.01, 0.1)": False,
+    }
+    for number, (schedule, scales) in enumerate(schedules.items()):
+        task.write_text(
+            (HERE / "study_task.py").read_text()
+            + f"\ndef scheduled{number}():\n    made = training()\n"
+            + f"    made.scheduler = {schedule}\n    return made\n"
+        )
+        name = task_file(tmp_path, f"{task}:scheduled{number}", 0.25, f"line{number}")
+        path, _, function = name.rpartition(":")
+        text = Path(path).read_text()
+        assert function == "training"
+        assert f"scheduled{number}', 0.25" in text
+        whole = f"{task}:scheduled{number}"
+        if not scales:
+            with pytest.raises(InvalidArgument, match="rates of its own"):
+                scaled(whole, 0.25)
+            continue
+        assert rates(scaled(whole, 0.25)) == pytest.approx(
+            [0.25 * r for r in rates(scaled(whole, 1))]
+        )
+
+
+def rates(training) -> list[float]:
+    found = []
+    for _ in range(6):
+        found.append(training.optimizer.param_groups[0]["lr"])
+        training.optimizer.step()
+        training.scheduler.step()
+    return found
+
+
+def test_the_rate_of_a_task_that_is_unscaled_is_its_own(tmp_path):
+    assert task_file(tmp_path, "module:function", 1.0, "name") == "module:function"
+    assert not any(tmp_path.iterdir())

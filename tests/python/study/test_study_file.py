@@ -1,0 +1,161 @@
+"""Study files: what they say, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gearshift.launch import LaunchError
+from gearshift.study.study_file import read_study
+
+HERE = Path(__file__).parent
+CLUSTER = """
+name = "two"
+[[hosts]]
+name = "node"
+count = 2
+bandwidth = "1 Gbit/s"
+"""
+STUDY = """
+title = "Lines"
+question = "Which?"
+strategies = ["all_reduce", "PS:ASP", "switch(at=0.5)"]
+seeds = 2
+
+[[use_cases]]
+task = "study_task.py"
+learning_rates = [1, 0.5]
+
+[[clusters]]
+file = "two.toml"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copy(HERE / "study_task.py", tmp_path)
+    (tmp_path / "two.toml").write_text(CLUSTER)
+    return tmp_path
+
+
+def read(folder: Path, text: str):
+    path = folder / "lines.toml"
+    path.write_text(text)
+    return read_study(path)
+
+
+def test_a_task_says_what_the_file_leaves_out(folder):
+    study = read(folder, STUDY)
+    (case,) = study.use_cases
+    assert (study.name, study.title, study.question) == ("lines", "Lines", "Which?")
+    assert study.strategies == ("all_reduce", "ps:asp", "switch(at=0.5)")
+    assert study.seeds == (1, 2)
+    assert (case.name, case.title, case.samples, case.target) == (
+        "study_task",
+        "A line",
+        320,
+        -0.05,
+    )
+    assert (case.batch_size, case.rates, case.evaluations) == (4, (1.0, 0.5), 20)
+    assert case.steps(2) == 40
+    assert case.steps(3) == 27  # 320 samples are not whole steps of 3 workers
+    assert case.evaluate_every(2) == 2
+    workload = case.workload.document()
+    assert workload["forward"] == pytest.approx(0.002) or workload["forward"] == "2 ms"
+    assert {p["name"]: p["shape"] for p in workload["parameters"]} == {
+        "weight": [1, 2],
+        "bias": [1],
+    }
+    assert len(study.cells()) == 3 * 2 * 2
+    assert len({cell.slug for cell in study.cells()}) == 12
+
+
+def test_the_file_overrides_the_task(folder):
+    study = read(folder, STUDY.replace(
+        'learning_rates = [1, 0.5]',
+        'name = "own"\ntitle = "T"\nsamples = 64\ntarget = -1\nmetric = "m"\nbatch_size = 8\n'
+        'forward = 0.5\nbackward = "1 s"\noptimizer = 0\nevaluations = 4'))  # fmt: skip
+    (case,) = study.use_cases
+    assert (case.name, case.title, case.samples, case.target) == ("own", "T", 64, -1.0)
+    assert (case.metric, case.batch_size, case.evaluate_every(2)) == ("m", 8, 1)
+
+
+def test_values_of_set_make_clusters(folder):
+    study = read(folder, STUDY.replace(
+        'file = "two.toml"',
+        'file = "two.toml"\ntitle = "Some hosts"\n'
+        'set = { bandwidth = ["100 Mbit/s", "1G"], workers = [2, 4], stragglers=1 }'))  # fmt: skip
+    assert [cluster.title for cluster in study.clusters] == [
+        "Some hosts, bandwidth=100 Mbit/s, workers=2",
+        "Some hosts, bandwidth=100 Mbit/s, workers=4",
+        "Some hosts, bandwidth=1 Gbit/s, workers=2",
+        "Some hosts, bandwidth=1 Gbit/s, workers=4",
+    ]
+    assert study.clusters[0].name == "two-bandwidth-100Mbits-workers-2"
+    last = study.clusters[-1].source.document()
+    assert last["hosts"][0]["count"] == 4
+    assert last["hosts"][0]["bandwidth"] == 125e6
+    assert last["stragglers"] == [{"host": "node-3", "factor": 2.0}]
+
+
+def test_clocks_are_the_clusters_or_the_studys(folder):
+    second = '[[clusters]]\nfile = "two.toml"\nname = "b"\nclocks = ["measured", "simulated"]\n'
+    study = read(folder, STUDY + second)
+    assert [cluster.clocks for cluster in study.clusters] == [
+        ("simulated",),
+        ("simulated", "measured"),
+    ]
+    first = read(folder, 'clocks = ["measured"]\n' + STUDY)
+    assert first.clusters[0].clocks == ("measured",)
+
+
+def test_a_use_case_may_leave_a_clock_out(folder):
+    both = STUDY.replace('"two.toml"', '"two.toml"\nclocks = ["simulated", "measured"]')
+    assert {cell.clock for cell in read(folder, both).cells()} == {"simulated", "measured"}
+    one = both.replace("learning_rates", 'clocks = ["simulated"]\nlearning_rates')
+    assert {cell.clock for cell in read(folder, one).cells()} == {"simulated"}
+
+
+WRONG = [
+    ('seeds = 2', 'seeds = 0', r"lines.toml:5: seeds: must be at least 1"),
+    ('seeds = 2', 'seeds = [1, 1]', r":5: seeds: must be at least one, each of them once"),
+    ('seeds = 2', 'sedes = 2', r':5: sedes: unknown key; did you mean "seeds"'),
+    ('"PS:ASP"', '"ps:fast"', r":4: strategies: .*fast"),
+    ('"PS:ASP"', '"all_reduce"', r':4: strategies: "all_reduce" is there twice'),
+    ('"study_task.py"', '"other.py"', r":8: use_cases\[0\].task: .*other.py: No such file"),
+    ('"study_task.py"', '"study_task.py:f"', r':8: .*task: .*no function "f".*training'),
+    ('learning_rates = [1, 0.5]', 'learning_rates = [0]', r":9: .*must be positive"),
+    ('learning_rates = [1, 0.5]', 'forward = "2 parsecs"', r":9: .*forward: .*no time"),
+    ('learning_rates = [1, 0.5]', 'workload = "w.toml"', r":9: .*w.toml does not exist"),
+    ('learning_rates = [1, 0.5]', 'name = "a/b"', r":9: .*files are named by it"),
+    ('file = "two.toml"', 'name = "x"', r":11: clusters\[0\].file: is missing"),
+    ('file = "two.toml"', 'file = "3.toml"', r":12: clusters\[0\].file: .*does not exist"),
+    ('file = "two.toml"', 'file = "two.toml"\nset = { cores = 3 }', r':13: .*no axis "cores"'),
+    ('file = "two.toml"', 'file = "two.toml"\nset = { strategy = "ps" }', r":13: .*nothing of a"),
+    ('file = "two.toml"', 'file = "two.toml"\nclocks = ["real"]', r':13: .*one of "simulated"'),
+    ('file = "two.toml"', 'file = "two.toml"\n[[clusters]]\nfile = "two.toml"', r'called "two"'),
+    ('[[use_cases]]', '[use_cases]', r":7: .*tables, each headed \[\[use_cases\]\]"),
+    ('[[clusters]]\nfile = "two.toml"', '', r"clusters: is missing: a study has at least one"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "wrong", "said"), WRONG)
+def test_what_is_wrong_is_named_with_file_line_and_key(folder, right, wrong, said):
+    assert right in STUDY
+    with pytest.raises(LaunchError, match=said):
+        read(folder, STUDY.replace(right, wrong))
+
+
+def test_a_cluster_that_is_wrong_is_named(folder):
+    (folder / "two.toml").write_text(CLUSTER.replace("count = 2", "count = -2"))
+    with pytest.raises(LaunchError, match=r"lines.toml:12: clusters\[0\].file: .*two.toml:5"):
+        read(folder, STUDY)
+
+
+def test_neither_study_nor_task_says_it(folder):
+    task = folder / "study_task.py"
+    task.write_text(task.read_text().replace("TARGET =", "AIM ="))
+    with pytest.raises(LaunchError, match=r":7: use_cases\[0\].target: is missing: .*TARGET"):
+        read(folder, STUDY)

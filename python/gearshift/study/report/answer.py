@@ -9,7 +9,7 @@ from statistics import median
 from .analysis import LEAST_LEAD, Arm, Combination, compare, factors
 from .context import Context
 from .document import code
-from .numbers import count, number, percent, several, times
+from .numbers import count, number, several, times
 from .spread import FEWEST
 from .switches import Switch, switches
 from .words import SEEDS
@@ -63,10 +63,10 @@ def _undecided(found: Sequence[Combination]) -> list[str]:
     nobody = [c for c in found if c.verdict == "nobody"]
     few = [c for c in found if c.verdict == "few seeds"]
     if level:
-        firsts = list(dict.fromkeys(code(a.strategy) for c in level for a in (c.first, *c.level)))
         items.append(
-            f"Nothing is decided in {len(level)} of {len(found)}: the first is within the spread of"
-            f" seeds, or within {percent(LEAST_LEAD - 1)}, of others ({several(firsts)})."
+            f"Nothing is decided in {len(level)} of {len(found)}: there the first leads the next by"
+            f" less than seeds differ, or by less than {100 * (LEAST_LEAD - 1):.0f} %."
+            f" First or level with the first: {_among_the_first(found)}."
         )
     if nobody and len(nobody) < len(found):
         items.append(f"Nobody reaches the target in {len(nobody)} of {len(found)}.")
@@ -74,10 +74,21 @@ def _undecided(found: Sequence[Combination]) -> list[str]:
         seeds = sorted({compare(c.first, c.arms[1]).seeds for c in few})
         said = several([SEEDS.get(n, count(n, "seed")) for n in seeds])
         items.append(
-            f"{len(few)} of {len(found)} rest on {said}: who is first there may be chance, as"
-            f" intervals take {FEWEST} seeds in which strategies reach the target."
+            f"With {said} in {len(few)} of {len(found)}, who is first there may be chance: an"
+            f" interval takes {FEWEST} seeds that reach the target."
         )
     return items
+
+
+def _among_the_first(found: Sequence[Combination]) -> str:
+    """How often each strategy is, for those that ever are; the most often first."""
+    times_of: dict[str, int] = {}
+    for combination in found:
+        if combination.first.ever_reached:
+            for arm in (combination.first, *combination.level):
+                times_of[arm.strategy] = times_of.get(arm.strategy, 0) + 1
+    ordered = sorted(times_of.items(), key=lambda item: -item[1])
+    return several([f"{code(name)} in {number_of}" for name, number_of in ordered])
 
 
 def _gains(found: Sequence[Combination]) -> list[str]:
@@ -106,9 +117,8 @@ def _ratios(pairs: Sequence[tuple[Arm, Arm]]) -> list[float]:
 
 def _spread(values: Sequence[float]) -> str:
     text = times(median(values))
-    if len(values) > 1:
-        text += f" ({number(min(values))} to {number(max(values))})"
-    return text
+    ends = number(min(values)), number(max(values))
+    return text if ends[0] == ends[1] else f"{text} ({ends[0]} to {ends[1]})"
 
 
 def outcome_of(arm: Arm, other: Arm) -> str:
@@ -139,7 +149,7 @@ def _asynchronous(found: Sequence[Combination], name: str) -> list[str]:
     if ahead:
         text += f" Where it gains, {_typical(ahead)}."
     if behind:
-        text += f" Where it loses, {_losses(behind)}."
+        text += f" It loses {_losses(behind)}."
     return [text]
 
 
@@ -162,19 +172,19 @@ def _losses(pairs: Sequence[tuple[Arm, Arm]]) -> str:
     parts = []
     if by_samples:
         parts.append(
-            f"{len(by_samples)} by the samples that it needs (median"
+            f"in {len(by_samples)} by the samples that it needs (median"
             f" {times(median(w.samples for w in by_samples))})"
         )
     if by_speed:
         parts.append(
-            f"{len(by_speed)} by its samples per second (median"
+            f"in {len(by_speed)} by its samples per second (median"
             f" {times(median(w.speed for w in by_speed))})"
         )
     if never:
-        parts.append(f"{len(never)} by not reaching the target")
+        parts.append(f"in {len(never)} by not reaching the target")
     if diverged:
-        parts.append(f"{len(diverged)} by diverging")
-    return several(parts) if parts else "it reaches the target in fewer of the seeds"
+        parts.append(f"in {len(diverged)} by diverging")
+    return several(parts) if parts else "by reaching the target in fewer of the seeds"
 
 
 def _switching(found: Sequence[Combination]) -> list[str]:
@@ -191,7 +201,7 @@ def _switching(found: Sequence[Combination]) -> list[str]:
                 words = [outcome_of(a, o) for a, o in others]
                 told = [f"{_OUTCOMES[w]} in {words.count(w)}" for w in _OUTCOMES if w in words]
                 ratios = _ratios(others)
-                gain = f", median {times(median(ratios))} its time" if ratios else ""
+                gain = f" (median gain {times(median(ratios))})" if ratios else ""
                 parts.append(
                     f"against {what} {code(others[0][1].strategy)} it {several(told)}{gain}"
                 )
@@ -230,7 +240,7 @@ def _incomplete(context: Context) -> str:
     data = context.data
     parts = []
     if data.missing:
-        parts.append(f"{len(data.missing)} of {data.asked} cells have not been run")
+        parts.append(f"{len(data.missing)} of {count(data.asked, 'cell')} not run")
     if data.failed():
-        parts.append(f"{len(data.failed())} have failed (section 8 says why)")
+        parts.append(f"{len(data.failed())} of {data.asked} failed (section 8 says why)")
     return f"**This report is incomplete: {several(parts)}.**" if parts else ""

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from .clocks import Pair
-from .numbers import number
-from .style import GREY, Looks, handles, save, style
+from .style import GREY, Looks, handles, log_ticks, save, style
 
 
 @style()
@@ -39,8 +37,7 @@ def draw_clocks(
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
                  xlabel="simulated (s)", ylabel="measured (s)", title=name)  # fmt: skip
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-            axis.set_minor_formatter(NullFormatter())
+            log_ticks(axis, *ends)
     names = {pair.strategy for _, pairs in panels_of for pair in pairs}
     legend = handles(looks, sorted(names), line=False)
     legend.append(Line2D([], [], color="black", linewidth=0.8, label="equal; grey: ±10 %"))

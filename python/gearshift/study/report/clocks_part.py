@@ -8,7 +8,9 @@ from .clocks import Order, Pair, error, orders, pairs
 from .clocks_chart import draw_clocks
 from .context import Context
 from .document import code, plain
-from .numbers import duration, percent, times
+from .numbers import duration, percent, rate_factor
+
+_MARKS = " Filled marks are the first use case, open ones the others, the later the larger."
 
 
 def write_clocks(context: Context) -> None:
@@ -30,7 +32,7 @@ def write_clocks(context: Context) -> None:
     document.figure(
         "clocks.png",
         "Measured over simulated, medians over seeds; on the black line both are equal, the grey"
-        " band is ±10 %." + (" Filled marks are the first use case." if len(cases) > 1 else ""),
+        " band is ±10 %." + (_MARKS if len(cases) > 1 else ""),
         "`cells.parquet`, `step_mean` and `time_to_target` by `clock`",
     )
     document.table(
@@ -69,7 +71,7 @@ def _rows(context: Context, steps: Sequence[Pair], reached: Sequence[Pair]) -> l
     rows = []
     for pair in steps:
         other = key.get((pair.use_case, pair.cluster, pair.strategy, pair.rate))
-        rate = f", rate {times(pair.rate)}" if context.several_rates else ""
+        rate = f", rate {rate_factor(pair.rate)}" if context.several_rates else ""
         rows.append(
             [
                 _place(context, pair),

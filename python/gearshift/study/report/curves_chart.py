@@ -97,5 +97,13 @@ def _range(found: Sequence[Combination], target: float) -> tuple[float, float]:
         for point in run.curve
     ]
     low, high = min([*metrics, target]), max([*metrics, target])
+    runaways = [
+        point.metric
+        for combination in found
+        for arm in combination.arms
+        for run in arm.best.diverged
+        for point in run.curve
+    ]
+    low = min(low, max(min([*runaways, low]), low - (high - low)))
     room = 0.04 * (high - low) or 0.5
     return low - room, high + room

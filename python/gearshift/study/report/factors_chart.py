@@ -12,13 +12,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .analysis import Arm, Combination, compare, factors
-from .numbers import duration, number
-from .style import GREY, Look, Looks, handles, save, style
-
-_LINES = 5
+from .numbers import duration
+from .style import GREY, Look, Looks, handles, log_ticks, save, style
 
 
 @style()
@@ -73,7 +70,7 @@ def _letter(index: int) -> str:
 
 
 def _limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """Half a factor of room, and ticks at 1, 2 and 5."""
+    """Some room, and round ticks."""
     for values, set_limits, axis in (
         ([p[0] for p in points], axes.set_xlim, axes.xaxis),
         ([p[1] for p in points], axes.set_ylim, axes.yaxis),
@@ -81,29 +78,30 @@ def _limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
         low, high = min(values), max(values)
         room = max(1.25, (high / low) ** 0.08)
         set_limits(low / room, high * room)
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value).removesuffix(".00")))
-        axis.set_minor_formatter(NullFormatter())
+        log_ticks(axis, low / room, high * room)
 
 
 def _iso_times(axes: Axes) -> None:
     """Dashed lines of equal time: samples ÷ speed."""
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
-    least, most = x0 / y1, x1 / y0
-    for i in range(_LINES):
-        seconds = _round(least * (most / least) ** ((i + 0.5) / _LINES))
+    for seconds in _between(x0 / y1, x1 / y0):
         axes.plot([x0, x1], [x0 / seconds, x1 / seconds], "--", color=GREY, linewidth=0.7, zorder=0)
-        top = min(y1, x1 / seconds)
+        top = min(y1, x1 / seconds)  # where the line leaves the picture
+        side = "left" if top == y1 else "right"
         axes.annotate(duration(seconds), (top * seconds, top), (2, -2), fontsize=7.5, color=GREY,
-                      textcoords="offset points", va="top", ha="right" if top < y1 else "left",
-                      annotation_clip=False)  # fmt: skip
+                      textcoords="offset points", va="top", ha=side)  # fmt: skip
     axes.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
-def _round(value: float) -> float:
-    """To 1, 2 or 5 with zeros."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return min((1, 2, 5, 10), key=lambda digit: abs(math.log(digit * power / value))) * power
+def _between(least: float, most: float) -> list[float]:
+    """Round times, four of them at least if there are so many, not too near to the ends."""
+    low, high = least * (most / least) ** 0.08, most / (most / least) ** 0.08
+    found: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        found = [d * 10.0**e for e in range(-9, 10) for d in digits if low < d * 10.0**e < high]
+        if len(found) >= 4:
+            break
+    return found
 
 
 Excess = tuple[Combination, Arm, float, float | None]

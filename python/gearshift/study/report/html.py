@@ -37,7 +37,7 @@ th, td { padding: 0.32rem 0.65rem; border-bottom: 1px solid var(--line); vertica
   text-align: left; }
 th { border-bottom: 2px solid var(--line); }
 tbody tr:nth-child(even) { background: var(--stripe); }
-td code { white-space: nowrap; }
+td code, td[style*="right"] { white-space: nowrap; }
 img { display: block; max-width: 100%; height: auto; margin: 1.5rem 0 0; background: #ffffff;
   border-radius: 6px; }
 p:has(> img) { max-width: none; margin-bottom: 0.4rem; }
@@ -63,7 +63,7 @@ def page(markdown: str, folder: Path) -> str:
     body = body.replace("<table>", '<div class="table"><table>')
     body = body.replace("</table>", "</table></div>")
     title = next((t for level, t, _ in contents if level == "h1"), "Study")
-    body = body.replace("</h1>", f"</h1>\n{_navigation(contents)}", 1)
+    body = body.replace("<h2", f"{_navigation(contents)}\n<h2", 1)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

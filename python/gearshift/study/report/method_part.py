@@ -9,7 +9,7 @@ from typing import Any
 from .analysis import Group
 from .context import Context
 from .document import code, plain
-from .numbers import NONE, count, duration, number, times
+from .numbers import NONE, count, duration, number, rate_factor, times
 from .words import time_to_target
 
 _DEFINITIONS = (
@@ -94,7 +94,7 @@ def _rows(context: Context, clocks: bool) -> Iterator[list[str]]:
                     code(combination.cluster),
                     *([combination.clock] if clocks else []),
                     code(arm.strategy),
-                    times(group.rate),
+                    rate_factor(group.rate),
                     _seeds(group),
                     time_to_target(group),
                     duration(group.of("step_mean")),
@@ -129,7 +129,7 @@ def write_method(context: Context) -> None:
                 f"{case['samples']:,}",
                 f"{case['batch_size']:,}",
                 number(case["target"]),
-                ", ".join(times(rate) for rate in case["rates"]),
+                ", ".join(rate_factor(rate) for rate in case["rates"]),
             ]
             for case in context.data.use_cases
         ),

@@ -35,9 +35,21 @@ def duration(seconds: float | None) -> str:
     return f"{_significant(seconds * 1e6)} µs"
 
 
+def duration_range(low: float, high: float) -> str:
+    """With the unit once, if it is the same: "1.23–4.56 s"."""  # noqa: RUF002
+    first, last = duration(low), duration(high)
+    value, _, unit = first.partition(" ")
+    return f"{value if unit == last.partition(' ')[2] else first}{NONE}{last}"
+
+
 def times(factor: float | None) -> str:
     """A factor: "×1.23"."""
     return NONE if factor is None else f"×{number(factor)}"  # noqa: RUF001
+
+
+def rate_factor(value: float) -> str:
+    """That of a learning rate, as the study's file has it: "×0.5"."""
+    return f"×{value:g}"  # noqa: RUF001
 
 
 def percent(share: float | None) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .analysis import Combination
-from .numbers import number
-from .style import Looks, handles, save, style
+from .style import Looks, handles, log_ticks, save, style
 
 _COLUMNS = 3
 
@@ -59,17 +58,5 @@ def _draw_rates_of(axes: Axes, combination: Combination, looks: Looks) -> None:
     axes.xaxis.set_major_locator(FixedLocator(rates))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    _few_ticks(axes, finite)
-
-
-def _few_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Three at least, also within one power of ten."""
-    if not values:
-        return
-    low, high = min(values), max(values) * 1.2
-    digits = [d * 10.0**e for e in range(-9, 10) for d in (1, 1.5, 2, 3, 5, 7)]
-    ticks = [tick for tick in digits if low / 1.1 <= tick <= high]
-    if len(ticks) >= 2:
-        axes.yaxis.set_major_locator(FixedLocator(ticks))
+    if finite:
+        log_ticks(axes.yaxis, min(finite) / 1.1, max(finite) * 1.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .analysis import Combination
 from .context import Context
 from .document import code, plain
-from .numbers import NONE, times
+from .numbers import NONE, rate_factor
 from .rates_chart import draw_rates
 from .words import time_to_target
 
@@ -28,7 +28,7 @@ def write_rates(context: Context) -> None:
             continue
         document.heading(3, f"{plain(title)}: learning rates")
         document.table(
-            ["Combination", "Strategy", *map(times, rates)],
+            ["Combination", "Strategy", *map(rate_factor, rates)],
             (row for c in context.of(use_case=name) for row in _rows(context, c, rates)),
             words=2,
         )

@@ -111,7 +111,8 @@ def write_switches(context: Context) -> None:
     document.figure(
         "switches.png",
         f"Time to the target of {several([code(end) for end in ends])} alone in proportion to the"
-        " switch: right of the black line the switch is faster. Lines are 95 % intervals.",
+        " switch: right of the black line the switch is faster. Lines are 95 % intervals; an open"
+        " mark at the edge never reached the target.",
         "`cells.parquet`, ratios of `time_to_target` by `seed`",
     )
 
@@ -120,7 +121,7 @@ def _label(context: Context, switch: Switch, with_name: bool) -> str:
     c = switch.combination
     clock = f" ({c.clock})" if len(context.data.clocks) > 1 else ""
     name = f", {switch.arm.strategy}" if with_name else ""
-    return f"{context.use_cases[c.use_case]}, {context.clusters[c.cluster]}{clock}{name}"
+    return f"{context.use_cases[c.use_case]}\n{context.clusters[c.cluster]}{clock}{name}"
 
 
 def _row(context: Context, switch: Switch) -> list[str]:

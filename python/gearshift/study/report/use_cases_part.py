@@ -10,7 +10,7 @@ from .context import Context
 from .curves_chart import draw_curves
 from .document import code, plain
 from .factors_chart import draw_factors
-from .numbers import NONE, count, duration, number, percent, times
+from .numbers import NONE, count, duration, number, percent, rate_factor
 from .words import reason, time_to_target
 
 _HEADER = [
@@ -67,7 +67,7 @@ def _facts(case: Mapping[str, Any]) -> list[str]:
         sentences.append(f"On a host of speed 1 a step computes: {', '.join(took)}.")
     rates = case["rates"]
     if len(rates) > 1:
-        factors = ", ".join(times(rate) for rate in rates)
+        factors = ", ".join(map(rate_factor, rates))
         sentences.append(f"Learning rates: {factors} that of the task.")
     return sentences
 
@@ -131,7 +131,7 @@ def _row(arm: Arm, with_rate: bool) -> list[str]:
     diverged = len(group.diverged)
     return [
         code(arm.strategy),
-        *([times(group.rate)] if with_rate else []),
+        *([rate_factor(group.rate)] if with_rate else []),
         time_to_target(group),
         number(group.of_runs(lambda run: run.samples)),
         number(group.of("samples_per_second")),

@@ -48,7 +48,7 @@ def draw_winners(
         patches.append(Patch(facecolor="white", edgecolor=GREY, hatch="////", label="level"))
     if any(not c.first.ever_reached for c in found):
         patches.append(Patch(facecolor=PALE, label="target not reached"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(5, len(patches)))
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)))
     save(figure, path)
 
 

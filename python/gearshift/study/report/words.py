@@ -6,7 +6,7 @@ import math
 
 from .analysis import Arm, Combination, Comparison, Group, compare, factors
 from .document import code
-from .numbers import duration, number, percent, several, times
+from .numbers import duration, duration_range, number, percent, rate_factor, several, times
 
 SEEDS = {0: "no seed in common", 1: "one seed", 2: "two seeds"}
 
@@ -23,13 +23,10 @@ def time_to_target(group: Group, status: bool = True) -> str:
     middle = group.time if math.isfinite(group.time) else reached[len(reached) // 2]
     text = duration(middle)
     if len(reached) > 1 and duration(reached[0]) != duration(reached[-1]):
-        text += f" ({duration(reached[0])}{RANGE}{duration(reached[-1])})"
+        text += f" ({duration_range(reached[0], reached[-1])})"
     if len(reached) < count:
         text += f" in {len(reached)} of {count} seeds"
     return text
-
-
-RANGE = "–"  # noqa: RUF001
 
 
 def lead(comparison: Comparison, interval: bool = True) -> str:
@@ -42,7 +39,7 @@ def lead(comparison: Comparison, interval: bool = True) -> str:
     if comparison.ratio.low is not None and interval:
         text += f" [{number(comparison.ratio.low)}, {number(comparison.ratio.high)}]"
     elif comparison.seeds in SEEDS:
-        text += f", {SEEDS[comparison.seeds]}"
+        text += f" ({SEEDS[comparison.seeds]})"
     if comparison.ahead:
         text += f"; {comparison.ahead} more of the seeds reach it"
     if comparison.behind:
@@ -53,10 +50,10 @@ def lead(comparison: Comparison, interval: bool = True) -> str:
 def verdict(combination: Combination) -> str:
     """Who is first, when, and by how much: a cell of the matrix."""
     first = combination.first
-    name = f"{code(first.strategy)}{_at_rate(first, combination)}"
+    rate = _at_rate(first, combination)
     if combination.verdict == "nobody":
-        return f"not reached; best metric {number(first.best.best)} by {name}"
-    text = f"**{name}** {time_to_target(first.best)}"
+        return f"not reached; best metric {number(first.best.best)} by {code(first.strategy)}{rate}"
+    text = f"**{code(first.strategy)}**{rate} {time_to_target(first.best)}"
     if combination.verdict == "alone":
         return f"{text}, alone"
     if combination.verdict == "level":
@@ -71,7 +68,7 @@ def verdict(combination: Combination) -> str:
 
 def _at_rate(arm: Arm, combination: Combination) -> str:
     several_rates = any(len(other.groups) > 1 for other in combination.arms)
-    return f" (rate {times(arm.best.rate)})" if several_rates else ""
+    return f" (rate {rate_factor(arm.best.rate)})" if several_rates else ""
 
 
 def reason(combination: Combination) -> str:

@@ -49,7 +49,7 @@ def study(
                 rates=tuple(rates),
             )
             for n in use_cases
-        ),  # fmt: skip
+        ),
         clusters=tuple(ClusterCase(n, n.capitalize(), CLUSTER, clocks) for n in clusters),
         strategies=tuple(strategies),
         seeds=tuple(seeds),

@@ -205,6 +205,12 @@ def _switching(found: Sequence[Combination]) -> list[str]:
                 parts.append(
                     f"against {what} {code(others[0][1].strategy)} it {several(told)}{gain}"
                 )
+        late = sum(switch.too_late for switch in cases)
+        if late:
+            parts.append(
+                f"in {late} of {len(cases)} it switches only after the target, so that what is"
+                " gained or lost there is not the switch's doing"
+            )
         if parts:
             items.append(f"{code(name)}: {'; '.join(parts)}.")
     return items

@@ -17,7 +17,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e3e5e8; --paper: #16181b; --soft: #9aa1ac;
   --line: #383c43; --stripe: #1e2125; --link: #6cb0f5; } }
 body { font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
-  color: var(--ink); background: var(--paper); max-width: 66rem; margin: 0 auto;
+  color: var(--ink); background: var(--paper); max-width: 78rem; margin: 0 auto;
   padding: 2rem 1.25rem 5rem; }
 h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.4rem; margin: 3rem 0 1rem; padding-top: 1rem; border-top: 1px solid var(--line); }
@@ -33,7 +33,7 @@ pre { background: var(--stripe); padding: 0.8rem 1rem; overflow-x: auto; border-
 pre code { padding: 0; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.32rem 0.65rem; border-bottom: 1px solid var(--line); vertical-align: top;
+th, td { padding: 0.32rem 0.5rem; border-bottom: 1px solid var(--line); vertical-align: top;
   text-align: left; }
 th { border-bottom: 2px solid var(--line); }
 tbody tr:nth-child(even) { background: var(--stripe); }

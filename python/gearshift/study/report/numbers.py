@@ -36,7 +36,7 @@ def duration(seconds: float | None) -> str:
 
 
 def duration_range(low: float, high: float) -> str:
-    """With the unit once, if it is the same: "1.23–4.56 s"."""  # noqa: RUF002
+    """With the unit once, if it is the same: "1.23–4.56 s"."""
     first, last = duration(low), duration(high)
     value, _, unit = first.partition(" ")
     return f"{value if unit == last.partition(' ')[2] else first}{NONE}{last}"

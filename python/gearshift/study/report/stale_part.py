@@ -133,7 +133,7 @@ def _row(context: Context, switch: Switch) -> list[str]:
         code(switch.arm.strategy),
         "; ".join(plain(reason) for reason in switch.reasons) or NONE,
         NONE if step is None else f"{step:,.0f}",
-        duration(seconds),
+        f"{duration(seconds)}{', after the target' if switch.too_late else ''}",
         _gain(switch.over_start, switch.start),
         _gain(switch.over_then, switch.then),
     ]

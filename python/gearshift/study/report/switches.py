@@ -22,6 +22,17 @@ class Switch:
     """Time of beginning with what it switches to ÷ that of the switch; None: not in the study."""
 
     @property
+    def too_late(self) -> bool:
+        """Whether it switched, and in no seed before the target was reached: it took no part."""
+        runs = [run for run in self.arm.best.reached if run.switched is not None]
+        return bool(runs) and all(
+            run.reached is not None
+            and run.switched is not None
+            and run.switched[1] >= run.reached.seconds
+            for run in runs
+        )
+
+    @property
     def reasons(self) -> list[str]:
         """Why it switched, or why it never did, each once."""
         said = []

@@ -54,7 +54,7 @@ def draw_winners(
 
 def _cell(axes: Axes, x: int, y: int, combination: Combination | None, looks: Looks) -> None:
     if combination is None:
-        _box(axes, x, y, "white", PALE, "not run")
+        _box(axes, x, y, "white", PALE, "no result")
         return
     first = combination.first
     if not first.ever_reached:

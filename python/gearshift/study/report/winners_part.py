@@ -36,7 +36,7 @@ def _matrix(context: Context, clock: Clock) -> None:
     rows = []
     for name, title in cases.items():
         entries = [context.of(clock, name, cluster) for cluster in places]
-        rows.append([plain(title), *(verdict(e[0]) if e else "not run" for e in entries)])
+        rows.append([plain(title), *(verdict(e[0]) if e else "no result" for e in entries)])
     header = ["Use case", *(plain(t) for t in places.values())]
     document.table(header, rows, words=len(header))
     file = f"winners-{clock}.png"

@@ -103,9 +103,13 @@ def _because(found: object, other: str) -> str:
     return f"{more} and {need}, which makes {times(total)} the time"
 
 
+_LITTLE = 0.01
+"""A share of waiting that explains nothing."""
+
+
 def _waiting(first: Arm, other: Arm) -> str:
     mine, others = first.best.of("exposed_share"), other.best.of("exposed_share")
-    if mine is None or others is None:
+    if mine is None or others is None or max(mine, others) < _LITTLE:
         return ""
     return (
         f" (its workers wait {percent(mine)} of the time, those of {code(other.strategy)}"

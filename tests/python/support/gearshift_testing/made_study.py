@@ -66,7 +66,8 @@ def outcome(
 ) -> Outcome:
     """Whose metric runs straight from 0 and is the target after exactly `to_target` steps.
 
-    It stays at `top` from there on; without a `to_target` it stays at `top` below the target.
+    It is `top` from the point after the next on; without a `to_target` it runs to `top`, which is
+    to be below the target.
 
     Args:
         step: seconds of each step.
@@ -76,7 +77,7 @@ def outcome(
     if to_target is None:
         metrics = [top * i / 100 for i in at]
     else:
-        metrics = [min(top, target * i / to_target) for i in at]
+        metrics = [top if i - 10 >= to_target else target * i / to_target for i in at]
     curve = tuple(
         Point(i * step, i, i * WORKERS * BATCH, 1 / (1 + i), metric)
         for i, metric in zip(at, metrics, strict=True)

@@ -284,3 +284,14 @@ def test_cells_of_an_earlier_file_take_no_part(tmp_path: Path) -> None:
     text = text_of(tmp_path)
     assert "3 cells in the folder" in text
     assert "ps:bsp" not in text
+
+
+def test_many_clusters_stand_below_each_other(tmp_path: Path) -> None:
+    places = ("c1", "c2", "c3", "c4", "c5", "c6")
+    made = study(("all_reduce", "ps:asp"), clusters=places, seeds=(1,))
+    write_report(fill(tmp_path, made, usual))
+    matrix = text_of(tmp_path).partition("## 2.")[2].partition("![Figure 1]")[0]
+    assert "| Cluster | Digits |" in matrix
+    assert [line.split(" ")[1] for line in matrix.splitlines() if line.startswith("| C")][1:] == [
+        place.capitalize() for place in places
+    ]

@@ -17,27 +17,27 @@ from .style import GREY, PALE, Looks, save, style
 
 @style()
 def draw_winners(
-    found: Sequence[Combination],
-    rows: dict[str, str],
-    columns: dict[str, str],
+    grid: Sequence[Sequence[Combination | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
     looks: Looks,
     path: Path,
 ) -> None:
-    """`rows` and `columns` are titles by name, of use cases and clusters, in their order."""
+    """`rows` and `columns` are the titles at the grid's sides: of use cases and clusters."""
     figure = Figure(figsize=(2.6 + 2.1 * len(columns), 1.6 + 0.95 * len(rows)),
                     layout="constrained")  # fmt: skip
     axes = figure.subplots()
-    by_place = {(c.use_case, c.cluster): c for c in found}
-    for y, use_case in enumerate(rows):
-        for x, cluster in enumerate(columns):
-            _cell(axes, x, y, by_place.get((use_case, cluster)), looks)
+    for y, row in enumerate(grid):
+        for x, combination in enumerate(row):
+            _cell(axes, x, y, combination, looks)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    axes.set_xticks(range(len(columns)), [_wrapped(t, 22) for t in columns.values()])
-    axes.set_yticks(range(len(rows)), [_wrapped(t, 24) for t in rows.values()])
+    axes.set_xticks(range(len(columns)), [_wrapped(title, 22) for title in columns])
+    axes.set_yticks(range(len(rows)), [_wrapped(title, 24) for title in rows])
     axes.tick_params(length=0)
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    found = [combination for row in grid for combination in row if combination is not None]
     winners = {c.first.strategy for c in found if c.first.ever_reached}
     patches = [
         Patch(facecolor=_pale(look.colour), edgecolor=look.colour, label=name)
@@ -75,7 +75,11 @@ def _lead(combination: Combination) -> str:
     if lead is None:
         return "alone"
     if lead.ratio is None or lead.ahead:
-        return "the others: not reached" if lead.ahead and lead.ratio is None else "surer"
+        return (
+            "the others: not reached"
+            if lead.ahead and lead.ratio is None
+            else "in more of the seeds"
+        )
     note = {1: ", one seed", 2: ", two seeds"}.get(lead.seeds, "")
     return f"{times(lead.ratio.mean)} ahead{note}"
 

@@ -12,6 +12,9 @@ from .numbers import NONE
 from .winners_chart import draw_winners
 from .words import lead, verdict
 
+_WIDEST = 5
+"""Clusters that stand beside each other in the matrix; more stand below each other."""
+
 
 def write_winners(context: Context) -> None:
     """A matrix and a map for each clock, then the gains over All-Reduce."""
@@ -33,14 +36,22 @@ def _matrix(context: Context, clock: Clock) -> None:
     places = {n: t for n, t in context.clusters.items() if context.of(clock, cluster=n)}
     if len(context.data.clocks) > 1:
         document.heading(3, clock.capitalize())
-    rows = []
-    for name, title in cases.items():
-        entries = [context.of(clock, name, cluster) for cluster in places]
-        rows.append([plain(title), *(verdict(e[0]) if e else "no result" for e in entries)])
-    header = ["Use case", *(plain(t) for t in places.values())]
-    document.table(header, rows, words=len(header))
+    by_place = {(c.use_case, c.cluster): c for c in found}
+    grid = [[by_place.get((case, place)) for place in places] for case in cases]
+    corner, rows, columns = "Use case", list(cases.values()), list(places.values())
+    if len(columns) > _WIDEST and len(rows) < len(columns):
+        grid = [list(column) for column in zip(*grid, strict=True)]
+        corner, rows, columns = "Cluster", columns, rows
+    document.table(
+        [corner, *map(plain, columns)],
+        (
+            [plain(title), *("no result" if c is None else verdict(c) for c in row)]
+            for title, row in zip(rows, grid, strict=True)
+        ),
+        words=len(columns) + 1,
+    )
     file = f"winners-{clock}.png"
-    draw_winners(found, cases, places, context.looks, context.figures / file)
+    draw_winners(grid, rows, columns, context.looks, context.figures / file)
     document.figure(
         file,
         f"Who reaches the target first ({clock}): the colour is the winner's; below its name its"

@@ -118,7 +118,7 @@ def lifelike(folder: Path) -> Path:
     asynchronous ones: each outcome is a function of its cell.
     """
     made = study(
-        ("all_reduce", "ps:bsp", "ps:ssp(3)", "ps:asp", "switch(at=0.5)"),
+        ("all_reduce", "ps:bsp", "ps:ssp(3)", "ps:asp", "switch(at=0.2)"),
         ("digits", "text", "ratings"),
         ("fast", "slow", "stragglers", "racks"),
         rates=(0.5, 1.0),
@@ -180,7 +180,7 @@ def _lifelike(cell: Cell) -> Outcome | str | None:
     if cell.strategy.startswith("switch"):
         need *= 1.03
         changes["switches"] = (
-            {"step": 50, "to": "ps:asp", "reason": "step 50 of 100 was reached"},
+            {"step": 20, "to": "ps:asp", "reason": "step 20 of 100 was reached"},
         )
     if cell.strategy == "ps:asp" and cell.use_case == "text" and cell.cluster == "stragglers":
         gone = outcome(speed, None, 0.31, **changes, diverged="diverged after step 30: loss 1e9")

@@ -82,7 +82,8 @@ def measure(study: Study, cell: Cell, task: str) -> Outcome:
     if key not in _dilations:
         sample = replace(work, task=use_case.task, steps=min(work.steps, _PILOT), evaluate_every=0)
         _dilations[key] = _dilation(sample, network)
-        _keeping_pace(sample, network, use_case.workload, key)
+        if work.steps > 2 * _PILOT:
+            _keeping_pace(sample, network, use_case.workload, key)
     run = _keeping_pace(work, network, use_case.workload, key)
     if run.overrun_share() > MOST_OVERRUNS:
         raise Error(

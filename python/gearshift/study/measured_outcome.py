@@ -80,8 +80,8 @@ class Run:
         )
 
     def overrun_share(self) -> float:
-        """Share of all steps in which real computation took longer than it should."""
-        overran = [late for record in self.records for late in record["overran"]]
+        """Share of the steps after the warm-up whose real computation took longer than it should."""
+        overran = [late for record in self.records for late in record["overran"][WARMUP:]]
         return sum(overran) / len(overran) if overran else 0.0
 
     def _seconds(self, time: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,14 @@ def test_learns_what_a_simulated_cell_learns(strategy: str, workers: int) -> Non
     assert (outcome.mean_staleness is None) == (strategy == "all_reduce")
 
 
+@pytest.fixture
+def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trial is made of what a step costs."""
+    monkeypatch.setattr(measured, "_trial", lambda work, processes: 0.004)
+
+
 @pytest.mark.netns
+@pytest.mark.usefixtures("known_cost")
 def test_a_training_that_runs_away_is_an_outcome() -> None:
     outcome = run(study(cluster(2), "all_reduce", "runaway"))
     assert "diverged after step 3 at " in outcome.diverged
@@ -100,8 +108,9 @@ def test_a_training_that_runs_away_is_an_outcome() -> None:
 
 
 @pytest.mark.netns
+@pytest.mark.usefixtures("known_cost")
 def test_a_task_that_fails_is_told_and_nothing_is_left() -> None:
     with pytest.raises(gs.Error, match="no such label"):
         run(study(cluster(2), "ps:asp", "broken"))
     left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
-    assert f"gss{measured.os.getpid()}" not in left.stdout
+    assert f"gss{os.getpid()}" not in left.stdout

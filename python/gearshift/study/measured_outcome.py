@@ -80,7 +80,7 @@ class Run:
         )
 
     def overrun_share(self) -> float:
-        """Share of the steps after the warm-up whose real computation took longer than it should."""
+        """Share of the steps after the warm-up whose real computation took too long."""
         overran = [late for record in self.records for late in record["overran"][WARMUP:]]
         return sum(overran) / len(overran) if overran else 0.0
 

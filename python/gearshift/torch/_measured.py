@@ -123,6 +123,7 @@ def run(work: Work, rank: int) -> Record:
     worker: _Worker | None = None
     try:
         training = load(work)
+        _warm_up(training, work, rank)
         gs.init()
         worker = _Worker(training, work, rank, record)
         worker.train()
@@ -137,6 +138,23 @@ def run(work: Work, rank: int) -> Record:
     if worker is not None:
         worker.evaluate()
     return record
+
+
+def _warm_up(training: SimulatedTraining, work: Work, rank: int) -> None:
+    """Compute the first gradient, so that no step of the job is the first one of its process.
+
+    The model and its buffers are then as they were.
+    """
+    buffers = [
+        (module._buffers, name, tensor, tensor.clone())
+        for module, name, _, tensor in distinct_buffers(training.model)
+    ]
+    _loss(training, work, rank, 1).backward()
+    training.optimizer.zero_grad()
+    with torch.no_grad():
+        for holder, name, tensor, value in buffers:
+            holder[name] = tensor
+            tensor.copy_(value)
 
 
 def _loss(training: SimulatedTraining, work: Work, rank: int, step: int) -> Tensor:

@@ -76,14 +76,16 @@ class Hosts:
         mbit: float,
         own_queue: float = QUEUE_SECONDS,
         port_queue: float = QUEUE_SECONDS,
+        burst: int | None = None,
     ) -> None:
         """Give the link of one host a rate, in each direction.
 
         Queues are the seconds that a packet may wait, for the host's own interface and for the
-        switch's port; what would wait longer is lost.
+        switch's port; what would wait longer is lost. `burst` is the bytes that pass at once after
+        a pause, :func:`burst_bytes` unless it is given; not less than a packet.
         """
-        _shape(self.names[host], INTERFACE, mbit, own_queue)
-        _shape(self._switch, f"port{host}", mbit, port_queue)
+        _shape(self.names[host], INTERFACE, mbit, own_queue, burst=burst)
+        _shape(self._switch, f"port{host}", mbit, port_queue, burst=burst)
 
     def set_mtu(self, size: int) -> None:
         """Make the packets of all links as large as this."""
@@ -158,9 +160,16 @@ def burst_bytes(mbit: float) -> int:
     return max(_LEAST_BURST, int(mbit * 1e6 / 8 * _BURST_SECONDS))
 
 
-def _shape(namespace: str, device: str, mbit: float, queue: float, make_up: float = 0) -> None:
+def _shape(
+    namespace: str,
+    device: str,
+    mbit: float,
+    queue: float,
+    make_up: float = 0,
+    burst: int | None = None,
+) -> None:
     bytes_per_second = mbit * 1e6 / 8
-    burst = burst_bytes(mbit)
+    burst = burst_bytes(mbit) if burst is None else burst
     bucket = burst + int(bytes_per_second * make_up)
     limit = burst + int(bytes_per_second * queue)
     faster = f"{mbit * _MAKE_UP_RATE:g}mbit"

@@ -21,7 +21,7 @@ def load(path: Path) -> Workload:
     """See :meth:`Workload.load`."""
     text = read_text(path)
     try:
-        return _workload(_parse(text, path), path.stem)
+        return from_document(_parse(text, path), path.stem)
     except InvalidArgument as error:
         raise InvalidArgument(f"{path}: {error}") from error
 
@@ -121,7 +121,12 @@ def _parse(text: str, path: Path) -> Any:
         raise InvalidArgument(f"no {kind}: {error}") from error
 
 
-def _workload(value: Any, stem: str) -> Workload:
+def from_document(value: Any, stem: str) -> Workload:
+    """The workload that a file's contents describe; `stem` is its name if they have none.
+
+    Raises:
+        InvalidArgument: naming the key that is wrong.
+    """
     table = _Table(value, "")
     name = table.get("name", str, "text", stem)
     batch_size = table.get("batch_size", int, "a whole number", 1)

@@ -148,6 +148,11 @@ class Outcome:
     """How the training ran away, if it did; figures are then those of the time before."""
     cost: float = 0.0
     """Real seconds that the run took."""
+    dilation: float = 1.0
+    """Of a measured cell: how many times as long everything took as these figures say."""
+    overrun_share: float = 0.0
+    """Of a measured cell: share of the steps whose real computation took longer than the workload
+    says, by more than a twentieth."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

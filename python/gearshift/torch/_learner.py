@@ -88,7 +88,7 @@ class Learner:
 
     def check(self, workload: list[tuple[str, list[int], str]]) -> None:
         """Refuse a workload (name, shape and dtype of its parameters) of another model."""
-        self._guarded(lambda: self._check_workload(workload))
+        self._guarded(lambda: check_workload(self._training, workload))
 
     def begin(self, rank: int, parameters: list[Memory], gradients: list[Memory]) -> None:
         """The memory of one replica, to be filled with the model's parameters."""
@@ -124,25 +124,6 @@ class Learner:
     def _tensors_on(self, memories: list[Memory]) -> list[Tensor]:
         pairs = zip(memories, self._parameters, strict=True)
         return [tensor_on(memory, p.dtype, p.shape) for memory, p in pairs]
-
-    def _check_workload(self, given: list[tuple[str, list[int], str]]) -> None:
-        wanted = [(n, list(p.shape), dtype_name(p)) for n, p in self._training.parameters()]
-        for i, (ours, theirs) in enumerate(zip(wanted, given, strict=False)):
-            if ours != theirs:
-                raise InvalidArgument(
-                    f"the workload is not that of the model: parameters[{i}] is {_shown(theirs)} "
-                    f"in the workload, {_shown(ours)} in the model"
-                )
-        if len(wanted) != len(given):
-            which, first = (
-                ("model", wanted[len(given)])
-                if len(wanted) > len(given)
-                else ("workload", given[len(wanted)])
-            )
-            raise InvalidArgument(
-                f"the workload is not that of the model: it has {len(given)} parameters, the model "
-                f"{len(wanted)} trainable ones; only the {which} has {_shown(first)}"
-            )
 
     def _gradient(self, rank: int, step: int) -> Step:
         worker = self._workers[rank]
@@ -192,13 +173,7 @@ class Learner:
         if self.diverged is None and self._training.evaluate is not None:
             worker = self._workers[0]
             self._put_in(worker)
-            self._seed_all("evaluate")
-            modes = [(module, module.training) for module in self._model.modules()]
-            self._model.eval()
-            with torch.no_grad():
-                metric = float(self._training.evaluate(self._model))
-            for module, mode in modes:
-                module.training = mode
+            metric = evaluate(self._training, self._seed)
         return metric
 
     def _put_in(self, worker: _Worker) -> None:
@@ -224,6 +199,45 @@ class Learner:
 
     def _seed_all(self, what: str) -> None:
         seed_all(self._seed, what)
+
+
+def check_workload(training: SimulatedTraining, given: list[tuple[str, list[int], str]]) -> None:
+    """Refuse a workload (name, shape and dtype of its parameters) of another model.
+
+    Raises:
+        InvalidArgument: with the first difference.
+    """
+    wanted = [(n, list(p.shape), dtype_name(p)) for n, p in training.parameters()]
+    for i, (ours, theirs) in enumerate(zip(wanted, given, strict=False)):
+        if ours != theirs:
+            raise InvalidArgument(
+                f"the workload is not that of the model: parameters[{i}] is {_shown(theirs)} "
+                f"in the workload, {_shown(ours)} in the model"
+            )
+    if len(wanted) != len(given):
+        which, first = (
+            ("model", wanted[len(given)])
+            if len(wanted) > len(given)
+            else ("workload", given[len(wanted)])
+        )
+        raise InvalidArgument(
+            f"the workload is not that of the model: it has {len(given)} parameters, the model "
+            f"{len(wanted)} trainable ones; only the {which} has {_shown(first)}"
+        )
+
+
+def evaluate(training: SimulatedTraining, seed: int) -> float:
+    """The metric of a training's model as it is; NaN without one."""
+    if training.evaluate is None:
+        return math.nan
+    seed_all(seed, "evaluate")
+    modes = [(module, module.training) for module in training.model.modules()]
+    training.model.eval()
+    with torch.no_grad():
+        metric = float(training.evaluate(training.model))
+    for module, mode in modes:
+        module.training = mode
+    return metric
 
 
 def one_thread() -> None:

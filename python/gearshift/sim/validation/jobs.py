@@ -65,15 +65,36 @@ def run_processes(
         Error: when one fails, or all do not end in time.
     """
     shared = {**_environment(hosts, job), "XDG_CACHE_HOME": str(folder)}  # no links known
+    starts = [
+        Start([*hosts.enter(host), *command], {**shared, "GEARSHIFT_RANK": str(rank)})
+        for rank, host in enumerate(job.hosts)
+    ]
+    run_commands(starts, folder, patience)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A process to be."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def run_commands(starts: Sequence[Start], folder: Path, patience: float) -> None:
+    """Run processes, before others of the machine, until all have ended; logs go to `folder`.
+
+    Raises:
+        Error: when one fails, or all do not end in time; with the end of what it wrote.
+    """
     logs: list[IO[bytes]] = []
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for rank, host in enumerate(job.hosts):
+        for rank, start in enumerate(starts):
             logs.append((folder / f"{rank}.log").open("wb"))
             processes.append(
                 subprocess.Popen(
-                    [*hosts.enter(host), "nice", "-n", str(_PRIORITY), *command],
-                    env={**shared, "GEARSHIFT_RANK": str(rank)},
+                    ["nice", "-n", str(_PRIORITY), *start.command],
+                    env=dict(start.environment),
                     stdin=subprocess.DEVNULL,
                     stdout=logs[-1],
                     stderr=subprocess.STDOUT,
@@ -88,12 +109,19 @@ def run_processes(
             log.close()
 
 
-def _environment(hosts: Hosts, job: Job) -> dict[str, str]:
+def own_environment() -> dict[str, str]:
+    """That of processes of this library, which know of no job; torch has one thread in them."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
     return {
         **kept,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": "1",
+    }
+
+
+def _environment(hosts: Hosts, job: Job) -> dict[str, str]:
+    return {
+        **own_environment(),
         "GEARSHIFT_WORLD_SIZE": str(len(job.hosts)),
         "GEARSHIFT_SERVERS": str(len(job.server_hosts)),
         "GEARSHIFT_NNODES": str(len(set(job.hosts))),

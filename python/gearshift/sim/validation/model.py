@@ -18,7 +18,7 @@ from .figures import step_seconds
 MTU = 9000
 PORT_QUEUE_SECONDS = 0.07
 """Of the switch: long enough that little is lost when several hosts send to one."""
-_PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
+PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Of a link's rate: without the headers of IP, TCP (with timestamps) and Ethernet."""
 
 
@@ -49,7 +49,7 @@ def cluster(cell: Cell, parameters: Parameters) -> Source:
                 "name": f"host-{host}",
                 "workers": 0 if host >= first_server else cell.workers,
                 "servers": 1 if host >= first_server else 0,
-                "bandwidth": mbit * 1e6 / 8 * _PAYLOAD_SHARE * parameters.efficiency,
+                "bandwidth": mbit * 1e6 / 8 * PAYLOAD_SHARE * parameters.efficiency,
                 "burst": round(burst_bytes(mbit) * parameters.burst),
                 "queue": PORT_QUEUE_SECONDS,
             }

@@ -1,0 +1,178 @@
+"""What the folder of a study holds, in the order of its file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from ...errors import Error
+from ..cell import Cell, Clock, Done, Outcome, Point, Reached, to_reach
+from ..store import Store
+
+Status = Literal["reached", "not reached", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell that was run."""
+
+    cell: Cell
+    outcome: Outcome | None
+    error: str | None
+    target: float
+
+    @property
+    def status(self) -> Status:
+        """What came of it. Who diverged has not reached the target, whatever was before."""
+        if self.outcome is None:
+            return "failed"
+        if self.outcome.diverged is not None:
+            return "diverged"
+        return "not reached" if self.reached is None else "reached"
+
+    @cached_property
+    def curve(self) -> tuple[Point, ...]:
+        """The points of the learning curve whose metric is a number."""
+        points = () if self.outcome is None else self.outcome.curve
+        # JSON has no words for numbers that are none: they are None when read again.
+        return tuple(p for p in points if p.metric is not None and math.isfinite(p.metric))
+
+    @cached_property
+    def reached(self) -> Reached | None:
+        """When the target was first reached; None: never, or the training diverged."""
+        if self.outcome is None or self.outcome.diverged is not None:
+            return None
+        return to_reach(self.curve, self.target)
+
+    @property
+    def samples(self) -> float | None:
+        """That all workers together had learnt from when the target was reached."""
+        return None if self.reached is None else self.reached.samples
+
+    @property
+    def best(self) -> float | None:
+        """The greatest metric of the curve."""
+        return max((point.metric for point in self.curve), default=None)
+
+    @property
+    def final(self) -> float | None:
+        """The last metric of the curve."""
+        return self.curve[-1].metric if self.curve else None
+
+    @property
+    def switched(self) -> tuple[int, float] | None:
+        """Step of the first switch, and worker 0's seconds there; None: there was none."""
+        if self.outcome is None or not self.outcome.switches or not self.curve:
+            return None
+        step = int(self.outcome.switches[0]["step"])
+        before = (0, 0.0)
+        for point in self.curve:
+            if point.step >= step:
+                share = (step - before[0]) / (point.step - before[0])
+                return step, before[1] + share * (point.seconds - before[1])
+            before = (point.step, point.seconds)
+        return step, before[1]
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Facts of a study and the runs that there are."""
+
+    facts: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    """Those that the study's file asks for, in its order."""
+    missing: tuple[Cell, ...]
+    """Cells without a run."""
+    foreign: int = 0
+    """Runs in the folder that the file no longer asks for."""
+
+    @property
+    def use_cases(self) -> list[Mapping[str, Any]]:
+        return list(self.facts["use_cases"])
+
+    @property
+    def clusters(self) -> list[Mapping[str, Any]]:
+        return list(self.facts["clusters"])
+
+    @property
+    def strategies(self) -> list[str]:
+        return list(self.facts["strategies"])
+
+    @property
+    def clocks(self) -> list[Clock]:
+        """Those of which there is an outcome, the simulated one first."""
+        found = {run.cell.clock for run in self.runs if run.outcome is not None}
+        return sorted(found, key=lambda clock: clock != "simulated")
+
+    @property
+    def asked(self) -> int:
+        """Cells of the study."""
+        return len(self.runs) + len(self.missing)
+
+    def failed(self) -> list[Run]:
+        """Runs that ended with an error."""
+        return [run for run in self.runs if run.outcome is None]
+
+    def select(self, **fields: Any) -> list[Run]:
+        """The runs whose cells have these values."""
+        return [
+            run
+            for run in self.runs
+            if all(getattr(run.cell, name) == value for name, value in fields.items())
+        ]
+
+
+def load(folder: Path) -> StudyData:
+    """Read the folder of a study.
+
+    Raises:
+        Error: when it holds no study, a file is damaged, or no cell was run.
+    """
+    store = Store(folder)
+    facts = store.facts()
+    try:
+        targets = {case["name"]: float(case["target"]) for case in facts["use_cases"]}
+        cells = _cells(facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Error(
+            f"{folder / 'study.json'} is damaged, or of something else than a study: {error!r}",
+            code="io",
+        ) from error
+    found = {done.cell: done for done in store.load_all()}
+    runs = [_run(found[cell], targets) for cell in cells if cell in found]
+    missing = tuple(cell for cell in cells if cell not in found)
+    if not any(run.outcome is not None for run in runs):
+        raise Error(_nothing(folder, runs, len(cells)))
+    return StudyData(facts, tuple(runs), missing, len(found) - len(runs))
+
+
+def _run(done: Done, targets: Mapping[str, float]) -> Run:
+    return Run(done.cell, done.outcome, done.error, targets[done.cell.use_case])
+
+
+def _cells(facts: Mapping[str, Any]) -> list[Cell]:
+    """In the order of :meth:`gearshift.study.cell.Study.cells`."""
+    return [
+        Cell(case["name"], cluster["name"], strategy, float(rate), seed, clock)
+        for case, cluster in product(facts["use_cases"], facts["clusters"])
+        for clock, strategy, rate, seed in product(
+            cluster["clocks"], facts["strategies"], case["rates"], facts["seeds"]
+        )
+    ]
+
+
+def _nothing(folder: Path, runs: list[Run], cells: int) -> str:
+    if not runs:
+        return (
+            f"{folder}: none of the {cells} cells of this study has been run: there is nothing to "
+            "report. `gearshift study` runs them"
+        )
+    return (
+        f"{folder}: all {len(runs)} cells of this study that were run have failed: there is "
+        f"nothing to report. The first: {runs[0].cell.label}: {runs[0].error}"
+    )

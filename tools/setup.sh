@@ -21,7 +21,7 @@ readonly PACKAGES=(
   python3 python3-venv python3-dev                         # python
   clang-format clang-tidy iproute2 openmpi-bin             # checks and tests
   libopenmpi-dev                                           # a peer in the benchmarks
-  dataset-fashion-mnist                                    # the demo's data
+  dataset-fashion-mnist bible-kjv-text                     # data of the demo and of studies
 )
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
@@ -63,7 +63,7 @@ ensure_packages() {
 # What .venv was made from; when it changes, the stamp is stale.
 fingerprint() {
   pwd
-  cat tools/requirements.txt tools/setup.sh pyproject.toml | sha256sum
+  cat tools/requirements*.txt tools/setup.sh pyproject.toml | sha256sum
   "$VENV/bin/python" -V
 }
 
@@ -111,6 +111,8 @@ ensure_python() {
   install_torch "$(grep -E '^torch==' tools/requirements.txt)"
   "$VENV/bin/python" -m pip install -q --no-compile --disable-pip-version-check \
     -r tools/requirements.txt
+  "$VENV/bin/python" -m pip install -q --no-compile --disable-pip-version-check --no-deps \
+    -r tools/requirements-data.txt
   "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
   compile_what_is_imported
   fingerprint >"$STAMP"

@@ -56,6 +56,7 @@ def test_this_checkout_is_clean(tool: str) -> None:
         ("src/rendezvous/tcp/server.cc", "#include <sys/socket.h>"),
         ("python/gearshift/torch/hooks.py", "import torch"),
         ("python/gearshift/demo/train.py", "from torch import nn"),
+        ("python/gearshift/study/tasks/text.py", "from torch import nn"),
         ("python/gearshift/cli.py", "from .torch import distribute"),
     ],
 )
@@ -94,6 +95,7 @@ def test_layers_accepts(tmp_path: Path, file: str, line: str) -> None:
         ("python/gearshift/cli.py", "import torch", "imports torch"),
         ("python/gearshift/run/a.py", "def f():\n    from torch.nn import Linear", "torch.nn"),
         ("python/gearshift/a.py", "import numpy, torch.optim as o", "torch.optim"),
+        ("python/gearshift/study/a.py", "import torch", "imports torch"),
     ],
 )
 def test_layers_refuses(tmp_path: Path, file: str, line: str, offence: str) -> None:

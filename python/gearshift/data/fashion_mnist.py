@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .dataset_error import DatasetError
+
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -31,10 +33,6 @@ _HELP = (
     "install it with `sudo apt-get install dataset-fashion-mnist`, "
     "or name a folder that holds it in GEARSHIFT_FASHION_MNIST"
 )
-
-
-class DatasetError(Exception):
-    """The data set is missing or damaged; the message says where, and what to do."""
 
 
 @dataclass(frozen=True)

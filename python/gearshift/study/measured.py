@@ -17,18 +17,21 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..bench.hosts import NamespaceError
 from ..errors import Error
+from ..sim.extension import check_workload
 from ..sim.inputs import Source, WorkloadFacts
 from ..sim.validation.jobs import Job, Start, own_environment, run_commands, run_processes
 from ..sim.workload import Workload
+from ..sim.workload_file import from_document
 from ..strategy import parse
 from .cell import Cell, ClusterCase, Outcome, Study, UseCase
 from .measured_outcome import Run
 from .namespaces import Network, made, unmeasurable
 from .pace import factors
+from .work import Work
 
 OVERRUNS = 0.05
 """Share of steps that may overrun their pace; with more, a cell is run again, more slowly."""
@@ -49,9 +52,6 @@ _PATIENCE = 120.0
 _FOREVER = 10.0
 """Times that a training may take as long as if all communicated one after the other."""
 _MODULE = [sys.executable, "-P", "-m", "gearshift.study.train"]
-
-if TYPE_CHECKING:
-    from ..torch._measured import Work
 
 
 def why_not(cluster: ClusterCase) -> str | None:
@@ -87,7 +87,7 @@ def measure(study: Study, cell: Cell, task: str) -> Outcome:
     run = _keeping_pace(work, network, use_case.workload, key)
     if run.overrun_share() > MOST_OVERRUNS:
         raise Error(
-            f"{cell.label}: the computation of {100 * run.overrun_share():.0f} % of the steps took "
+            f"the computation of {100 * run.overrun_share():.0f} % of the steps took "
             f"longer than the workload says, though all was {run.dilation:g} times as slow: is "
             "this machine busy with something else? Run the study again when it is not"
         )
@@ -117,10 +117,6 @@ _dilations: dict[_Key, float] = {}
 
 
 def _work(use_case: UseCase, cluster: Source, cell: Cell, task: str, workers: int) -> Work:
-    from ..sim.extension import check_workload
-    from ..sim.workload_file import from_document
-    from ..torch._measured import Work
-
     source = use_case.workload
     check_workload(source.text, source.name)
     workload = from_document(source.document(), source.stem)

@@ -23,6 +23,7 @@ import gearshift as gs
 from .. import _session
 from ..errors import Diverged, Error, InvalidArgument, PeerLost, TimeoutError
 from ..sim import task as tasks
+from ..study.work import Work
 from . import _control, _distributed, _learner, _simulated
 from ._distribute import distribute
 from ._memory import distinct_buffers
@@ -32,31 +33,6 @@ _TRIAL_SECONDS = 1.5
 _TRIAL_STEPS = 12
 """At least; the first two do not count."""
 _SET_TIMER_SLACK = 29
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the workers of a job do. Times are the workload's, in seconds, for a host of speed 1."""
-
-    task: str
-    parameters: list[tuple[str, list[int], str]]
-    """Of the workload: name, shape, type."""
-    ready: list[float]
-    """Since backward began, by parameter; of the last one the time of backward."""
-    forward: float
-    backward: float
-    optimizer: float
-    batch_size: int
-    strategy: str
-    workers: int
-    steps: int
-    seed: int
-    evaluate_every: int
-    """Steps between points of the learning curve; 0: it has none."""
-    factors: list[list[float]] = field(default_factory=list)
-    """By worker and step: how many times as long computation takes."""
-    dilation: float = 1.0
-    """How many times as long everything takes."""
 
 
 @dataclass

@@ -33,9 +33,10 @@ from .namespaces import Network, made, unmeasurable
 from .pace import factors
 from .work import Work
 
-OVERRUNS = 0.05
-"""Share of steps that may overrun their pace; with more, a cell is run again, more slowly."""
-MOST_OVERRUNS = 0.2
+DELAY = 0.02
+"""Share by which steps may take longer because real computation does; with more, a cell is run
+again, more slowly."""
+MOST_DELAY = 0.1
 """With more, at the end, nothing was measured."""
 
 _MARGIN = 1.6
@@ -85,11 +86,11 @@ def measure(study: Study, cell: Cell, task: str) -> Outcome:
         if work.steps > 2 * _PILOT:
             _keeping_pace(sample, network, use_case.workload, key)
     run = _keeping_pace(work, network, use_case.workload, key)
-    if run.overrun_share() > MOST_OVERRUNS:
+    if run.delay_share() > MOST_DELAY:
         raise Error(
-            f"the computation of {100 * run.overrun_share():.0f} % of the steps took "
-            f"longer than the workload says, though all was {run.dilation:g} times as slow: is "
-            "this machine busy with something else? Run the study again when it is not"
+            "real computation took longer than the workload says, and made steps "
+            f"{100 * run.delay_share():.0f} % longer, though all was {run.dilation:g} times "
+            "as slow: is this machine busy with something else? Run the study again when it is not"
         )
     return run.outcome(time.monotonic() - begin)
 
@@ -98,7 +99,7 @@ def _keeping_pace(work: Work, network: Network, workload: Source, key: _Key) -> 
     """A run, and if its computation does not keep pace another one, more slowly."""
     for _ in range(_ATTEMPTS):
         run = _run(replace(work, dilation=_dilations[key]), network, workload)
-        if run.overrun_share() <= OVERRUNS:
+        if run.delay_share() <= DELAY:
             break
         _dilations[key] = _rounded(_SLOWER * _dilations[key])  # and for the cells that follow
     return run

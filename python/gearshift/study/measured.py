@@ -17,22 +17,26 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..bench.hosts import NamespaceError
 from ..errors import Error
+from ..sim.extension import check_workload
 from ..sim.inputs import Source, WorkloadFacts
 from ..sim.validation.jobs import Job, Start, own_environment, run_commands, run_processes
 from ..sim.workload import Workload
+from ..sim.workload_file import from_document
 from ..strategy import parse
 from .cell import Cell, ClusterCase, Outcome, Study, UseCase
 from .measured_outcome import Run
 from .namespaces import Network, made, unmeasurable
 from .pace import factors
+from .work import Work
 
-OVERRUNS = 0.05
-"""Share of steps that may overrun their pace; with more, a cell is run again, more slowly."""
-MOST_OVERRUNS = 0.2
+DELAY = 0.02
+"""Share by which steps may take longer because real computation does; with more, a cell is run
+again, more slowly."""
+MOST_DELAY = 0.1
 """With more, at the end, nothing was measured."""
 
 _MARGIN = 1.6
@@ -49,9 +53,6 @@ _PATIENCE = 120.0
 _FOREVER = 10.0
 """Times that a training may take as long as if all communicated one after the other."""
 _MODULE = [sys.executable, "-P", "-m", "gearshift.study.train"]
-
-if TYPE_CHECKING:
-    from ..torch._measured import Work
 
 
 def why_not(cluster: ClusterCase) -> str | None:
@@ -85,11 +86,11 @@ def measure(study: Study, cell: Cell, task: str) -> Outcome:
         if work.steps > 2 * _PILOT:
             _keeping_pace(sample, network, use_case.workload, key)
     run = _keeping_pace(work, network, use_case.workload, key)
-    if run.overrun_share() > MOST_OVERRUNS:
+    if run.delay_share() > MOST_DELAY:
         raise Error(
-            f"{cell.label}: the computation of {100 * run.overrun_share():.0f} % of the steps took "
-            f"longer than the workload says, though all was {run.dilation:g} times as slow: is "
-            "this machine busy with something else? Run the study again when it is not"
+            "real computation took longer than the workload says, and made steps "
+            f"{100 * run.delay_share():.0f} % longer, though all was {run.dilation:g} times "
+            "as slow: is this machine busy with something else? Run the study again when it is not"
         )
     return run.outcome(time.monotonic() - begin)
 
@@ -98,7 +99,7 @@ def _keeping_pace(work: Work, network: Network, workload: Source, key: _Key) -> 
     """A run, and if its computation does not keep pace another one, more slowly."""
     for _ in range(_ATTEMPTS):
         run = _run(replace(work, dilation=_dilations[key]), network, workload)
-        if run.overrun_share() <= OVERRUNS:
+        if run.delay_share() <= DELAY:
             break
         _dilations[key] = _rounded(_SLOWER * _dilations[key])  # and for the cells that follow
     return run
@@ -117,10 +118,6 @@ _dilations: dict[_Key, float] = {}
 
 
 def _work(use_case: UseCase, cluster: Source, cell: Cell, task: str, workers: int) -> Work:
-    from ..sim.extension import check_workload
-    from ..sim.workload_file import from_document
-    from ..torch._measured import Work
-
     source = use_case.workload
     check_workload(source.text, source.name)
     workload = from_document(source.document(), source.stem)

@@ -19,6 +19,8 @@ from .namespaces import Network
 
 WARMUP = 2
 """Steps that figures leave out."""
+_TOLERANCE = 0.05
+"""Share of a step's computation by which it may be late and has not overrun its pace."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,17 @@ class Run:
 
     def overrun_share(self) -> float:
         """Share of the steps after the warm-up whose real computation took too long."""
-        overran = [late for record in self.records for late in record["overran"][WARMUP:]]
-        return sum(overran) / len(overran) if overran else 0.0
+        allowed = _TOLERANCE * self.dilation * self.facts.compute_seconds
+        late = [seconds > allowed for record in self.records for seconds in record["late"][WARMUP:]]
+        return sum(late) / len(late) if late else 0.0
+
+    def delay_share(self) -> float:
+        """By how much steps took longer for that, at most: all wait for the latest worker."""
+        steps = zip(*(record["late"][WARMUP:] for record in self.records), strict=False)
+        delay = sum(max(late) for late in steps)
+        workers = [(record["begin"][WARMUP:], record["end"]) for record in self.records]
+        seconds = max((end[-1] - begin[0] for begin, end in workers if begin and end), default=0.0)
+        return delay / seconds if seconds > 0 else 0.0
 
     def _seconds(self, time: float) -> float:
         """On the cluster's clock, since the first worker began."""

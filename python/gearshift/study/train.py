@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import Error
 from ..sim.task import describe
+from .work import Work
 
 
 def main(path: Path, trial: bool) -> int:
@@ -28,7 +29,7 @@ def main(path: Path, trial: bool) -> int:
     elif rank < fields["workers"]:
         from ..torch import _measured
 
-        record = _measured.run(_measured.Work(**fields), rank)
+        record = _measured.run(Work(**fields), rank)
         _write(path.parent / f"{rank}.json", asdict(record))
         if record.own_failure:
             print(record.failure, file=sys.stderr)
@@ -42,7 +43,7 @@ def _trial(fields: dict[str, Any]) -> dict[str, Any]:
     try:
         from ..torch import _measured
 
-        return {"seconds": _measured.trial(_measured.Work(**fields)), "failure": None}
+        return {"seconds": _measured.trial(Work(**fields)), "failure": None}
     except Error as error:
         return {"seconds": None, "failure": str(error)}
     except Exception as error:
@@ -58,7 +59,7 @@ def _serve() -> None:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    """Whole, or not at all; NaN and infinity as JavaScript has them."""
+    """For the process that started this one, which reads it when this one has ended."""
     path.write_text(json.dumps(document), encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ import gearshift as gs
 from .. import _session
 from ..errors import Diverged, Error, InvalidArgument, PeerLost, TimeoutError
 from ..sim import task as tasks
+from ..study.work import Work
 from . import _control, _distributed, _learner, _simulated
 from ._distribute import distribute
 from ._memory import distinct_buffers
@@ -34,31 +35,6 @@ _TRIAL_STEPS = 12
 _SET_TIMER_SLACK = 29
 
 
-@dataclass(frozen=True)
-class Work:
-    """What the workers of a job do. Times are the workload's, in seconds, for a host of speed 1."""
-
-    task: str
-    parameters: list[tuple[str, list[int], str]]
-    """Of the workload: name, shape, type."""
-    ready: list[float]
-    """Since backward began, by parameter; of the last one the time of backward."""
-    forward: float
-    backward: float
-    optimizer: float
-    batch_size: int
-    strategy: str
-    workers: int
-    steps: int
-    seed: int
-    evaluate_every: int
-    """Steps between points of the learning curve; 0: it has none."""
-    factors: list[list[float]] = field(default_factory=list)
-    """By worker and step: how many times as long computation takes."""
-    dilation: float = 1.0
-    """How many times as long everything takes."""
-
-
 @dataclass
 class Record:
     """What a worker has seen; times are those of the machine's monotonic clock."""
@@ -66,8 +42,8 @@ class Record:
     begin: list[float] = field(default_factory=list)
     computed: list[float] = field(default_factory=list)
     end: list[float] = field(default_factory=list)
-    overran: list[bool] = field(default_factory=list)
-    """By step: whether real computation took notably longer than the workload says."""
+    late: list[float] = field(default_factory=list)
+    """By step: seconds that real computation took longer than the workload says."""
     stats: dict[str, Any] = field(default_factory=dict)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     """Of worker 0: step, mean loss since the point before, metric."""
@@ -226,7 +202,7 @@ class _Worker:
         record.computed.append(self._pace.computed)
         optimizer.step(loss=number, epoch=self._epoch(step))  # type: ignore[call-overload]
         record.end.append(time.monotonic())
-        record.overran.append(self._pace.overran)
+        record.late.append(self._pace.late)
         if self._rank == 0 and self._is_due(step):
             values = [tensor.clone() for tensor in self._state()]
             self._snapshots.append((step, sum(self._losses) / len(self._losses), values))
@@ -263,22 +239,20 @@ class _Worker:
 class _Pace:
     """Sleeps until the workload says that something is done, after it really is."""
 
-    _TOLERANCE = 0.05
-    """Share of a step's computation by which it may be late."""
-
     def __init__(self, work: Work, rank: int) -> None:
         self._work = work
         self._factors = work.factors[rank]
         self._scale = 1.0
         self._update: float | None = None
         self.begun = self.computed = 0.0
-        self.overran = False
+        self.late = 0.0
+        """Seconds by which this step's computation is."""
 
     def begin(self, step: int) -> None:
         """A step, counted from 1."""
         self._scale = self._factors[step - 1] * self._work.dilation
         self.begun = self.computed = time.monotonic()
-        self.overran = False
+        self.late = 0.0
 
     def hold_forward(self) -> None:
         """Until forward is over."""
@@ -309,5 +283,4 @@ class _Pace:
         if left > 0:
             time.sleep(left)
         elif judge:
-            computation = (self._work.forward + self._work.backward) * self._scale
-            self.overran |= -left > self._TOLERANCE * computation
+            self.late += -left

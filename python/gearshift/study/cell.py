@@ -13,6 +13,7 @@ from ..sim.inputs import Source, WorkloadFacts
 Clock = Literal["simulated", "measured"]
 SIMULATED: Clock = "simulated"
 MEASURED: Clock = "measured"
+CLOCKS: tuple[Clock, ...] = (SIMULATED, MEASURED)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class UseCase:
     """Points of the learning curve."""
     rates: tuple[float, ...] = (1.0,)
     """Factors of the task's learning rate with which each strategy is tried."""
-    clocks: tuple[Clock, ...] = (SIMULATED, MEASURED)
+    clocks: tuple[Clock, ...] = CLOCKS
     """Of the clusters' clocks those that it is trained with."""
 
     @property

@@ -91,7 +91,7 @@ def _chosen(
     """
     from ..errors import Error
     from ..strategy import parse, to_text
-    from .study_file import CLOCKS
+    from .cell import CLOCKS
 
     try:
         texts = [to_text(parse(text)) for text in strategies or ()]
@@ -140,9 +140,16 @@ def _run(study: Study, cells: list[Cell], folder: Path, jobs: int | None, again:
 
 
 def _report(folder: Path) -> None:
-    from .report import write_report
+    from rich.markdown import Markdown
 
-    print(f"Report: {write_report(folder)}")
+    from ..report.table import report_console
+    from .report import MARKDOWN, write_report
+
+    path = write_report(folder)
+    text = (folder / MARKDOWN).read_text(encoding="utf-8")
+    answer = text.partition("\n## 1. ")[2].partition("\n## ")[0].partition("\n")[2]
+    report_console().print(Markdown(answer))
+    print(f"Report: {path}")
 
 
 def report_again(folder: Path) -> int:

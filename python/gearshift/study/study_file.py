@@ -18,9 +18,8 @@ from ..sim.extension import check_workload, describe_cluster
 from ..sim.inputs import Source, read_cluster, read_workload, seconds
 from ..sim.scaling import change, edited
 from ..strategy import parse, to_text
-from .cell import MEASURED, SIMULATED, Clock, ClusterCase, Study, UseCase
+from .cell import CLOCKS, SIMULATED, Clock, ClusterCase, Study, UseCase
 
-CLOCKS: tuple[Clock, ...] = (SIMULATED, MEASURED)
 _SEEDS = 3
 _EVALUATIONS = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

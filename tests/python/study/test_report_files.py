@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gearshift_testing.made_study import fill, outcome, study
 from PIL import Image
 
 from gearshift.errors import Error
-from gearshift.study.cell import Cell, Outcome
+from gearshift.study.cell import CLOCKS, Cell, Outcome
 from gearshift.study.report import write_report
 
 FIVE = ("all_reduce", "ps:bsp", "ps:ssp(3)", "ps:asp", "switch(at=0.5)")
@@ -196,6 +197,24 @@ def test_an_interrupted_study_says_what_is_missing(tmp_path: Path) -> None:
     assert "**This report is incomplete: 2 of 6 cells not run.**" in text
     assert "digits on lan, ps:asp, seed 3, simulated" in text
     assert "With two seeds in 1 of 1" in text
+
+
+def test_what_cannot_be_measured_is_not_missing(tmp_path: Path) -> None:
+    made = study(("all_reduce", "ps:asp"), clusters=("lan", "far"), clocks=CLOCKS)
+    own = replace(made.use_cases[0], name="text", clocks=("simulated",))
+    made = replace(made, use_cases=(made.use_cases[0], own))
+    assert len(made.cells()) == 2 * 3 * (4 + 2)
+    here = tmp_path / "made"
+    fill(
+        here,
+        made,
+        lambda cell: None if (cell.cluster, cell.clock) == ("far", "measured") else usual(cell),
+        skipped={"far": "its latency is 5 ms"},
+    )
+    write_report(here)
+    text = text_of(here)
+    assert "incomplete" not in text
+    assert "- `far`: its latency is 5 ms" in text
 
 
 def test_failed_cells_say_why(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def run(path: Path, *options: str, code: int = 0) -> str:
 def test_a_cell_is_what_the_simulator_says(study_path):
     said = run(study_path)
     assert "2 cells run" in said
+    assert "Of 1 combination of use case and cluster" in said  # the report's answer
     store = Store(study_path.parent / "o")
     study = read_study(study_path)
     for cell in study.cells():

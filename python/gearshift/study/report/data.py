@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import Error
-from ..cell import Cell, Clock, Done, Outcome, Point, Reached, to_reach
+from ..cell import CLOCKS, MEASURED, Cell, Clock, Done, Outcome, Point, Reached, to_reach
 from ..store import Store
 
 Status = Literal["reached", "not reached", "diverged", "failed"]
@@ -114,6 +114,11 @@ class StudyData:
         """Cells of the study."""
         return len(self.runs) + len(self.missing)
 
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Clusters that could not be measured on the study's machine, and why."""
+        return dict(self.facts.get("skipped", {}))
+
     def failed(self) -> list[Run]:
         """Runs that ended with an error."""
         return [run for run in self.runs if run.outcome is None]
@@ -156,13 +161,15 @@ def _run(done: Done, targets: Mapping[str, float]) -> Run:
 
 
 def _cells(facts: Mapping[str, Any]) -> list[Cell]:
-    """In the order of :meth:`gearshift.study.cell.Study.cells`."""
+    """In the order of :meth:`gearshift.study.cell.Study.cells`, without what cannot be measured."""
     return [
         Cell(case["name"], cluster["name"], strategy, float(rate), seed, clock)
         for case, cluster in product(facts["use_cases"], facts["clusters"])
         for clock, strategy, rate, seed in product(
             cluster["clocks"], facts["strategies"], case["rates"], facts["seeds"]
         )
+        if clock in case.get("clocks", CLOCKS)
+        and (clock != MEASURED or cluster["name"] not in facts.get("skipped", {}))
     ]
 
 

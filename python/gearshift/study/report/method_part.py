@@ -74,6 +74,9 @@ def write_cells(context: Context) -> None:
         if len(data.missing) > _MOST:
             shown.append(f"and {len(data.missing) - _MOST} more")
         document.bullets(shown)
+    if data.skipped:
+        document.heading(3, "Clusters that were not measured")
+        document.bullets(f"{code(name)}: {plain(why)}" for name, why in data.skipped.items())
     if data.foreign:
         document.paragraph(
             f"{count(data.foreign, 'cell')} in the folder, which the study's file no longer asks"

@@ -143,6 +143,17 @@ def test_a_strategy_that_fails_in_one_seed_is_behind_one_that_never_does(tmp_pat
     assert (one.lead.ahead, one.lead.behind) == (1, 0)
 
 
+def test_one_lucky_seed_decides_nothing(tmp_path: Path) -> None:
+    def outcomes(cell: Cell) -> Outcome:
+        lucky = cell.strategy == "all_reduce" and cell.seed == 2
+        return outcome(0.01, 90 if lucky else None, top=0.9 if lucky else 0.79)
+
+    [one] = found(tmp_path, study(BOTH), outcomes)
+    assert one.first.strategy == "all_reduce"
+    assert one.verdict == "level"
+    assert outcome_of(*one.arms) == "level"
+
+
 def test_nobody_wins_where_nobody_arrives(tmp_path: Path) -> None:
     tops = {"all_reduce": 0.5, "ps:asp": 0.6}
     [one] = found(tmp_path, study(BOTH), lambda cell: outcome(0.01, None, top=tops[cell.strategy]))

@@ -105,6 +105,8 @@ class Comparison:
     """Seeds in which only the other does."""
     slowest: float | None = None
     """The least of the ratios."""
+    common: int = 0
+    """Seeds that both have run, whatever came of them."""
 
     @property
     def seeds(self) -> int:
@@ -116,6 +118,11 @@ class Comparison:
         if self.ahead != self.behind:
             return self.ahead > self.behind
         return self.ratio is not None and self.ratio.mean >= LEAST_LEAD
+
+    @property
+    def likely(self) -> bool:
+        """Faster, as far as a study of one or two seeds can tell."""
+        return 0 < self.common < FEWEST and self.faster
 
     @property
     def decided(self) -> bool:
@@ -249,13 +256,11 @@ def _or(value: float | None) -> float:
 def _level(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     if not arms or not arms[0].ever_reached:
         return ()
-    others = [arm for arm in arms[1:] if arm.ever_reached]
-    compared = [(arm, compare(arms[0], arm)) for arm in others]
+    compared = [(arm, compare(arms[0], arm)) for arm in arms[1:]]
     return tuple(
         arm
         for arm, comparison in compared
-        if not comparison.decided
-        and (comparison.seeds >= FEWEST or (comparison.seeds > 0 and not comparison.faster))
+        if comparison.common and not comparison.decided and not comparison.likely
     )
 
 
@@ -274,14 +279,16 @@ def compare(first: Arm, other: Arm) -> Comparison:
     """Over the seeds that both have run."""
     mine, others = first.best.times, other.best.times
     logarithms, ahead, behind = [], 0, 0
-    for seed in (seed for seed in mine if seed in others):
+    common = [seed for seed in mine if seed in others]
+    for seed in common:
         if math.isfinite(mine[seed]) and math.isfinite(others[seed]):
             logarithms.append(math.log(others[seed] / mine[seed]))
         else:
             ahead += math.isfinite(mine[seed])
             behind += math.isfinite(others[seed])
     found = ratio(logarithms) if logarithms else None
-    return Comparison(found, ahead, behind, math.exp(min(logarithms)) if logarithms else None)
+    slowest = math.exp(min(logarithms)) if logarithms else None
+    return Comparison(found, ahead, behind, slowest, len(common))
 
 
 def factors(arm: Arm, base: Arm) -> Factors | None:

@@ -65,13 +65,14 @@ def _undecided(found: Sequence[Combination]) -> list[str]:
     if level:
         items.append(
             f"Nothing is decided in {len(level)} of {len(found)}: there the first leads the next by"
-            f" less than seeds differ, or by less than {100 * (LEAST_LEAD - 1):.0f} %."
+            f" less than seeds differ, or by less than {100 * (LEAST_LEAD - 1):.0f} %, or too few"
+            " seeds reach the target."
             f" First or level with the first: {_among_the_first(found)}."
         )
     if nobody and len(nobody) < len(found):
         items.append(f"Nobody reaches the target in {len(nobody)} of {len(found)}.")
     if few:
-        seeds = sorted({compare(c.first, c.arms[1]).seeds for c in few})
+        seeds = sorted({compare(c.first, c.arms[1]).common for c in few})
         said = several([SEEDS.get(n, count(n, "seed")) for n in seeds])
         items.append(
             f"With {said} in {len(few)} of {len(found)}, who is first there may be chance: an"
@@ -125,7 +126,7 @@ def outcome_of(arm: Arm, other: Arm) -> str:
     """Says "ahead", "behind" or "level" of the other, in its time to the target."""
     forth, back = compare(arm, other), compare(other, arm)
     for comparison, word in ((forth, "ahead"), (back, "behind")):
-        if comparison.decided or (comparison.seeds < FEWEST and comparison.faster):
+        if comparison.decided or comparison.likely:
             return word
     return "level"
 

@@ -37,9 +37,8 @@ def draw_factors(
              ylabel="samples per second until then (more is better) →")  # fmt: skip
     _limits(axes, [at for _, _, at in points])
     _iso_times(axes)
-    for i in dict.fromkeys(i for i, _, _ in points):
-        own = sorted(at for j, _, at in points if j == i)
-        axes.plot(*zip(*own, strict=True), color=GREY, linewidth=0.7, zorder=1)
+    for i, combination in enumerate(found):
+        _join(axes, combination, [(name, at) for j, name, at in points if j == i])
     for i, strategy, at in points:
         look = looks[strategy]
         axes.plot(*at, look.mark, color=look.colour, markersize=8, mec="white", zorder=3)
@@ -53,6 +52,19 @@ def draw_factors(
     figure.legend(handles=legend, loc="outside right upper", fontsize=8)
     save(figure, path)
     return True
+
+
+def _join(
+    axes: Axes, combination: Combination, points: Sequence[tuple[str, tuple[float, float]]]
+) -> None:
+    """Lines from All-Reduce to the others; without it, from the first of them."""
+    base = combination.baseline
+    names = [name for name, _ in points]
+    if not points:
+        return
+    hub = dict(points)[base.strategy if base and base.strategy in names else names[0]]
+    for _, at in points:
+        axes.plot([hub[0], at[0]], [hub[1], at[1]], color=GREY, linewidth=0.7, zorder=1)
 
 
 def place(arm: Arm) -> tuple[float, float] | None:

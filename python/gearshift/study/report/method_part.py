@@ -36,8 +36,8 @@ _DEFINITIONS = (
      "t on logarithms, from three seeds on."),
     ("First, level", "a strategy is first if it leads each other one by 1 % or more and the "
      "interval leaves out 1; where some seeds of the other never reach the target, if it is ahead "
-     "in each seed. Otherwise it is level with those. With fewer than three seeds there is no "
-     "interval, and the report says so."),
+     "in each seed, of three at least. Otherwise it is level with those. With fewer than three "
+     "seeds there is no interval, and the report says so."),
 )  # fmt: skip
 
 _FILES = (

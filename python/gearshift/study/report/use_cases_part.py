@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...sim.inputs import seconds
 from .analysis import Arm, Combination
 from .context import Context
 from .curves_chart import draw_curves
@@ -46,7 +47,7 @@ def write_use_cases(context: Context) -> None:
 
 
 def _facts(case: Mapping[str, Any]) -> list[str]:
-    sentences = [f"Trained is {code(case['task'])}"]
+    sentences = [f"Trained is {code(case['task'].rpartition('/')[2])}"]
     if case.get("parameters"):
         sentences[0] += f", {number(case['parameters'])} parameters"
     sentences[0] += "."
@@ -59,7 +60,7 @@ def _facts(case: Mapping[str, Any]) -> list[str]:
         f"The metric is {plain(case['metric'])}; the target is {number(case['target'])}."
     )
     took = [
-        f"{key} {plain(duration(v) if isinstance(v := case[key], int | float) else v)}"
+        f"{key} {duration(seconds(case[key]))}"
         for key in ("forward", "backward", "optimizer")
         if case.get(key)
     ]
@@ -166,7 +167,7 @@ def _factors(context: Context, name: str, found: list[Combination]) -> None:
         f"{title}: why ({clock}). To the left, fewer samples are needed for the target (statistical"
         " efficiency); above, more samples are done per second until then (hardware efficiency)."
         " On a dashed line the time to the target is equal; nearer to the top left corner it is"
-        " shorter. Letters are clusters; a grey line joins the strategies on one of them.",
+        " shorter. Letters are clusters; grey lines join the strategies on one to its All-Reduce.",
         f"`strategies.parquet`, `samples_to_target` and `samples_to_target` ÷ `time_to_target`,"
         f' where `use_case` = "{name}" and `clock` = "{clock}"',
     )

@@ -77,6 +77,7 @@ class Runner:
         facts = machine_facts() | {
             "command": " ".join(self._command),
             "skipped": self.found.skipped,
+            "recipes": {cell.slug: recipe(self._study, cell) for cell in self._study.cells()},
         }
         self._store.save_facts(self._study, facts)
         cells = [c for c in cells if c.clock == SIMULATED or c.cluster not in self.found.skipped]

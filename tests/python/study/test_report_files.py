@@ -217,6 +217,15 @@ def test_what_cannot_be_measured_is_not_missing(tmp_path: Path) -> None:
     assert "- `far`: its latency is 5 ms" in text
 
 
+def test_a_cell_of_an_earlier_version_of_the_study_counts_as_not_run(tmp_path: Path) -> None:
+    made = study(("all_reduce", "ps:asp"))
+    first = made.cells()[0]
+    recipes = {cell.slug: "made" for cell in made.cells()} | {first.slug: "another"}
+    fill(tmp_path, made, usual, recipes=recipes)
+    write_report(tmp_path)
+    assert "incomplete: 1 of 6 cells not run" in text_of(tmp_path)
+
+
 def test_failed_cells_say_why(tmp_path: Path) -> None:
     text = small(
         tmp_path, lambda cell: "rank 2 | died" if cell.strategy == "ps:asp" else usual(cell)

@@ -133,7 +133,7 @@ class StudyData:
 
 
 def load(folder: Path) -> StudyData:
-    """Read the folder of a study.
+    """Read the folder of a study; cells that were run when it said something else are left out.
 
     Raises:
         Error: when it holds no study, a file is damaged, or no cell was run.
@@ -148,7 +148,12 @@ def load(folder: Path) -> StudyData:
             f"{folder / 'study.json'} is damaged, or of something else than a study: {error!r}",
             code="io",
         ) from error
-    found = {done.cell: done for done in store.load_all()}
+    recipes = facts.get("recipes", {})
+    found = {
+        done.cell: done
+        for done in store.load_all()
+        if done.recipe == recipes.get(done.cell.slug, done.recipe)
+    }
     runs = [_run(found[cell], targets) for cell in cells if cell in found]
     missing = tuple(cell for cell in cells if cell not in found)
     if not any(run.outcome is not None for run in runs):

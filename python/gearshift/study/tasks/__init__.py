@@ -1,13 +1,13 @@
 """Use cases for studies, different in kind, on real data that needs no download.
 
-================  =======================================  ==========================  ========
-module            model                                    data                        rule
-================  =======================================  ==========================  ========
-``fashion_mnist``  convolutions                            pictures of clothing        momentum
-``digits``        dense layers                             handwritten digits          SGD
-``text``          a small causal transformer               the characters of a book    AdamW
-``movielens``     matrix factorisation                     people's ratings of films   Adagrad
-================  =======================================  ==========================  ========
+=================  ==========================  =========================  ========
+module             model                       data                       rule
+=================  ==========================  =========================  ========
+``fashion_mnist``  convolutions                pictures of clothing       momentum
+``digits``         dense layers                handwritten digits         SGD
+``text``           a small causal transformer  the characters of a book   AdamW
+``movielens``      matrix factorisation        people's ratings of films  Adagrad
+=================  ==========================  =========================  ========
 
 A study names one as "gearshift.study.tasks.digits"; so does ``gearshift simulate --train``. Beside
 the function ``training`` a module says what a study needs to know unless it is told otherwise:

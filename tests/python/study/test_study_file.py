@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import gearshift
 from gearshift.launch import LaunchError
 from gearshift.study.study_file import read_study
 
@@ -116,6 +117,14 @@ def test_a_use_case_may_leave_a_clock_out(folder):
     assert {cell.clock for cell in read(folder, both).cells()} == {"simulated", "measured"}
     one = both.replace("learning_rates", 'clocks = ["simulated"]\nlearning_rates')
     assert {cell.clock for cell in read(folder, one).cells()} == {"simulated"}
+
+
+@pytest.mark.parametrize(("name", "cells"), [("strategies", 420), ("measured", 20)])
+def test_the_examples_are_studies(name, cells):
+    path = Path(gearshift.__file__).parents[2] / "examples" / "studies" / f"{name}.toml"
+    study = read_study(path)
+    assert (study.name, len(study.cells())) == (name, cells)
+    assert len({cell.slug for cell in study.cells()}) == cells
 
 
 WRONG = [

@@ -72,7 +72,7 @@ class Run:
             max_staleness=max_staleness,
             bytes_sent=sum(self._stats(r).get("bytes_sent", 0) for r in range(len(workers))),
             seconds=max(worker["end"][-1] for worker in workers if worker["end"]),
-            curve=self._curve(workers, diverged),
+            curve=self._curve(workers),
             switches=switches,
             idle_switch=figures.idle_switch(self.strategy, told),
             diverged=None if diverged is None else f"{diverged}: {diverged.reason}",
@@ -149,13 +149,12 @@ class Run:
             "reason": f"{switch['policy']}: {switch['inputs']}",
         }
 
-    def _curve(
-        self, workers: Sequence[Mapping[str, Any]], diverged: Divergence | None
-    ) -> tuple[Point, ...]:
+    def _curve(self, workers: Sequence[Mapping[str, Any]]) -> tuple[Point, ...]:
+        """With a divergence the job has ended: all points that have a metric are of before."""
         points = []
         for step, loss, metric in self.records[0]["curve"]:
             seconds = workers[0]["end"][step - 1]
-            if math.isnan(metric) or (diverged is not None and seconds > diverged.seconds):
+            if not math.isfinite(metric):
                 continue
             done = sum(bisect_right(worker["computed"], seconds) for worker in workers)
             samples = self.facts.batch_size * done

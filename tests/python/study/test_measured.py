@@ -64,7 +64,14 @@ def run(made: Study) -> Any:
     return measured.measure(made, cell, made.use_cases[0].task)
 
 
+@pytest.fixture
+def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trial is made of what a step costs."""
+    monkeypatch.setattr(measured, "_trial", lambda work, processes: 0.004)
+
+
 @pytest.mark.netns
+@pytest.mark.usefixtures("known_cost")
 @pytest.mark.parametrize(("strategy", "workers"), [("all_reduce", 2), ("ps:bsp", 2), ("ps:asp", 1)])
 def test_learns_what_a_simulated_cell_learns(strategy: str, workers: int) -> None:
     source = cluster(workers)
@@ -92,12 +99,6 @@ def test_learns_what_a_simulated_cell_learns(strategy: str, workers: int) -> Non
     assert (outcome.mean_staleness is None) == (strategy == "all_reduce")
 
 
-@pytest.fixture
-def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No trial is made of what a step costs."""
-    monkeypatch.setattr(measured, "_trial", lambda work, processes: 0.004)
-
-
 @pytest.mark.netns
 @pytest.mark.usefixtures("known_cost")
 def test_a_training_that_runs_away_is_an_outcome() -> None:
@@ -108,7 +109,6 @@ def test_a_training_that_runs_away_is_an_outcome() -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.usefixtures("known_cost")
 def test_a_task_that_fails_is_told_and_nothing_is_left() -> None:
     with pytest.raises(gs.Error, match="no such label"):
         run(study(cluster(2), "ps:asp", "broken"))

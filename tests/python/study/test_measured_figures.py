@@ -140,7 +140,10 @@ def test_staleness_is_that_of_all_pushes() -> None:
 
 def test_figures_end_with_a_divergence() -> None:
     ended = {"computed": [10.0, 30.0, 50.0], "end": [20.0, 40.0, 60.0]}
-    first = record(0.0, 4, curve=[(1, 0.7, 0.5), (2, 0.6, 0.6)], failure="worker 1 left") | ended
+    first = (
+        record(0.0, 4, curve=[(1, 0.7, 0.5), (2, 0.6, float("nan"))], failure="worker 1 left")
+        | ended
+    )
     second = record(0.0, 2, diverged=(2, "the loss is inf"))
     found = outcome([first, second])
     assert found.diverged == "diverged after step 1 at 5 s: the loss is inf"

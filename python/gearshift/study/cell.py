@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,8 @@ Clock = Literal["simulated", "measured"]
 SIMULATED: Clock = "simulated"
 MEASURED: Clock = "measured"
 CLOCKS: tuple[Clock, ...] = (SIMULATED, MEASURED)
+WARMUP = 2
+"""Steps of each worker that figures leave out."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,16 @@ class Outcome:
         return to_reach(self.curve, target)
 
 
+def decision(switch: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the decision log with its reason in one text, for ``Outcome.switches``."""
+    return {**switch, "reason": f"{switch['policy']}: {switch['inputs']}"}
+
+
+def gradients_by(workers: Sequence[Mapping[str, Any]], seconds: float) -> int:
+    """How many all workers had computed by a time; each worker has a list ``computed``."""
+    return sum(bisect_right(worker["computed"], seconds) for worker in workers)
+
+
 @dataclass(frozen=True)
 class Reached:
     """When a metric was first reached."""
@@ -234,6 +247,13 @@ class Study:
     """Of the file."""
     question: str = ""
     """What the report begins with: why the study was made."""
+
+    def cases_of(self, cell: Cell) -> tuple[UseCase, ClusterCase]:
+        """What is trained in one of its cells, and where."""
+        return (
+            next(case for case in self.use_cases if case.name == cell.use_case),
+            next(case for case in self.clusters if case.name == cell.cluster),
+        )
 
     def cells(self) -> list[Cell]:
         """In the order of the file, seeds last."""

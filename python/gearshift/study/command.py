@@ -66,7 +66,8 @@ def study(
             typer.echo(cell.label)
         typer.echo(f"{len(cells)} cells")
         raise typer.Exit
-    raise typer.Exit(_run(read, cells, out or Path("runs") / read.name, jobs, again))
+    whole = ["gearshift", "study", str(file), *(() if out is None else ("--out", str(out)))]
+    raise typer.Exit(_run(read, cells, out or Path("runs") / read.name, whole, jobs, again))
 
 
 def _check_installed() -> None:
@@ -120,26 +121,45 @@ def _chosen(
     return cells
 
 
-def _run(study: Study, cells: list[Cell], folder: Path, jobs: int | None, again: bool) -> int:
+def _run(
+    study: Study,
+    cells: list[Cell],
+    folder: Path,
+    whole: list[str],
+    jobs: int | None,
+    again: bool,
+) -> int:
+    """Run cells and report; `whole` is the command that runs all of them."""
     from ..report.files import claimed
     from ..sim.display import display
     from ..sim.processes import Pool
-    from .runner import Runner, command_line
+    from .runner import Runner
 
     with claimed(folder):
         with display() as shown:
-            runner = Runner(study, folder, command_line(), Pool(jobs), shown, _note)
+            runner = Runner(study, folder, whole, Pool(jobs), shown, _note)
             found = runner.run(cells, again)
         _tell(found)
-        if found.done + found.kept:
-            _report(folder)
+        reported = found.done + found.kept == 0 or _report(folder, "study")
     if found.interrupted:
         _note(f"interrupted; the same command goes on from here ({folder} has what is done)")
         return _INTERRUPTED
-    return 1 if found.failures else 0
+    return 1 if found.failures or not reported else 0
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, command: str) -> bool:
+    """Write the report and show its answer; whether that could be done."""
+    from ..errors import Error
+
+    try:
+        _write_report(folder)
+    except Error as error:
+        print(f"gearshift {command}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _write_report(folder: Path) -> None:
     from rich.markdown import Markdown
 
     from ..report.table import report_console
@@ -154,17 +174,11 @@ def _report(folder: Path) -> None:
 
 def report_again(folder: Path) -> int:
     """Make the report of what is in a folder; returns the exit code."""
-    from ..errors import Error
     from ..report.files import claimed
 
     _check_installed()
-    try:
-        with claimed(folder):
-            _report(folder)
-    except Error as error:
-        print(f"gearshift report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with claimed(folder):
+        return 0 if _report(folder, "report") else 2
 
 
 def _tell(found: Found) -> None:

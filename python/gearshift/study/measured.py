@@ -74,8 +74,7 @@ def measure(study: Study, cell: Cell, task: str) -> Outcome:
         Error: with the last lines of a process that failed; when hosts cannot be made here, and
             when the machine was too busy to keep pace.
     """
-    use_case = next(case for case in study.use_cases if case.name == cell.use_case)
-    cluster = next(case for case in study.clusters if case.name == cell.cluster)
+    use_case, cluster = study.cases_of(cell)
     begin = time.monotonic()
     network = Network.of(cluster.source)
     work = _work(use_case, cluster.source, cell, task, len(network.worker_hosts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,9 @@ from ..sim.curve import Divergence
 from ..sim.figures import Distribution
 from ..sim.inputs import WorkloadFacts
 from ..strategy import Strategy
-from .cell import Outcome, Point
+from .cell import WARMUP, Outcome, Point, decision, gradients_by
 from .namespaces import Network
 
-WARMUP = 2
-"""Steps that figures leave out."""
 _TOLERANCE = 0.05
 """Share of a step's computation by which it may be late and has not overrun its pace."""
 
@@ -143,11 +140,7 @@ class Run:
         return mean, max(int(stats["max_staleness"]) for _, stats in pushes)
 
     def _switch(self, switch: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            **switch,
-            "seconds": switch["seconds"] / self.dilation,
-            "reason": f"{switch['policy']}: {switch['inputs']}",
-        }
+        return decision(switch) | {"seconds": switch["seconds"] / self.dilation}
 
     def _curve(self, workers: Sequence[Mapping[str, Any]]) -> tuple[Point, ...]:
         """With a divergence the job has ended: all points that have a metric are of before."""
@@ -156,7 +149,6 @@ class Run:
             seconds = workers[0]["end"][step - 1]
             if not math.isfinite(metric):
                 continue
-            done = sum(bisect_right(worker["computed"], seconds) for worker in workers)
-            samples = self.facts.batch_size * done
+            samples = self.facts.batch_size * gradients_by(workers, seconds)
             points.append(Point(seconds, step, samples, loss, metric))
         return tuple(points)

@@ -16,8 +16,7 @@ from .cell import Cell, Study
 
 def recipe(study: Study, cell: Cell) -> str:
     """The same for two runs that must have the same outcome, but for what is measured."""
-    case = next(c for c in study.use_cases if c.name == cell.use_case)
-    cluster = next(c for c in study.clusters if c.name == cell.cluster)
+    case, cluster = study.cases_of(cell)
     parts = (
         cell.strategy,
         cell.rate,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ from . import measured
 from .cell import MEASURED, SIMULATED, Cell, Done, Outcome, Study
 from .rates import task_file
 from .recipe import recipe
-from .simulated import cases_of, simulate_cells, workers_of
+from .simulated import simulate_cells, workers_of
 from .store import Store
 
 TASKS = "tasks"
@@ -41,7 +41,7 @@ class Found:
 
 
 class Runner:
-    """Runs a study in a folder that nobody else writes to."""
+    """Runs a study in a folder that nobody else writes to; `command` is what runs all of it."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Runner:
         """
         self._skip_unmeasurable(cells)
         facts = machine_facts() | {
-            "command": " ".join(self._command),
+            "command": shlex.join(self._command),
             "skipped": self.found.skipped,
             "recipes": {cell.slug: recipe(self._study, cell) for cell in self._study.cells()},
         }
@@ -111,7 +111,7 @@ class Runner:
             return
         self._display.begin("measuring", len(cells))
         for cell in cells:
-            case, _ = cases_of(self._study, cell)
+            case, _ = self._study.cases_of(cell)
             task = task_file(self._tasks, case.task, cell.rate, case.name)
             try:
                 found: Outcome | Error = measured.measure(self._study, cell, task)
@@ -147,7 +147,7 @@ class Runner:
 
 def steps_of(study: Study, cell: Cell) -> int:
     """Steps of each worker of a cell."""
-    case, cluster = cases_of(study, cell)
+    case, cluster = study.cases_of(cell)
     return case.steps(workers_of(cluster))
 
 
@@ -193,8 +193,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def command_line() -> list[str]:
-    """That which started this process, as one would type it."""
-    return ["gearshift", *sys.argv[1:]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from ..sim.processes import OnStep, Pool
 from ..sim.result import Result, make_result
 from ..sim.simulation import make_request
 from ..strategy import parse
-from .cell import Cell, ClusterCase, Outcome, Point, Study, UseCase
+from .cell import WARMUP, Cell, ClusterCase, Outcome, Point, Study, decision, gradients_by
 from .rates import task_file
-
-_WARMUP = 2
 
 OnOutcome = Callable[[int, Outcome | Error], None]
 
@@ -58,7 +55,7 @@ def simulate_cells(
 
 def request(study: Study, cell: Cell, tasks: Path) -> Request:
     """What a cell asks the simulator for."""
-    case, cluster = cases_of(study, cell)
+    case, cluster = study.cases_of(cell)
     workers = workers_of(cluster)
     return make_request(
         cluster.source,
@@ -69,14 +66,6 @@ def request(study: Study, cell: Cell, tasks: Path) -> Request:
         train=task_file(tasks, case.task, cell.rate, case.name),
         evaluate_every=case.evaluate_every(workers),
         fidelity=Fidelity(every_step=True),
-    )
-
-
-def cases_of(study: Study, cell: Cell) -> tuple[UseCase, ClusterCase]:
-    """Those of a cell."""
-    return (
-        next(case for case in study.use_cases if case.name == cell.use_case),
-        next(case for case in study.clusters if case.name == cell.cluster),
     )
 
 
@@ -91,8 +80,8 @@ def outcome_of(study: Study, cell: Cell, raw: dict[str, Any], asked: Request) ->
     Raises:
         Error: when no step was completed after the warm-up, or a host that failed ended it.
     """
-    case, cluster = cases_of(study, cell)
-    warmup = min(_WARMUP, asked.steps - 1)
+    case, cluster = study.cases_of(cell)
+    warmup = min(WARMUP, asked.steps - 1)
     names = cluster.title, case.title
     result = make_result(raw, asked, names, WorkloadFacts.of(case.workload), warmup)
     if result.failure is not None:
@@ -113,7 +102,7 @@ def outcome_of(study: Study, cell: Cell, raw: dict[str, Any], asked: Request) ->
         bytes_sent=result.bytes_sent,
         seconds=result.virtual_seconds,
         curve=_curve(result),
-        switches=tuple(_switch(switch) for switch in result.switches),
+        switches=tuple(decision(switch) for switch in result.switches),
         idle_switch=result.idle_switch,
         diverged=_divergence(result),
         cost=result.wall_seconds,
@@ -122,23 +111,17 @@ def outcome_of(study: Study, cell: Cell, raw: dict[str, Any], asked: Request) ->
 
 def _curve(result: Result) -> tuple[Point, ...]:
     """The points that have a metric, with the samples of which all workers had gradients."""
-    computed = [worker["computed"] for worker in result.raw["workers"]]
     return tuple(
         Point(
             point.seconds,
             point.step,
-            result.batch_size * sum(bisect_right(times, point.seconds) for times in computed),
+            result.batch_size * gradients_by(result.raw["workers"], point.seconds),
             point.loss,
             point.metric,
         )
         for point in result.curve
         if point.metric is not None
     )
-
-
-def _switch(switch: dict[str, Any]) -> dict[str, Any]:
-    """With the reason in one text, as the decision log has it in two."""
-    return {**switch, "reason": f"{switch['policy']}: {switch['inputs']}"}
 
 
 def _divergence(result: Result) -> str | None:

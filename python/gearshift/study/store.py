@@ -4,7 +4,7 @@ study.toml            the file that was run
 study.json            use cases, clusters, strategies, machine, versions, the command
 cells/<slug>.json     one cell: its fields, its recipe, and outcome or error
 workloads/<name>.toml, clusters/<name>.toml   as they were run
-report.md, report.html, figures/, cells.parquet, curves.parquet   made of these anew by
+report.md, report.html, figures/, *.parquet, *.csv   made of these anew by
                       ``gearshift report FOLDER``
 """
 
@@ -86,6 +86,7 @@ def facts_of(study: Study) -> dict[str, Any]:
         "question": study.question,
         "strategies": list(study.strategies),
         "seeds": list(study.seeds),
+        "cells": [asdict(cell) for cell in study.cells()],
         "use_cases": [
             {
                 "name": case.name,

@@ -144,7 +144,7 @@ def _clusters(table: Table, folder: Path, clocks: tuple[Clock, ...]) -> tuple[Cl
                 ClusterCase(f"{name}{suffix}", _titled(title, made, how), made, own)
                 for suffix, how, made in _variants(source, changed or {})
             ]
-        except InvalidArgument as error:
+        except Error as error:
             entry.fail("set" if changed else "file", str(error).removeprefix("sweep: "))
     return tuple(cases)
 
@@ -194,7 +194,7 @@ def _use_case(table: Table, folder: Path) -> UseCase:
         name=_slug(table, "name") or _short(where),
         title=_or_constant(table, "title", table.text("title"), module),
         task=where,
-        workload=_workload(table, folder, where, module),
+        workload=_workload(table, folder, _made(table, where, module), module),
         samples=_or_constant(table, "samples", table.whole("samples", 1), module),
         metric=_or_constant(table, "metric", table.text("metric"), module),
         target=float(_or_constant(table, "target", table.number("target"), module)),
@@ -234,6 +234,21 @@ def _module(table: Table, where: str) -> ModuleType:
         table.fail("task", str(error).removeprefix("train: "))
 
 
+def _made(table: Table, where: str, module: ModuleType) -> Any:
+    """What the task trains, so that what it lacks, data too, is told before anything is run."""
+    try:
+        made = task.call(module, where)
+    except Error as error:
+        table.fail("task", str(error).removeprefix("train: "))
+    if getattr(made, "evaluate", None) is None:
+        table.fail(
+            "task",
+            f"{where} returns no gst.SimulatedTraining with evaluate=, whose metric a study asks "
+            "for",
+        )
+    return made
+
+
 def _or_constant(table: Table, key: str, given: Any, module: ModuleType) -> Any:
     """What the file says, or else the task."""
     name = _CONSTANTS[key]
@@ -243,7 +258,7 @@ def _or_constant(table: Table, key: str, given: Any, module: ModuleType) -> Any:
     return value
 
 
-def _workload(table: Table, folder: Path, where: str, module: ModuleType) -> Source:
+def _workload(table: Table, folder: Path, made: Any, module: ModuleType) -> Source:
     """A file, or one that is made of the task's model and of times."""
     path = _path(table, "workload", folder)
     if path is not None:
@@ -268,9 +283,8 @@ def _workload(table: Table, folder: Path, where: str, module: ModuleType) -> Sou
             table.fail(key, f"{error}; this is {shown(value)}")
     batch = _or_constant(table, "batch_size", table.whole("batch_size", 1), module)
     try:
-        made = task.call(module, where)
         return read_workload(made.workload(**times, batch_size=batch))
-    except (Error, AttributeError) as error:
+    except Error as error:
         table.fail("task", str(error).removeprefix("train: "))
 
 

@@ -50,3 +50,10 @@ def breaking() -> gst.SimulatedTraining:
 
     made.batch = batch
     return made
+
+
+def unmeasured() -> gst.SimulatedTraining:
+    """Has no metric."""
+    made = training()
+    made.evaluate = None
+    return made

@@ -99,6 +99,8 @@ def test_a_cell_is_what_the_simulator_says(study_path):
 
 def test_what_is_done_is_kept_until_it_would_be_different(study_path):
     assert "1 cells run" in run(study_path, "--strategy", "ps:bsp")
+    whole = f"gearshift study {study_path} --out {study_path.parent / 'o'}"
+    assert Store(study_path.parent / "o").facts()["command"] == whole  # makes all of the report
     file = next((study_path.parent / "o" / "cells").iterdir())
     before = file.stat().st_mtime_ns
     said = run(study_path)

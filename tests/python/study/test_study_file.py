@@ -135,6 +135,7 @@ WRONG = [
     ('"PS:ASP"', '"all_reduce"', r':4: strategies: "all_reduce" is there twice'),
     ('"study_task.py"', '"other.py"', r":8: use_cases\[0\].task: .*other.py: No such file"),
     ('"study_task.py"', '"study_task.py:f"', r':8: .*task: .*no function "f".*training'),
+    ('"study_task.py"', '"study_task.py:unmeasured"', r":8: .*task: .*with evaluate="),
     ('learning_rates = [1, 0.5]', 'learning_rates = [0]', r":9: .*must be positive"),
     ('learning_rates = [1, 0.5]', 'forward = "2 parsecs"', r":9: .*forward: .*no time"),
     ('learning_rates = [1, 0.5]', 'workload = "w.toml"', r":9: .*w.toml does not exist"),

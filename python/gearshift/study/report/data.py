@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import Error
-from ..cell import CLOCKS, MEASURED, Cell, Clock, Done, Outcome, Point, Reached, to_reach
+from ..cell import MEASURED, Cell, Clock, Done, Outcome, Point, Reached, to_reach
 from ..store import Store
 
 Status = Literal["reached", "not reached", "diverged", "failed"]
@@ -166,16 +165,10 @@ def _run(done: Done, targets: Mapping[str, float]) -> Run:
 
 
 def _cells(facts: Mapping[str, Any]) -> list[Cell]:
-    """In the order of :meth:`gearshift.study.cell.Study.cells`, without what cannot be measured."""
-    return [
-        Cell(case["name"], cluster["name"], strategy, float(rate), seed, clock)
-        for case, cluster in product(facts["use_cases"], facts["clusters"])
-        for clock, strategy, rate, seed in product(
-            cluster["clocks"], facts["strategies"], case["rates"], facts["seeds"]
-        )
-        if clock in case.get("clocks", CLOCKS)
-        and (clock != MEASURED or cluster["name"] not in facts.get("skipped", {}))
-    ]
+    """Of the study, in its order, without what cannot be measured."""
+    skipped = facts.get("skipped", {})
+    cells = [Cell(**fields) for fields in facts["cells"]]
+    return [cell for cell in cells if cell.clock != MEASURED or cell.cluster not in skipped]
 
 
 def _nothing(folder: Path, runs: list[Run], cells: int) -> str:

@@ -33,9 +33,5 @@ class Order:
             missing -= len(found[-1])
         return found[0] if len(found) == 1 else torch.cat(found)
 
-    def steps_per_pass(self, workers: int) -> int:
-        """Of each worker, rounded up."""
-        return -(-self._count // (self._batch * workers))
-
     def _new_pass(self, number: int) -> Tensor:
         return torch.randperm(self._count, generator=torch.Generator().manual_seed(number))

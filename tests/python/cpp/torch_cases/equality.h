@@ -57,6 +57,7 @@ CASE(staged_parameters_equal_one_process) {
   trains_like_one_process(session, there_and_back(), "adam", options);
 }
 
+/// All learn from the same batch: what ranks run ahead of others, or last, must not decide.
 CASE(asynchronous_servers_train) {
   using gs::ps::Consistency;
   for (const auto c : {Consistency::asp(), Consistency::ssp(2), Consistency::buffered(2)}) {
@@ -64,11 +65,11 @@ CASE(asynchronous_servers_train) {
       trains_like_one_process(session, server(c), "adam");  // with one worker there is no staleness
     }
     Trained trained(session, {server(c)}, "plain_sgd");
-    const Batch probe = of_all(session.world_size(), 0);
-    const double before = loss_of(trained.net, probe).item<double>();
-    for (int s = 0; s < 24; ++s) trained.step(batch_of(trained.rank, 0));
+    const Batch batch = of_all(session.world_size(), 0);
+    const double before = loss_of(trained.net, batch).item<double>();
+    for (int s = 0; s < 24; ++s) trained.step(batch);
     or_throw(trained.distributed->join());
-    const double after = loss_of(trained.net, probe).item<double>();
+    const double after = loss_of(trained.net, batch).item<double>();
     expect(after < 0.9 * before, c.to_string() + " does not learn");
     or_throw(trained.distributed->stop());
   }

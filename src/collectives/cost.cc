@@ -25,10 +25,11 @@ constexpr double kAsFast = 1.05;
 /// less than this is not known.
 constexpr double kAlike = 1.5;
 
-/// Whether it is an algorithm of its own there: with one rank per host, or one host, the
-/// hierarchical one is another one in disguise.
-bool is_candidate(Algorithm algorithm, const Network& n) {
-  return algorithm != Algorithm::kHierarchical || (n.hosts > 1 && n.largest_host > 1);
+/// Whether it is an algorithm of its own there: with one rank per host and no sites that matter, or
+/// one host, the hierarchical one is another one in disguise.
+bool is_candidate(Algorithm algorithm, std::size_t bytes, const Network& n) {
+  if (algorithm != Algorithm::kHierarchical) return true;
+  return n.hosts > 1 && (n.largest_host > 1 || way_between(bytes, n) == Between::kSites);
 }
 
 /// A message, and combining it.
@@ -127,28 +128,74 @@ double predict_tree(double bytes, const Network& n) {
   return steps * (link.seconds(packet) + packet * n.reduce_seconds_per_byte / 2);
 }
 
-double doubling_between_hosts(double slice, const Network& n) {
-  const group::LinkSpeed link = shared(n.remote, n.smallest_host);
-  const Exchanges game = exchanges_among(n.hosts);
+/// A level of the hierarchical algorithm: groups (hosts, or sites) of ranks (hosts). Of each of the
+/// lowest ones' links, so many share what goes out.
+struct Level {
+  int groups = 1;
+  int largest = 1;
+  int smallest = 1;
+  group::LinkSpeed within{};
+  group::LinkSpeed between{};
+  group::LinkSpeed ring{};
+};
+
+Level level_of(const Network& n, int number) {
+  if (number == 0) {
+    return {n.hosts,
+            n.largest_host,
+            n.smallest_host,
+            n.local,
+            shared(n.remote, n.smallest_host),
+            shared(n.ring, n.smallest_host)};
+  }
+  int below = n.smallest_host;
+  for (int i = 1; i < number; ++i) below *= n.sites[static_cast<std::size_t>(i - 1)].smallest;
+  const Network::Sites& s = n.sites[static_cast<std::size_t>(number - 1)];
+  return {s.count,
+          s.largest,
+          s.smallest,
+          shared(s.within, below),
+          shared(s.between, below * s.smallest),
+          shared(s.ring, below * s.smallest)};
+}
+
+double doubling_between(double slice, const Level& level, double gamma) {
+  const Exchanges game = exchanges_among(level.groups);
   const double exchanges = std::bit_width(static_cast<unsigned>(game.power)) - 1;
-  return (exchanges + game.folds) * combined(slice, link, n.reduce_seconds_per_byte) +
-         game.folds * link.seconds(slice);
+  return (exchanges + game.folds) * combined(slice, level.between, gamma) +
+         game.folds * level.between.seconds(slice);
 }
 
-double ring_between_hosts(double slice, const Network& n) {
-  return ring_round(slice, n.hosts, shared(n.ring, n.smallest_host), n.reduce_seconds_per_byte);
+struct Way {
+  Between between = Between::kDoubling;
+  double seconds = 0;
+};
+
+double predict_level(double bytes, const Network& n, int number);
+
+/// The fastest way between the groups of a level.
+Way way_of(double slice, const Network& n, int number) {
+  const Level level = level_of(n, number);
+  const double gamma = n.reduce_seconds_per_byte;
+  Way best{Between::kDoubling, doubling_between(slice, level, gamma)};
+  const double ring = ring_round(slice, level.groups, level.ring, gamma);
+  if (ring < best.seconds) best = {Between::kRing, ring};
+  if (number == n.levels) return best;
+  const double sites = predict_level(slice, n, number + 1);
+  if (sites < best.seconds) best = {Between::kSites, sites};
+  return best;
 }
 
-/// Slices within the hosts, there and back, and the faster of two ways between them.
-double predict_hierarchical(double bytes, const Network& n) {
-  const double slice = bytes / n.smallest_host;
+/// Slices within the groups, there and back, and the fastest of the ways between them.
+double predict_level(double bytes, const Network& n, int number) {
+  const Level level = level_of(n, number);
+  const double slice = bytes / level.smallest;
   const double within =
-      combined(slice, n.local, n.reduce_seconds_per_byte) + n.local.seconds(slice);
-  const double between = doubles_between_hosts(static_cast<std::size_t>(slice), n)
-                             ? doubling_between_hosts(slice, n)
-                             : ring_between_hosts(slice, n);
-  return (n.largest_host - 1) * within + (n.hosts > 1 ? between : 0);
+      combined(slice, level.within, n.reduce_seconds_per_byte) + level.within.seconds(slice);
+  return (level.largest - 1) * within + (level.groups > 1 ? way_of(slice, n, number).seconds : 0);
 }
+
+double predict_hierarchical(double bytes, const Network& n) { return predict_level(bytes, n, 0); }
 
 std::string microseconds(double seconds) {
   char text[32];
@@ -170,6 +217,15 @@ Network::Network(const group::Topology& topology)
   // Of links that are equal, those measured as the slowest are outside of the ring: no merit of it.
   const bool alike = remote.seconds(kSegmentBytes) <= kAlike * ring.seconds(kSegmentBytes);
   if (alike) remote = ring;
+  const group::Topology* above = topology.sites();
+  for (; above != nullptr && levels < kMostLevels; above = above->sites()) {
+    sites[static_cast<std::size_t>(levels++)] = {.count = above->hosts(),
+                                                 .largest = above->largest_host(),
+                                                 .smallest = above->smallest_host(),
+                                                 .within = above->speeds().local,
+                                                 .between = above->slowest_remote(),
+                                                 .ring = above->slowest_in_ring()};
+  }
 }
 
 Network Network::uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte) {
@@ -205,8 +261,9 @@ Candidate fastest(std::size_t bytes, const Network& network, std::span<const Can
   std::array<double, kCandidates.size()> seconds{};
   double least = std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < kCandidates.size(); ++i) {
-    seconds[i] = is_candidate(kCandidates[i], network) ? predict(kCandidates[i], bytes, network)
-                                                       : std::numeric_limits<double>::infinity();
+    seconds[i] = is_candidate(kCandidates[i], bytes, network)
+                     ? predict(kCandidates[i], bytes, network)
+                     : std::numeric_limits<double>::infinity();
     least = std::min(least, seconds[i]);
   }
   std::size_t chosen = 0;
@@ -224,12 +281,15 @@ Choice choose(std::size_t bytes, const Network& network, std::span<const Candida
                 .predicted_seconds = best.seconds,
                 .candidates = {others.begin(), others.end()}};
   for (const Algorithm algorithm : kCandidates) {
-    if (!is_candidate(algorithm, network)) continue;
+    if (!is_candidate(algorithm, bytes, network)) continue;
     choice.candidates.push_back({algorithm, predict(algorithm, bytes, network)});
   }
   choice.reason = std::to_string(bytes) + " bytes over " + std::to_string(network.ranks) +
                   " ranks on " + std::to_string(network.hosts) +
-                  (network.hosts == 1 ? " host: " : " hosts: ");
+                  (network.hosts == 1 ? " host" : " hosts");
+  if (network.levels > 0)
+    choice.reason += " at " + std::to_string(network.sites[0].count) + " sites";
+  choice.reason += ": ";
   for (const Candidate& c : choice.candidates) {
     if (&c != &choice.candidates[0]) choice.reason += ", ";
     choice.reason += std::string(to_string(c.algorithm)) + " " + microseconds(c.seconds);
@@ -250,9 +310,8 @@ std::string explain_all_reduce(const group::Group& group, std::size_t bytes) {
          (topology.speeds().measured ? " (links measured)" : " (links assumed)");
 }
 
-bool doubles_between_hosts(std::size_t slice_bytes, const Network& network) {
-  const auto slice = static_cast<double>(slice_bytes);
-  return doubling_between_hosts(slice, network) <= ring_between_hosts(slice, network);
+Between way_between(std::size_t slice_bytes, const Network& network, int level) {
+  return way_of(static_cast<double>(slice_bytes), network, level).between;
 }
 
 bool broadcast_prefers_chain(std::size_t bytes, int ranks, const group::LinkSpeed& link) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "group/ring_order.h"
+#include "group/sites.h"
 
 namespace gearshift::group {
 namespace {
@@ -88,9 +89,37 @@ void Topology::judge_links() {
     }
   }
   host_ring_ = ring_order(costs, hosts());
+  find_sites(costs);
   for (std::size_t i = 0; i < n; ++i) {
     slowest_in_ring_ = slower(slowest_in_ring_, between(host_ring_[i], host_ring_[(i + 1) % n]));
   }
+}
+
+void Topology::find_sites(const std::vector<double>& costs) {
+  const std::vector<int> site_of = group::find_sites(costs, hosts());
+  if (site_of.empty()) return;
+  const auto n = static_cast<std::size_t>(*std::max_element(site_of.begin(), site_of.end())) + 1;
+  LinkSpeeds speeds = speeds_;
+  speeds.local = {0, 0};
+  speeds.between.assign(n * n, {});
+  std::vector<bool> known(n * n);
+  for (std::size_t a = 0; a < site_of.size(); ++a) {
+    for (std::size_t b = 0; b < site_of.size(); ++b) {
+      if (a == b) continue;
+      const LinkSpeed link = between(static_cast<int>(a), static_cast<int>(b));
+      const auto from = static_cast<std::size_t>(site_of[a]);
+      const auto to = static_cast<std::size_t>(site_of[b]);
+      LinkSpeed& best = speeds.between[from * n + to];
+      if (from == to) {
+        speeds.local = slower(speeds.local, link);
+      } else if (!known[from * n + to] ||
+                 link.seconds(kTypicalBytes) < best.seconds(kTypicalBytes)) {
+        best = link;
+        known[from * n + to] = true;
+      }
+    }
+  }
+  sites_ = std::make_shared<const Topology>(site_of, std::move(speeds));
 }
 
 Topology Topology::subset(const std::vector<int>& ranks) const {

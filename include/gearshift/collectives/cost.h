@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -11,12 +12,23 @@
 namespace gearshift::collectives {
 
 /// What predictions need to know of a network: the α–β–γ model with two kinds of links, those
-/// within hosts and those between them. What the ranks of a host send out of it at the same time
-/// shares the host's link.
+/// within hosts and those between them, and where hosts are at several sites, those between sites,
+/// too. What the ranks of a host (of a site) send out of it at the same time shares its link.
 struct Network {
   explicit Network(const group::Topology& topology);
   /// Ranks on hosts of their own, with equal links.
   static Network uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte);
+
+  /// Sites, and sites of sites; see group::Topology::sites.
+  struct Sites {
+    int count = 1;
+    int largest = 1;             ///< hosts in it (below: sites)
+    int smallest = 1;            ///< hosts in it
+    group::LinkSpeed within{};   ///< the slowest between two hosts of a site
+    group::LinkSpeed between{};  ///< the slowest between two sites
+    group::LinkSpeed ring{};     ///< the slowest between neighbours of the ring of sites
+  };
+  static constexpr int kMostLevels = 2;
 
   int ranks = 1;
   int hosts = 1;
@@ -26,6 +38,8 @@ struct Network {
   group::LinkSpeed remote{};  ///< the slowest between any two hosts
   group::LinkSpeed ring{};    ///< the slowest between neighbours of the ring of hosts
   double reduce_seconds_per_byte = 0;
+  int levels = 0;  ///< of sites above the hosts
+  std::array<Sites, kMostLevels> sites{};
 
  private:
   Network() = default;
@@ -64,9 +78,11 @@ Choice choose(std::size_t bytes, const Network& network, std::span<const Candida
 /// so when nothing is known of the links yet.
 std::string explain_all_reduce(const group::Group& group, std::size_t bytes);
 
-/// Whether the hierarchical all-reduce sends slices of `slice_bytes` between hosts by recursive
-/// doubling rather than round the ring of hosts.
-bool doubles_between_hosts(std::size_t slice_bytes, const Network& network);
+/// How the hierarchical all-reduce carries slices of `slice_bytes` between hosts (level 0), or
+/// between sites (1 and above): whichever is predicted to be faster. `kSites`: through the level
+/// above.
+enum class Between : unsigned char { kDoubling, kRing, kSites };
+Between way_between(std::size_t slice_bytes, const Network& network, int level = 0);
 
 /// Whether a broadcast is faster along a pipelined chain than down a binomial tree.
 bool broadcast_prefers_chain(std::size_t bytes, int ranks, const group::LinkSpeed& link);

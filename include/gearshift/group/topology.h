@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <vector>
 
 namespace gearshift::group {
@@ -54,6 +55,12 @@ class Topology {
   /// Where a rank stands in `order`.
   int position(int rank) const { return position_[static_cast<std::size_t>(rank)]; }
 
+  /// Sites, where links differ so much that hosts are at several (see sites.h), else null: a
+  /// topology in whose place of ranks are this one's hosts, and in whose place of hosts are sites.
+  /// Its `local` is the slowest link between two hosts of a site; between two sites counts the
+  /// fastest link of their hosts, for the others may have met on its way when they were measured.
+  const Topology* sites() const { return sites_.get(); }
+
   const LinkSpeeds& speeds() const { return speeds_; }
   LinkSpeed between(int host, int other) const;
   /// The slowest link between any two hosts, and between neighbours of the ring; `local` when there
@@ -71,6 +78,7 @@ class Topology {
  private:
   void find_ring();
   void judge_links();  ///< O(hosts²)
+  void find_sites(const std::vector<double>& costs);
 
   std::vector<int> host_of_;
   std::vector<std::vector<int>> members_;
@@ -84,6 +92,7 @@ class Topology {
   double greatest_bandwidth_ = 0;
   LinkSpeed slowest_remote_;
   LinkSpeed slowest_in_ring_;
+  std::shared_ptr<const Topology> sites_;
 };
 
 }  // namespace gearshift::group

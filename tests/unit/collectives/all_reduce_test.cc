@@ -151,6 +151,32 @@ TEST_P(AllReduce, EqualsTheReferenceWhenSlicesGoRound) {
   }
 }
 
+/// Hosts at two sites and at three, with a rank each and with two, near and far: by doubling and
+/// round the ring of sites.
+TEST_P(AllReduce, EqualsTheReferenceSiteBySite) {
+  World world = make_world();
+  for (const int each : {1, 2}) {
+    for (const int sites : {2, 3}) {
+      for (const double latency : {1.0, 0.0}) {
+        std::vector<int> host_of;
+        for (int r = 0; r < size(); ++r) host_of.push_back(r / each);
+        const int hosts = host_of.back() + 1;
+        std::vector<int> site_of;
+        for (int host = 0; host < hosts; ++host) site_of.push_back(host % sites);
+        world.place(host_of, speeds_at(site_of, {1e-6, 1e-12}, {latency, 1e-6}));
+        SCOPED_TRACE(std::to_string(each) + " on each host at " + std::to_string(sites));
+        EXPECT_EQ(world.at(0).topology()->sites() != nullptr, hosts > sites && hosts > 2);
+        for (const std::size_t count : {1, 3, 1000, 700'001}) {
+          const Case c{DType::kF32, ReduceOp::kMean, count, 1};
+          check_all_reduce(world, c, Algorithm::kHierarchical);
+          check_all_reduce(world, c, Algorithm::kAuto);
+        }
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
 TEST_P(AllReduce, PicksAnAlgorithmByItself) {
   World world = make_world();
   for (const std::size_t count : {3, 1000, 300'000}) {

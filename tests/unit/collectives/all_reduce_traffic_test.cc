@@ -116,19 +116,17 @@ TEST_P(AllReduceTraffic, Tree) {
   }
 }
 
-/// Bytes that leave each host.
-std::vector<std::uint64_t> bytes_out_of_hosts(const std::vector<int>& host_of, std::size_t count,
-                                              Algorithm algorithm) {
-  const int size = static_cast<int>(host_of.size());
-  World world(inproc_wire(), size);
-  world.place(host_of);
+/// Bytes that leave each group of ranks.
+std::vector<std::uint64_t> bytes_out_of(World& world, const std::vector<int>& group_of,
+                                        std::size_t count, Algorithm algorithm) {
+  const int size = world.size();
   const auto sum = [&] {
-    std::vector<std::uint64_t> out(host_of.size());
+    std::vector<std::uint64_t> out(group_of.size());
     for (int r = 0; r < size; ++r) {
       for (int peer = 0; peer < size; ++peer) {
-        const int host = host_of[static_cast<std::size_t>(r)];
-        if (host == host_of[static_cast<std::size_t>(peer)]) continue;
-        out[static_cast<std::size_t>(host)] +=
+        const int own = group_of[static_cast<std::size_t>(r)];
+        if (own == group_of[static_cast<std::size_t>(peer)]) continue;
+        out[static_cast<std::size_t>(own)] +=
             world.at(r).link(base::Rank(peer)).traffic().bytes_sent;
       }
     }
@@ -137,8 +135,16 @@ std::vector<std::uint64_t> bytes_out_of_hosts(const std::vector<int>& host_of, s
   const auto before = sum();
   world.run([&](group::Group& group) { reduce(group, count, algorithm); });
   auto out = sum();
-  for (std::size_t host = 0; host < out.size(); ++host) out[host] -= before[host];
+  for (std::size_t group = 0; group < out.size(); ++group) out[group] -= before[group];
   return out;
+}
+
+/// Bytes that leave each host.
+std::vector<std::uint64_t> bytes_out_of_hosts(const std::vector<int>& host_of, std::size_t count,
+                                              Algorithm algorithm) {
+  World world(inproc_wire(), static_cast<int>(host_of.size()));
+  world.place(host_of);
+  return bytes_out_of(world, host_of, count, algorithm);
 }
 
 TEST(HierarchicalTraffic, TwoHostsWithTwoRanksSendTheMinimumBetweenThem) {
@@ -166,6 +172,34 @@ TEST(HierarchicalTraffic, EqualHostsSendTheMinimum) {
     const auto out = bytes_out_of_hosts(host_of, 1'200'000, Algorithm::kHierarchical);
     for (int h = 0; h < 3; ++h) {
       EXPECT_EQ(out[static_cast<std::size_t>(h)], 2 * 2 * 1'200'000 * kWidth / 3);
+    }
+  }
+}
+
+/// Sites of four hosts, of three, and of two with two ranks each: 2(Z-1)/Z·B out of each.
+TEST(HierarchicalTraffic, SitesSendTheMinimum) {
+  constexpr std::size_t kCount = 36 * 33'334;
+  for (const int sites : {2, 3}) {
+    for (const auto& [hosts, ranks] : {std::pair{4, 1}, std::pair{3, 1}, std::pair{2, 2}}) {
+      std::vector<int> host_of;
+      std::vector<int> site_of_host;
+      std::vector<int> site_of_rank;
+      for (int r = 0; r < sites * hosts * ranks; ++r) {
+        host_of.push_back(r / ranks);
+        site_of_rank.push_back(host_of.back() % sites);
+        if (r % ranks == 0) site_of_host.push_back(site_of_rank.back());
+      }
+      World world(inproc_wire(), static_cast<int>(host_of.size()));
+      world.place(host_of, speeds_at(site_of_host, {1e-6, 1e-10}, {1e-6, 1e-7}));
+      for (const Algorithm algorithm : {Algorithm::kHierarchical, Algorithm::kAuto}) {
+        const auto out = bytes_out_of(world, site_of_rank, kCount, algorithm);
+        for (int site = 0; site < sites; ++site) {
+          EXPECT_EQ(out[static_cast<std::size_t>(site)], 2 * static_cast<std::size_t>(sites - 1) *
+                                                             kCount * kWidth /
+                                                             static_cast<std::size_t>(sites))
+              << hosts << " hosts with " << ranks;
+        }
+      }
     }
   }
 }

@@ -135,6 +135,40 @@ TEST(Cost, ARingThatAvoidsASlowLinkWins) {
                    predict(Algorithm::kRing, 8192, uniform(4)));
 }
 
+/// Eight hosts, alternately at two sites: 10 µs and 1 GB/s within, 10 ms and 100 MB/s between.
+Network two_sites() {
+  constexpr group::LinkSpeed kFar{.latency = 1e-2, .seconds_per_byte = 1e-8};
+  auto speeds = speeds_at({0, 1, 0, 1, 0, 1, 0, 1}, kLink, kFar);
+  speeds.reduce_seconds_per_byte = kGamma;
+  return Network(group::Topology({0, 1, 2, 3, 4, 5, 6, 7}, std::move(speeds)));
+}
+
+TEST(Cost, HostsShareTheLinkOfTheirSite) {
+  // Slices of a quarter: three there and back within the site, and four at once to the other one.
+  const double slice = 2.5e4;
+  EXPECT_NEAR(
+      predict(Algorithm::kHierarchical, 100'000, two_sites()),
+      3 * (2 * (1e-5 + slice * 1e-9) + slice * kGamma) + 1e-2 + 4 * slice * 1e-8 + slice * kGamma,
+      1e-12);
+  EXPECT_EQ(way_between(25'000, two_sites(), 1), Between::kDoubling);
+  EXPECT_EQ(way_between(1'000'000'000, two_sites(), 1), Between::kRing) << "combines less";
+}
+
+TEST(Cost, SitesAreServedOneByOne) {
+  for (const std::size_t bytes : {std::size_t{64}, std::size_t{1} << 20, std::size_t{100} << 20}) {
+    const Choice choice = choose(bytes, two_sites());
+    EXPECT_EQ(choice.algorithm, Algorithm::kHierarchical) << choice.reason;
+    EXPECT_EQ(way_between(bytes, two_sites()), Between::kSites);
+  }
+  EXPECT_EQ(
+      choose(64, two_sites()).reason.rfind("64 bytes over 8 ranks on 8 hosts at 2 sites: ", 0), 0U);
+  // One host of five is far away: all others would have to send it everything.
+  auto speeds = speeds_at({0, 0, 0, 0, 1}, {1e-5, 1e-8}, {1e-5, 4e-8});
+  const Network outsider(group::Topology({0, 1, 2, 3, 4}, std::move(speeds)));
+  EXPECT_EQ(outsider.levels, 1);
+  EXPECT_NE(choose(100 << 20, outsider).algorithm, Algorithm::kHierarchical);
+}
+
 TEST(Cost, OthersMayCompete) {
   const Candidate fast[] = {{Algorithm::kAuto, 1e-9}};
   const Candidate slow[] = {{Algorithm::kAuto, 1e9}};

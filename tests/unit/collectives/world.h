@@ -112,6 +112,16 @@ inline std::vector<std::vector<int>> placements(int size) {
   return all;
 }
 
+/// Between hosts at sites: those of a site are near each other.
+inline group::LinkSpeeds speeds_at(const std::vector<int>& site_of, const group::LinkSpeed& near,
+                                   const group::LinkSpeed& far) {
+  group::LinkSpeeds speeds{.local = near};
+  for (const int a : site_of) {
+    for (const int b : site_of) speeds.between.push_back(a == b ? near : far);
+  }
+  return speeds;
+}
+
 /// The suite's parameters: a transport and a number of ranks.
 struct Setting {
   Wire wire;

@@ -149,6 +149,36 @@ TEST(HierarchicalFormula, SendsTheMinimumOutOfEachHost) {
   }
 }
 
+/// Sites of three hosts, whose uplink has a tenth of a host's port: all of a slice within the site,
+/// there and back, and the minimum between them.
+TEST(HierarchicalFormula, SendsTheMinimumBetweenSites) {
+  constexpr std::size_t kBytes = std::size_t{96} << 20;
+  for (const int sites : {2, 3}) {
+    Cluster cluster = ideal_cluster(3 * sites, kBandwidth);
+    for (int site = 0; site < sites; ++site) {
+      cluster.zones.push_back(
+          {"site-" + std::to_string(site), "", kBandwidth / 10});
+    }
+    for (int host = 0; host < 3 * sites; ++host) {
+      cluster.hosts[static_cast<std::size_t>(host)].zone = "site-" + std::to_string(host % sites);
+    }
+    const double bytes = static_cast<double>(kBytes);
+    const double within = 2.0 * 2 / 3 * bytes / kBandwidth;
+    const double between = 2.0 * (sites - 1) / sites * bytes / (kBandwidth / 10);
+    for (const auto algorithm :
+         {collectives::Algorithm::kHierarchical, collectives::Algorithm::kAuto}) {
+      in_child([&] {
+        expect_near(all_reduce_seconds(cluster, kBytes, algorithm, Sharing::kAuto),
+                    within + between);
+      });
+      in_child([&] {
+        expect_near(all_reduce_seconds(cluster, kBytes, algorithm, Sharing::kNone),
+                    within + between / 3);
+      });
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, Formulas, ::testing::Values(2, 3, 4, 5, 7, 8, 16));
 
 /// Mean time of the steps behind the first, over all workers.

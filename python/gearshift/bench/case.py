@@ -57,6 +57,10 @@ class Network:
     """Rate of each host's link, in each direction; None: unshaped."""
     placement: Literal["block", "cyclic"] = "block"
     """Of ranks on hosts: 0 0 1 1, or 0 1 0 1."""
+    sites: int = 1
+    """The first hosts are at the first site."""
+    uplink_mbit: float | None = None
+    """Rate of each site's link to the others, in each direction; None: unshaped."""
 
     def host_of(self, rank: int, world: int) -> int:
         """The host that a rank lives on, dedicated servers included."""

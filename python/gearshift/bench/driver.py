@@ -133,7 +133,14 @@ class Bench:
             if setting.network is not None:
                 network = setting.network
                 self._display.note(f"{setting.title}: making {network.hosts} hosts")
-                made = stack.enter_context(hosts(network.hosts, network.mbit))
+                made = stack.enter_context(
+                    hosts(
+                        network.hosts,
+                        network.mbit,
+                        sites=network.sites,
+                        uplink_mbit=network.uplink_mbit,
+                    )
+                )
             running = RunningSetting(setting, Places(setting.ranks, setting.network, made), made)
             if made is not None:
                 running.half_round_trip = self._ping(running, folder)
@@ -253,15 +260,23 @@ class RunningSetting:
         names = [name for name in orders if name in self.sides]
         turns = {}
         for name in names[number % len(names) :] + names[: number % len(names)] if names else []:
-            before = 0 if self.hosts is None else self.hosts.sent_bytes()
+            before = (0, 0) if self.hosts is None else self._traffic(self.hosts)
             turn = self.guarded(name, lambda side, name=name: side.turn(orders[name]))
             if turn is None:
                 continue
             turns[name] = turn
             if self.hosts is not None and turn.operations:
-                sent = (self.hosts.sent_bytes() - before) / turn.operations
-                measured.sent_bytes.setdefault(name, []).append(sent)
+                after = self._traffic(self.hosts)
+                for kept, total, earlier in zip(
+                    (measured.sent_bytes, measured.uplink_bytes), after, before, strict=True
+                ):
+                    kept.setdefault(name, []).append((total - earlier) / turn.operations)
         return turns
+
+    @staticmethod
+    def _traffic(made: Hosts) -> tuple[int, int]:
+        """Bytes so far, between hosts and between sites."""
+        return made.sent_bytes(), made.uplink_bytes()
 
 
 def _obstacle(setting: Setting) -> str | None:

@@ -33,11 +33,16 @@ class NamespaceError(Exception):
 
 
 class Hosts:
-    """Some hosts, each in a namespace of its own, and the switch between them."""
+    """Some hosts, each in a namespace of its own, and the switch between them.
 
-    def __init__(self, count: int, prefix: str) -> None:
+    With several sites, each has a switch, to which an equal part of the hosts is connected, the
+    first ones to the first; and an uplink to a switch between the sites.
+    """
+
+    def __init__(self, count: int, prefix: str, sites: int = 1) -> None:
         self.names = [f"{prefix}-h{host}" for host in range(count)]
         self._switch = f"{prefix}-sw"
+        self._sites = sites
 
     @staticmethod
     def address(host: int) -> str:
@@ -53,22 +58,49 @@ class Hosts:
         for name in (*self.names, self._switch):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
-        ip("-n", self._switch, "link", "set", "switch", "up")
+        self._add_switch("switch")
+        for site in range(self._sites if self._sites > 1 else 0):
+            self._add_switch(f"site{site}")
+            down, up = self._uplink(site)
+            ip("-n", self._switch, "link", "add", down, "type", "veth", "peer", "name", up)
+            self._plug(down, f"site{site}")
+            self._plug(up, "switch")
         for host, name in enumerate(self.names):
             port = f"port{host}"
             ip("-n", name, "link", "add", INTERFACE, "type", "veth", "peer", "name", port)
             ip("-n", name, "link", "set", port, "netns", self._switch)
-            ip("-n", self._switch, "link", "set", port, "master", "switch")
-            ip("-n", self._switch, "link", "set", port, "up")
+            self._plug(port, f"site{self.site_of(host)}" if self._sites > 1 else "switch")
             ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", INTERFACE)
             ip("-n", name, "link", "set", INTERFACE, "up")
+
+    def site_of(self, host: int) -> int:
+        """The site that a host is at."""
+        return host * self._sites // len(self.names)
+
+    @staticmethod
+    def _uplink(site: int) -> tuple[str, str]:
+        """Both ends: that of the site, and that of the switch between the sites."""
+        return f"up{site}", f"down{site}"
+
+    def _add_switch(self, name: str) -> None:
+        ip("-n", self._switch, "link", "add", name, "type", "bridge")
+        ip("-n", self._switch, "link", "set", name, "up")
+
+    def _plug(self, port: str, switch: str) -> None:
+        ip("-n", self._switch, "link", "set", port, "master", switch)
+        ip("-n", self._switch, "link", "set", port, "up")
 
     def shape(self, mbit: float) -> None:
         """Give every link a rate, in each direction, which it keeps also when timers are late."""
         for host, name in enumerate(self.names):
             _shape(name, INTERFACE, mbit, QUEUE_SECONDS, _MAKE_UP_SECONDS)
             _shape(self._switch, f"port{host}", mbit, QUEUE_SECONDS, _MAKE_UP_SECONDS)
+
+    def shape_uplinks(self, mbit: float) -> None:
+        """Give the uplink of every site a rate, in each direction, likewise."""
+        for site in range(self._sites):
+            for end in self._uplink(site):
+                _shape(self._switch, end, mbit, QUEUE_SECONDS, _MAKE_UP_SECONDS)
 
     def shape_host(
         self,
@@ -107,11 +139,12 @@ class Hosts:
 
     def sent_bytes(self) -> int:
         """What all hosts together have sent to others, headers included."""
-        total = 0
-        for name in self.names:
-            path = f"/sys/class/net/{INTERFACE}/statistics/tx_bytes"
-            total += int(_run("ip", "netns", "exec", name, "cat", path))
-        return total
+        return sum(_sent_bytes(name, INTERFACE) for name in self.names)
+
+    def uplink_bytes(self) -> int:
+        """What all sites together have sent to others, headers included."""
+        sites = range(self._sites if self._sites > 1 else 0)
+        return sum(_sent_bytes(self._switch, self._uplink(site)[0]) for site in sites)
 
     def remove(self) -> None:
         """Remove what :meth:`make` made; to be called even when it failed half-way.
@@ -126,8 +159,21 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def hosts(count: int, mbit: float | None = None, prefix: str | None = None) -> Iterator[Hosts]:
+def hosts(
+    count: int,
+    mbit: float | None = None,
+    prefix: str | None = None,
+    sites: int = 1,
+    uplink_mbit: float | None = None,
+) -> Iterator[Hosts]:
     """Hosts for the time of a `with` statement, also when Ctrl-C, SIGTERM or SIGHUP ends it.
+
+    Args:
+        count: of hosts.
+        mbit: rate of each host's link, in each direction; None: unshaped.
+        prefix: of the names of the namespaces.
+        sites: at which the hosts are; see :class:`Hosts`.
+        uplink_mbit: rate of each site's uplink, in each direction; None: unshaped.
 
     Raises:
         NamespaceError: when they cannot be made here.
@@ -135,12 +181,14 @@ def hosts(count: int, mbit: float | None = None, prefix: str | None = None) -> I
     for command in ("ip", "tc"):
         if shutil.which(command) is None:
             raise NamespaceError(f"{command} is not installed (Debian: iproute2)")
-    made = Hosts(count, prefix or f"gsb{os.getpid()}")
+    made = Hosts(count, prefix or f"gsb{os.getpid()}", sites)
     with endings_raised():
         try:
             made.make()
             if mbit is not None:
                 made.shape(mbit)
+            if sites > 1 and uplink_mbit is not None:
+                made.shape_uplinks(uplink_mbit)
             yield made
         finally:
             made.remove()
@@ -178,6 +226,11 @@ def _shape(
         *("rate", f"{mbit:g}mbit", "burst", str(bucket), "limit", str(limit)),
         *(("peakrate", faster, "mtu", str(burst)) if make_up else ()),
     )
+
+
+def _sent_bytes(namespace: str, device: str) -> int:
+    path = f"/sys/class/net/{device}/statistics/tx_bytes"
+    return int(_run("ip", "netns", "exec", namespace, "cat", path))
 
 
 def _run(*command: str) -> str:

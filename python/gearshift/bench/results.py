@@ -24,6 +24,8 @@ class Measured:
     """For each round, the turns of the sides that took part."""
     sent_bytes: dict[str, list[float]] = field(default_factory=dict)
     """Bytes between hosts for one operation, by side and round."""
+    uplink_bytes: dict[str, list[float]] = field(default_factory=dict)
+    """Bytes between sites, likewise."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Sides that did not take part, and why."""
     half_round_trip: float | None = None
@@ -121,6 +123,14 @@ def _network_result(
             "flat_ring": across_hosts.flat_ring_bytes(count, network, setting.ranks),
         },
     }
+    if network.sites > 1:
+        result["network"] |= {"sites": network.sites, "uplink_mbit": network.uplink_mbit}
+        result["between_sites"] = {
+            "sent": {
+                name: spread(values) for name, values in measured.uplink_bytes.items() if values
+            },
+            "least": network.sites * across_hosts.ring_share(network.sites) * count,
+        }
     half = measured.half_round_trip
     if half is not None:
         result["half_round_trip"] = half

@@ -113,6 +113,25 @@ def test_case_across_hosts(tmp_path):
     assert 0 < case["half_round_trip"] < 1
 
 
+@pytest.mark.netns
+def test_case_across_sites(tmp_path):
+    """Each site sends the array once, where a ring of four ranks sends it one and a half times."""
+    network = Network(4, 1000.0, sites=2, uplink_mbit=20.0)
+    point = Point("128KiB", {"bytes": MIB // 8}, MIB // 8, rounds=2)
+    setting = Setting(
+        "test", "test", 4, (across_hosts.GEARSHIFT,), (point,), network, kind="all_reduce"
+    )
+    display = PlainDisplay(Console(quiet=True))
+    (case,) = Bench(BenchOptions(tmp_path, quick=True), display).run([setting])["cases"]
+    if OURS in case["skipped"]:
+        pytest.skip(case["skipped"][OURS])
+    assert case["sides"][OURS]["verified"], case
+    between = case["between_sites"]
+    assert between["least"] == MIB / 4
+    assert between["least"] < between["sent"][OURS]["median"] < 1.25 * between["least"]
+    assert case["bound"]["seconds"] == pytest.approx(MIB / 8 / 2.392e6, rel=1e-3)
+
+
 def test_bounds():
     """The numbers that are known for this kind of link."""
     assert across_hosts.payload_rate(1000) == pytest.approx(119.6e6, rel=1e-3)
@@ -121,6 +140,8 @@ def test_bounds():
     small = across_hosts.bound_seconds(65536, network, 1e-4)
     assert small == pytest.approx(0.822e-3 + 2e-4, rel=1e-2)
     assert across_hosts.bound_seconds(64 * MIB, Network(4), 1e-4) is None
+    sites = Network(6, 1000.0, sites=2, uplink_mbit=100.0)
+    assert across_hosts.bound_seconds(16 * MIB, sites, 1e-4) == pytest.approx(1.403, rel=1e-3)
 
 
 def test_bytes_of_a_flat_ring():

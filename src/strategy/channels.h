@@ -31,6 +31,11 @@ constexpr std::uint16_t lane_channel(std::uint16_t m, int lane) {
   return static_cast<std::uint16_t>(reducer_channel(m) + 3 + lane);
 }
 
+/// Of the control values of All-Reduce, where they have a channel of their own.
+constexpr std::uint16_t round_channel(std::uint16_t m) {
+  return static_cast<std::uint16_t>(reducer_channel(m) + 7);
+}
+
 /// Number by which parameter-server messages name a model's n-th server.
 constexpr std::uint16_t wire_model(std::uint16_t model, std::int64_t incarnation) {
   return static_cast<std::uint16_t>(model * kMaxIncarnations + incarnation % kMaxIncarnations);

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "gearshift/kernels/half.h"
+#include "gearshift/kernels/reduce.h"
 #include "strategy/vigil.h"
 
 namespace gearshift::strategy {
@@ -31,8 +32,9 @@ base::Rank lowest_active(const std::vector<double>& control) {
 
 }  // namespace
 
-Reducer::Reducer(std::vector<group::Group> lanes, const BucketPlan& plan, BucketMemory& memory,
-                 CommTask& comm, collectives::Algorithm algorithm)
+Reducer::Reducer(std::vector<group::Group> lanes, std::optional<group::Group> control,
+                 const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
+                 collectives::Algorithm algorithm)
     : plan_(plan),
       memory_(memory),
       algorithm_(algorithm),
@@ -41,24 +43,33 @@ Reducer::Reducer(std::vector<group::Group> lanes, const BucketPlan& plan, Bucket
       present_(plan.parameters.size(), 0),
       monitor_(lanes.front().scheduler().make_monitor()) {
   for (group::Group& group : lanes) {
-    auto lane = std::make_unique<Lane>(Lane{std::move(group), nullptr, &comm});
-    if (!lanes_.empty()) {
-      lane->own = std::make_unique<CommTask>(
-          lane->group.scheduler(), "gs-comm-" + std::to_string(lanes_.size() + 1), comm.busy());
-      lane->comm = lane->own.get();
+    if (lanes_.empty()) {
+      lanes_.push_back(std::make_unique<Lane>(Lane{std::move(group), nullptr, &comm}));
+    } else {
+      const std::string name = "gs-comm-" + std::to_string(lanes_.size() + 1);
+      lanes_.push_back(make_lane(std::move(group), name, comm));
     }
-    lanes_.push_back(std::move(lane));
   }
+  if (control) control_lane_ = make_lane(std::move(*control), "gs-control", comm);
+}
+
+std::unique_ptr<Reducer::Lane> Reducer::make_lane(group::Group group, const std::string& name,
+                                                  CommTask& comm) {
+  auto lane = std::make_unique<Lane>(Lane{std::move(group), nullptr, nullptr});
+  lane->own = std::make_unique<CommTask>(lane->group.scheduler(), name, comm.busy());
+  lane->comm = lane->own.get();
+  return lane;
 }
 
 void Reducer::begin(const RoundInput& input) {
   next_bucket_ = 0;
   std::fill(is_closed_.begin(), is_closed_.end(), false);
   samples_ = input.samples;
+  expected_ = control_lane_ ? result_.samples : 0;
   if (!input.joined) patience_.reset();
   awaited_ = false;
   set_control(Control::kPending);
-  lanes_[0]->comm->post([this, input] { return exchange_control(input); });
+  control_lane().comm->post([this, input] { return exchange_control(input); });
 }
 
 void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
@@ -67,7 +78,7 @@ void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
   while (next_bucket_ < plan_.buckets.size() && is_closed_[next_bucket_]) {
     const std::uint32_t b = next_bucket_++;
     Lane& lane = lane_of(b);
-    if (&lane != lanes_[0].get()) {
+    if (&lane != &control_lane() && !is_early(b)) {
       lane.comm->post([this] { return await_control(); }, false);
     }
     lane.comm->post([this, &lane, b] { return reduce_bucket(lane.group, b); });
@@ -76,16 +87,17 @@ void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
 
 base::Result<RoundResult> Reducer::end() {
   if (!memory_.buffers().empty()) {
-    lanes_[0]->comm->post([this] { return broadcast_buffers(); });
+    control_lane().comm->post([this] { return broadcast_buffers(); });
   }
   GEARSHIFT_RETURN_IF_ERROR(drain());
+  correct_early();
   return result_;
 }
 
-/// All lanes; the first lane's error goes before those that follow from it.
+/// All lanes; the error of the control values goes before those that follow from it.
 base::Status Reducer::drain() {
   awaited_ = true;
-  base::Status first;
+  base::Status first = control_lane().comm->drain();
   for (const auto& lane : lanes_) {
     const base::Status status = lane->comm->drain();
     if (first) first = status;
@@ -124,8 +136,8 @@ void Reducer::set_control(Control state) {
   monitor_->notify_all();
 }
 
-/// Lanes other than the first need the round's total before their first bucket. As long as the
-/// exchange takes, which bounds its own waits.
+/// Who needs the round's total and is not behind the exchange in its lane waits for as long as it
+/// takes, which bounds its own waits.
 base::Status Reducer::await_control() {
   std::lock_guard<base::Monitor> lock(*monitor_);
   while (control_ == Control::kPending) monitor_->wait_until(base::TimePoint::never());
@@ -133,8 +145,22 @@ base::Status Reducer::await_control() {
   return base::Error(base::ErrorCode::kAborted, "the exchange before the buckets has failed");
 }
 
+bool Reducer::is_early(std::uint32_t bucket) const {
+  const base::DType dtype = plan_.buckets[bucket].dtype;
+  return expected_ > 0 && (dtype == base::DType::kF32 || dtype == base::DType::kF64);
+}
+
+void Reducer::correct_early() {
+  // Where there is no sample at all, all is zero.
+  if (expected_ == 0 || expected_ == result_.samples || result_.samples == 0) return;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    if (!is_early(b)) continue;
+    kernels::scale(plan_.buckets[b].dtype, memory_.gradients(b), expected_ / result_.samples);
+  }
+}
+
 base::Status Reducer::control(const RoundInput& input) {
-  group::Group& group = lanes_[0]->group;
+  group::Group& group = control_lane().group;
   const auto size = static_cast<std::size_t>(group.size());
   std::vector<double> control(kFixedWords + (size + kRanksPerWord - 1) / kRanksPerWord, 0.0);
   control[0] = input.samples;
@@ -167,7 +193,8 @@ base::Status Reducer::control(const RoundInput& input) {
 }
 
 base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
-  double factor = result_.samples > 0 ? samples_ / result_.samples : 0;
+  const double total = is_early(bucket) ? expected_ : result_.samples;
+  double factor = total > 0 ? samples_ / total : 0;
   if (group.size() == 1) factor = 1;
   if (factor == 0) {
     // A gradient of no samples has no weight, whatever it is (NaN, often), but is still present.
@@ -194,7 +221,7 @@ base::Status Reducer::broadcast_buffers() {
   collectives::Options options;
   options.label = "broadcast buffers";
   options.timeout = patience_;
-  return collectives::broadcast(lanes_[0]->group, memory_.buffers(), result_.root, options);
+  return collectives::broadcast(control_lane().group, memory_.buffers(), result_.root, options);
 }
 
 namespace {

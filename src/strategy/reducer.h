@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "gearshift/collectives/collectives.h"
@@ -38,21 +39,29 @@ struct RoundResult {
   bool agreed = false;  ///< nobody's digest is known to differ from this rank's
 };
 
-/// The all-reduce strategy's rounds: control values first, then buckets in the plan's order while
-/// backward runs, then the non-trainable state.
+/// The all-reduce strategy's rounds: control values, buckets in the plan's order while backward
+/// runs, and the non-trainable state.
 ///
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
 /// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+///
+/// The total is what the control values say. In shared memory they go first. Over wires they have a
+/// channel and a task of their own, and buckets do not wait for them: the total is taken to be that
+/// of the round before, which all ranks know, and where it turns out to be another one, gradients
+/// are multiplied by the ratio of the two at the end of the round. Buckets of half-precision floats
+/// wait, since they could leave the range of their type; and all do in the first round.
 ///
 /// With several *lanes*, buckets take turns at them, and as many are in flight at once: where
 /// messages travel over wires, one bucket's bytes fill the pauses of the other. Each lane is a
 /// channel and a task of its own; the order within a lane is equal on all ranks.
 class Reducer {
  public:
-  /// `lanes`: one group per lane, over the same ranks. Lane 0 runs on `comm`.
-  Reducer(std::vector<group::Group> lanes, const BucketPlan& plan, BucketMemory& memory,
-          CommTask& comm, collectives::Algorithm algorithm);
+  /// `lanes`: one group per lane, over the same ranks. Lane 0 runs on `comm`. `control`: a group
+  /// for the control values alone, over these ranks; without one they go first in lane 0.
+  Reducer(std::vector<group::Group> lanes, std::optional<group::Group> control,
+          const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
+          collectives::Algorithm algorithm);
 
   void begin(const RoundInput& input);
   /// The bucket's gradients are in place; `counts[i]` says whether entry i has one on this rank.
@@ -76,6 +85,13 @@ class Reducer {
   };
   enum class Control : unsigned char { kPending, kKnown, kFailed };
 
+  std::unique_ptr<Lane> make_lane(group::Group group, const std::string& name, CommTask& comm);
+  Lane& control_lane() { return control_lane_ ? *control_lane_ : *lanes_[0]; }
+  /// Whether the bucket is reduced with the total that is expected.
+  bool is_early(std::uint32_t bucket) const;
+  /// Multiplies what was reduced with another total than this round's.
+  void correct_early();
+
   Lane& lane_of(std::uint32_t bucket) { return *lanes_[bucket % lanes_.size()]; }
   base::Status exchange_control(const RoundInput& input);
   base::Status control(const RoundInput& input);
@@ -95,6 +111,7 @@ class Reducer {
   std::vector<bool> is_closed_;
   std::uint32_t next_bucket_ = 0;  ///< first one not handed to the comm task
   double samples_ = 1;
+  double expected_ = 0;  ///< the total that buckets are reduced with; 0: that of the round
   RoundResult result_;
   std::vector<char> present_;  ///< per parameter; written by all lanes
   std::unique_ptr<base::Monitor> monitor_;
@@ -102,6 +119,7 @@ class Reducer {
   std::atomic<bool> awaited_{false};  ///< the program waits for the round, instead of computing
   std::optional<base::Duration> patience_;    ///< the timeout of a shadow round
   std::vector<std::unique_ptr<Lane>> lanes_;  ///< end first: their jobs use the above
+  std::unique_ptr<Lane> control_lane_;        ///< null: lane 0
 };
 
 }  // namespace gearshift::strategy

@@ -88,21 +88,25 @@ base::Status ReplicaImpl::prepare() {
   GEARSHIFT_ASSIGN_OR_RETURN(
       memory_, BucketMemory::create(plan_, options_.buffer_bytes, readers, options_.phantom));
   comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", std::make_shared<BusyTime>(scheduler_));
-  std::vector<group::Group> lanes{std::move(group)};
-  while (static_cast<int>(lanes.size()) < lanes_wanted()) {
-    lanes.push_back(environment_.workers->with_channel(
-        lane_channel(options_.model, static_cast<int>(lanes.size()))));
-  }
-  reducer_ = std::make_unique<Reducer>(std::move(lanes), plan_, *memory_, *comm_,
-                                       all_reduce.value_or(AllReduce{}).algorithm);
+  make_reducer(std::move(group), all_reduce);
   return {};
 }
 
-/// Two buckets at a time where they travel over wires; in shared memory one has all of it, and
-/// under servers alone no bucket is reduced.
-int ReplicaImpl::lanes_wanted() const {
-  const bool wires = !environment_.workers->shares_memory() && environment_.workers->size() > 1;
-  return wires && plan_.buckets.size() > 1 && all_reduce_of(options_.strategy) ? 2 : 1;
+/// Over wires two buckets at a time, and control values beside them. In shared memory one bucket
+/// has all of it, and under servers alone none is reduced.
+void ReplicaImpl::make_reducer(group::Group group, const std::optional<AllReduce>& all_reduce) {
+  const group::Group& workers = *environment_.workers;
+  const bool wires = all_reduce && !workers.shares_memory() && workers.size() > 1;
+  std::vector<group::Group> lanes{std::move(group)};
+  std::optional<group::Group> control;
+  if (wires) {
+    control = workers.with_channel(round_channel(options_.model));
+    if (plan_.buckets.size() > 1) {
+      lanes.push_back(workers.with_channel(lane_channel(options_.model, 1)));
+    }
+  }
+  reducer_ = std::make_unique<Reducer>(std::move(lanes), std::move(control), plan_, *memory_,
+                                       *comm_, all_reduce.value_or(AllReduce{}).algorithm);
 }
 
 std::vector<std::string> ReplicaImpl::description() const {

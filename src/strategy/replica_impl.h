@@ -57,11 +57,11 @@ class ReplicaImpl final : public Replica {
   base::Error told(const base::Error& error);
   base::Status usable() const;
   std::vector<std::string> description() const;
+  void make_reducer(group::Group group, const std::optional<AllReduce>& all_reduce);
 
   // backward.cc
   void open_round();
   void close(std::uint32_t bucket, const std::vector<bool>& present);
-  int lanes_wanted() const;
   base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result);
   base::Error hypers_differ() const;

@@ -5,6 +5,9 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <optional>
+#include <ostream>
+#include <utility>
 #include <vector>
 
 #include "gearshift/base/scheduler.h"
@@ -16,36 +19,60 @@ namespace {
 constexpr std::size_t kParameters = 5;
 constexpr std::size_t kElements = 8;
 
-BucketPlan one_bucket_per_parameter() {
+BucketPlan one_bucket_per_parameter(base::DType dtype) {
   std::vector<ParameterSpec> parameters;
   for (std::size_t p = 0; p < kParameters; ++p) {
-    parameters.push_back({"p" + std::to_string(p), {kElements}, base::DType::kF64, 0});
+    parameters.push_back({"p" + std::to_string(p), {kElements}, dtype, 0});
   }
-  return *BucketPlan::make(std::move(parameters), kElements * sizeof(double));
+  return *BucketPlan::make(std::move(parameters), kElements * base::size_of(dtype));
+}
+
+/// How many lanes, and whether the control values have one of their own.
+struct Roads {
+  int lanes = 1;
+  bool control = false;
+};
+void PrintTo(const Roads& roads, std::ostream* out) {
+  *out << roads.lanes << (roads.control ? " lanes and one for control values" : " lanes");
 }
 
 /// One rank's reducer. Its gradients are rank + bucket.
 class Side {
  public:
-  Side(base::Scheduler& scheduler, group::Group& group, int lanes)
+  Side(base::Scheduler& scheduler, group::Group& group, const Roads& roads,
+       base::DType dtype = base::DType::kF64)
       : scheduler_(scheduler),
         group_(group),
+        plan_(one_bucket_per_parameter(dtype)),
         memory_(std::move(*BucketMemory::create(plan_, 0, {}))),
         comm_(scheduler, "comm", std::make_shared<BusyTime>(scheduler)) {
     std::vector<group::Group> groups;
-    for (int lane = 0; lane < lanes; ++lane) {
+    for (int lane = 0; lane < roads.lanes; ++lane) {
       groups.push_back(group.with_channel(static_cast<std::uint16_t>(10 + lane)));
     }
-    reducer_ = std::make_unique<Reducer>(std::move(groups), plan_, *memory_, comm_,
-                                         collectives::Algorithm::kRecursiveDoubling);
+    std::optional<group::Group> control;
+    if (roads.control) control = group.with_channel(9);
+    reducer_ = std::make_unique<Reducer>(std::move(groups), std::move(control), plan_, *memory_,
+                                         comm_, collectives::Algorithm::kRecursiveDoubling);
   }
 
-  void begin() { reducer_->begin({}); }
+  void begin(double samples = 1) {
+    RoundInput input;
+    input.samples = samples;
+    reducer_->begin(input);
+  }
   void close_all() {
     // The last first: it is the order of the plan that counts.
     for (std::size_t b = plan_.buckets.size(); b-- > 0;) {
       auto* gradients = reinterpret_cast<double*>(memory_->gradients(b).data());
       std::fill_n(gradients, kElements, group_.rank().value + static_cast<double>(b));
+      reducer_->close_bucket(static_cast<std::uint32_t>(b), {true});
+    }
+  }
+  /// All gradients are zero.
+  void close_empty() {
+    for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
+      base::zero(memory_->gradients(static_cast<std::uint32_t>(b)));
       reducer_->close_bucket(static_cast<std::uint32_t>(b), {true});
     }
   }
@@ -68,13 +95,13 @@ class Side {
  private:
   base::Scheduler& scheduler_;
   group::Group& group_;
-  BucketPlan plan_ = one_bucket_per_parameter();
+  BucketPlan plan_;
   std::unique_ptr<BucketMemory> memory_;
   std::unique_ptr<Reducer> reducer_;
   CommTask comm_;
 };
 
-class Lanes : public testing::TestWithParam<int> {
+class Lanes : public testing::TestWithParam<Roads> {
  protected:
   void SetUp() override {
     auto groups = group::make_local_groups(*scheduler_, 2, std::chrono::seconds(20));
@@ -103,7 +130,7 @@ TEST_P(Lanes, HaveABucketInFlightEach) {
     behind.begin();
     ahead.close_all();
     // The control values, and a bucket per lane, whose answer the other rank owes.
-    const auto expected = before + 1 + static_cast<std::uint64_t>(GetParam());
+    const auto expected = before + 1 + static_cast<std::uint64_t>(GetParam().lanes);
     EXPECT_EQ(ahead.sent(expected), expected);
     behind.close_all();
     for (Side* side : {&ahead, &behind}) {
@@ -123,7 +150,7 @@ TEST_P(Lanes, EndWithTheErrorThatStoppedThem) {
   one.begin();
   other.begin();
   one.close_all();
-  one.sent(1 + static_cast<std::uint64_t>(GetParam()));
+  one.sent(1 + static_cast<std::uint64_t>(GetParam().lanes));
   expect_lost(one);
 }
 
@@ -133,6 +160,65 @@ TEST_P(Lanes, DoNotWaitForAnExchangeThatFailed) {
   one.close_all();
   one.sent(1);
   expect_lost(one);
+}
+
+/// A round of two ranks, with so many samples each.
+void run_round(Side& one, Side& other, double samples, double others) {
+  one.begin(samples);
+  other.begin(others);
+  one.close_all();
+  other.close_all();
+  for (Side* side : {&one, &other}) {
+    const auto result = side->end();
+    ASSERT_TRUE(result.ok()) << result.error().to_string();
+    EXPECT_EQ(result->samples, samples + others);
+    const double total = samples + others;
+    for (std::size_t b = 0; b < side->buckets(); ++b) {
+      const double mean = total == 0 ? 0 : others / total + static_cast<double>(b);
+      EXPECT_NEAR(side->gradient(b), mean, 1e-14) << samples << " and " << others;
+    }
+  }
+}
+
+TEST_P(Lanes, FindTheMeanWhateverTheRoundBeforeHad) {
+  Side one(*scheduler_, group(0), GetParam());
+  Side other(*scheduler_, group(1), GetParam());
+  for (const auto& [samples, others] : {std::pair{1.0, 1.0},
+                                        {1.0, 1.0},
+                                        {3.0, 1.0},
+                                        {1.0, 3.0},
+                                        {0.0, 5.0},
+                                        {1e6, 0.0},
+                                        {0.0, 0.0},
+                                        {2.0, 0.125},
+                                        {1.0, 7.0}}) {
+    run_round(one, other, samples, others);
+  }
+}
+
+TEST_P(Lanes, DoNotWaitForControlValuesOfTheirOwnLane) {
+  for (const base::DType dtype : {base::DType::kF64, base::DType::kBF16}) {
+    Side one(*scheduler_, group(0), GetParam(), dtype);
+    Side other(*scheduler_, group(1), GetParam(), dtype);
+    one.begin();
+    other.begin();
+    one.close_empty();
+    other.close_empty();
+    ASSERT_TRUE(one.end().ok());
+    ASSERT_TRUE(other.end().ok());
+    const std::uint64_t before = group(0).traffic().messages_sent;
+    one.begin();
+    one.close_empty();
+    const bool early = GetParam().control && dtype == base::DType::kF64;
+    const auto lanes = static_cast<std::uint64_t>(GetParam().lanes);
+    EXPECT_EQ(one.sent(before + 1 + (early ? lanes : 0)), before + 1 + (early ? lanes : 0));
+    scheduler_->sleep_for(std::chrono::milliseconds(20));
+    EXPECT_EQ(one.sent(0), before + 1 + (early ? lanes : 0)) << "and no more";
+    other.begin();
+    other.close_empty();
+    ASSERT_TRUE(one.end().ok());
+    ASSERT_TRUE(other.end().ok());
+  }
 }
 
 TEST_P(Lanes, CountTheTimeOfAllAtOnceOnce) {
@@ -150,7 +236,9 @@ TEST_P(Lanes, CountTheTimeOfAllAtOnceOnce) {
   EXPECT_LE(one.busy_seconds(), base::to_seconds(scheduler_->now() - begin));
 }
 
-INSTANTIATE_TEST_SUITE_P(Number, Lanes, testing::Values(1, 2, 3));
+INSTANTIATE_TEST_SUITE_P(Number, Lanes,
+                         testing::Values(Roads{1}, Roads{2}, Roads{3}, Roads{1, true},
+                                         Roads{2, true}));
 
 }  // namespace
 }  // namespace gearshift::strategy

@@ -12,6 +12,11 @@ constexpr double kWeight = 2.0 / (kWindow + 1);
 /// What one loss counts at most, as a multiple of the loss that is too much: a few that stand out
 /// from a small early loss are no trend, of which half a window is enough.
 constexpr double kMost = 2;
+/// Parts of the early loss: learned something, and lost it.
+constexpr double kLearned = 0.67;
+constexpr double kLost = 0.95;
+/// Commits for which it has to be lost.
+constexpr int kForGood = 3 * kWindow;
 }  // namespace
 
 std::optional<std::string> DivergenceGuard::note(double loss) {
@@ -21,15 +26,32 @@ std::optional<std::string> DivergenceGuard::note(double loss) {
   ++count_;
   if (count_ <= kWindow) {
     early_ += (loss - early_) / count_;
-    smoothed_ = early_;
+    least_ = smoothed_ = early_;
     return std::nullopt;
   }
   const double counted = early_ > 0 ? std::min(loss, kMost * factor_ * early_) : loss;
   smoothed_ += kWeight * (counted - smoothed_);
+  look_for_collapse();
   if (count_ < 2 * kWindow || early_ <= 0 || smoothed_ <= factor_ * early_) return std::nullopt;
   std::ostringstream text;
   text << "the smoothed loss rose from " << early_ << " to " << smoothed_ << ", more than "
        << factor_ << " times";
+  return text.str();
+}
+
+void DivergenceGuard::look_for_collapse() {
+  least_ = std::min(least_, smoothed_);
+  const bool lost = early_ > 0 && least_ <= kLearned * early_ && smoothed_ >= kLost * early_;
+  // Beyond, it has been told.
+  if (back_ <= kForGood) back_ = lost ? back_ + 1 : 0;
+}
+
+std::optional<std::string> DivergenceGuard::collapse() {
+  if (back_ != kForGood) return std::nullopt;
+  ++back_;
+  std::ostringstream text;
+  text << "the smoothed loss had fallen from " << early_ << " to " << least_ << " and is back at "
+       << smoothed_;
   return text.str();
 }
 

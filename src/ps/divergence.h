@@ -5,8 +5,8 @@
 
 namespace gearshift::ps {
 
-/// Notices that the loss runs away: compares the smoothed loss with that of the first commits.
-/// Not thread-safe.
+/// Notices that the loss runs away, or comes back: compares the smoothed loss with that of the
+/// first commits. Not thread-safe.
 class DivergenceGuard {
  public:
   /// A loss of `factor` times the early loss is too much; 0: none is.
@@ -14,12 +14,19 @@ class DivergenceGuard {
 
   /// Takes the next loss (NaN: none). What is wrong, if anything.
   std::optional<std::string> note(double loss);
+  /// Once, when what had been learned is lost: the smoothed loss had fallen by a third and more,
+  /// and for some time has been what it was at first.
+  std::optional<std::string> collapse();
 
  private:
+  void look_for_collapse();
+
   double factor_;
   int count_ = 0;
   double early_ = 0;     ///< mean over the first commits
   double smoothed_ = 0;  ///< exponential mean over all after them
+  double least_ = 0;     ///< of the smoothed ones
+  int back_ = 0;         ///< commits since it is back where it began
 };
 
 }  // namespace gearshift::ps

@@ -112,6 +112,9 @@ class ShardImpl final : public Shard {
   void answer_due();
   std::int64_t slowest_step() const;
   base::Error diverged(int rank, const std::string& what) const;
+  /// `what`, by which commit, and what helps.
+  std::string what_happened(int rank, const std::string& what) const;
+  base::Status judge_loss(int rank, double loss);
 
   // shard_stream.cc: updates slice by slice.
   bool streams(const CommitRecord& record) const;

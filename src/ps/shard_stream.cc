@@ -82,7 +82,7 @@ base::Status ShardImpl::finish_stream(const StreamedUpdate& update) {
   for (const int r : update.ranks) {
     const CommitRecord& record = workers_[static_cast<std::size_t>(r)].pending->record;
     if (!rules_.guards || record.skip) continue;
-    if (auto wrong = divergence_.note(record.loss)) return diverged(r, *wrong);
+    GEARSHIFT_RETURN_IF_ERROR(judge_loss(r, record.loss));
   }
   close_commits(update.ranks);
   answer_due();

@@ -139,7 +139,7 @@ base::Status ShardImpl::accept(int rank) {
   }
   if (!pending.skipped) GEARSHIFT_RETURN_IF_ERROR(take_in(rank));
   if (!record.skip) {
-    if (auto wrong = divergence_.note(record.loss)) return diverged(rank, *wrong);
+    GEARSHIFT_RETURN_IF_ERROR(judge_loss(rank, record.loss));
   }
   close_commits({rank});
   return {};
@@ -351,13 +351,28 @@ std::int64_t ShardImpl::slowest_step() const {
   return slowest;
 }
 
+base::Status ShardImpl::judge_loss(int rank, double loss) {
+  if (const auto wrong = divergence_.note(loss)) {
+    return diverged(rank, *wrong);
+  }
+  const auto lost = divergence_.collapse();
+  if (lost && options_.index == 0) {
+    GEARSHIFT_LOG_AT(kWarn, "ps", "training forgets: " << what_happened(rank, *lost));
+  }
+  return {};
+}
+
 Error ShardImpl::diverged(int rank, const std::string& what) const {
+  return {ErrorCode::kDiverged, "training diverged: " + what_happened(rank, what), rank};
+}
+
+std::string ShardImpl::what_happened(int rank, const std::string& what) const {
   const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
   const auto& names = options_.optimizer.hyper_names;
   const auto lr = std::find(names.begin(), names.end(), "lr") - names.begin();
   std::ostringstream text;
-  text << "training diverged: " << what << " (worker " << rank << ", step " << pending.record.step
-       << ", staleness " << pending.staleness;
+  text << what << " (worker " << rank << ", step " << pending.record.step << ", staleness "
+       << pending.staleness;
   if (static_cast<std::size_t>(lr) < pending.record.hypers.size()) {
     text << ", learning rate "
          << pending.record.hypers[static_cast<std::size_t>(lr)] * options_.lr_factor;
@@ -365,7 +380,7 @@ Error ShardImpl::diverged(int rank, const std::string& what) const {
   text << "). Under " << options_.consistency.to_string()
        << " gradients may be stale: lower the learning rate or scale it by 1/workers, bound the"
           " staleness with SSP, or average with BSP or a buffered server";
-  return {ErrorCode::kDiverged, text.str(), rank};
+  return text.str();
 }
 
 }  // namespace gearshift::ps

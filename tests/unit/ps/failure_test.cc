@@ -83,6 +83,28 @@ TEST_F(Divergence, ALossThatRunsAway) {
   EXPECT_LT(failed_at, 150);
 }
 
+/// Learning that is lost without an explosion is told, once; training goes on.
+TEST(Collapse, IsTold) {
+  for (const bool collapses : {true, false}) {
+    Cluster cluster({.consistency = Consistency::asp()});
+    ::testing::internal::CaptureStderr();
+    for (int step = 1; step <= 600; ++step) {
+      // ln 10 is the loss of ten classes without knowledge.
+      const double learned = std::max(0.5, 2.303 - 0.02 * step);
+      const bool gone = collapses ? step > 200 : step % 50 < 10;
+      const double loss = (gone ? 2.303 : learned) + 0.05 * (step % 3 - 1);
+      ASSERT_TRUE(cluster.push(0, step_with_loss(step, loss)).ok()) << step;
+    }
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    const std::size_t first = log.find("training forgets: the smoothed loss had fallen from 2.");
+    EXPECT_EQ(first != std::string::npos, collapses) << log;
+    if (!collapses) continue;
+    EXPECT_EQ(log.find("training forgets", first + 1), std::string::npos) << "once";
+    EXPECT_THAT(log, AllOf(HasSubstr("to 0.49"), HasSubstr("and is back at 2."),
+                           HasSubstr("worker 0, step 2"), HasSubstr("lower the learning rate")));
+  }
+}
+
 TEST_F(Divergence, ALossThatFallsIsFine) {
   Cluster cluster({.consistency = Consistency::asp()});
   for (int step = 1; step <= 100; ++step) {

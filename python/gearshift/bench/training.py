@@ -16,28 +16,43 @@ _CHECKED = {"resnet18": 1}
 
 
 def settings() -> list[Setting]:
-    """Each model with two and four ranks, on one host and on hosts of one rank."""
+    """Each model with two and four ranks, on one host and on hosts of one rank; some at sites."""
     return [
-        _setting(model, ranks, network)
-        for network in (False, True)
-        for ranks in (2, 4)
-        for model in MODELS
+        *(_on_one_host(model, ranks) for ranks in (2, 4) for model in MODELS),
+        *(_on_hosts(model, ranks) for ranks in (2, 4) for model in MODELS),
+        *(_at_sites(model) for model in ("cnn", "transformer")),
     ]
 
 
-def _setting(model: str, ranks: int, network: bool) -> Setting:
-    place = "hosts" if network else "one_host"
-    where = f"{ranks} hosts at 1gbit" if network else f"one host, {ranks} ranks"
+def _on_one_host(model: str, ranks: int) -> Setting:
+    return _setting(f"one_host/{ranks}", f"one host, {ranks} ranks", model, ranks)
+
+
+def _on_hosts(model: str, ranks: int) -> Setting:
+    where = f"{ranks} hosts at 1gbit"
+    return _setting(f"hosts/{ranks}", where, model, ranks, Network(ranks, 1000.0))
+
+
+def _at_sites(model: str) -> Setting:
+    where = "2 sites of 2 hosts, 1gbit within, 100mbit between"
+    return _setting("sites/2x2", where, model, 4, Network(4, 1000.0, sites=2, uplink_mbit=100.0))
+
+
+def _setting(
+    place: str, where: str, model: str, ranks: int, network: Network | None = None
+) -> Setting:
+    at_sites = network is not None and network.sites > 1
+    targets = (Target("ratio", 1, DDP), Target("memory", 1, DDP))
     point = Point(
         "step",
         {"steps": _STEPS.get(model, 10), "warmup": 2, "check": _CHECKED.get(model, 3)},
-        targets=(Target("ratio", 1, DDP), Target("memory", 1, DDP)),
-        quick=model in ("mlp", "cnn") and ranks == 2 and not network,
+        targets=(Target("ratio", 1.3, DDP),) if at_sites else targets,
+        quick=model in ("mlp", "cnn") and ranks == 2 and network is None,
         calibrated=False,
         rounds=7,
     )
     return Setting(
-        name=f"training/{place}/{ranks}/{model}",
+        name=f"training/{place}/{model}",
         title=f"training step, {model}, {where}",
         ranks=ranks,
         sides=tuple(
@@ -45,5 +60,5 @@ def _setting(model: str, ranks: int, network: bool) -> Setting:
             for name, side in ((OURS, "gearshift"), (DDP, "ddp"), (ALONE, "local"))
         ),
         points=(point,),
-        network=Network(ranks, 1000.0) if network else None,
+        network=network,
     )

@@ -82,6 +82,11 @@ class Hosts:
         """Both ends: that of the site, and that of the switch between the sites."""
         return f"up{site}", f"down{site}"
 
+    def _uplinks(self) -> list[str]:
+        """All their ends."""
+        sites = range(self._sites if self._sites > 1 else 0)
+        return [end for site in sites for end in self._uplink(site)]
+
     def _add_switch(self, name: str) -> None:
         ip("-n", self._switch, "link", "add", name, "type", "bridge")
         ip("-n", self._switch, "link", "set", name, "up")
@@ -96,11 +101,10 @@ class Hosts:
             _shape(name, INTERFACE, mbit, QUEUE_SECONDS, _MAKE_UP_SECONDS)
             _shape(self._switch, f"port{host}", mbit, QUEUE_SECONDS, _MAKE_UP_SECONDS)
 
-    def shape_uplinks(self, mbit: float) -> None:
+    def shape_uplinks(self, mbit: float, queue: float = QUEUE_SECONDS) -> None:
         """Give the uplink of every site a rate, in each direction, likewise."""
-        for site in range(self._sites):
-            for end in self._uplink(site):
-                _shape(self._switch, end, mbit, QUEUE_SECONDS, _MAKE_UP_SECONDS)
+        for end in self._uplinks():
+            _shape(self._switch, end, mbit, queue, _MAKE_UP_SECONDS)
 
     def shape_host(
         self,
@@ -124,6 +128,8 @@ class Hosts:
         for host, name in enumerate(self.names):
             ip("-n", name, "link", "set", INTERFACE, "mtu", str(size))
             ip("-n", self._switch, "link", "set", f"port{host}", "mtu", str(size))
+        for end in self._uplinks():
+            ip("-n", self._switch, "link", "set", end, "mtu", str(size))
 
     def set_congestion_control(self, name: str) -> None:
         """Have TCP between the hosts control congestion like this: "cubic", "bbr", …"""
@@ -143,8 +149,7 @@ class Hosts:
 
     def uplink_bytes(self) -> int:
         """What all sites together have sent to others, headers included."""
-        sites = range(self._sites if self._sites > 1 else 0)
-        return sum(_sent_bytes(self._switch, self._uplink(site)[0]) for site in sites)
+        return sum(_sent_bytes(self._switch, end) for end in self._uplinks()[::2])
 
     def remove(self) -> None:
         """Remove what :meth:`make` made; to be called even when it failed half-way.

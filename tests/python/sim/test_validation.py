@@ -47,6 +47,15 @@ def test_cluster_of_a_cell() -> None:
     assert cell.server_hosts == [2]
 
 
+def test_cluster_of_a_cell_at_sites() -> None:
+    cell = Cell("x", (200,) * 6, "1 MB", ("all_reduce",), sites=2, uplink=50)
+    document = cluster(cell, Parameters(efficiency=0.99)).document()
+    assert [host["zone"] for host in document["hosts"]] == ["site-0"] * 3 + ["site-1"] * 3
+    assert [zone["name"] for zone in document["zones"]] == ["site-0", "site-1"]
+    for zone in document["zones"]:
+        assert zone["bandwidth"] == pytest.approx(document["hosts"][0]["bandwidth"] / 4)
+
+
 def test_figures() -> None:
     worker = {"begin": [0, 1, 3, 4], "end": [1, 3, 4, 9]}
     other = {"begin": [0, 1, 3, 4], "end": [1, 3, 6, 9]}

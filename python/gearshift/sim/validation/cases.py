@@ -28,6 +28,14 @@ class Cell:
     """Dedicated ones, each on a host of its own: the last hosts."""
     straggler: float = 1.0
     """How many times as long the last worker host computes."""
+    sites: int = 1
+    """At which equal parts of the hosts are."""
+    uplink: float = 0
+    """Mbit/s of each site's link to the others."""
+
+    def site_of(self, host: int) -> int:
+        """The number of a host's site."""
+        return host * self.sites // len(self.rates)
 
     @property
     def worker_hosts(self) -> list[int]:
@@ -137,6 +145,14 @@ CELLS = (
         "10 MB",
         ("all_reduce", "all_reduce:ring", "all_reduce:hierarchical", "ps:bsp"),
         workers=2,
+    ),
+    Cell(
+        "2-sites-of-3x200",
+        (200,) * 6,
+        "10 MB",
+        ("all_reduce", "all_reduce:ring", "all_reduce:tree", "ps:bsp"),
+        sites=2,
+        uplink=50,
     ),
 )  # fmt: skip
 QUICK = ("2x200", "4x50")

@@ -29,12 +29,14 @@ def measure(cell: Cell) -> dict[str, dict[str, float]]:
         NamespaceError: when hosts cannot be made here.
         Error: when the job fails.
     """
-    with hosts(len(cell.rates)) as made:
+    with hosts(len(cell.rates), sites=cell.sites) as made:
         made.set_mtu(MTU)
         made.set_congestion_control(CONGESTION_CONTROL)
         made.keep_windows()
         for host, mbit in enumerate(cell.rates):
             made.shape_host(host, mbit, OWN_QUEUE_SECONDS, PORT_QUEUE_SECONDS)
+        if cell.uplink:
+            made.shape_uplinks(cell.uplink, PORT_QUEUE_SECONDS)
         found = _run(made, cell, cell.strategies)
         unsteady = [name for name, figures in found.items() if figures["spread"] > UNSTEADY]
         for name, figures in _run(made, cell, unsteady).items() if unsteady else ():

@@ -52,6 +52,7 @@ def cluster(cell: Cell, parameters: Parameters) -> Source:
                 "bandwidth": mbit * 1e6 / 8 * PAYLOAD_SHARE * parameters.efficiency,
                 "burst": round(burst_bytes(mbit) * parameters.burst),
                 "queue": PORT_QUEUE_SECONDS,
+                **({"zone": f"site-{cell.site_of(host)}"} if cell.uplink else {}),
             }
         )
     document: dict[str, Any] = {
@@ -59,6 +60,11 @@ def cluster(cell: Cell, parameters: Parameters) -> Source:
         "defaults": {"latency": parameters.latency, "per_message": parameters.per_message},
         "hosts": hosts,
     }
+    if cell.uplink:
+        bandwidth = cell.uplink * 1e6 / 8 * PAYLOAD_SHARE * parameters.efficiency
+        document["zones"] = [
+            {"name": f"site-{site}", "bandwidth": bandwidth} for site in range(cell.sites)
+        ]
     if cell.straggler != 1:
         name = hosts[first_server - 1]["name"]
         document["stragglers"] = [{"host": name, "factor": cell.straggler}]

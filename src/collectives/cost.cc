@@ -226,6 +226,10 @@ Network::Network(const group::Topology& topology)
                                                  .between = above->slowest_remote(),
                                                  .ring = above->slowest_in_ring()};
   }
+  if (levels == 0) return;
+  // A ring that seems to cross between sites faster than most links do has a measurement's luck.
+  ring.latency = std::max(ring.latency, sites[0].ring.latency);
+  ring.seconds_per_byte = std::max(ring.seconds_per_byte, sites[0].ring.seconds_per_byte);
 }
 
 Network Network::uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte) {

@@ -18,6 +18,19 @@ LinkSpeed slower(const LinkSpeed& a, const LinkSpeed& b) {
   return {std::max(a.latency, b.latency), std::max(a.seconds_per_byte, b.seconds_per_byte)};
 }
 
+double median(const std::vector<LinkSpeed>& links, double LinkSpeed::*number) {
+  std::vector<double> values;
+  for (const LinkSpeed& link : links) values.push_back(link.*number);
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// Latency and bandwidth each for itself.
+LinkSpeed median(const std::vector<LinkSpeed>& links) {
+  return {median(links, &LinkSpeed::latency), median(links, &LinkSpeed::seconds_per_byte)};
+}
+
 }  // namespace
 
 Topology::Topology(const std::vector<int>& host_of, LinkSpeeds speeds)
@@ -99,24 +112,22 @@ void Topology::find_sites(const std::vector<double>& costs) {
   const std::vector<int> site_of = group::find_sites(costs, hosts());
   if (site_of.empty()) return;
   const auto n = static_cast<std::size_t>(*std::max_element(site_of.begin(), site_of.end())) + 1;
-  LinkSpeeds speeds = speeds_;
-  speeds.local = {0, 0};
-  speeds.between.assign(n * n, {});
-  std::vector<bool> known(n * n);
+  std::vector<std::vector<LinkSpeed>> links(n * n);  // of hosts, by their sites; [0]: within one
   for (std::size_t a = 0; a < site_of.size(); ++a) {
-    for (std::size_t b = 0; b < site_of.size(); ++b) {
-      if (a == b) continue;
-      const LinkSpeed link = between(static_cast<int>(a), static_cast<int>(b));
-      const auto from = static_cast<std::size_t>(site_of[a]);
-      const auto to = static_cast<std::size_t>(site_of[b]);
-      LinkSpeed& best = speeds.between[from * n + to];
-      if (from == to) {
-        speeds.local = slower(speeds.local, link);
-      } else if (!known[from * n + to] ||
-                 link.seconds(kTypicalBytes) < best.seconds(kTypicalBytes)) {
-        best = link;
-        known[from * n + to] = true;
-      }
+    for (std::size_t b = 0; b < a; ++b) {
+      const auto one = static_cast<std::size_t>(std::min(site_of[a], site_of[b]));
+      const auto other = static_cast<std::size_t>(std::max(site_of[a], site_of[b]));
+      links[one == other ? 0 : one * n + other].push_back(
+          between(static_cast<int>(a), static_cast<int>(b)));
+    }
+  }
+  LinkSpeeds speeds = speeds_;
+  speeds.local = median(links[0]);
+  speeds.between.assign(n * n, speeds.local);
+  for (std::size_t one = 0; one < n; ++one) {
+    for (std::size_t other = one + 1; other < n; ++other) {
+      const LinkSpeed link = median(links[one * n + other]);
+      speeds.between[one * n + other] = speeds.between[other * n + one] = link;
     }
   }
   sites_ = std::make_shared<const Topology>(site_of, std::move(speeds));

@@ -57,8 +57,8 @@ class Topology {
 
   /// Sites, where links differ so much that hosts are at several (see sites.h), else null: a
   /// topology in whose place of ranks are this one's hosts, and in whose place of hosts are sites.
-  /// Its `local` is the slowest link between two hosts of a site; between two sites counts the
-  /// fastest link of their hosts, for the others may have met on its way when they were measured.
+  /// Its `local` is the median of the links within sites, between two sites counts that of the
+  /// links between their hosts: they may have met on their way when they were measured.
   const Topology* sites() const { return sites_.get(); }
 
   const LinkSpeeds& speeds() const { return speeds_; }

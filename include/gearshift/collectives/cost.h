@@ -24,7 +24,7 @@ struct Network {
     int count = 1;
     int largest = 1;             ///< hosts in it (below: sites)
     int smallest = 1;            ///< hosts in it
-    group::LinkSpeed within{};   ///< the slowest between two hosts of a site
+    group::LinkSpeed within{};   ///< between two hosts of a site
     group::LinkSpeed between{};  ///< the slowest between two sites
     group::LinkSpeed ring{};     ///< the slowest between neighbours of the ring of sites
   };

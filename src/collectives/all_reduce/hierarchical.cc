@@ -16,12 +16,13 @@ namespace {
 
 /// One level of it, seen from one of the ranks that take part: those of a host, among all; or
 /// those of a site, among one rank of each host.
-class Level {
+class HierarchyLevel {
  public:
   /// `topology` is over those who take part, whose ranks in the group are `ranks`. The data of the
   /// first of them has `bytes` bytes: by that, all decide. `number` is the level's, from 0 on.
-  Level(const group::Topology& topology, std::vector<int> ranks, int self, base::Bytes data,
-        std::size_t bytes, const Network& network, int number, Schedule& schedule)
+  HierarchyLevel(const group::Topology& topology, std::vector<int> ranks, int self,
+                 base::Bytes data, std::size_t bytes, const Network& network, int number,
+                 Schedule& schedule)
       : topology_(topology),
         ranks_(std::move(ranks)),
         group_(topology.host_of(self)),
@@ -105,8 +106,8 @@ class Level {
     std::vector<int> ranks;
     if (between_ == Between::kSites) {
       for (int host = 0; host < topology_.hosts(); ++host) ranks.push_back(in(host));
-      Level(*topology_.sites(), std::move(ranks), group_, slice(place), slice_bytes_, network_,
-            number_ + 1, schedule)
+      HierarchyLevel(*topology_.sites(), std::move(ranks), group_, slice(place), slice_bytes_,
+                     network_, number_ + 1, schedule)
           .append();
       return;
     }
@@ -166,7 +167,8 @@ base::Status hierarchical_all_reduce(Operation& operation, const group::Topology
   std::vector<int> everybody(static_cast<std::size_t>(topology.size()));
   std::iota(everybody.begin(), everybody.end(), 0);
   const Network network(topology);
-  Level(topology, std::move(everybody), operation.rank(), data, data.size(), network, 0, schedule)
+  HierarchyLevel(topology, std::move(everybody), operation.rank(), data, data.size(), network, 0,
+                 schedule)
       .append();
   return run(operation, schedule);
 }

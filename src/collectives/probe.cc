@@ -54,7 +54,9 @@ class Duel {
       pings.push_back(seconds);
     }
     speed.latency = median(pings) / 2;  // the order, and the answer
-    GEARSHIFT_RETURN_IF_ERROR(measure_bandwidth(deadline, median(pings), speed));
+    // The least: what busy queues and processors add to a ping, they need not add to a transfer.
+    const double least = *std::min_element(pings.begin(), pings.end());
+    GEARSHIFT_RETURN_IF_ERROR(measure_bandwidth(deadline, least, speed));
     GEARSHIFT_RETURN_IF_ERROR(order(0));
     return speed;
   }

@@ -89,9 +89,9 @@ def measure(rank: int, links: Sequence[Sequence[Any]]) -> list[Link]:
 
 def _drive(a: int, b: int, links: Sequence[Sequence[Any]]) -> Link:
     transport, host, _, surveyed = links[b]
-    latency, clock = _ping(b)
-    there = _bandwidth(b, _TAKE, latency)
-    back = _bandwidth(b, _SEND, latency)
+    latency, least, clock = _ping(b)
+    there = _bandwidth(b, _TAKE, least)
+    back = _bandwidth(b, _SEND, least)
     _order(b, _END, 0)
     remote = host != links[a][1]
     return Link(a, b, str(transport), remote, latency, there, back, clock, float(surveyed))
@@ -127,8 +127,8 @@ def _order(to: int, kind: int, size: int) -> None:
     gs.send(np.array([kind, size], np.int64), to)
 
 
-def _ping(to: int) -> tuple[float, float]:
-    """Seconds one way, the median; and how far the other's clock is before this one's."""
+def _ping(to: int) -> tuple[float, float, float]:
+    """Seconds one way, the median and the least; how far the other's clock is before this one's."""
     import gearshift as gs
 
     answer = np.empty(1)
@@ -140,11 +140,15 @@ def _ping(to: int) -> tuple[float, float]:
         end = time.time()
         turns.append((end - begin, float(answer[0]) - (begin + end) / 2))
     turns.sort()
-    return turns[len(turns) // 2][0] / 2, turns[0][1]
+    return turns[len(turns) // 2][0] / 2, turns[0][0] / 2, turns[0][1]
 
 
 def _bandwidth(to: int, kind: int, latency: float) -> float:
-    """Of transfers that grow until one takes long enough; the fastest of the last size's."""
+    """Of transfers that grow until one takes long enough; the fastest of the last size's.
+
+    Without the latency, of which the least counts: busy processors add to it, and taking off what
+    they do not add to the transfer would make the link faster than it is.
+    """
     size, best = _FIRST_BYTES, float("inf")
     while True:
         best = _transfer(to, kind, size)

@@ -72,9 +72,21 @@ def test_only_lost_peers(launcher):
 def test_who_left_before_is_told_apart(launcher):
     script = launcher.script(
         f"""
-        if rank == 0:
-            time.sleep(0.5)
-            sys.exit({EXIT_PEER_LOST})
+        if rank > 0:
+            with open(f"pid-{{rank}}.new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(f"pid-{{rank}}.new", f"pid-{{rank}}")
+            sys.exit(0)
+
+        def is_gone(other):  # the launcher knows, too: it has waited for the process
+            try:
+                return not os.path.exists("/proc/" + open(f"pid-{{other}}").read())
+            except FileNotFoundError:
+                return False
+
+        while not (is_gone(1) and is_gone(2)):
+            time.sleep(0.05)
+        sys.exit({EXIT_PEER_LOST})
         """
     )
     ended = launcher.run("-n", "3", script)

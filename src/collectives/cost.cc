@@ -128,18 +128,9 @@ double predict_tree(double bytes, const Network& n) {
   return steps * (link.seconds(packet) + packet * n.reduce_seconds_per_byte / 2);
 }
 
-/// A level of the hierarchical algorithm: groups (hosts, or sites) of ranks (hosts). Of each of the
-/// lowest ones' links, so many share what goes out.
-struct Level {
-  int groups = 1;
-  int largest = 1;
-  int smallest = 1;
-  group::LinkSpeed within{};
-  group::LinkSpeed between{};
-  group::LinkSpeed ring{};
-};
-
-Level level_of(const Network& n, int number) {
+/// A level of the hierarchical algorithm: hosts of ranks, or sites of hosts. Of each link of the
+/// lowest groups, all that send at the same time have a share.
+Network::Level level_of(const Network& n, int number) {
   if (number == 0) {
     return {n.hosts,
             n.largest_host,
@@ -150,16 +141,14 @@ Level level_of(const Network& n, int number) {
   }
   int below = n.smallest_host;
   for (int i = 1; i < number; ++i) below *= n.sites[static_cast<std::size_t>(i - 1)].smallest;
-  const Network::Sites& s = n.sites[static_cast<std::size_t>(number - 1)];
-  return {s.count,
-          s.largest,
-          s.smallest,
-          shared(s.within, below),
-          shared(s.between, below * s.smallest),
-          shared(s.ring, below * s.smallest)};
+  Network::Level level = n.sites[static_cast<std::size_t>(number - 1)];
+  level.within = shared(level.within, below);
+  level.between = shared(level.between, below * level.smallest);
+  level.ring = shared(level.ring, below * level.smallest);
+  return level;
 }
 
-double doubling_between(double slice, const Level& level, double gamma) {
+double doubling_between(double slice, const Network::Level& level, double gamma) {
   const Exchanges game = exchanges_among(level.groups);
   const double exchanges = std::bit_width(static_cast<unsigned>(game.power)) - 1;
   return (exchanges + game.folds) * combined(slice, level.between, gamma) +
@@ -175,7 +164,7 @@ double predict_level(double bytes, const Network& n, int number);
 
 /// The fastest way between the groups of a level.
 Way way_of(double slice, const Network& n, int number) {
-  const Level level = level_of(n, number);
+  const Network::Level level = level_of(n, number);
   const double gamma = n.reduce_seconds_per_byte;
   Way best{Between::kDoubling, doubling_between(slice, level, gamma)};
   const double ring = ring_round(slice, level.groups, level.ring, gamma);
@@ -188,7 +177,7 @@ Way way_of(double slice, const Network& n, int number) {
 
 /// Slices within the groups, there and back, and the fastest of the ways between them.
 double predict_level(double bytes, const Network& n, int number) {
-  const Level level = level_of(n, number);
+  const Network::Level level = level_of(n, number);
   const double slice = bytes / level.smallest;
   const double within =
       combined(slice, level.within, n.reduce_seconds_per_byte) + level.within.seconds(slice);
@@ -219,7 +208,7 @@ Network::Network(const group::Topology& topology)
   if (alike) remote = ring;
   const group::Topology* above = topology.sites();
   for (; above != nullptr && levels < kMostLevels; above = above->sites()) {
-    sites[static_cast<std::size_t>(levels++)] = {.count = above->hosts(),
+    sites[static_cast<std::size_t>(levels++)] = {.groups = above->hosts(),
                                                  .largest = above->largest_host(),
                                                  .smallest = above->smallest_host(),
                                                  .within = above->speeds().local,
@@ -292,7 +281,7 @@ Choice choose(std::size_t bytes, const Network& network, std::span<const Candida
                   " ranks on " + std::to_string(network.hosts) +
                   (network.hosts == 1 ? " host" : " hosts");
   if (network.levels > 0)
-    choice.reason += " at " + std::to_string(network.sites[0].count) + " sites";
+    choice.reason += " at " + std::to_string(network.sites[0].groups) + " sites";
   choice.reason += ": ";
   for (const Candidate& c : choice.candidates) {
     if (&c != &choice.candidates[0]) choice.reason += ", ";

@@ -19,14 +19,14 @@ struct Network {
   /// Ranks on hosts of their own, with equal links.
   static Network uniform(int ranks, const group::LinkSpeed& link, double reduce_seconds_per_byte);
 
-  /// Sites, and sites of sites; see group::Topology::sites.
-  struct Sites {
-    int count = 1;
-    int largest = 1;             ///< hosts in it (below: sites)
-    int smallest = 1;            ///< hosts in it
-    group::LinkSpeed within{};   ///< between two hosts of a site
-    group::LinkSpeed between{};  ///< the slowest between two sites
-    group::LinkSpeed ring{};     ///< the slowest between neighbours of the ring of sites
+  /// Groups: sites of hosts, or sites of sites; see group::Topology::sites.
+  struct Level {
+    int groups = 1;
+    int largest = 1;             ///< hosts (or sites) in it
+    int smallest = 1;            ///< hosts (or sites) in it
+    group::LinkSpeed within{};   ///< between two of them in one group
+    group::LinkSpeed between{};  ///< the slowest between two groups
+    group::LinkSpeed ring{};     ///< the slowest between neighbours of the ring of groups
   };
   static constexpr int kMostLevels = 2;
 
@@ -39,7 +39,7 @@ struct Network {
   group::LinkSpeed ring{};    ///< the slowest between neighbours of the ring of hosts
   double reduce_seconds_per_byte = 0;
   int levels = 0;  ///< of sites above the hosts
-  std::array<Sites, kMostLevels> sites{};
+  std::array<Level, kMostLevels> sites{};
 
  private:
   Network() = default;

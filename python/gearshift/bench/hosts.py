@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from .interrupts import endings_raised, uninterrupted
@@ -59,12 +60,11 @@ class Hosts:
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
         self._add_switch("switch")
-        for site in range(self._sites if self._sites > 1 else 0):
+        for site, (own, other) in enumerate(self._uplinks()):
             self._add_switch(f"site{site}")
-            down, up = self._uplink(site)
-            ip("-n", self._switch, "link", "add", down, "type", "veth", "peer", "name", up)
-            self._plug(down, f"site{site}")
-            self._plug(up, "switch")
+            ip("-n", self._switch, "link", "add", own, "type", "veth", "peer", "name", other)
+            self._plug(own, f"site{site}")
+            self._plug(other, "switch")
         for host, name in enumerate(self.names):
             port = f"port{host}"
             ip("-n", name, "link", "add", INTERFACE, "type", "veth", "peer", "name", port)
@@ -77,15 +77,11 @@ class Hosts:
         """The site that a host is at."""
         return host * self._sites // len(self.names)
 
-    @staticmethod
-    def _uplink(site: int) -> tuple[str, str]:
-        """Both ends: that of the site, and that of the switch between the sites."""
-        return f"up{site}", f"down{site}"
-
-    def _uplinks(self) -> list[str]:
-        """All their ends."""
-        sites = range(self._sites if self._sites > 1 else 0)
-        return [end for site in sites for end in self._uplink(site)]
+    def _uplinks(self) -> list[tuple[str, str]]:
+        """Both ends of each site's: its own, and that of the switch between the sites."""
+        return [
+            (f"up{site}", f"down{site}") for site in range(self._sites if self._sites > 1 else 0)
+        ]
 
     def _add_switch(self, name: str) -> None:
         ip("-n", self._switch, "link", "add", name, "type", "bridge")
@@ -103,7 +99,7 @@ class Hosts:
 
     def shape_uplinks(self, mbit: float, queue: float = QUEUE_SECONDS) -> None:
         """Give the uplink of every site a rate, in each direction, likewise."""
-        for end in self._uplinks():
+        for end in chain.from_iterable(self._uplinks()):
             _shape(self._switch, end, mbit, queue, _MAKE_UP_SECONDS)
 
     def shape_host(
@@ -128,7 +124,7 @@ class Hosts:
         for host, name in enumerate(self.names):
             ip("-n", name, "link", "set", INTERFACE, "mtu", str(size))
             ip("-n", self._switch, "link", "set", f"port{host}", "mtu", str(size))
-        for end in self._uplinks():
+        for end in chain.from_iterable(self._uplinks()):
             ip("-n", self._switch, "link", "set", end, "mtu", str(size))
 
     def set_congestion_control(self, name: str) -> None:
@@ -149,7 +145,7 @@ class Hosts:
 
     def uplink_bytes(self) -> int:
         """What all sites together have sent to others, headers included."""
-        return sum(_sent_bytes(self._switch, end) for end in self._uplinks()[::2])
+        return sum(_sent_bytes(self._switch, own) for own, _ in self._uplinks())
 
     def remove(self) -> None:
         """Remove what :meth:`make` made; to be called even when it failed half-way.

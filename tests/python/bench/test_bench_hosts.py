@@ -91,20 +91,24 @@ def test_cases_are_skipped_there(monkeypatch, tmp_path):
     assert all("not installed" in case["skipped"][OURS] for case in summary["cases"])
 
 
-@pytest.mark.netns
-def test_case_across_hosts(tmp_path):
+def measure(network: Network, size: int, out: Path) -> dict:
+    """What a short case of four ranks says."""
     if not (place.binary_folder() / "all_reduce").exists():
         pytest.fail(f"{place.binary_folder()} has no programs: run `make build`")
-    point = Point("64KiB", {"bytes": 65536}, 65536, rounds=2)
-    network = Network(2, 1000.0, "cyclic")
-    setting = Setting(
-        "test", "test", 4, (across_hosts.GEARSHIFT,), (point,), network, kind="all_reduce"
-    )
+    point = Point("size", {"bytes": size}, size, rounds=2)
+    sides = (across_hosts.GEARSHIFT,)
+    setting = Setting("test", "test", 4, sides, (point,), network, kind="all_reduce")
     display = PlainDisplay(Console(quiet=True))
-    (case,) = Bench(BenchOptions(tmp_path, quick=True), display).run([setting])["cases"]
+    (case,) = Bench(BenchOptions(out, quick=True), display).run([setting])["cases"]
     if OURS in case["skipped"]:
         pytest.skip(case["skipped"][OURS])
     assert case["sides"][OURS]["verified"], case
+    return case
+
+
+@pytest.mark.netns
+def test_case_across_hosts(tmp_path):
+    case = measure(Network(2, 1000.0, "cyclic"), 65536, tmp_path)
     between = case["between_hosts"]
     assert between["least"] == 2 * 65536
     assert between["flat_ring"] == 4 * 1.5 * 65536
@@ -116,16 +120,7 @@ def test_case_across_hosts(tmp_path):
 @pytest.mark.netns
 def test_case_across_sites(tmp_path):
     """Each site sends the array once, where a ring of four ranks sends it one and a half times."""
-    network = Network(4, 1000.0, sites=2, uplink_mbit=20.0)
-    point = Point("128KiB", {"bytes": MIB // 8}, MIB // 8, rounds=2)
-    setting = Setting(
-        "test", "test", 4, (across_hosts.GEARSHIFT,), (point,), network, kind="all_reduce"
-    )
-    display = PlainDisplay(Console(quiet=True))
-    (case,) = Bench(BenchOptions(tmp_path, quick=True), display).run([setting])["cases"]
-    if OURS in case["skipped"]:
-        pytest.skip(case["skipped"][OURS])
-    assert case["sides"][OURS]["verified"], case
+    case = measure(Network(4, 1000.0, sites=2, uplink_mbit=20.0), MIB // 8, tmp_path)
     between = case["between_sites"]
     assert between["least"] == MIB / 4
     assert between["least"] < between["sent"][OURS]["median"] < 1.25 * between["least"]

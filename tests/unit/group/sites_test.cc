@@ -58,7 +58,7 @@ TEST(Sites, NeedADistanceThatIsNoNoise) {
   }
 }
 
-/// A chain of short distances is no site when its ends are farther apart than its neighbours.
+/// One host at some distance from the end of a chain is not far from all of it.
 TEST(Sites, AreNearOnAverage) { EXPECT_THAT(sites_at({0, 1, 2, 3, 4, 5, 6, 9.5}), IsEmpty()); }
 
 /// Measured between two sites of three hosts, 200 and 50 Mbit/s, while other pairs were, too: MB/s.

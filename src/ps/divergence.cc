@@ -15,6 +15,10 @@ constexpr double kMost = 2;
 /// Parts of the early loss: learned something, and lost it.
 constexpr double kLearned = 0.67;
 constexpr double kLost = 0.95;
+/// Standard errors of a mean over kWindow losses that it must have fallen by, too. Late in training
+/// batches differ by half of their small loss, and among thousands of such means one is a third
+/// below the first. What is learned at the beginning is far more.
+constexpr double kBeyondChance = 8;
 /// Commits for which it has to be lost.
 constexpr int kForGood = 3 * kWindow;
 }  // namespace
@@ -25,12 +29,16 @@ std::optional<std::string> DivergenceGuard::note(double loss) {
   if (factor_ <= 0) return std::nullopt;
   ++count_;
   if (count_ <= kWindow) {
-    early_ += (loss - early_) / count_;
+    const double off = loss - early_;
+    early_ += off / count_;
+    variance_ += (off * (loss - early_) - variance_) / count_;
     least_ = smoothed_ = early_;
     return std::nullopt;
   }
   const double counted = early_ > 0 ? std::min(loss, kMost * factor_ * early_) : loss;
-  smoothed_ += kWeight * (counted - smoothed_);
+  const double off = counted - smoothed_;
+  smoothed_ += kWeight * off;
+  variance_ = (1 - kWeight) * (variance_ + kWeight * off * off);
   look_for_collapse();
   if (count_ < 2 * kWindow || early_ <= 0 || smoothed_ <= factor_ * early_) return std::nullopt;
   std::ostringstream text;
@@ -41,7 +49,9 @@ std::optional<std::string> DivergenceGuard::note(double loss) {
 
 void DivergenceGuard::look_for_collapse() {
   least_ = std::min(least_, smoothed_);
-  const bool lost = early_ > 0 && least_ <= kLearned * early_ && smoothed_ >= kLost * early_;
+  const double chance = kBeyondChance * std::sqrt(variance_ / kWindow);
+  const bool learned = least_ <= kLearned * early_ && early_ - least_ >= chance;
+  const bool lost = early_ > 0 && learned && smoothed_ >= kLost * early_;
   // Beyond, it has been told.
   if (back_ <= kForGood) back_ = lost ? back_ + 1 : 0;
 }

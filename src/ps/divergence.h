@@ -14,8 +14,8 @@ class DivergenceGuard {
 
   /// Takes the next loss (NaN: none). What is wrong, if anything.
   std::optional<std::string> note(double loss);
-  /// Once, when what had been learned is lost: the smoothed loss had fallen by a third and more,
-  /// and for some time has been what it was at first.
+  /// Once, when what had been learned is lost: the smoothed loss had fallen by a third and more, by
+  /// far more than batches differ, and for some time has been what it was at first.
   std::optional<std::string> collapse();
 
  private:
@@ -25,6 +25,7 @@ class DivergenceGuard {
   int count_ = 0;
   double early_ = 0;     ///< mean over the first commits
   double smoothed_ = 0;  ///< exponential mean over all after them
+  double variance_ = 0;  ///< of single losses, likewise
   double least_ = 0;     ///< of the smoothed ones
   int back_ = 0;         ///< commits since it is back where it began
 };

@@ -41,7 +41,8 @@ struct ShardOptions {
   /// Not BSP: kDiverged when the smoothed loss exceeds this multiple of the smoothed early loss
   /// (early loss > 0, at least 20 commits each), where no loss counts more than twice that; 0: not.
   /// Non-finite gradients and losses always. Shard 0 also warns, once, when a smoothed loss that
-  /// had fallen by a third is back at the early loss for 60 commits.
+  /// had fallen by a third, and by far more than batches differ, is back at the early loss for 60
+  /// commits.
   double divergence_factor = 10;
   /// Called for each commit, on the shard's task. Returns the step after which every worker shall
   /// leave the server (announced in all later replies), or nothing; only shard 0 may decide that.

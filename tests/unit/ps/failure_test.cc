@@ -105,6 +105,20 @@ TEST(Collapse, IsTold) {
   }
 }
 
+/// Late in training, where batches differ by half of a loss that hardly falls any more.
+TEST(Collapse, IsNotSeenInNoise) {
+  std::mt19937 random(11);
+  std::gamma_distribution<double> batch(4, 0.05);  // 0.2 on average, give or take 0.1
+  ::testing::internal::CaptureStderr();
+  for (int run = 0; run < 20; ++run) {
+    Cluster cluster({.consistency = Consistency::asp()});
+    for (int step = 1; step <= 2000; ++step) {
+      ASSERT_TRUE(cluster.push(0, step_with_loss(step, batch(random))).ok());
+    }
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
 TEST_F(Divergence, ALossThatFallsIsFine) {
   Cluster cluster({.consistency = Consistency::asp()});
   for (int step = 1; step <= 100; ++step) {

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from gearshift_testing.network import ip
+from gearshift_testing.ports import reserved_port
 
 import gearshift.launch
 
@@ -117,18 +118,19 @@ def test_in_a_job_that_another_command_started():
 
 def test_under_another_launcher():
     """RANK, WORLD_SIZE and their like: each process has only these."""
-    ranks = [
-        start(
-            *DOCTOR,
-            "--json",
-            RANK=str(rank),
-            WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(PORT),
-        )
-        for rank in (0, 1)
-    ]
-    (code, out, err), (other_code, other_out, other_err) = map(finish, ranks)
+    with reserved_port() as port:
+        ranks = [
+            start(
+                *DOCTOR,
+                "--json",
+                RANK=str(rank),
+                WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port),
+            )
+            for rank in (0, 1)
+        ]
+        (code, out, err), (other_code, other_out, other_err) = map(finish, ranks)
     assert code == 0, out + err
     assert other_code == 0, other_out + other_err
     check_job(json.loads(out), 2)

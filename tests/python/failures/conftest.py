@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gearshift_testing.ports import reserved_port
 
 import gearshift.launch
 
@@ -373,15 +373,10 @@ def expected_result() -> Callable[[int, int], list[float]]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A port that nobody listens on now."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
+def free_port() -> Iterator[int]:
+    """A port that nobody else gets before the test is over."""
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def job_of_four(programs: Starter, rdzv: str) -> list[Program]:
 @pytest.mark.parametrize("kind", ["file", "tcp"])
 def test_a_rank_that_is_there_twice(programs, until, tmp_path, free_port, kind):
     """Two hosts with one --node-rank: told at once, and not after ten timeouts."""
-    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port()}"
+    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port}"
     ranks = job_of_four(programs, rdzv)
     until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
     twin = start_rank(programs, 1, 4, rdzv, "twin")
@@ -111,7 +111,7 @@ def test_a_rank_that_is_there_twice(programs, until, tmp_path, free_port, kind):
 @pytest.mark.parametrize("kind", ["file", "tcp"])
 def test_two_world_sizes(programs, until, tmp_path, free_port, kind):
     """Hosts with different numbers of processes: all are told at once."""
-    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port()}"
+    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port}"
     ranks = job_of_four(programs, rdzv)
     until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
     other = start_rank(programs, 4, 6, rdzv)
@@ -128,7 +128,7 @@ def test_two_world_sizes(programs, until, tmp_path, free_port, kind):
 @pytest.mark.parametrize("kind", ["file", "tcp"])
 def test_no_launcher(programs, until, tmp_path, free_port, kind):
     """All have come but the last rank, and rank 1 dies: the others name it."""
-    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port()}"
+    rdzv = f"file://{tmp_path}/store" if kind == "file" else f"tcp://127.0.0.1:{free_port}"
     ranks = job_of_four(programs, rdzv)
     until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
     ranks[1].process.kill()
@@ -140,7 +140,7 @@ def test_no_launcher(programs, until, tmp_path, free_port, kind):
 
 
 def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
-    ranks = job_of_four(programs, f"tcp://127.0.0.1:{free_port()}")
+    ranks = job_of_four(programs, f"tcp://127.0.0.1:{free_port}")
     until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
     ranks[0].process.kill()
     for rank in ranks[1:]:
@@ -154,7 +154,7 @@ def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
 def test_gearshift_run(programs, until, free_port, code, kind):
     """The launcher tells the others of a rank that never came, whatever its exit code."""
     script = f'if [ "$GEARSHIFT_RANK" = 1 ]; then exit {code}; fi; exec "$@"'
-    rdzv = ("--rdzv", f"127.0.0.1:{free_port()}") if kind == "tcp" else ()
+    rdzv = ("--rdzv", f"127.0.0.1:{free_port}") if kind == "tcp" else ()
     launcher = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3", *rdzv)
     job = programs.start("job", *launcher, "--", "sh", "-c", script, "sh")
     until(lambda: job.process.poll() is not None, "the launcher ends")
@@ -206,7 +206,7 @@ gs.init()
 
 def test_a_pause_of_the_rank_that_serves_the_rendezvous(programs, until, free_port):
     """Shorter than the timeout, it ends nobody."""
-    rdzv = f"tcp://127.0.0.1:{free_port()}"
+    rdzv = f"tcp://127.0.0.1:{free_port}"
     ranks = job_of_four(programs, rdzv)
     until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
     os.kill(ranks[0].process.pid, signal.SIGSTOP)

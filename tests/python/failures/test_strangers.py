@@ -74,18 +74,17 @@ def prove(caller: socket.socket, purpose: int, token: str) -> bool:
 @pytest.fixture
 def victim(jobs, free_port):
     """A running job, its store's port, the ports of all ranks, and its token."""
-    port = free_port()
     job = jobs.start(
         "job",
         *("--steps", str(STEPS), "--step-ms", "20"),
         workers=RANKS,
-        launcher=("--rdzv", f"127.0.0.1:{port}"),
+        launcher=("--rdzv", f"127.0.0.1:{free_port}"),
         env={"GEARSHIFT_TRANSPORTS": "tcp"},
     )
     job.await_phase("all_reduce", step=2)
-    job.store_port = port
+    job.store_port = free_port
     job.ports = sorted({p for pid in job.pids.values() for p in ports_of(pid)})
-    assert port in job.ports
+    assert free_port in job.ports
     assert len(job.ports) == RANKS + 1
     variables = Path(f"/proc/{job.pids[0]}/environ").read_text().split("\0")
     job.token = next(v.partition("=")[2] for v in variables if v.startswith("GEARSHIFT_TOKEN="))

@@ -6,13 +6,13 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from gearshift_testing.ports import reserved_port
 
 from gearshift.launch import LaunchError
 from gearshift.launch.environment import detect
@@ -263,20 +263,18 @@ print(gs.all_reduce(np.array([gs.rank() + 1]))[0], gs.world_size(), flush=True)
 
 
 def test_a_job_of_no_launcher(clean_env):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", SUM],
-            env=clean_env({**place, "RANK": str(rank)}),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    assert [rank.communicate(timeout=60)[0].split() for rank in ranks] == [["3", "2"]] * 2
+    with reserved_port() as port:
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", SUM],
+                env=clean_env({**place, "RANK": str(rank)}),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        assert [rank.communicate(timeout=60)[0].split() for rank in ranks] == [["3", "2"]] * 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")

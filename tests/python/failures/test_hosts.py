@@ -49,12 +49,18 @@ def listening_addresses(pid: int) -> set[str]:
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("strategy", ["all_reduce", "switch_bsp"])
-def test_two_hosts(both_hosts, network, clean, expected_result, strategy):
-    first, second = both_hosts("--strategy", strategy, "--steps", str(STEPS), "--step-ms", "50")
-    for host, job in enumerate((first, second)):
-        job.await_phase("all_reduce", "switch", "server", step=2)
+@pytest.mark.parametrize(("strategy", "phase"), [("all_reduce",) * 2, ("switch_bsp", "server")])
+def test_where_ranks_listen(both_hosts, network, strategy, phase):
+    """Where the other host finds them, and nowhere else."""
+    for host, job in enumerate(both_hosts("--strategy", strategy, "--step-ms", "20")):
+        job.await_phase(phase, step=2)
         assert listening_addresses(job.pids[2 * host]) == {network.address(host)}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("strategy", ["all_reduce", "switch_bsp"])
+def test_two_hosts(both_hosts, clean, expected_result, strategy):
+    first, second = both_hosts("--strategy", strategy, "--steps", str(STEPS))
     for job in (first, second):
         assert job.finish() == 0, job.err
         clean(job)

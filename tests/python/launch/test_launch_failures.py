@@ -13,7 +13,20 @@ import pytest
 from gearshift.launch import EXIT_PEER_LOST
 
 READY = 'open(f"pid-{rank}", "w").write(f"{os.getpid()}\\n")\n'
-SLEEP = READY + "time.sleep(60)\n"
+SLEEP = READY + "time.sleep(600)\n"
+OTHERS = """
+def is_ready(other):
+    try:
+        return open(f"pid-{other}").read().endswith("\\n")
+    except FileNotFoundError:
+        return False
+
+def is_frozen(other):
+    if not is_ready(other): return False
+    pid = int(open(f"pid-{other}").read())
+    return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "T"
+"""
+"""What a script sees of other ranks."""
 
 
 def pids(launcher, *ranks: int) -> list[int]:
@@ -118,13 +131,14 @@ def test_survivors_may_use_the_grace_period(launcher):
 
 def test_deaf_to_sigterm(launcher):
     script = launcher.script(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY,
+        OTHERS,
         """
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if rank == 0:
-            time.sleep(0.5)
+            while not is_ready(1): time.sleep(0.01)
             sys.exit(5)
         time.sleep(60)
-        """
+        """,
     )
     ended = launcher.run("-n", "2", "--grace", "0", script)
     assert ended.code == 5
@@ -149,9 +163,12 @@ def test_frozen_rank_is_named_and_killed(launcher, is_alive):
 def test_frozen_rank_beside_a_hung_one(launcher, is_alive):
     script = launcher.script(
         READY,
+        OTHERS,
         f"""
         if rank == 1: os.kill(os.getpid(), signal.SIGSTOP)
         if rank == 2: time.sleep(60)
+        # From this end on the others have half a second, however far they have come.
+        while not (is_frozen(1) and is_ready(2)): time.sleep(0.01)
         sys.exit({EXIT_PEER_LOST})
         """,
     )
@@ -163,12 +180,16 @@ def test_frozen_rank_beside_a_hung_one(launcher, is_alive):
 
 def test_a_pause_after_the_others_have_ended_well_is_survived(launcher):
     script = launcher.script(
+        READY,
         """
         if rank == 1:
-            subprocess.Popen(["sh", "-c", f"sleep 2; kill -CONT {os.getpid()}"])
+            stopped = f"grep -q '^State:.T' /proc/{os.getpid()}/status"
+            alone = "[ -s pid-0 ] && ! kill -0 $(cat pid-0)"
+            wait = f"until {stopped} && {alone}; do sleep 0.05; done 2>/dev/null"
+            subprocess.Popen(["sh", "-c", f"{wait}; sleep 2; kill -CONT {os.getpid()}"])
             os.kill(os.getpid(), signal.SIGSTOP)
             print("went on")
-        """
+        """,
     )
     ended = launcher.run("-n", "2", script)
     assert (ended.code, ended.out) == (0, "[1] went on\n"), ended.err
@@ -178,11 +199,11 @@ def test_a_pause_after_the_others_have_ended_well_is_survived(launcher):
     assert "rank 1 failed first: frozen" in ended.err
 
 
-def test_grandchildren_end_with_their_rank(launcher, is_alive):
+def test_grandchildren_end_with_their_rank(launcher, is_alive, until):
     script = launcher.script(
         """
-        child = subprocess.Popen(["sleep", "60"])
-        other = subprocess.Popen(["sleep", "60"], process_group=0)
+        child = subprocess.Popen(["sleep", "600"])
+        other = subprocess.Popen(["sleep", "600"], process_group=0)
         open(f"pid-{rank}", "w").write(f"{child.pid}\\n")
         open(f"pid-{rank + 2}", "w").write(f"{other.pid}\\n")
         if rank == 1: os.kill(os.getpid(), signal.SIGSEGV)
@@ -191,7 +212,9 @@ def test_grandchildren_end_with_their_rank(launcher, is_alive):
     ended = launcher.run("-n", "2", script)
     assert ended.code == 128 + signal.SIGSEGV
     assert "killed by SIGSEGV" in ended.err
-    assert not any(is_alive(pid) for pid in pids(launcher, 0, 1, 2, 3))
+    grandchildren = pids(launcher, 0, 1, 2, 3)
+    # They were sent SIGKILL, which a busy machine may take a moment to carry out.
+    until(lambda: not any(is_alive(pid) for pid in grandchildren))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -341,7 +364,7 @@ def test_killed_launcher_leaves_nothing_behind(launcher, is_alive, until):
     script = launcher.script(
         """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        child = subprocess.Popen(["sleep", "60"])
+        child = subprocess.Popen(["sleep", "600"])
         open(f"pid-{rank + 2}", "w").write(f"{child.pid}\\n")
         """,
         SLEEP,

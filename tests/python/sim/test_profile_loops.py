@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from gearshift_testing.clock import Clock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,10 +17,19 @@ import gearshift as gs
 import gearshift.torch as gst
 from gearshift.sim.profiling import show
 from gearshift.sim.workload import Workload
+from gearshift.torch import _profile
 from gearshift.torch._profile import Recorder, StopProfiling
 from gearshift.torch._profile_steps import ParameterInfo, StepTimes, factors_of, summarize
 
-SLEEP = 0.01
+SLEEP = 2.0**-7
+"""In forward, backward or the update; sums of it are exact."""
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def made_up_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the recorder; the tests of the command have the real one."""
+    monkeypatch.setattr(_profile, "time", CLOCK)
 
 
 class SlowBackward(torch.autograd.Function):
@@ -30,7 +39,7 @@ class SlowBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        time.sleep(SLEEP)
+        CLOCK.spend(SLEEP)
         return gradient
 
 
@@ -154,10 +163,10 @@ def test_what_is_between_steps_is_left_out() -> None:
     with gst.profile(warmup=0) as p:
         for _ in range(3):
             train(model, optimizer, 1)
-            time.sleep(0.3)
+            CLOCK.spend(0.3)
             with torch.no_grad():
                 model(torch.randn(100, 4))
-            time.sleep(0.3)
+            CLOCK.spend(0.3)
     assert p.workload.compute_seconds < 0.3
     assert p.workload.batch_size == 6
 
@@ -208,7 +217,7 @@ def test_a_closure() -> None:
         return loss
 
     with gst.profile(warmup=1) as p:
-        for _ in range(12):  # the median of eleven, whatever disturbs one
+        for _ in range(3):
             optimizer.step(closure)
     assert p.workload.backward_seconds >= SLEEP
     assert p.workload.optimizer_seconds < SLEEP  # without the closure
@@ -315,7 +324,7 @@ def test_modules_that_prepare_data_are_no_forward() -> None:
 
     class Normalize(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
-            time.sleep(SLEEP)
+            CLOCK.spend(SLEEP)
             return image - 0.5
 
     class Images(torch.utils.data.Dataset[Tensor]):
@@ -342,7 +351,7 @@ def test_a_loss_module_alone_begins_forward() -> None:
     optimizer, loss = torch.optim.SGD([weight], lr=0.1), nn.MSELoss()
     with gst.profile(warmup=1) as p:
         for _ in range(3):
-            time.sleep(5 * SLEEP)
+            CLOCK.spend(5 * SLEEP)
             optimizer.zero_grad()
             loss(torch.randn(6, 4) @ weight, torch.zeros(6, 2)).backward()
             optimizer.step()
@@ -358,7 +367,7 @@ def test_an_evaluation_without_no_grad_is_no_forward() -> None:
             train(model, optimizer, 1)
             model.eval()
             judge(model(torch.randn(100, 4)), torch.zeros(100, 2))
-            time.sleep(0.3)
+            CLOCK.spend(0.3)
             model.train()
     assert p.steps == 3
     assert p.workload.batch_size == 6
@@ -396,7 +405,7 @@ def test_an_evaluation_after_each_step_is_not_told() -> None:
 def test_a_model_that_is_trained_in_eval_mode() -> None:
     model = Net().eval()
     with gst.profile(warmup=1) as p:
-        train(model, sgd(model), 3, lambda x: (time.sleep(SLEEP), model(x))[1])
+        train(model, sgd(model), 3, lambda x: (CLOCK.spend(SLEEP), model(x))[1])
     assert p.workload.batch_size == 6
 
 
@@ -427,9 +436,9 @@ def test_a_step_within_the_step_of_its_class() -> None:
 
     class SlowSGD(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
-            time.sleep(SLEEP)
+            CLOCK.spend(SLEEP)
             made = super().step(closure)
-            time.sleep(SLEEP)
+            CLOCK.spend(SLEEP)
             return made
 
     model = nn.Linear(4, 2)

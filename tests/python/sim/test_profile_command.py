@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gearshift_testing.template import run_python
@@ -100,16 +101,17 @@ def profile(
     )
 
 
-def recorded(folder: Path, text: str, *arguments: str, started: bool = False) -> Workload:
+def recorded(folder: Path, text: str, **how: Any) -> Workload:
     """The workload of a script that must work."""
-    done = profile(folder, text, *arguments, started=started)
+    done = profile(folder, text, **how)
     assert done.returncode == 0, done.stderr
     return Workload.load(folder / "workload.toml")
 
 
 @pytest.mark.parametrize("text", [PLAIN, DISTRIBUTED], ids=["plain", "distributed"])
 def test_times_are_where_they_were_spent(tmp_path: Path, text: str) -> None:
-    workload = recorded(tmp_path, text)
+    """Of one step: a phase of several has their mean time in proportion to medians."""
+    workload = recorded(tmp_path, text, options=("--steps", "1", "--warmup", "1"))
     assert [(p.name, p.shape) for p in workload.parameters] == [
         ("0.weight", (8, 4)),
         ("0.bias", (8,)),
@@ -128,6 +130,14 @@ def test_times_are_where_they_were_spent(tmp_path: Path, text: str) -> None:
     assert ready["4.weight"] < ready["2.weight"] <= ready["0.weight"]
     assert ready["2.weight"] - ready["4.weight"] >= 3 * SLEEP
     assert max(ready.values()) == workload.backward_seconds
+
+
+def test_a_workload_of_several_steps(tmp_path: Path) -> None:
+    workload = recorded(tmp_path, PLAIN)
+    assert workload.compute_seconds >= 5 * SLEEP
+    assert workload.optimizer_seconds >= SLEEP
+    ready = {p.name: p.ready_seconds for p in workload.parameters}
+    assert ready["4.weight"] < ready["2.weight"] <= ready["0.weight"]
     assert workload.variability.kind == "empirical"
     assert len(workload.variability.factors) == 4
     assert sum(workload.variability.factors) == pytest.approx(4, rel=1e-3)

@@ -25,6 +25,8 @@ needs_simulator = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
 )
 
+PATIENCE = 60.0
+"""Seconds until a test takes a process for hung."""
 CLUSTER: dict[str, Any] = {
     "name": "four",
     "hosts": [{"name": "n", "count": 4, "bandwidth": "100 Mbit/s", "latency": "50 us"}],
@@ -148,7 +150,7 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     )
     children = wait_for_children(command.pid, 2)
     command.send_signal(signal.SIGINT)
-    _, errors = command.communicate(timeout=20)
+    _, errors = command.communicate(timeout=PATIENCE)
     assert command.returncode == 130
     assert "interrupted" in errors
     assert not any(Path(f"/proc/{child}").exists() for child in children)
@@ -163,7 +165,7 @@ class Interrupted(list[Request]):
 
     def __iter__(self) -> Iterator[Request]:
         yield self[0]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not self.pool._running and time.monotonic() < deadline:
             time.sleep(0.01)
         raise KeyboardInterrupt
@@ -187,7 +189,7 @@ def test_ctrl_c_while_simulations_begin_leaves_no_process() -> None:
 
 def wait_for_children(pid: int, count: int) -> list[int]:
     """The children of a process, as soon as there are so many."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         tasks = Path(f"/proc/{pid}/task").glob("*/children")
         found = [int(child) for task in tasks for child in task.read_text().split()]
@@ -222,6 +224,7 @@ def test_a_simulation_ends_with_its_parent_within_a_step(tmp_path: Path) -> None
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     (child,) = wait_for_children(parent.pid, 1)
+    wait_until_it_simulates(child)
     time.sleep(2)
     assert alive(child)
     parent.kill()
@@ -229,8 +232,16 @@ def test_a_simulation_ends_with_its_parent_within_a_step(tmp_path: Path) -> None
     wait_for_the_end_of(child)
 
 
+def wait_until_it_simulates(child: int) -> None:
+    """By then it has asked to end with its parent, and has its request."""
+    deadline = time.monotonic() + PATIENCE
+    while "/_sim." not in Path(f"/proc/{child}/maps").read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_for_the_end_of(child: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,14 +55,16 @@ class Meeting {
   std::shared_ptr<transport::inproc::Hub> hub_;
 };
 
-/// Element r is rank r's group. Fails the test when they cannot connect.
+/// Element r is rank r's group, with this timeout from now on: to connect may take longer on a busy
+/// machine. Fails the test when they cannot.
 inline std::vector<std::unique_ptr<group::Group>> make_groups(base::Scheduler& scheduler, Wire wire,
                                                               int size, base::Duration timeout) {
   Meeting meeting(scheduler, wire);
   std::vector<std::unique_ptr<group::Group>> groups(static_cast<std::size_t>(size));
   run_ranks(scheduler, size, [&](int rank) {
-    auto group = meeting.join(rank, size, timeout);
+    auto group = meeting.join(rank, size, std::chrono::seconds(60));
     ASSERT_TRUE(group) << group.error().message;
+    (*group)->context()->timeout = timeout;
     groups[static_cast<std::size_t>(rank)] = std::move(*group);
   });
   return groups;

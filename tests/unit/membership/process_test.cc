@@ -30,7 +30,7 @@ using std::chrono::seconds;
 using ::testing::HasSubstr;
 
 constexpr int kSize = 4;
-constexpr base::Duration kTimeout = milliseconds(2400);
+constexpr base::Duration kTimeout = seconds(4);
 
 /// One rank: passes a number around a ring until something fails; returns what the account says.
 base::Status play_rank(base::Scheduler& scheduler, int rank, const std::string& directory) {
@@ -72,7 +72,7 @@ class ProcessTest : public ::testing::Test {
     for (int r = 0; r < kSize; ++r) {
       ASSERT_TRUE(store_->get("running/" + std::to_string(r), scheduler_->after(seconds(30))));
     }
-    scheduler_->sleep_for(milliseconds(500));
+    scheduler_->sleep_for(kTimeout / 4);
   }
   void TearDown() override {
     for (const pid_t pid : pids_) {

@@ -281,6 +281,7 @@ TEST_F(ShmProcessTest, HostSyncMeetsAcrossProcessesAndSurvivesADeath) {
   const auto scheduler = base::make_os_scheduler();
   auto sync = *HostSync::join(*scheduler, (*region)->view(), kRanks, 0);
   for (int i = 0; i < 500; ++i) ASSERT_TRUE(sync->barrier(after(*scheduler, 60)).ok());
+  ASSERT_TRUE(sync->wait_for(1, sync->reached(0) + 1, after(*scheduler, 60)).ok());
   const auto status = sync->barrier(scheduler->after(std::chrono::milliseconds(50)));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kTimeout);

@@ -3,6 +3,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 
 #include "gearshift/transport/tcp/factory.h"
@@ -28,15 +29,16 @@ class TcpCongestionTest : public ::testing::Test {
   std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
   Fd listener, fd;
   const std::string by_system = system_congestion_control();
+  static constexpr base::Duration kNearby = std::chrono::microseconds(100);
   const bool bbr = by_system.starts_with("bbr") && check_congestion_control("cubic").ok();
 };
 
 TEST_F(TcpCongestionTest, NearPeersGetCubicInsteadOfBbr) {
-  choose_congestion_control(fd, "auto", round_trip(fd));
+  choose_congestion_control(fd, "auto", kNearby);
   EXPECT_EQ(current(fd), bbr ? "cubic" : by_system);
   Fd accepted;
   while (!accepted) accepted = *accept_from(listener);
-  choose_congestion_control(accepted, "auto", round_trip(accepted));
+  choose_congestion_control(accepted, "auto", kNearby);
   EXPECT_EQ(current(accepted), bbr ? "cubic" : by_system);
 }
 
@@ -51,7 +53,15 @@ TEST_F(TcpCongestionTest, SoDoesWhoAsksForIt) {
 }
 
 TEST_F(TcpCongestionTest, RoundTripsAreMeasuredByTheHandshake) {
-  EXPECT_GT(round_trip(fd), base::Duration::zero());
+  base::Duration least = round_trip(fd);
+  EXPECT_GT(least, base::Duration::zero());
+  // Within a host it is near, though a busy one takes its time over some handshakes.
+  for (int i = 0; i < 50 && least > std::chrono::milliseconds(5); ++i) {
+    const Fd other =
+        *connect_to(*scheduler, local_address(listener), scheduler->after(std::chrono::seconds(9)));
+    least = std::min(least, round_trip(other));
+  }
+  EXPECT_LT(least, std::chrono::milliseconds(5));
   EXPECT_EQ(round_trip(Fd()), base::Duration::zero());
 }
 

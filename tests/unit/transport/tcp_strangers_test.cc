@@ -39,7 +39,8 @@ class TcpStrangersTest : public ::testing::Test {
   /// True when the other side has hung up.
   bool hung_up(const Fd& fd) {
     std::byte byte{};
-    return !SocketStream(*scheduler, fd).read_exact({&byte, 1}, soon()).ok();
+    const auto status = SocketStream(*scheduler, fd).read_exact({&byte, 1}, soon());
+    return !status.ok() && status.error().code != ErrorCode::kTimeout;
   }
 
   /// Connects rank 0 to rank 1 and moves something both ways.
@@ -252,6 +253,7 @@ TEST_F(TcpStrangersTest, AReceiveFromAFrozenPeerTimesOutWithinItsBody) {
   frame.body_bytes = into->size();
   say(sockets[0], base::bytes_of(frame));
   say(sockets[0], std::vector<std::byte>(500));
+  while (rogue->traffic().bytes_received < 500) std::this_thread::yield();
   const auto status = recv.wait(scheduler->after(std::chrono::milliseconds(200)));
   EXPECT_EQ(status.error().code, ErrorCode::kTimeout);
   into.reset();

@@ -5,28 +5,14 @@
 
 #include <algorithm>
 
+#include "support/stopped_clock.h"
+
 namespace gearshift::base {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-/// Time passes when the test says so.
-class StoppedClock final : public Scheduler {
- public:
-  TimePoint now() const override { return now_; }
-  void pass(Duration d) { now_ = now_ + d; }
-  void sleep_until(TimePoint when) override { now_ = when; }
-  std::unique_ptr<Task> spawn(std::string name, std::function<void()> body) override {
-    return real_->spawn(std::move(name), std::move(body));
-  }
-  std::unique_ptr<base::Monitor> make_monitor() override { return real_->make_monitor(); }
-
- private:
-  std::unique_ptr<Scheduler> real_ = make_os_scheduler();
-  TimePoint now_;
-};
 
 class LogThrottleTest : public ::testing::Test {
  protected:
@@ -41,7 +27,7 @@ class LogThrottleTest : public ::testing::Test {
     return std::count(text.begin(), text.end(), '\n');
   }
 
-  StoppedClock clock_;
+  testing::StoppedClock clock_;
   LogThrottle throttle_{clock_};
 };
 

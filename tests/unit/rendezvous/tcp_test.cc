@@ -1,11 +1,13 @@
 // What can go wrong between a store's server and its clients, and who else may call.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include "gearshift/rendezvous/tcp/factory.h"
 #include "rendezvous/tcp/socket.h"
 #include "rendezvous/tcp/wire.h"
 #include "support/ranks.h"
+#include "support/stopped_clock.h"
 #include "unit/rendezvous/testing.h"
 
 namespace gearshift::rendezvous::tcp {
@@ -92,9 +94,24 @@ TEST_F(TcpStoreTest, WrongTokenIsRefusedAtOnce) {
   expect_works();
 }
 
+/// A port that nobody else is given. Nobody listens on it until a server of the test does.
+class HeldPort {
+ public:
+  HeldPort() : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const int on = 1;
+    EXPECT_EQ(::setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    const Address any = resolve("127.0.0.1", 0, true).value().front();
+    EXPECT_EQ(::bind(fd_.get(), any.get(), any.size), 0);
+  }
+  int number() const { return gearshift::testing::port_of(text_of(bound_address(fd_).value())); }
+
+ private:
+  const Fd fd_;
+};
+
 TEST_F(TcpStoreTest, TimeoutSaysWhereAndWhy) {
-  const int free_port = port();
-  server_.reset();
+  const HeldPort port;
+  const int free_port = port.number();
   const auto store =
       connect(*scheduler_, "127.0.0.1", free_port, "secret", scheduler_->after(milliseconds(200)));
   ASSERT_FALSE(store);
@@ -104,8 +121,8 @@ TEST_F(TcpStoreTest, TimeoutSaysWhereAndWhy) {
 }
 
 TEST_F(TcpStoreTest, ClientMayComeBeforeTheServer) {
-  const int free_port = port();
-  server_.reset();
+  const HeldPort port;
+  const int free_port = port.number();
   auto starter = scheduler_->spawn("starter", [&] {
     scheduler_->sleep_for(milliseconds(150));
     server_ = std::move(serve(*scheduler_, "127.0.0.1", free_port, "secret")).value();
@@ -122,8 +139,9 @@ TEST_F(TcpStoreTest, AServerThatIsAboutToEndIsWaitedOut) {
   ASSERT_TRUE(connect(*scheduler_, "127.0.0.1", at, "secret", later(), nullptr, &number));
   const std::uint64_t former = number;
   EXPECT_NE(former, 0U);
-  const auto in_vain = connect(*scheduler_, "127.0.0.1", at, "secret",
-                               scheduler_->after(milliseconds(100)), nullptr, &number);
+  gearshift::testing::StoppedClock clock;  // the last answer is not cut off, however late it is
+  const auto in_vain =
+      connect(clock, "127.0.0.1", at, "secret", clock.after(seconds(1)), nullptr, &number);
   ASSERT_FALSE(in_vain);
   EXPECT_THAT(in_vain.error().message, HasSubstr("has left"));
   auto next = scheduler_->spawn("next", [&] {

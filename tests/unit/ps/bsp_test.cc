@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "cluster.h"
 #include "reference.h"
@@ -187,17 +188,26 @@ TEST(Bsp, ClipsTheNormAcrossShards) {
   }
 }
 
+/// Runs the workers until a shard fails, and ends the job as its owner would: nobody else tells
+/// them that their server has given up.
+base::Error failure_of(Cluster& cluster, int workers, const std::function<void(int)>& work) {
+  auto task = cluster.scheduler().spawn(
+      "workers", [&] { testing::run_ranks(cluster.scheduler(), workers, work); });
+  const base::Error failure = cluster.wait_for_failure();
+  for (int w = 0; w < workers; ++w) cluster.group(w).abort(failure);
+  task->join();
+  return failure;
+}
+
 TEST(Bsp, RefusesToClipForSomeWorkersOnly) {
-  // Nobody tells these workers that their server has given up.
-  Cluster cluster({.workers = 2, .servers = {0}, .timeout = std::chrono::milliseconds(500)});
-  testing::run_ranks(cluster.scheduler(), 2, [&](int worker) {
+  Cluster cluster({.workers = 2, .servers = {0}});
+  const base::Error error = failure_of(cluster, 2, [&](int worker) {
     cluster.fill_gradients(worker, 1);
     Commit commit = commit_of(cluster.model, rules()[0], worker, 1);
     commit.hypers = {0.1, 0.1};
     commit.clip_norm = worker == 0 ? 2.5 : 0;
     EXPECT_FALSE(cluster.push(worker, commit).ok());
   });
-  const base::Error error = cluster.wait_for_failure();
   EXPECT_EQ(error.code, base::ErrorCode::kMismatch);
   EXPECT_NE(error.message.find("worker 0 asks for it to be clipped to 2.5, worker 1 does not"),
             std::string::npos)
@@ -205,7 +215,7 @@ TEST(Bsp, RefusesToClipForSomeWorkersOnly) {
 }
 
 TEST(Bsp, RefusesDifferentRates) {
-  Cluster cluster({.workers = 3, .servers = {0}, .timeout = std::chrono::milliseconds(500)});
+  Cluster cluster({.workers = 3, .servers = {0}});
   const auto push = [&](int worker, int step, double rate) {
     cluster.fill_gradients(worker, 1);
     // Of a worker without samples nothing is applied, so its numbers do not matter.
@@ -213,11 +223,10 @@ TEST(Bsp, RefusesDifferentRates) {
     return cluster.push(worker,
                         {.step = step, .samples = samples, .present = {}, .hypers = {0.5, rate}});
   };
-  testing::run_ranks(cluster.scheduler(), 3, [&](int worker) {
+  const base::Error error = failure_of(cluster, 3, [&](int worker) {
     EXPECT_TRUE(push(worker, 1, worker == 2 ? 7 : 0.5).ok());
     EXPECT_FALSE(push(worker, 2, worker == 1 ? 0.25 : 0.5).ok());
   });
-  const base::Error error = cluster.wait_for_failure();
   EXPECT_EQ(error.code, base::ErrorCode::kMismatch);
   EXPECT_EQ(error.culprit, 1);
   EXPECT_NE(error.message.find("settings of step 2: in param group 1 worker 0 has lr 0.5, "

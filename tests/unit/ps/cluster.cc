@@ -59,8 +59,9 @@ base::Result<std::unique_ptr<transport::Transport>> make_transport(
 }
 
 std::vector<std::unique_ptr<group::Group>> make_groups(const std::string& transport,
-                                                       base::Scheduler& scheduler, int size,
-                                                       base::Duration timeout) {
+                                                       base::Scheduler& scheduler, int size) {
+  // To connect may take longer than what is tested, on a busy machine.
+  const base::Duration timeout = std::chrono::seconds(60);
   if (transport == "inproc") {
     auto groups = group::make_local_groups(scheduler, size, timeout);
     EXPECT_TRUE(groups.ok());
@@ -177,7 +178,8 @@ Cluster::Cluster(ClusterOptions options)
       monitor_(scheduler_->make_monitor()),
       layout_(model.cut(static_cast<int>(options_.servers.size()))) {
   const int ranks = std::max({options_.workers, options_.servers.back() + 1, options_.ranks});
-  groups_ = make_groups(options_.transport, *scheduler_, ranks, options_.timeout);
+  groups_ = make_groups(options_.transport, *scheduler_, ranks);
+  for (const auto& group : groups_) group->context()->timeout = options_.timeout;
   start_shards();
   ClientOptions client{
       .model = 3, .layout = std::make_shared<const Layout>(layout_), .servers = {}};

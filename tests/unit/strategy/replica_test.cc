@@ -152,14 +152,14 @@ TEST(Replica, AsynchronousWorkersWaitForTheSlowestAtTheEnd) {
           for (int k = 0; k < 10; ++k) {
             // Longer than the timeout in all.
             if (rank == 1) {
-              environment.world->scheduler().sleep_for(std::chrono::milliseconds(150));
+              environment.world->scheduler().sleep_for(std::chrono::milliseconds(250));
             }
             worker.step(k, 1);
           }
           if (finishes) worker.ok(worker.replica->finish());
           worker.ok(worker.replica->stop());
         },
-        std::chrono::seconds(1));
+        std::chrono::seconds(2));
   }
 }
 

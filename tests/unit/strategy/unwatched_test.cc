@@ -15,7 +15,7 @@ namespace {
 base::Status serve(const quiet::Job& job,
                    const std::function<void(const Environment& environment)>& work) {
   const auto scheduler = base::make_os_scheduler();
-  auto groups = group::make_local_groups(*scheduler, 2, std::chrono::milliseconds(300));
+  auto groups = group::make_local_groups(*scheduler, 2, std::chrono::seconds(20));
   EXPECT_TRUE(groups.ok());
   base::Status served;
   const auto server = scheduler->spawn("server", [&] {
@@ -42,6 +42,7 @@ TEST(Unwatched, AServerThatDivergesReturns) {
     StepInput input;
     input.hypers = job.hypers;
     input.loss = std::numeric_limits<double>::infinity();
+    environment.world->context()->timeout = std::chrono::milliseconds(300);
     const auto report = worker.replica().step(input);
     ASSERT_FALSE(report.ok());
     EXPECT_EQ(report.error().code, base::ErrorCode::kTimeout);

@@ -51,11 +51,11 @@ TEST(Vigil, WaitsForWhoeverMakesSteps) {
   auto scheduler = base::make_os_scheduler();
   OnePeer peer;
   {
-    const Vigil vigil(*scheduler, peer, milliseconds(50));
-    // Three times as long as it waits for somebody who makes none.
-    for (int k = 0; k < 60; ++k) {
+    const Vigil vigil(*scheduler, peer, milliseconds(100));
+    // Half as long again as it waits for somebody who makes none.
+    for (int k = 0; k < 30; ++k) {
       ++peer.step;
-      scheduler->sleep_for(milliseconds(50));
+      scheduler->sleep_for(milliseconds(100));
     }
   }
   EXPECT_FALSE(peer.failed);
@@ -75,7 +75,7 @@ void slow_steps(Strategy strategy) {
         ASSERT_TRUE(joined.ok()) << joined.error().to_string();
         worker.ok(worker.replica->stop());
       },
-      milliseconds(1000));
+      milliseconds(2000));
 }
 
 TEST(Patience, ARankOutOfBatchesWaitsForStepsLongerThanTheTimeout) {

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <latch>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,7 +52,7 @@ TEST_P(Failure, WrongArgumentsAreRefusedBeforeAnythingIsSent) {
 }
 
 TEST_P(Failure, DifferentSizesAreAnErrorThatSaysBoth) {
-  World world = make_world(std::chrono::milliseconds(500));
+  World world = make_world(kLong);
   std::atomic<int> explained{0};
   world.run([&](group::Group& group) {
     const std::size_t count = group.rank().value == 1 ? 120 : 90;
@@ -131,13 +132,13 @@ TEST_P(Failure, AMissingRankIsNamedWithOperationAndStep) {
 }
 
 TEST_P(Failure, TheTimeoutCountsFromTheLastProgress) {
-  World world = make_world(std::chrono::milliseconds(400));
+  World world = make_world(std::chrono::milliseconds(1500));
   world.run([&](group::Group& group) {
-    // Ten messages 100 ms apart: longer in all than the timeout, which none of them exceeds.
+    // Eight messages 250 ms apart: longer in all than the timeout, which none of them exceeds.
     std::byte one{};
     const base::Bytes data(&one, 1);
-    for (int i = 0; i < 10; ++i) {
-      if (group.rank().value == 0) group.scheduler().sleep_for(std::chrono::milliseconds(100));
+    for (int i = 0; i < 8; ++i) {
+      if (group.rank().value == 0) group.scheduler().sleep_for(std::chrono::milliseconds(250));
       const auto status = broadcast(group, data, base::Rank(0));
       EXPECT_TRUE(status.ok()) << status.error().to_string();
     }
@@ -178,8 +179,9 @@ TEST_P(Failure, AnAbortReachesEveryone) {
 /// After an error the memory may go away: what a late peer still sends must land nowhere.
 TEST_P(Failure, NoMemoryIsTouchedAfterAnError) {
   World world = make_world(kLong);
+  std::latch failed(size() - 1);
   world.run([&](group::Group& group) {
-    if (group.rank().value == 0) group.scheduler().sleep_for(std::chrono::milliseconds(300));
+    if (group.rank().value == 0) failed.wait();
     auto data = std::make_unique<Array>(Array::of_rank(DType::kF32, 500'000, 1));
     const auto status =
         all_reduce(group, data->view(), DType::kF32, ReduceOp::kSum,
@@ -187,6 +189,7 @@ TEST_P(Failure, NoMemoryIsTouchedAfterAnError) {
                     .timeout = std::chrono::milliseconds(group.rank().value == 0 ? 1000 : 100)});
     EXPECT_TRUE(group.rank().value == 0 || !status.ok());
     const Array before(*data);
+    if (group.rank().value != 0) failed.count_down();
     group.scheduler().sleep_for(std::chrono::milliseconds(400));
     EXPECT_TRUE(equal(before.view(), data->view()));
   });
@@ -215,10 +218,14 @@ TEST_P(Failure, ProgressNamesTheOperation) {
   world.run([&](group::Group& group) {
     EXPECT_TRUE(barrier(group).ok());
     if (group.rank().value == 0) {
-      group.scheduler().sleep_for(std::chrono::milliseconds(100));
-      EXPECT_EQ(
-          world.at(1).progress().snapshot().operation,
-          window ? "barrier after epoch 2 (window)" : "barrier after epoch 2 (dissemination)");
+      const std::string expected =
+          window ? "barrier after epoch 2 (window)" : "barrier after epoch 2 (dissemination)";
+      const base::TimePoint deadline = group.scheduler().after(std::chrono::seconds(10));
+      const auto seen = [&] { return world.at(1).progress().snapshot().operation; };
+      while (seen() != expected && group.scheduler().now() < deadline) {
+        group.scheduler().sleep_for(std::chrono::milliseconds(1));
+      }
+      EXPECT_EQ(seen(), expected);
     }
     EXPECT_TRUE(barrier(group, {.label = "barrier after epoch 2"}).ok());
   });

@@ -107,7 +107,7 @@ class GroupMonitor final : public Monitor {
   void beat(base::TimePoint now);
   void take(const transport::Message& message);
   void take_own(const Notice& notice);
-  void take_failure(int from, const Notice& notice);
+  void take_failure(int from, std::uint32_t sequence, const Notice& notice);
   void judge(base::TimePoint now);
   base::TimePoint next_wake() const;
   void say_leaving();
@@ -184,7 +184,7 @@ void GroupMonitor::hear() {
     const int from = message->from.value;
     if (from < 0 || from >= group_.size() || from == own_) continue;
     auto note = decode_progress(message->head);
-    if (note) peers_.heard(from, std::move(*note), now);
+    if (note) peers_.heard(from, message->tag.sequence(), std::move(*note), now);
   }
 }
 
@@ -276,10 +276,11 @@ void GroupMonitor::take(const transport::Message& message) {
   const int from = message.from.value;
   if (from == own_) return take_own(*notice);
   if (from < 0 || from >= group_.size()) return;
-  if (notice->kind == NoticeKind::kFailure) return take_failure(from, *notice);
+  const std::uint32_t sequence = message.tag.sequence();
+  if (notice->kind == NoticeKind::kFailure) return take_failure(from, sequence, *notice);
   if (notice->kind != NoticeKind::kLeaving) return;
   std::lock_guard<base::Monitor> lock(*monitor_);
-  peers_.heard(from, notice->progress, scheduler_.now());
+  peers_.heard(from, sequence, notice->progress, scheduler_.now());
   peers_.left(from);
 }
 
@@ -315,11 +316,11 @@ void GroupMonitor::take_own(const Notice& notice) {
   }
 }
 
-void GroupMonitor::take_failure(int from, const Notice& notice) {
+void GroupMonitor::take_failure(int from, std::uint32_t sequence, const Notice& notice) {
   informed_[static_cast<std::size_t>(from)] = true;
   if (!ending_) ending_ = {notice.code, notice.culprit, notice.what};
   std::lock_guard<base::Monitor> lock(*monitor_);
-  peers_.heard(from, notice.progress, scheduler_.now());
+  peers_.heard(from, sequence, notice.progress, scheduler_.now());
 }
 
 void GroupMonitor::say_leaving() {

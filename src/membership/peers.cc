@@ -10,9 +10,12 @@ Peers::Peers(int size, base::Rank own, base::TimePoint now)
   for (Entry& entry : entries_) entry.heard_at = now;
 }
 
-void Peers::heard(int rank, ProgressNote progress, base::TimePoint now) {
-  at(rank).heard_at = std::max(at(rank).heard_at, now);
-  at(rank).progress = std::move(progress);
+void Peers::heard(int rank, std::uint32_t sequence, ProgressNote progress, base::TimePoint now) {
+  Entry& entry = at(rank);
+  entry.heard_at = std::max(entry.heard_at, now);
+  if (sequence < entry.sequence) return;
+  entry.sequence = sequence;
+  entry.progress = std::move(progress);
 }
 
 void Peers::saw_traffic(int rank, std::uint64_t bytes_received, base::TimePoint not_before) {

@@ -17,7 +17,8 @@ class Peers {
  public:
   Peers(int size, base::Rank own, base::TimePoint now);
 
-  void heard(int rank, ProgressNote progress, base::TimePoint now);
+  /// Of two messages of a rank, the one with the higher number says how far it is.
+  void heard(int rank, std::uint32_t sequence, ProgressNote progress, base::TimePoint now);
   /// Bytes came from this rank: it lives, even while a long message holds up its heartbeats.
   void saw_traffic(int rank, std::uint64_t bytes_received, base::TimePoint not_before);
   void left(int rank) { at(rank).state = PeerState::kLeft; }
@@ -39,6 +40,7 @@ class Peers {
     PeerState state = PeerState::kAlive;
     base::TimePoint heard_at;
     std::optional<ProgressNote> progress;
+    std::uint32_t sequence = 0;  ///< of the message that `progress` came with
     std::uint64_t bytes_received = 0;
   };
   Entry& at(int rank) { return entries_[static_cast<std::size_t>(rank)]; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -28,7 +29,7 @@ gs.recv(np.zeros(3), 1 - gs.rank())
 """
 
 
-def eventually(condition: Callable[[], bool]) -> float:
+def eventually(condition: Callable[[], object]) -> float:
     started = time.monotonic()
     while not condition():
         assert time.monotonic() < started + PATIENCE, "waited in vain"
@@ -48,8 +49,18 @@ def alone(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def waiting(job: Job) -> None:
+    """Until both are in the core, as they say themselves."""
     eventually(lambda: all("here" in job.output(r, "out") for r in range(2)))
-    time.sleep(0.3)  # into the core
+    eventually(lambda: "rank 0 (this rank): step 0, recv" in report(job, 0))
+    eventually(lambda: "rank 1 (this rank): step 0, recv" in report(job, 1))
+
+
+def report(job: Job, rank: int) -> str:
+    """What a process writes when it is asked what it is doing."""
+    before = len(job.output(rank))
+    job.processes[rank].send_signal(signal.SIGUSR1)
+    eventually(lambda: re.search(r"rank 1.*\n", job.output(rank)[before:]))
+    return job.output(rank)[before:]
 
 
 def test_an_interrupt_ends_a_blocking_call() -> None:
@@ -85,10 +96,7 @@ def test_an_interrupt_ends_the_wait_for_the_others(rendezvous: str) -> None:
 def test_a_hang_report_on_sigusr1() -> None:
     with Job(["-c", WAIT], 2) as job:
         waiting(job)
-        job.processes[0].send_signal(signal.SIGUSR1)
-        eventually(lambda: "recv" in job.output(0))
-        report = job.output(0)
-        assert "rank 1" in report
+        assert "rank 1: " in report(job, 0)
         assert all(p.poll() is None for p in job.processes)
 
 

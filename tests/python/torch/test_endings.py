@@ -15,12 +15,12 @@ from gearshift.launch import EXIT_PEER_LOST
 from gearshift.launch.environment import ProcessEnvironment
 
 DIVERGING = """
-import torch, gearshift as gs, gearshift.torch as gst
+import itertools, torch, gearshift as gs, gearshift.torch as gst
 gs.init()
 model = torch.nn.Linear(3, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 model, optimizer = gst.distribute(model, optimizer, "ps:asp")
-for step in range(10000):
+for step in itertools.count():
     loss = model(torch.ones(2, 3)).square().mean()
     if step == 5 and gs.rank() == 1:
         loss = loss * float("nan")
@@ -46,11 +46,11 @@ def test_a_loss_that_is_not_finite_ends_a_job_of_one() -> None:
 
 
 DYING = """
-import os, torch, gearshift as gs, gearshift.torch as gst
+import itertools, torch, gearshift as gs, gearshift.torch as gst
 gs.init()
 model = torch.nn.Linear(3, 1)
 model, optimizer = gst.distribute(model, torch.optim.SGD(model.parameters(), lr=0.1), STRATEGY)
-for step in range(10000):
+for step in itertools.count():
     if step == 5 and gs.rank() == 1:
         raise ValueError("boom")
     optimizer.zero_grad()

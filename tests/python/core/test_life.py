@@ -193,7 +193,7 @@ def test_who_waits_in_vain_is_no_culprit() -> None:
     """A rank that another one keeps waiting ends as if it had lost that one."""
     script = """
 import time, numpy as np, gearshift as gs
-gs.init(timeout=1)
+gs.init(timeout=4)
 if gs.rank() == 0:
     gs.all_reduce(np.ones(3))
 time.sleep(60)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from gearshift_testing import run_script
 from gearshift_testing.jobs import Job
+from gearshift_testing.ports import reserved_port
 
 from gearshift import _session
 from gearshift.launch import EXIT_PEER_LOST
@@ -37,15 +37,15 @@ def eventually(condition: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def alone(script: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with reserved_port() as port:
+        yield f"tcp://127.0.0.1:{port}"
 
 
 def waiting(job: Job) -> None:
@@ -78,12 +78,12 @@ def test_an_interrupt_ends_a_blocking_call() -> None:
 
 
 @pytest.mark.parametrize("rendezvous", ["file", "tcp", "nobody's"])
-def test_an_interrupt_ends_the_wait_for_the_others(rendezvous: str) -> None:
+def test_an_interrupt_ends_the_wait_for_the_others(rendezvous: str, address: str) -> None:
     """Of a process that came first, whether it serves the rendezvous or waits for who does."""
     script = "import gearshift as gs; print('here', flush=True); gs.init()"
     extra = {"GEARSHIFT_WORLD_SIZE": "2", "GEARSHIFT_RANK": str(int(rendezvous == "nobody's"))}
     if rendezvous != "file":
-        extra["GEARSHIFT_RDZV"] = f"tcp://127.0.0.1:{free_port()}"
+        extra["GEARSHIFT_RDZV"] = address
     with Job(["-c", script], 1, extra=extra) as job:
         eventually(lambda: "here" in job.output(0, "out"))
         time.sleep(0.3)  # into the core
@@ -274,7 +274,7 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("rendezvous", ["file", "tcp"])
-def test_a_job_may_be_left_and_joined_again(rendezvous: str, tmp_path: Path) -> None:
+def test_a_job_may_be_left_and_joined_again(rendezvous: str, address: str, tmp_path: Path) -> None:
     """The others come back while rank 0 is in the last session still; nothing is left behind."""
     script = """
 import os, sys, time, numpy as np, gearshift as gs
@@ -305,14 +305,13 @@ for i in range(5):
     after.append(held())
 assert after[1:] == after[1:2] * 4, after
 """
-    address = {"GEARSHIFT_RDZV": f"tcp://127.0.0.1:{free_port()}"}
-    extra = address if rendezvous == "tcp" else {}
+    extra = {"GEARSHIFT_RDZV": address} if rendezvous == "tcp" else {}
     with Job(["-c", script, str(tmp_path)], 3, extra=extra) as job:
         for process in job.wait(PATIENCE):
             assert process.returncode == 0, process.stderr
 
 
-def test_a_child_that_was_forked_does_not_keep_the_rendezvous() -> None:
+def test_a_child_that_was_forked_does_not_keep_the_rendezvous(address: str) -> None:
     """A DataLoader's persistent worker, say: it has what its parent had open."""
     script = """
 import os, time, numpy as np, gearshift as gs
@@ -326,8 +325,7 @@ gs.shutdown()
 gs.init(timeout=10)
 assert gs.all_reduce(np.ones(1))[0] == 2
 """
-    address = {"GEARSHIFT_RDZV": f"tcp://127.0.0.1:{free_port()}"}
-    for process in run_script(script, 2, extra=address):
+    for process in run_script(script, 2, extra={"GEARSHIFT_RDZV": address}):
         assert process.returncode == 0, process.stderr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from gearshift_testing import run_script
+from gearshift_testing.ports import reserved_port
 
 from gearshift.launch import EXIT_PEER_LOST
 from gearshift.launch.environment import ProcessEnvironment
@@ -152,11 +152,7 @@ def test_torchrun_on_several_hosts_meets_through_its_store(
 ) -> None:
     from gearshift.torch._torchrun import exchange_address
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(port))
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     found: dict[int, str] = {}
 
@@ -165,9 +161,11 @@ def test_torchrun_on_several_hosts_meets_through_its_store(
         found[rank] = exchange_address(place)
 
     threads = [threading.Thread(target=exchange, args=(rank,)) for rank in (2, 1, 0)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with reserved_port() as port:
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
     assert found[0].startswith("tcp://127.0.0.1:")
     assert found == dict.fromkeys(range(3), found[0])

@@ -45,6 +45,7 @@ def both() -> list[gs.strategy.Strategy]:
 
 @case([2])
 def asynchronous_servers_learn() -> None:
+    steps = 120  # of buffered(3, bound=2), 80 updates
     for strategy in ("ps:asp", "ps:ssp(2)", "ps:buffered(2)", "ps:buffered(3, bound=2)"):
         model = make("mlp")
         model, its = gst.distribute(
@@ -52,7 +53,7 @@ def asynchronous_servers_learn() -> None:
         )
         x, y = next(batches(1, batch=32))
         losses = []
-        for _ in range(60):
+        for _ in range(steps):
             loss = cross_entropy(model, share(x), share(y))
             its.zero_grad()
             loss.backward()
@@ -62,8 +63,8 @@ def asynchronous_servers_learn() -> None:
         stats = gst.stats(model)
         gs.barrier()
         gst.release(model)
-        assert losses[-1] < 0.8 * losses[0], f"{strategy}: {losses[0]} {losses[-1]}"
-        assert stats["pushes"] == 60
+        assert losses[-1] < 0.6 * losses[0], f"{strategy}: {losses[0]} {losses[-1]}"
+        assert stats["pushes"] == steps
         if "ssp" in strategy:
             assert stats["max_lead"] <= 2
 

@@ -24,6 +24,11 @@ base::Duration pause_between_looks(int world_size) {
 
 std::string arrival_key(int rank) { return "arrived/" + std::to_string(rank); }
 std::string claims_key(int rank) { return arrival_key(rank) + "/claims"; }
+/// Here once the rank knows that the job can never be complete.
+std::string informed_key(int rank) { return arrival_key(rank) + "/informed"; }
+
+/// Of a rank that has come but does not look: it may have died, too.
+constexpr base::Duration kMostPatienceWithReaders = std::chrono::seconds(5);
 
 /// "7 it died": what is before the space, and what is behind it.
 std::pair<std::string, std::string> split(const std::string& text) {
@@ -63,7 +68,7 @@ class Arrival {
   base::Status look_around();
   base::Result<Text> known_loss();
   base::Status compare_sizes();
-  void let_others_read() { scheduler_.sleep_for(2 * pause_); }
+  void let_others_read(const std::string& lost);
 
   base::Scheduler& scheduler_;
   rendezvous::Store& store_;
@@ -105,8 +110,21 @@ base::Status Arrival::compare_sizes() {
   const std::string what =
       " was started with world size " + size + ", rank " + first + " with " + first_size;
   GEARSHIFT_RETURN_IF_ERROR(store_.set(kLostKey, own + " it" + what));
-  let_others_read();
+  let_others_read(own);
   return Error(ErrorCode::kMismatch, "rank " + own + what, options_.rank);
+}
+
+/// This rank may be the one that serves the store: it stays until those who have come know, too.
+void Arrival::let_others_read(const std::string& lost) {
+  const base::TimePoint deadline = scheduler_.after(kMostPatienceWithReaders);
+  (void)store_.set(informed_key(options_.rank), "");
+  scheduler_.sleep_for(2 * pause_);  // some may just be coming
+  for (int rank = 0; rank < options_.world_size; ++rank) {
+    if (rank == options_.rank || std::to_string(rank) == lost) continue;
+    const base::Result<Text> here = look_up(scheduler_, store_, arrival_key(rank));
+    if (!here) return;  // whoever serves has left
+    if (*here) (void)store_.get(informed_key(rank), deadline);
+  }
 }
 
 base::Result<Text> Arrival::known_loss() {
@@ -125,9 +143,8 @@ base::Status Arrival::look_around() {
     lost = absentee + " it died";
     GEARSHIFT_RETURN_IF_ERROR(store_.set(kLostKey, *lost));
   }
-  // This rank may be the one that serves the store.
-  let_others_read();
   const auto [rank, why] = split(*lost);
+  let_others_read(rank);
   return Error(ErrorCode::kPeerLost,
                "rank " + rank + " is lost before all have come to the rendezvous " +
                    store_.address() + ": " + why,
@@ -163,9 +180,10 @@ base::Result<std::vector<std::string>> Arrival::await_all(base::Duration patienc
 /// The others, who have waited less, must not take this rank for the one that is lost.
 Error Arrival::give_up(const std::vector<int>& missing, base::Duration patience) {
   const std::string seconds = std::to_string(static_cast<int>(base::to_seconds(patience))) + " s";
-  const base::Status told = store_.set(
-      kLostKey, std::to_string(missing[0]) + " after " + seconds + " it had not come yet");
-  if (told) let_others_read();
+  const std::string first = std::to_string(missing[0]);
+  const base::Status told =
+      store_.set(kLostKey, first + " after " + seconds + " it had not come yet");
+  if (told) let_others_read(first);
   std::string list;
   for (const int r : missing) list += (list.empty() ? "" : ", ") + std::to_string(r);
   return {ErrorCode::kTimeout,

@@ -139,6 +139,20 @@ def test_no_launcher(programs, until, tmp_path, free_port, kind):
         assert rank.err.rstrip().endswith(": it died")
 
 
+def test_a_survivor_that_is_late(programs, until, free_port):
+    """The rank that serves the rendezvous stays until it knows, too."""
+    ranks = job_of_four(programs, f"tcp://127.0.0.1:{free_port}")
+    until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")
+    ranks[2].process.send_signal(signal.SIGSTOP)
+    ranks[1].process.kill()
+    time.sleep(1.5)
+    ranks[2].process.send_signal(signal.SIGCONT)
+    for rank in (ranks[0], ranks[2]):
+        until(lambda r=rank: r.process.poll() is not None, "the others end")
+        assert rank.process.returncode == 75, rank.err
+        assert "peer_lost: rank 1 is lost before all have come" in rank.err
+
+
 def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
     ranks = job_of_four(programs, f"tcp://127.0.0.1:{free_port}")
     until(lambda: all(CAME in rank.err for rank in ranks), "three ranks come")

@@ -144,19 +144,20 @@ def _ping(to: int) -> tuple[float, float, float]:
 
 
 def _bandwidth(to: int, kind: int, latency: float) -> float:
-    """Of transfers that grow until one takes long enough; the fastest of the last size's.
+    """Of transfers that grow until all take long enough; the fastest of the last size's.
 
     Without the latency, of which the least counts: busy processors add to it, and taking off what
     they do not add to the transfer would make the link faster than it is.
     """
-    size, best = _FIRST_BYTES, float("inf")
+    size = _FIRST_BYTES
     while True:
         best = _transfer(to, kind, size)
         if best >= _ENOUGH_SECONDS or size >= _MOST_BYTES:
-            break
+            # A single one may have been disturbed.
+            best = min(best, *(_transfer(to, kind, size) for _ in range(_REPEATS)))
+            if best >= _ENOUGH_SECONDS or size >= _MOST_BYTES:
+                return size / max(best - 2 * latency, best / 10)
         size *= 4
-    best = min(best, *(_transfer(to, kind, size) for _ in range(_REPEATS)))
-    return size / max(best - 2 * latency, best / 10)
 
 
 def _transfer(to: int, kind: int, size: int) -> float:

@@ -79,9 +79,11 @@ std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
   }
   const std::vector<std::uint32_t> weights =
       world ? shard_weights(*world, servers, workers) : std::vector<std::uint32_t>{};
+  const bool dedicated = servers.front().value >= workers;
+  const std::size_t slice_bytes =
+      std::max(dedicated ? kDedicatedSliceBytes : kSliceBytes, plan.total_bytes() / kMostSlices);
   auto layout = std::make_shared<const ps::Layout>(
-      make_layout(plan, static_cast<int>(servers.size()),
-                  std::max(kSliceBytes, plan.total_bytes() / kMostSlices), weights));
+      make_layout(plan, static_cast<int>(servers.size()), slice_bytes, weights));
   known = {plan, servers, workers, world, layout};
   return layout;
 }

@@ -57,7 +57,9 @@ struct BucketPlan {
 /// Most bytes of a slice by default. A shard applies and answers slice by slice: while it works on
 /// one, the next is on its way, and only the first and the last are not overlapped. Small enough
 /// for a core's cache, large enough that a message costs nothing beside it.
-inline constexpr std::size_t kSliceBytes = std::size_t{512} << 10;
+inline constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
+/// On dedicated servers: they get a slice from all workers at a time, which is longer to wait for.
+inline constexpr std::size_t kDedicatedSliceBytes = std::size_t{512} << 10;
 
 /// Cuts every bucket by bytes into a part for each of `shards` shards at multiples of 64 bytes (a
 /// tensor may span parts; late shards get nothing of a small bucket; the remainders rotate, so that

@@ -74,11 +74,9 @@ void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoi
   const int first = side * kStreams;
   const std::uint64_t size = message->body.size();
   constexpr std::uint64_t kStripe = transport::tcp::Options{}.stripe_bytes;
-  const bool same_host = network_.capabilities(rank(0).value, rank(1).value).same_host;
-  if (size <= kStripe || same_host) {
+  if (size <= kStripe || network_.capabilities(rank(0).value, rank(1).value).same_host) {
     Stream& only = stream(first);
-    auto& queue = same_host || size <= transport::tcp::kSmallBytes ? only.small : only.large;
-    queue.push_back(std::make_unique<Frame>(message, ready, message->bytes(), true));
+    only.whole.push_back(std::make_unique<Frame>(message, ready, message->bytes(), true));
     return start(only);
   }
   const std::uint64_t share = (size + kStreams - 1) / kStreams;
@@ -89,7 +87,7 @@ void Link::post(int side, const std::shared_ptr<Message>& message, base::TimePoi
     const std::uint64_t begin = static_cast<std::uint64_t>(i) * chunk;
     const std::uint64_t bytes = std::min(chunk, size - begin) + std::exchange(extra, 0);
     stream(first + i % kStreams)
-        .large.push_back(std::make_unique<Frame>(message, ready, bytes, false));
+        .chunks.push_back(std::make_unique<Frame>(message, ready, bytes, false));
   }
   for (int s = 0; s < kStreams; ++s) start(stream(first + s));
 }
@@ -108,7 +106,7 @@ void Link::Stream::alarm(int what) {
 }
 
 void Link::Stream::prepare(int what) const {
-  const Frame* first = small.first();
+  const Frame* first = whole.first();
   if (what == kArrival) {
     first = in_flight.first();
     link.at(1 - side_of(lane)).matcher.prefetch();
@@ -120,10 +118,10 @@ void Link::Stream::prepare(int what) const {
 
 /// If the stream does nothing and something waits there. It is busy from here on.
 void Link::start(Stream& here) {
-  if (here.busy || (here.small.empty() && here.large.empty())) return;
+  if (here.busy || (here.whole.empty() && here.chunks.empty())) return;
   here.busy = true;
   base::TimePoint ready = base::TimePoint::never();
-  for (const auto* queue : {&here.small, &here.large}) {
+  for (const auto* queue : {&here.whole, &here.chunks}) {
     if (!queue->empty()) ready = std::min(ready, queue->front().ready);
   }
   if (ready > network_.scheduler().now()) {
@@ -133,9 +131,9 @@ void Link::start(Stream& here) {
   }
 }
 
-/// The next frame that was ready at a time: a small message, if there was one.
+/// The next frame that was ready at a time: a whole message, if there was one.
 std::unique_ptr<Frame> Link::take(Stream& here, base::TimePoint at) const {
-  for (auto* queue : {&here.small, &here.large}) {
+  for (auto* queue : {&here.whole, &here.chunks}) {
     if (!queue->empty() && queue->front().ready <= at) return queue->pop_front();
   }
   return nullptr;
@@ -280,7 +278,7 @@ bool Link::end(int side, const Error& reason) {
   here.reason = reason;
   for (const auto& stream : here.streams) {
     if (!stream) continue;
-    for (auto* frames : {&stream->small, &stream->large, &stream->in_flight}) {
+    for (auto* frames : {&stream->whole, &stream->chunks, &stream->in_flight}) {
       frames->for_each([&](const Frame& frame) { frame.message->finish(&reason); });
       frames->clear();
     }

@@ -24,8 +24,8 @@ class Network;
 ///
 /// The wire is that of the tcp transport: a few streams, each of which carries one frame at a time.
 /// A message of up to `stripe_bytes` is one frame of the first stream; a larger one is spread over
-/// all of them in chunks. Small messages (`kSmallBytes`) pass the frames that are not chosen yet:
-/// which one follows is decided when what is left of the one before fits into the socket's buffer
+/// all of them in chunks, and whole messages pass the chunks that are not chosen yet: which frame
+/// follows is decided when what is left of the one before fits into the socket's buffer
 /// (`kUnsentBytes`). Within a host, as through shared memory, there is one stream, and messages
 /// leave in order.
 ///
@@ -66,7 +66,7 @@ class Link final {
     std::unique_ptr<Frame> current;  ///< on the wire,
     base::TimePoint begin;           ///< since then
     bool bulk = false;               ///< what is on its way through ports is a chunk
-    Frames small, large;             ///< not yet on the wire
+    Frames whole, chunks;            ///< not yet on the wire
     Frames in_flight;                ///< through the wire, not yet there
     base::Duration queued{0};        ///< what the current one waits at the receiver's port
     base::TimePoint last_arrival;    ///< nothing passes on the way

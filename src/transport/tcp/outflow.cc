@@ -7,8 +7,6 @@
 #include <cerrno>
 #include <limits>
 
-#include "gearshift/transport/tcp/factory.h"
-
 namespace gearshift::transport::tcp {
 namespace {
 
@@ -33,7 +31,7 @@ std::size_t gather(const Outgoing& out, std::array<iovec, 3>& pieces) {
 bool Outflow::post(Outgoing out) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (stopped_ || bye_wanted_) return false;
-  const bool idle = !current_ && small_.empty() && large_.empty() && !refused_;
+  const bool idle = !current_ && whole_.empty() && chunks_.empty() && !refused_;
   if (idle) {
     current_ = std::move(out);
     write_some(std::numeric_limits<std::uint64_t>::max());
@@ -44,8 +42,8 @@ bool Outflow::post(Outgoing out) {
     return true;
   }
   out.kept_head.assign(out.head.begin(), out.head.end());
-  const bool large = out.frame.kind == FrameKind::kChunk || out.body.size() > kSmallBytes;
-  Outgoing& queued = (large ? large_ : small_).emplace_back(std::move(out));
+  auto& queue = out.frame.kind == FrameKind::kChunk ? chunks_ : whole_;
+  Outgoing& queued = queue.emplace_back(std::move(out));
   queued.head = queued.kept_head;
   return true;
 }
@@ -76,8 +74,8 @@ void Outflow::withdraw(const SendState& state, const base::Error& error) {
       taken.push_back(out.state);
       return true;
     };
-    std::erase_if(small_, take);
-    std::erase_if(large_, take);
+    std::erase_if(whole_, take);
+    std::erase_if(chunks_, take);
     if (current_ && take(*current_)) current_.reset();
   }
   for (const auto& part : taken) part->part_done(error);
@@ -89,7 +87,7 @@ std::vector<Outgoing> Outflow::stop() {
   std::vector<Outgoing> unfinished;
   if (current_) unfinished.push_back(*std::move(current_));
   current_.reset();
-  for (auto* queue : {&small_, &large_}) {
+  for (auto* queue : {&whole_, &chunks_}) {
     for (Outgoing& out : *queue) unfinished.push_back(std::move(out));
     queue->clear();
   }
@@ -108,7 +106,7 @@ void Outflow::write_some(std::uint64_t budget) {
 /// Makes `current_` the frame to be written, if there is any.
 bool Outflow::next() {
   if (current_) return true;
-  for (auto* queue : {&small_, &large_}) {
+  for (auto* queue : {&whole_, &chunks_}) {
     if (queue->empty()) continue;
     current_ = std::move(queue->front());
     queue->pop_front();

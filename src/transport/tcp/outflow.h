@@ -27,7 +27,7 @@ struct Outgoing {
 };
 
 /// The sending half of one socket. Writes from the caller's thread while the socket takes it, and
-/// leaves the rest to the reactor. Small messages pass others and chunks of them, frame by frame.
+/// leaves the rest to the reactor. Whole messages pass chunks of large ones, frame by frame.
 ///
 /// Thread-safety: all methods. A socket that refuses is left to the receiving half, which sees
 /// everything that the peer still said before it sees the end.
@@ -66,8 +66,8 @@ class Outflow {
   TrafficCounters& traffic_;
   std::function<void(bool)> arm_;
   std::mutex mutex_;
-  std::deque<Outgoing> small_;
-  std::deque<Outgoing> large_;  ///< messages and chunks
+  std::deque<Outgoing> whole_;
+  std::deque<Outgoing> chunks_;
   std::optional<Outgoing> current_;
   bool armed_ = false;
   bool refused_ = false;  ///< the socket is broken for writing

@@ -147,31 +147,6 @@ TEST_F(TcpSlowPeerTest, WhatIsSentMeanwhileLeaves) {
   EXPECT_EQ(into, sent);
 }
 
-TEST_F(TcpSlowPeerTest, ASmallMessagePassesTheLargerOnesThatWait) {
-  constexpr std::size_t kLarge = kSmallBytes + 1, kCount = 1000;  // more than sockets hold
-  const std::vector<std::byte> small(kSmallBytes), large(kLarge);
-  std::vector<Request> sends;
-  for (std::uint32_t i = 0; i < kCount; ++i) {
-    sends.push_back(connection->send(Tag(2, i, 0), {}, large));
-  }
-  ASSERT_FALSE(sends.back().done());
-  sends.push_back(connection->send(Tag(2, kCount, 0), {}, small));
-  SocketStream peer(*scheduler, sockets[0]);
-  std::vector<std::uint32_t> order;
-  std::vector<std::byte> body(kLarge);
-  while (order.size() <= kCount) {
-    Frame frame;
-    ASSERT_TRUE(peer.read_exact(base::writable_bytes_of(frame), soon()).ok());
-    ASSERT_TRUE(peer.read_exact(base::Bytes(body).first(frame.body_bytes), soon()).ok());
-    order.push_back(frame.message_tag().sequence());
-  }
-  for (const Request& send : sends) EXPECT_TRUE(send.wait(soon()).ok());
-  const auto passed = std::find(order.begin(), order.end(), kCount);
-  EXPECT_LT(passed - order.begin(), kCount) << "it came last";
-  order.erase(passed);
-  EXPECT_TRUE(std::is_sorted(order.begin(), order.end())) << "the others keep their order";
-}
-
 /// Parts of a message, far enough apart that all of them take longer than a wait that is `brief`.
 constexpr int kParts = 24;
 constexpr std::chrono::milliseconds kApart{100};

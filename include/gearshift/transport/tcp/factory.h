@@ -22,12 +22,8 @@ struct Options {
 };
 
 /// Bodies above Options::stripe_bytes travel in chunks of at most this size, between which small
-/// messages pass.
+/// messages may pass.
 inline constexpr std::uint32_t kMaxChunkBytes = 1U << 20;
-
-/// Messages with bodies up to this size pass all larger ones that have not begun: the commit of a
-/// step, say, the gradients that it follows.
-inline constexpr std::uint64_t kSmallBytes = 16U << 10;
 
 /// What the kernel may hold of a stream beyond what is in flight. More would stand before messages
 /// that are to overtake, and fall out of the processor's cache before it is sent.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .errors import InvalidArgument
 
@@ -78,3 +78,11 @@ def number(text: str) -> float:
     if not re.fullmatch(pattern, text) or float(text) > 1e9:
         raise ValueError("number up to a billion")
     return float(text)
+
+
+def number_or_auto(text: str) -> float | Literal["auto"]:
+    """The same, or the word auto."""
+    try:
+        return "auto" if text == "auto" else number(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor auto") from error

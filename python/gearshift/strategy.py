@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ._strategy_options import Options, number, whole
+from ._strategy_options import Options, number, number_or_auto, whole
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ class AllReduce:
     """Every worker holds a replica and applies its own optimizer to the averaged gradients."""
 
     algorithm: Algorithm = "auto"
-    bucket_mb: float = 4
-    """Gradients travel in buckets of about this many MiB."""
+    bucket_mb: float | Literal["auto"] = "auto"
+    """Gradients travel in buckets of about so many MiB; "auto": by measured links."""
 
     def __post_init__(self) -> None:
         _one_of("AllReduce: algorithm", self.algorithm, get_args(Algorithm))
-        _positive("AllReduce: bucket_mb", self.bucket_mb)
+        _bucket_size("AllReduce: bucket_mb", self.bucket_mb)
 
     def _to_core(self) -> _core.AllReduce:
         from . import _core
@@ -125,8 +125,8 @@ class ParameterServer:
     "auto" divides for SSP and ASP, where one push is 1/N of a step."""
     divergence_factor: float = 10.0
     """Not BSP: a loss of more than so many times the early one, smoothed, is an error; 0: never."""
-    bucket_mb: float = 4
-    """Gradients travel in buckets of about this many MiB."""
+    bucket_mb: float | Literal["auto"] = "auto"
+    """Gradients travel in buckets of about so many MiB; "auto": by measured links."""
 
     def __post_init__(self) -> None:
         if isinstance(self.consistency, str):
@@ -143,7 +143,7 @@ class ParameterServer:
         if self.clip_norm is not None:
             _positive("ParameterServer: clip_norm", self.clip_norm)
         _one_of("ParameterServer: lr_scaling", self.lr_scaling, ("auto", "keep", "divide", "sqrt"))
-        _positive("ParameterServer: bucket_mb", self.bucket_mb)
+        _bucket_size("ParameterServer: bucket_mb", self.bucket_mb)
         if not self.divergence_factor >= 0:
             raise InvalidArgument("ParameterServer: divergence_factor must not be negative")
 
@@ -298,7 +298,7 @@ def _when(text: str) -> At:
 
 
 def _parse_all_reduce(algorithm: str, given: Options) -> AllReduce:
-    options = given.take(bucket_mb=number)
+    options = given.take(bucket_mb=number_or_auto)
     given.refuse_rest()
     return AllReduce(algorithm, **options)  # type: ignore[arg-type]
 
@@ -307,7 +307,7 @@ def _parse_server(variant: str | None, given: Options) -> ParameterServer:
     options = given.take(
         shards=whole,
         servers=whole,
-        bucket_mb=number,
+        bucket_mb=number_or_auto,
         clip_norm=number,
         lr_scaling=str,
         divergence_factor=number,
@@ -418,10 +418,10 @@ def needs_losses(strategy: Strategy) -> bool:
     )
 
 
-def bucket_bytes(strategy: Strategy) -> int:
-    """Size of a bucket under this strategy; a switch keeps the buckets of its start."""
+def bucket_bytes(strategy: Strategy) -> int | None:
+    """Size of a bucket, None: by measured links; a switch keeps the buckets of its start."""
     first = strategy.start if isinstance(strategy, StrategySwitch) else strategy
-    return int(first.bucket_mb * (1 << 20))
+    return None if isinstance(first.bucket_mb, str) else int(first.bucket_mb * (1 << 20))
 
 
 def to_core(strategy: Strategy, total_steps: int | None) -> _core.Strategy:
@@ -448,6 +448,12 @@ def _at_least(what: str, value: object, least: int) -> None:
 def _positive(what: str, value: float) -> None:
     if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
         raise InvalidArgument(f"{what} must be a positive number, got {value!r}")
+
+
+def _bucket_size(what: str, value: object) -> None:
+    if value == "auto" or (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
+        return
+    raise InvalidArgument(f"{what} must be a positive number or 'auto', got {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -119,11 +119,11 @@ void bind_strategy(nb::module_& m) {
            }),
            nb::arg("start"), nb::arg("then"), nb::arg("policy"), nb::arg("back").none());
   nb::class_<strategy::Strategy>(m, "Strategy")
-      .def(nb::new_([](decltype(strategy::Strategy::kind) kind, std::size_t bucket_bytes,
-                       std::int64_t total_steps) {
+      .def(nb::new_([](decltype(strategy::Strategy::kind) kind,
+                       std::optional<std::size_t> bucket_bytes, std::int64_t total_steps) {
              return strategy::Strategy{std::move(kind), bucket_bytes, total_steps};
            }),
-           nb::arg("kind"), nb::arg("bucket_bytes"), nb::arg("total_steps"))
+           nb::arg("kind"), nb::arg("bucket_bytes").none(), nb::arg("total_steps"))
       .def(
           "validate",
           [](const strategy::Strategy& s, int workers, int servers) {

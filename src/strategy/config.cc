@@ -97,7 +97,8 @@ Status Strategy::validate(int workers, int servers) const {
 std::string Strategy::to_string() const {
   std::ostringstream text;
   text << std::visit([](const auto& k) { return describe(k); }, kind)
-       << " bucket_bytes=" << bucket_bytes << " total_steps=" << total_steps;
+       << " bucket_bytes=" << (bucket_bytes ? std::to_string(*bucket_bytes) : "auto")
+       << " total_steps=" << total_steps;
   return text.str();
 }
 

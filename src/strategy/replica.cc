@@ -4,6 +4,7 @@
 
 #include "gearshift/collectives/collectives.h"
 #include "strategy/agreement.h"
+#include "strategy/bucket_size.h"
 #include "strategy/channels.h"
 #include "strategy/replica_impl.h"
 
@@ -23,6 +24,26 @@ std::optional<AllReduce> all_reduce_of(const Strategy& strategy) {
     if (const auto* all_reduce = std::get_if<AllReduce>(phase)) return *all_reduce;
   }
   return std::nullopt;
+}
+
+/// As the strategy says, or as suits the links; a switch keeps the buckets of its start.
+std::size_t bucket_bytes(const Environment& environment, const ReplicaOptions& options) {
+  const Strategy& strategy = options.strategy;
+  if (strategy.bucket_bytes) return *strategy.bucket_bytes;
+  const Phase first = std::visit(
+      [](const auto& kind) -> Phase {
+        if constexpr (std::is_same_v<std::decay_t<decltype(kind)>, StrategySwitch>) {
+          return kind.start;
+        } else {
+          return kind;
+        }
+      },
+      strategy.kind);
+  std::size_t model = 0;
+  for (const ParameterSpec& p : options.parameters) model += p.elements() * base::size_of(p.dtype);
+  const group::Group& group =
+      std::holds_alternative<AllReduce>(first) ? *environment.workers : *environment.world;
+  return best_bucket_bytes(model, first, group.topology().get(), environment.workers_count);
 }
 
 /// Whether this process can lend memory to another one of the job.
@@ -56,8 +77,8 @@ base::Status check(const Environment& environment, const ReplicaOptions& options
 base::Result<std::unique_ptr<Replica>> Replica::create(Environment environment,
                                                        ReplicaOptions options) {
   GEARSHIFT_RETURN_IF_ERROR(check(environment, options));
-  GEARSHIFT_ASSIGN_OR_RETURN(BucketPlan plan,
-                             BucketPlan::make(options.parameters, options.strategy.bucket_bytes));
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      BucketPlan plan, BucketPlan::make(options.parameters, bucket_bytes(environment, options)));
   auto replica = std::make_unique<ReplicaImpl>(environment, std::move(options), std::move(plan));
   GEARSHIFT_RETURN_IF_ERROR(replica->prepare());
   return std::unique_ptr<Replica>(std::move(replica));

@@ -11,8 +11,6 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr double kDefaultBucketMb = 4;
-
 /// "ps:ssp(3, shards=2)" -> "ps", "ssp", "3, shards=2".
 struct Text {
   std::string name;
@@ -56,9 +54,10 @@ std::optional<Text> taken_apart(std::string_view text) {
   return parts;
 }
 
-std::size_t bucket_bytes(TextOptions& options) {
-  const double mb = options.number("bucket_mb", false).value_or(kDefaultBucketMb);
-  return static_cast<std::size_t>(mb * (1 << 20));
+std::optional<std::size_t> bucket_bytes(TextOptions& options) {
+  const auto mb = options.number("bucket_mb", false, "auto");
+  if (!mb) return std::nullopt;
+  return static_cast<std::size_t>(*mb * (1 << 20));
 }
 
 base::Result<Strategy> parse_all_reduce(const Text& text) {
@@ -152,7 +151,7 @@ std::shared_ptr<Policy> read_at(TextOptions& options, const std::string& key) {
 
 /// One end of a switch; with the bucket of the job, when it is where that starts.
 base::Status read_phase(TextOptions& options, const std::string& key, Phase& phase,
-                        std::size_t* bucket) {
+                        std::optional<std::size_t>* bucket) {
   const auto text = options.word(key);
   if (!text) return {};
   GEARSHIFT_ASSIGN_OR_RETURN(const Strategy read, parse(*text));

@@ -91,13 +91,14 @@ std::optional<int> TextOptions::whole(const std::string& key, int least) {
   return value;
 }
 
-std::optional<double> TextOptions::number(const std::string& key, bool may_be_zero) {
+std::optional<double> TextOptions::number(const std::string& key, bool may_be_zero,
+                                          std::string_view unset) {
   const std::optional<std::string> text = word(key);
-  if (!text) return std::nullopt;
+  if (!text || (!unset.empty() && *text == unset)) return std::nullopt;
   const std::optional<double> value = decimal_number(*text);
   if (!value || (*value == 0 && !may_be_zero)) {
     fail(what_ + ": " + key + "=" + *text + " is no " + (may_be_zero ? "" : "positive ") +
-         "number up to a billion");
+         "number up to a billion" + (unset.empty() ? "" : ", nor " + std::string(unset)));
   }
   return value;
 }

@@ -22,8 +22,9 @@ class TextOptions {
 
   /// At most 10^9.
   std::optional<int> whole(const std::string& key, int least);
-  /// At most 10^9.
-  std::optional<double> number(const std::string& key, bool may_be_zero);
+  /// At most 10^9. Nothing, too, if `unset` stands there, a word for the default.
+  std::optional<double> number(const std::string& key, bool may_be_zero,
+                               std::string_view unset = {});
   std::optional<std::string> word(const std::string& key);
   /// What is left.
   const std::vector<std::string>& rest() const { return arguments_; }

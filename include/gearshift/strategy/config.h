@@ -110,7 +110,9 @@ struct StrategySwitch {
 /// The strategy of a job, as a value.
 struct Strategy {
   std::variant<AllReduce, ParameterServer, StrategySwitch> kind = AllReduce{};
-  std::size_t bucket_bytes = 4 << 20;
+  /// Gradients travel in buckets of about so many bytes. Without a value: 4 MiB on one host, by
+  /// measured links between several (docs/strategies.md).
+  std::optional<std::size_t> bucket_bytes{};
   /// Optimizer steps that the job will make, if known (for At(fraction)).
   std::int64_t total_steps = 0;
 

@@ -20,6 +20,7 @@ TEST(Text, HoldsAWholeStrategy) {
       " Switch(start=ps:ssp(3, shards=2, bucket_mb=8), then=all-reduce:ring, at=0.5, back=70)");
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   EXPECT_EQ(parsed->bucket_bytes, std::size_t{8} << 20) << "of the phase that it starts with";
+  EXPECT_EQ(parse("all_reduce(bucket_mb=auto)")->bucket_bytes, std::nullopt);
   const auto& change = std::get<StrategySwitch>(parsed->kind);
   const auto& server = std::get<ParameterServer>(change.start);
   EXPECT_EQ(server.consistency.to_string(), "ssp(3)");
@@ -47,6 +48,8 @@ TEST(Text, SaysWhatIsWrong) {
   EXPECT_THAT(error_of("gossip"), HasSubstr("strategy 'gossip' is none of 'all_reduce'"));
   EXPECT_THAT(error_of("ps(speed=3)"), HasSubstr("unknown option 'speed=3'; there are: shards"));
   EXPECT_THAT(error_of("ps:bsp(shards=x)"), HasSubstr("shards=x is no whole number from 1"));
+  EXPECT_THAT(error_of("ps(bucket_mb=large)"),
+              HasSubstr("bucket_mb=large is no positive number up to a billion, nor auto"));
   EXPECT_THAT(error_of("switch(at=1.5)"), HasSubstr("at=1.5 is neither a step"));
   EXPECT_THAT(error_of("switch(then=ps:soon)"), HasSubstr("consistency 'soon'"));
 }

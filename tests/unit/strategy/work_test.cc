@@ -11,8 +11,8 @@ namespace {
 using base::Work;
 using quiet::Job;
 
-constexpr std::size_t kElements = 100'000;
-constexpr std::size_t kBytes = kElements * sizeof(float);
+constexpr std::size_t kWorkElements = 100'000;
+constexpr std::size_t kBytes = kWorkElements * sizeof(float);
 constexpr std::size_t kWorkers = 4;
 constexpr std::size_t kSteps = 8;
 /// Replies, commits and control values: a few hundred bytes each.
@@ -22,7 +22,7 @@ Job job_of(std::variant<AllReduce, ParameterServer, StrategySwitch> kind) {
   Job job{.workers = kWorkers, .steps = kSteps};
   job.strategy.kind = std::move(kind);
   job.strategy.bucket_bytes = kBytes;
-  job.parameters = {{"large", {kElements}}, {"small", {1}}};
+  job.parameters = {{"large", {kWorkElements}}, {"small", {1}}};
   return job;
 }
 

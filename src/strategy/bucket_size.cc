@@ -1,0 +1,90 @@
+#include "strategy/bucket_size.h"
+
+#include <algorithm>
+#include <cmath>
+#include <variant>
+
+#include "gearshift/collectives/cost.h"
+#include "gearshift/strategy/plan.h"
+
+namespace gearshift::strategy {
+namespace {
+
+constexpr std::size_t kSmallest = std::size_t{64} << 10;
+/// Beyond it nothing is gained: a large model has many buckets then, and latency is nothing of one.
+constexpr std::size_t kLargest = std::size_t{16} << 20;
+/// Servers take all buckets in slices, so larger ones spare them no messages.
+constexpr std::size_t kLargestOfServers = kUsualBucketBytes;
+/// Of the time between two processes, sending a message takes so much: the rest is on the way,
+/// while others are sent.
+constexpr double kSending = 0.25;
+
+/// What a model costs that is cut into buckets.
+class Cost {
+ public:
+  Cost(std::size_t model_bytes, const Phase& phase, const group::Topology& topology, int workers)
+      : model_(static_cast<double>(model_bytes)),
+        all_reduce_(std::get_if<AllReduce>(&phase)),
+        network_(topology) {
+    if (const auto* server = std::get_if<ParameterServer>(&phase)) {
+      shards_ = server->shards > 0 ? server->shards : workers;
+      load_ = std::max(1.0, static_cast<double>(workers) / shards_);
+    }
+  }
+
+  std::size_t largest() const { return all_reduce_ != nullptr ? kLargest : kLargestOfServers; }
+
+  /// Of all buckets one after the other, and of one alone.
+  double seconds(std::size_t bucket_bytes) const {
+    const double count = std::max(1.0, std::ceil(model_ / static_cast<double>(bucket_bytes)));
+    const double bytes = model_ / count;
+    return all_reduce_ != nullptr ? reduced(count, bytes) : served(count, bytes);
+  }
+
+ private:
+  /// Two are on their way at a time, but the next one may be the last.
+  double reduced(double count, double bytes) const {
+    return (count + 1) *
+           collectives::predict(all_reduce_->algorithm, static_cast<std::size_t>(bytes), network_);
+  }
+
+  /// There is a message to each shard, and its answer; a server's link carries what all workers
+  /// send to it. Sending costs processors, so it is not counted as hidden behind the wire.
+  double served(double count, double bytes) const {
+    const group::LinkSpeed& link = network_.remote;
+    const double wire = load_ * bytes * link.seconds_per_byte;
+    const double sending = shards_ * kSending * link.latency;
+    return count * (wire + sending) + 2 * (link.latency + wire);
+  }
+
+  double model_;
+  const AllReduce* all_reduce_;
+  collectives::Network network_;
+  int shards_ = 1;
+  double load_ = 1;
+};
+
+}  // namespace
+
+std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
+                              const group::Topology* topology, int workers) {
+  if (topology == nullptr || topology->hosts() < 2 || !topology->speeds().measured) {
+    return kUsualBucketBytes;
+  }
+  const auto dedicated = static_cast<std::size_t>(topology->size() - workers);
+  if (dedicated > 0 && std::holds_alternative<ParameterServer>(phase)) {
+    return std::min(kLargestOfServers, dedicated * kDedicatedSliceBytes);
+  }
+  const Cost cost(model_bytes, phase, *topology, workers);
+  std::size_t best = cost.largest();
+  double least = cost.seconds(best);
+  for (std::size_t b = best / 2; b >= kSmallest; b /= 2) {
+    const double seconds = cost.seconds(b);
+    if (seconds >= least) continue;
+    best = b;
+    least = seconds;
+  }
+  return best;
+}
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+
+#include "gearshift/group/topology.h"
+#include "gearshift/strategy/config.h"
+
+namespace gearshift::strategy {
+
+/// Where nothing is known of the links, or buckets cross none.
+inline constexpr std::size_t kUsualBucketBytes = std::size_t{4} << 20;
+
+/// How large buckets should be for a model of `model_bytes` that starts with `phase`, by the
+/// measured links: `topology` is that of the workers under All-Reduce, of all ranks under a server,
+/// whose first `workers` ranks are workers.
+///
+/// With n buckets that take T each, a step waits for n·T where communication takes longer than
+/// backward, and for T, the last one, where it hides behind it. How long backward takes is not
+/// known beforehand, so n is the one with the least sum of both, (n+1)·T. If T is latency + bytes /
+/// bandwidth, those are buckets of about sqrt(model · bandwidth · latency): a model's first
+/// gradients are on their way early over fast links, and latency is paid rarely over long ones.
+///
+/// On dedicated servers a bucket is one slice for each, for a commit passes no smaller ones.
+///
+/// Otherwise a power of two from 64 KiB to 16 MiB (4 MiB of servers, which take buckets in slices);
+/// kUsualBucketBytes on one host, and where links were not measured.
+/// Equal on all ranks, as the topology is.
+std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
+                              const group::Topology* topology, int workers);
+
+}  // namespace gearshift::strategy

@@ -1,0 +1,90 @@
+#include "strategy/bucket_size.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <numeric>
+#include <vector>
+
+namespace gearshift::strategy {
+namespace {
+
+constexpr std::size_t kKiB = 1 << 10;
+constexpr std::size_t kMiB = 1 << 20;
+constexpr std::size_t kUsual = kUsualBucketBytes;
+
+/// A rank on each of `hosts`.
+group::Topology equal_links(int hosts, double latency, double bandwidth, bool measured = true) {
+  std::vector<int> host_of(static_cast<std::size_t>(hosts));
+  std::iota(host_of.begin(), host_of.end(), 0);
+  group::LinkSpeeds speeds;
+  speeds.remote = {.latency = latency, .seconds_per_byte = 1 / bandwidth};
+  speeds.reduce_seconds_per_byte = 0;
+  speeds.measured = measured;
+  return group::Topology(host_of, speeds);
+}
+
+TEST(BucketSize, IsTheUsualOneWhereNothingIsKnownOfWires) {
+  const group::Topology assumed = equal_links(4, 1e-4, 1e8, false);
+  const group::Topology host = group::Topology::one_host(4, equal_links(1, 1e-4, 1e8).speeds());
+  for (const Phase& phase : {Phase(AllReduce{}), Phase(ParameterServer{})}) {
+    EXPECT_EQ(best_bucket_bytes(100 * kMiB, phase, nullptr, 4), kUsual);
+    EXPECT_EQ(best_bucket_bytes(100 * kMiB, phase, &assumed, 4), kUsual);
+    EXPECT_EQ(best_bucket_bytes(100 * kMiB, phase, &host, 4), kUsual);
+  }
+}
+
+TEST(BucketSize, FollowsTheSquareRoot) {
+  // Between two ranks, recursive doubling takes latency + bytes / bandwidth.
+  const AllReduce doubling{collectives::Algorithm::kRecursiveDoubling};
+  for (const double latency : {20e-6, 100e-6, 1e-3}) {
+    for (const double bandwidth : {12e6, 120e6, 1.2e9}) {
+      for (const std::size_t model : {300 * kKiB, 4 * kMiB, 100 * kMiB}) {
+        const group::Topology two = equal_links(2, latency, bandwidth);
+        const double exact = std::sqrt(static_cast<double>(model) * bandwidth * latency);
+        const double chosen = static_cast<double>(best_bucket_bytes(model, doubling, &two, 2));
+        if (exact < 64.0 * kKiB || exact > 16.0 * kMiB || exact > model / 3.0) continue;
+        EXPECT_GE(chosen, exact / 2) << latency << " s, " << bandwidth << " B/s, " << model;
+        EXPECT_LE(chosen, exact * 2) << latency << " s, " << bandwidth << " B/s, " << model;
+      }
+    }
+  }
+}
+
+TEST(BucketSize, KeepsASmallModelTogetherOverALongLink) {
+  const group::Topology far = equal_links(4, 20e-3, 12e6);
+  EXPECT_GE(best_bucket_bytes(300 * kKiB, AllReduce{}, &far, 4), 300 * kKiB);
+  const group::Topology near = equal_links(4, 60e-6, 120e6);
+  EXPECT_LE(best_bucket_bytes(300 * kKiB, AllReduce{}, &near, 4), 128 * kKiB);
+}
+
+TEST(BucketSize, StaysWithinItsLimits) {
+  const group::Topology quick = equal_links(4, 1e-6, 12e6);
+  const group::Topology slow = equal_links(4, 1, 12e9);
+  EXPECT_EQ(best_bucket_bytes(kMiB, AllReduce{}, &quick, 4), 64 * kKiB);
+  EXPECT_EQ(best_bucket_bytes(1000 * kMiB, AllReduce{}, &slow, 4), 16 * kMiB);
+  EXPECT_EQ(best_bucket_bytes(1000 * kMiB, ParameterServer{}, &slow, 4), 4 * kMiB);
+  EXPECT_GT(best_bucket_bytes(0, AllReduce{}, &quick, 4), 0U);
+  EXPECT_GT(best_bucket_bytes(0, ParameterServer{}, &quick, 4), 0U);
+}
+
+TEST(BucketSize, CountsTheMessagesToEachShard) {
+  const group::Topology many = equal_links(64, 100e-6, 1.2e9);
+  ParameterServer one;
+  one.shards = 1;
+  const std::size_t of_all = best_bucket_bytes(2 * kMiB, ParameterServer{}, &many, 64);
+  EXPECT_GE(of_all, kMiB) << "64 messages for each bucket of a worker";
+  EXPECT_LT(best_bucket_bytes(2 * kMiB, one, &many, 64), of_all);
+}
+
+TEST(BucketSize, IsASliceForEachDedicatedServer) {
+  const group::Topology topology_of_six = equal_links(6, 60e-6, 120e6);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &topology_of_six, 5), 512 * kKiB);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &topology_of_six, 4), kMiB);
+  const group::Topology many = equal_links(40, 60e-6, 120e6);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &many, 20), 4 * kMiB);
+}
+
+}  // namespace
+}  // namespace gearshift::strategy

@@ -25,15 +25,16 @@ void Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer bo
   send(to, tag, std::move(body), others_);
 }
 
-void Outbox::send_slice(transport::Connection& to, transport::Tag tag, std::size_t slice,
-                        SharedBuffer body) {
-  send(to, tag, std::move(body), slices_[slice]);
+transport::Request Outbox::send_slice(transport::Connection& to, transport::Tag tag,
+                                      std::size_t slice, SharedBuffer body) {
+  return send(to, tag, std::move(body), slices_[slice]);
 }
 
-void Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer body,
-                  std::vector<Sending>& sending) {
+transport::Request Outbox::send(transport::Connection& to, transport::Tag tag, SharedBuffer body,
+                                std::vector<Sending>& sending) {
   transport::Request request = to.send_lent(tag, {}, std::as_const(*body).view());
-  if (!request.done()) sending.push_back({std::move(request), std::move(body)});
+  if (!request.done()) sending.push_back({request, std::move(body)});
+  return request;
 }
 
 void Outbox::reap() {

@@ -20,8 +20,8 @@ class Outbox {
   /// A failed send is no news here: the peer is lost, and membership says so.
   void send(transport::Connection& to, transport::Tag tag, SharedBuffer body);
   /// The same with a slice's parameters.
-  void send_slice(transport::Connection& to, transport::Tag tag, std::size_t slice,
-                  SharedBuffer body);
+  transport::Request send_slice(transport::Connection& to, transport::Tag tag, std::size_t slice,
+                                SharedBuffer body);
   /// Lets go of what has left.
   void reap();
   /// Of that slice alone: with many workers and slices, the others are many.
@@ -34,8 +34,8 @@ class Outbox {
     transport::Request request;
     SharedBuffer body;
   };
-  static void send(transport::Connection& to, transport::Tag tag, SharedBuffer body,
-                   std::vector<Sending>& sending);
+  static transport::Request send(transport::Connection& to, transport::Tag tag, SharedBuffer body,
+                                 std::vector<Sending>& sending);
   static void reap(std::vector<Sending>& sending);
 
   std::vector<std::vector<Sending>> slices_;

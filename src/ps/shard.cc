@@ -21,8 +21,23 @@ std::uint64_t next_id() {
   return ++last;
 }
 
-/// No connection delivers from this rank: a message that the shard sends itself.
+/// No connection delivers from this rank: a message that the shard sends itself, a Note.
 constexpr base::Rank kNobody{-1};
+
+struct Note {
+  std::uint64_t shard = 0;  ///< or one that was here before
+  std::int64_t what = 0;    ///< kStop, or the worker to whom an answer has left
+};
+constexpr int kStop = -1;
+
+transport::Message make_note(std::uint16_t model, const Note& note) {
+  transport::Message message;
+  message.from = kNobody;
+  message.tag = request_tag(model);
+  const base::ConstBytes bytes = base::bytes_of(note);
+  message.head.assign(bytes.begin(), bytes.end());
+  return message;
+}
 
 Error protocol(const std::string& what) { return {ErrorCode::kProtocol, what}; }
 
@@ -66,6 +81,14 @@ base::Status check_options(const group::Group& group, const group::Group& shards
 bool has_narrow_floats(const std::vector<Slice>& slices) {
   return std::any_of(slices.begin(), slices.end(),
                      [](const Slice& s) { return s.dtype == base::DType::kF16; });
+}
+
+/// Nothing when all are answered at the same time.
+std::optional<Turns> turns_for(const Rules& rules, const ShardOptions& options) {
+  const bool few = options.at_once > 0 && options.at_once < options.workers;
+  if (!few || rules.one_of_each) return std::nullopt;
+  const std::size_t answers = static_cast<std::size_t>(options.workers) * options.slices.size();
+  return std::make_optional<Turns>(options.workers, AtOnce(options.at_once, answers));
 }
 
 }  // namespace
@@ -113,6 +136,7 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
       parameters_(parameters, [this](std::size_t size) { return lent_.allocate(size); }),
       optimizer_(std::move(optimizer)),
       outbox_(options_.slices.size()),
+      turns_(turns_for(rules_, options_)),
       workers_(static_cast<std::size_t>(options_.workers)),
       highest_step_(first_step),
       divergence_(options_.divergence_factor),
@@ -141,12 +165,7 @@ void ShardImpl::stop() {
   std::lock_guard<base::Monitor> lock(*stop_monitor_);
   if (!std::exchange(stopping_, true)) {
     // The mailbox stays open, since a later shard of this model listens on the same one.
-    transport::Message message;
-    message.from = kNobody;
-    message.tag = request_tag(options_.model);
-    const base::ConstBytes id = base::bytes_of(id_);
-    message.head.assign(id.begin(), id.end());
-    mailbox_->push(std::move(message));
+    mailbox_->push(make_note(options_.model, {id_, kStop}));
   }
   if (task_) task_->join();
 }
@@ -159,13 +178,22 @@ ShardStats ShardImpl::stats() const {
 void ShardImpl::run() {
   bool failed = false;
   while (true) {
-    auto message = mailbox_->pop(base::TimePoint::never());
+    const bool waits = turns_ && turns_->waiting();
+    auto message = mailbox_->pop(waits ? group_.scheduler().after(turns_->patience())
+                                       : base::TimePoint::never());
+    if (!message && message.error().code == ErrorCode::kTimeout) {
+      send_in_turn();
+      continue;
+    }
     if (!message) break;
     if (message->from == kNobody) {
-      std::uint64_t id = 0;
-      std::memcpy(&id, message->head.data(), sizeof(id));
-      if (id == id_) break;
-      continue;  // meant for a shard that ended before it read this
+      Note note;
+      std::memcpy(&note, message->head.data(), sizeof(note));
+      if (note.shard != id_) continue;  // meant for a shard that ended before it read this
+      if (note.what == kStop) break;
+      turns_->left(static_cast<int>(note.what), group_.scheduler().now());
+      send_in_turn();
+      continue;
     }
     // A shard that failed answers nobody, but takes what comes: bodies may be lent.
     if (failed) continue;
@@ -174,6 +202,11 @@ void ShardImpl::run() {
       failed = true;
       for (Worker& w : workers_) w.drop_gradients();
     }
+  }
+  while (turns_ && !failed) {
+    const auto answer = turns_->any();
+    if (!answer) break;
+    static_cast<void>(send_slice(*answer));
   }
   outbox_.drain(group_.deadline());
 }
@@ -350,9 +383,32 @@ void ShardImpl::answer(int to, std::uint32_t request, const ReplyWire& reply) {
 }
 
 void ShardImpl::answer_slice(int to, std::uint32_t request, std::size_t slice) {
-  outbox_.send_slice(link_to(group_, base::Rank(to)),
-                     reply_tag(options_.model, request, static_cast<std::uint16_t>(slice)), slice,
-                     parameters_.snapshot(slice));
+  const Turns::Answer answer{to, request, slice};
+  if (!turns_) {
+    static_cast<void>(send_slice(answer));
+    return;
+  }
+  turns_->add(answer);
+  send_in_turn();
+}
+
+transport::Request ShardImpl::send_slice(const Turns::Answer& answer) {
+  const auto part = static_cast<std::uint16_t>(answer.slice);
+  return outbox_.send_slice(link_to(group_, base::Rank(answer.worker)),
+                            reply_tag(options_.model, answer.request, part), answer.slice,
+                            parameters_.snapshot(answer.slice));
+}
+
+/// Sends what may go now; a note comes when it has left.
+void ShardImpl::send_in_turn() {
+  if (!turns_) return;
+  while (const auto answer = turns_->next(group_.scheduler().now())) {
+    const bool told = send_slice(*answer).when_done(
+        [mailbox = mailbox_, model = options_.model, left = Note{id_, answer->worker}] {
+          mailbox->push(make_note(model, left));
+        });
+    if (!told) turns_->left(answer->worker, group_.scheduler().now());
+  }
 }
 
 void ShardImpl::answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply) {

@@ -13,6 +13,7 @@
 #include "ps/lent_memory.h"
 #include "ps/outbox.h"
 #include "ps/state_codec.h"
+#include "ps/turns.h"
 #include "ps/worker.h"
 
 namespace gearshift::ps {
@@ -80,6 +81,8 @@ class ShardImpl final : public Shard {
   base::Status flush(Request& request);
   void answer(int to, std::uint32_t request, const ReplyWire& reply);
   void answer_slice(int to, std::uint32_t request, std::size_t slice);
+  transport::Request send_slice(const Turns::Answer& answer);
+  void send_in_turn();
   void answer_with_parameters(int to, std::uint32_t request, const ReplyWire& reply);
 
   /// Tells the clock what was done to so many bytes.
@@ -145,6 +148,7 @@ class ShardImpl final : public Shard {
   ParameterStore parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   Outbox outbox_;
+  std::optional<Turns> turns_;
   std::vector<Worker> workers_;
   int due_ = 0;  ///< commits that are accepted and not answered
   std::int64_t version_ = 0;

@@ -40,7 +40,7 @@ std::vector<std::byte> pack_open(const OpenOrder& order) {
   base::Writer writer;
   writer.put(ServerOrder::kOpen).put(order.model).put(order.first_step).put(order.report_commits);
   writer.put(order.phantom);
-  writer.put(o.model).put(o.index).put(o.workers);
+  writer.put(o.model).put(o.index).put(o.workers).put(o.at_once);
   writer.put(o.consistency.kind).put(o.consistency.bound).put(o.consistency.buffer);
   writer.put(std::string_view(o.optimizer.kind)).put(o.optimizer.param_groups);
   writer.put(static_cast<std::uint32_t>(o.optimizer.hyper_names.size()));
@@ -62,6 +62,7 @@ base::Result<OpenOrder> unpack_open(base::ConstBytes bytes) {
   o.model = reader.get<std::uint16_t>();
   o.index = reader.get<int>();
   o.workers = reader.get<int>();
+  o.at_once = reader.get<int>();
   o.consistency.kind = reader.get<ps::Consistency::Kind>();
   o.consistency.bound = reader.get<int>();
   o.consistency.buffer = reader.get<int>();

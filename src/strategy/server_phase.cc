@@ -88,6 +88,13 @@ std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
   return layout;
 }
 
+int most_workers_on_a_host(const group::Topology* world, int workers) {
+  if (world == nullptr) return 1;
+  std::vector<int> on(static_cast<std::size_t>(world->hosts()), 0);
+  for (int r = 0; r < workers; ++r) ++on[static_cast<std::size_t>(world->host_of(r))];
+  return *std::max_element(on.begin(), on.end());
+}
+
 base::Status send_order(group::Group& world, base::Rank server, base::ConstBytes order) {
   return world.link(server)
       .send(transport::Tag(kServerHostService, 0, 0), order, {})
@@ -142,6 +149,10 @@ ps::ShardOptions ServerPhase::shard_options(int index) const {
   o.model = wire_model_;
   o.index = index;
   o.workers = environment_.workers->size();
+  if (dedicated_) {
+    o.at_once = static_cast<int>(servers_.size()) *
+                most_workers_on_a_host(environment_.world->topology().get(), o.workers);
+  }
   o.slices = layout_->shards[static_cast<std::size_t>(index)];
   o.consistency = options_.config.consistency;
   o.optimizer = options_.optimizer;

@@ -30,6 +30,10 @@ struct ShardOptions {
   std::uint16_t model = 0;  ///< service channel kServerService + model
   int index = 0;            ///< this shard
   int workers = 1;          ///< ranks 0 … workers-1 of the group are workers
+  /// Answers may go out worker by worker, so many at a time, in the order in which commits came: as
+  /// many as fill the links of all shards if each link is as fast as a shard's. Where that is not
+  /// so, the shard notices. 0: all at once. Without effect under BSP, where all wait for the last.
+  int at_once = 0;
   std::vector<Slice> slices;
   Consistency consistency;
   OptimizerSpec optimizer;

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,13 @@ class RequestState {
   /// deadline in the future is put off while they move.
   virtual base::Status wait(base::TimePoint deadline) = 0;
   virtual bool done() const = 0;
+  /// Calls `then` once when the operation has completed, in whatever way: at once if it has, or
+  /// from a task of the transport, which it must not hold up. For one caller. False: this kind of
+  /// operation cannot tell, and `then` is never called.
+  virtual bool when_done(std::function<void()> then) {
+    (void)then;
+    return false;
+  }
 };
 
 /// Handle of a posted operation. Copyable; copies share the state. An empty handle is complete.
@@ -36,6 +44,12 @@ class Request {
     return state_ ? state_->wait(deadline) : base::Status();
   }
   bool done() const { return !state_ || state_->done(); }
+  /// See RequestState.
+  bool when_done(std::function<void()> then) const {
+    if (state_) return state_->when_done(std::move(then));
+    then();
+    return true;
+  }
 
  private:
   std::shared_ptr<RequestState> state_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -13,6 +14,10 @@ class FailedRequest final : public RequestState {
   explicit FailedRequest(base::Error error) : error_(std::move(error)) {}
   base::Status wait(base::TimePoint) override { return error_; }
   bool done() const override { return true; }
+  bool when_done(std::function<void()> then) override {
+    then();
+    return true;
+  }
 
  private:
   const base::Error error_;

@@ -37,8 +37,19 @@ void Message::finish(const Error* error) {
   done_ = true;
   if (error != nullptr) error_ = std::make_unique<Error>(*error);
   if (waiter_ != nullptr) scheduler_.wake(*waiter_);
-  if (!more_waiters_) return;
-  for (Actor* waiter : *more_waiters_) scheduler_.wake(*waiter);
+  if (more_waiters_) {
+    for (Actor* waiter : *more_waiters_) scheduler_.wake(*waiter);
+  }
+  if (const auto then = std::exchange(then_, nullptr)) (*then)();
+}
+
+bool Message::when_done(std::function<void()> then) {
+  if (done_) {
+    then();
+  } else {
+    then_ = std::make_unique<std::function<void()>>(std::move(then));
+  }
+  return true;
 }
 
 Link::Side::Side(Network& network, int own, int peer)

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -33,6 +34,7 @@ class Message final : public transport::RequestState {
 
   base::Status wait(base::TimePoint deadline) override;
   bool done() const override { return done_; }
+  bool when_done(std::function<void()> then) override;
   void finish(const base::Error* error);
 
   base::ConstBytes head() const {
@@ -53,6 +55,7 @@ class Message final : public transport::RequestState {
   Actor* waiter_ = nullptr;
   std::unique_ptr<std::vector<Actor*>> more_waiters_;  ///< of which there are none, normally
   std::unique_ptr<base::Error> error_;
+  std::unique_ptr<std::function<void()>> then_;
   std::array<std::byte, kShort> short_head_;
   std::unique_ptr<std::byte[]> long_head_;
 };

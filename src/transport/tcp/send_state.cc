@@ -1,6 +1,7 @@
 #include "transport/tcp/send_state.h"
 
 #include <mutex>
+#include <utility>
 
 #include "transport/patience.h"
 
@@ -26,11 +27,28 @@ base::Status SendState::wait(base::TimePoint deadline) {
 }
 
 void SendState::part_done(const std::optional<base::Error>& error) {
-  std::lock_guard<base::Monitor> lock(*shared_->monitor);
-  if (error && !error_) error_ = *error;
-  if (--parts_ > 0) return;
-  done_.store(true, std::memory_order_release);
-  if (shared_->waiters > 0) shared_->monitor->notify_all();
+  std::function<void()> then;
+  {
+    std::lock_guard<base::Monitor> lock(*shared_->monitor);
+    if (error && !error_) error_ = *error;
+    if (--parts_ > 0) return;
+    done_.store(true, std::memory_order_release);
+    if (shared_->waiters > 0) shared_->monitor->notify_all();
+    then.swap(then_);
+  }
+  if (then) then();
+}
+
+bool SendState::when_done(std::function<void()> then) {
+  {
+    std::lock_guard<base::Monitor> lock(*shared_->monitor);
+    if (!done()) {
+      then_ = std::move(then);
+      return true;
+    }
+  }
+  then();
+  return true;
 }
 
 }  // namespace gearshift::transport::tcp

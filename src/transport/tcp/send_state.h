@@ -40,6 +40,7 @@ class SendState final : public RequestState {
 
   base::Status wait(base::TimePoint deadline) override;
   bool done() const override { return done_.load(std::memory_order_acquire); }
+  bool when_done(std::function<void()> then) override;
 
   /// The first error is the outcome of all.
   void part_done(const std::optional<base::Error>& error);
@@ -52,6 +53,7 @@ class SendState final : public RequestState {
   std::uint64_t parts_;  ///< under the monitor
   std::atomic<bool> done_{false};
   std::optional<base::Error> error_;  ///< constant once done
+  std::function<void()> then_;        ///< under the monitor
 };
 
 }  // namespace gearshift::transport::tcp

@@ -226,6 +226,7 @@ void Cluster::start_shards() {
     ShardOptions shard{.model = 3,
                        .index = static_cast<int>(k),
                        .workers = options_.workers,
+                       .at_once = options_.at_once,
                        .slices = layout_.shards[k],
                        .consistency = options_.consistency,
                        .optimizer = options_.optimizer,

@@ -55,6 +55,7 @@ struct ClusterOptions {
   double lr_factor = 1;
   double clip_norm = 0;
   double divergence_factor = 10;
+  int at_once = 0;
   std::function<std::optional<std::int64_t>(const CommitInfo&)> on_commit = {};  ///< of shard 0
   std::function<void(const CommitInfo&)> on_commit_elsewhere = {};  ///< of all other shards
   base::Duration timeout = std::chrono::seconds(20);

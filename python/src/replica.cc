@@ -230,6 +230,11 @@ void bind_replica(nb::module_& m) {
             call([&] { return r.core().store_state(entries); });
           },
           nb::arg("state"))
+      .def("parameters_written",
+           [](const R& r) {
+             nb::gil_scoped_release release;
+             return r.core().parameters_written();
+           })
       .def("store_parameters",
            [](const R& r) { call([&] { return r.core().store_parameters(); }); })
       .def("stats",

@@ -53,6 +53,8 @@ void ReplicaImpl::open_round() {
   input.loss_sum = pending_loss_;
   input.loss_samples = pending_samples_;
   input.digest = hypers_digest_;
+  input.step = step_;
+  input.rounds = rounds_;
   pending_loss_ = pending_samples_ = 0;
   reducer_->begin(input);
 }
@@ -126,7 +128,9 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   Stopwatch watch(scheduler_, exposed_seconds_);
   base::Result<RoundResult> result = reducer_->end();
   if (!result) return told(result.error());
+  if (!result->in_step) return told(out_of_step(*result));
   if (!result->agreed) return told(hypers_differ());
+  ++rounds_;
   absorb(*result);
   present_ = reducer_->present();
   return present_;
@@ -177,9 +181,21 @@ base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
     pending_samples_ += samples_;
   }
   ++step_;
+  rounds_ = 0;
   hypers_digest_ = digest_of(input.hypers);
   latest_hypers_ = input.hypers;
   return StepReport{step_, false, std::nullopt};
+}
+
+base::Error ReplicaImpl::out_of_step(const RoundResult& round) const {
+  std::ostringstream text;
+  text << "ranks have made different numbers of optimizer steps, so their replicas differ: this one "
+       << step_ << ", and " << rounds_ << " backward passes since, others ";
+  text << (round.step < step_ ? "fewer" : round.step > step_ ? "more" : "as many, and other passes");
+  text << ". A step that one rank leaves out (a loss that is too large, a broken batch) must be left "
+          "out by all: decide by a value that all ranks share (gs.all_reduce); where gradients are "
+          "accumulated, every rank must step after the same backward pass";
+  return {base::ErrorCode::kMismatch, text.str()};
 }
 
 base::Error ReplicaImpl::hypers_differ() const {
@@ -256,6 +272,7 @@ base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   max_staleness_ = std::max(max_staleness_, reply.staleness);
   leave_after_ = std::max(leave_after_, reply.leave_after);
   latest_loss_ = reply.loss;
+  remember_parameters();
   GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
   return StepReport{step_, reply.skipped, std::nullopt};
 }

@@ -14,11 +14,6 @@ namespace {
 
 constexpr base::Duration kForever = std::chrono::hours(24 * 365);
 
-std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
-  a ^= b + 0x9E3779B97F4A7C15ULL + (a << 6U) + (a >> 2U);
-  return a;
-}
-
 collectives::Options labelled(const std::string& label) {
   collectives::Options options;
   options.label = label;
@@ -102,6 +97,7 @@ base::Status ReplicaImpl::open_server() {
   GEARSHIFT_ASSIGN_OR_RETURN(server_, ServerPhase::open(environment_, plan_, *memory_, control_,
                                                         std::move(options), state));
   staged_ = false;
+  remember_parameters();
   return {};
 }
 
@@ -134,6 +130,7 @@ base::Status ReplicaImpl::close_server() {
   // Worker 0 alone has seen all losses; from here on every rank decides by itself again.
   GEARSHIFT_RETURN_IF_ERROR(take_history(base::Rank(0)));
   hypers_digest_ = 0;  // of an earlier phase
+  rounds_ = 0;
   return sync_steps_after_server();
 }
 
@@ -202,10 +199,7 @@ base::Result<bool> ReplicaImpl::meet(Intent intent) {
 }
 
 base::Result<std::uint64_t> ReplicaImpl::compare_replicas(const std::string& when) {
-  std::uint64_t mine = 0;
-  for (const base::Bytes bucket : memory_->all_parameters()) {
-    mine = mix(mine, kernels::hash64(bucket));
-  }
+  const std::uint64_t mine = hash_of_parameters();
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> all,
                              gather_u64(control_, mine, "comparing replicas", control_.timeout()));
   for (std::size_t r = 0; r < all.size(); ++r) {
@@ -272,8 +266,13 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
     pending_loss_ = pending_samples_ = 0;
     absorb(round);
     if (round.joined == environment_.workers_count) break;
+    // This rank's last step came before the others' gradients of it were complete: it does not
+    // count, and its replica is made theirs. So it is where batches are accumulated, and some rank
+    // steps with its last one early.
+    step_ = std::min(step_, round.step);
   }
   hypers_digest_ = 0;  // the rates of different steps, where steps differ
+  rounds_ = 0;
   GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
   if (report.steps_differ) {
     GEARSHIFT_RETURN_IF_ERROR(broadcast_model(report.root));
@@ -299,6 +298,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   static_cast<void>(fresh);
   // Nobody pushes before everybody has the same parameters.
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
+  remember_parameters();
   return report;
 }
 

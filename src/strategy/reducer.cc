@@ -14,7 +14,13 @@ namespace {
 
 /// Ranks whose activity bits travel in one double: sums of distinct powers below 2^53 are exact.
 constexpr int kRanksPerWord = 48;
-constexpr std::size_t kFixedWords = 5;
+constexpr std::size_t kFixedWords = 6;
+/// Steps and rounds are one number, so that a sum over the ranks is exact and compares both.
+constexpr int kMostRounds = 1 << 10;
+
+double position_of(const RoundInput& input) {
+  return static_cast<double>(input.step) * kMostRounds + std::min(input.rounds, kMostRounds - 1);
+}
 /// Two numbers of ranks travel in one double: more than there are.
 constexpr double kMostRanks = 1 << 20;
 
@@ -168,6 +174,8 @@ base::Status Reducer::control(const RoundInput& input) {
   control[2] = input.joined ? 0 : input.digest;
   control[3] = input.loss_sum;
   control[4] = input.loss_samples;
+  const double position = position_of(input);
+  control[5] = input.joined ? 0 : position;
   const int rank = group.rank().value;
   if (!input.joined) {
     control[kFixedWords + static_cast<std::size_t>(rank / kRanksPerWord)] =
@@ -189,6 +197,8 @@ base::Status Reducer::control(const RoundInput& input) {
              lowest_active(control)};
   const double active = group.size() - result_.joined;
   result_.agreed = input.joined || control[2] == active * input.digest;
+  result_.in_step = input.joined || control[5] == active * position;
+  if (active > 0) result_.step = static_cast<std::int64_t>(control[5] / active / kMostRounds);
   return {};
 }
 

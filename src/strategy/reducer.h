@@ -26,6 +26,8 @@ struct RoundInput {
   /// Of what all that have not joined must agree on, below kDigests; a sum over the ranks is exact.
   std::uint32_t digest = 0;
   static constexpr std::uint32_t kDigests = 1U << 30U;
+  std::int64_t step = 0;  ///< optimizer steps that this rank has made
+  int rounds = 0;         ///< and rounds since the last one
 };
 
 /// What all ranks know after it.
@@ -37,6 +39,8 @@ struct RoundResult {
   double loss_samples = 0;
   base::Rank root;      ///< lowest rank that has not joined
   bool agreed = false;  ///< nobody's digest is known to differ from this rank's
+  bool in_step = false;   ///< nor how many steps and rounds it had made
+  std::int64_t step = 0;  ///< steps that those had made who have not joined; their mean, if not equal
 };
 
 /// The all-reduce strategy's rounds: control values, buckets in the plan's order while backward
@@ -44,7 +48,7 @@ struct RoundResult {
 ///
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
-/// 5 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+/// 6 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
 ///
 /// The total is what the control values say. In shared memory they go first. Over wires they have a
 /// channel and a task of their own, and buckets do not wait for them: the total is taken to be that

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "gearshift/collectives/collectives.h"
+#include "gearshift/kernels/reduce.h"
 #include "strategy/agreement.h"
 #include "strategy/bucket_size.h"
 #include "strategy/channels.h"
@@ -44,6 +45,11 @@ std::size_t bucket_bytes(const Environment& environment, const ReplicaOptions& o
   const group::Group& group =
       std::holds_alternative<AllReduce>(first) ? *environment.workers : *environment.world;
   return best_bucket_bytes(model, first, group.topology().get(), environment.workers_count);
+}
+
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+  a ^= b + 0x9E3779B97F4A7C15ULL + (a << 6U) + (a >> 2U);
+  return a;
 }
 
 /// Whether this process can lend memory to another one of the job.
@@ -228,8 +234,34 @@ base::Status ReplicaImpl::store_parameters() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
   if (!server_) return {};
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
+  parameters_hash_.reset();
   const auto& all = memory_->all_parameters();
   return checked(server_->client().store_parameters({all.begin(), all.end()}));
+}
+
+std::uint64_t ReplicaImpl::hash_of_parameters() const {
+  std::uint64_t hash = 0;
+  for (const base::Bytes bucket : memory_->all_parameters()) {
+    hash = mix(hash, kernels::hash64(bucket));
+  }
+  return hash;
+}
+
+/// To hash a model takes a tenth of a millisecond per megabyte, so not in every step.
+void ReplicaImpl::remember_parameters() {
+  constexpr std::int64_t kFirst = 32;
+  constexpr std::int64_t kEvery = 16;
+  parameters_hash_.reset();
+  if (options_.phantom) return;
+  const bool due = were_written_ || step_ < kFirst || step_ % kEvery == 0;
+  if (due) parameters_hash_ = hash_of_parameters();
+}
+
+bool ReplicaImpl::parameters_written() {
+  if (!server_ || !parameters_hash_) return false;
+  const bool written = *parameters_hash_ != hash_of_parameters();
+  were_written_ = were_written_ || written;
+  return written;
 }
 
 Stats ReplicaImpl::stats() const {

@@ -43,6 +43,7 @@ class ReplicaImpl final : public Replica {
   base::Result<std::vector<ps::StateEntry>> fetch_state() override;
   base::Status store_state(const std::vector<ps::StateEntry>& state) override;
   base::Status store_parameters() override;
+  bool parameters_written() override;
   Stats stats() const override;
   base::Status finish() override;
   base::Status stop() override;
@@ -65,6 +66,9 @@ class ReplicaImpl final : public Replica {
   base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result);
   base::Error hypers_differ() const;
+  std::uint64_t hash_of_parameters() const;
+  void remember_parameters();
+  base::Error out_of_step(const RoundResult& round) const;
   base::Status check(const StepInput& input) const;
   base::Status stage_modified(const std::vector<bool>& modified);
   base::Result<double> clip_factor(const StepInput& input) const;
@@ -120,6 +124,9 @@ class ReplicaImpl final : public Replica {
   std::optional<base::TimePoint> sending_since_;  ///< server: first bucket of the step under way
 
   std::int64_t step_ = 0;
+  int rounds_ = 0;  ///< of All-Reduce since the last step
+  std::optional<std::uint64_t> parameters_hash_;  ///< as the servers sent them, where it is compared
+  bool were_written_ = false;                     ///< once, by the program
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
   double latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks

@@ -183,6 +183,9 @@ class Replica {
   virtual base::Status store_state(const std::vector<ps::StateEntry>& state) = 0;
   /// Under a server: makes this rank's parameter memory the servers' (after loading a checkpoint).
   virtual base::Status store_parameters() = 0;
+  /// Under a server: whether the parameter memory was written to since the last step, as far as is
+  /// known: it is looked at in the first 32 steps and in every 16th, and in all once it was.
+  virtual bool parameters_written() = 0;
 
   virtual Stats stats() const = 0;
   /// Collective: no more steps of this rank will come, and nobody waits for one. Waits as long as

@@ -77,7 +77,9 @@ def distribute(
     are collective from here on. Move and cast the model before. Parameters become
     contiguous; those in host memory become views of memory that processes share. You may write to
     them between steps, on all workers alike; under a parameter server do so in place and under
-    ``torch.no_grad()``, or by assigning ``p.data``: writing *into* ``p.data`` goes unnoticed there.
+    ``torch.no_grad()``, or by assigning ``p.data``. PyTorch does not tell of writing *into*
+    ``p.data``: there it is looked for in the first 32 steps and in every 16th, and in each once it
+    was found.
 
     Args:
         model: any module. Every parameter that requires a gradient takes part. To unfreeze others

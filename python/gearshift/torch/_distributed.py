@@ -23,6 +23,7 @@ from ._epoch import Epoch
 from ._follow import back_off, follow
 from ._loss import number_of
 from ._memory import Buffers, Trainable
+from ._optimizer_facts import decides_by_loss, needs_all, scaling, scheduled_numbers
 from ._rules import Rule
 from ._state import StateBridge
 
@@ -45,7 +46,7 @@ class Distributed:
     ) -> None:
         self.replica = replica
         self.optimizer = optimizer
-        self.epoch = Epoch(model, self, join, _needs_all(optimizer))
+        self.epoch = Epoch(model, self, join, needs_all(optimizer))
         self.adapter = Adapter(
             replica,
             model,
@@ -66,6 +67,7 @@ class Distributed:
         self._rule = rule
         self._bridge = bridge
         self._versions: list[int] = []
+        self._warned_of_data = False
         self._others_steps = 0
         """Rounds since the last step, between which somebody changed the parameters."""
         self._versions_of_round: list[int] = []
@@ -124,7 +126,7 @@ class Distributed:
             self.adapter.bring_parameters()
         assert self.optimizer is not None
         self._check_losses(loss, epoch)
-        numbers = _scheduled_numbers(self.optimizer)
+        numbers = scheduled_numbers(self.optimizer)
         report = self.replica.step(self._told(loss), self._epoch(epoch), numbers)
         self._after_step(report)
         return result
@@ -143,7 +145,7 @@ class Distributed:
         self._store_changes()
         assert self._rule is not None and self.optimizer is not None
         self._check_losses(loss, epoch)
-        factor, skip = _scaling(self.optimizer)
+        factor, skip = scaling(self.optimizer)
         report = self.replica.step(
             self._told(loss),
             self._epoch(epoch),
@@ -192,9 +194,23 @@ class Distributed:
         """What the user wrote to the parameters since the last step goes to their keeper."""
         if not self.uses_server:
             self.adapter.bring_parameters()
-        elif self._parameters_changed():
+        elif self._parameters_changed() or self._written_unseen():
             self._warn_of_stale_writes()
             self.replica.store_parameters()
+
+    def _written_unseen(self) -> bool:
+        """The same for writes that PyTorch does not count, through ``p.data`` or NumPy."""
+        if not self.replica.parameters_written():
+            return False
+        if not self._warned_of_data:
+            self._warned_of_data = True
+            _log.warning(
+                "the parameters of %s were written to through .data (or NumPy), of which PyTorch "
+                "does not tell: from here on every step looks for it, which costs a pass over the "
+                "model; write to them under torch.no_grad() instead",
+                self.adapter.samples.model,
+            )
+        return True
 
     def _warn_of_stale_writes(self) -> None:
         shared = _session.world_size() > 1 and self.replica.stats().step > 0
@@ -216,7 +232,7 @@ class Distributed:
 
     def _counting(self, closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
         """The closure, with the loss of all ranks for optimizers that decide by it."""
-        decides = _decides_by_loss(self.optimizer)
+        decides = decides_by_loss(self.optimizer)
 
         def counted() -> Any:
             loss = closure()
@@ -386,47 +402,6 @@ def join(models: list[Distributed]) -> None:
         if isinstance(report, BaseException):
             raise report
         model.after_join(*report)
-
-
-def _decides_by_loss(optimizer: Optimizer | None) -> bool:
-    """Whether a closure's loss may decide what an optimizer does next, as in a line search."""
-    cls = type(optimizer)
-    original = cls.__mro__[2] if hasattr(optimizer, "_gearshift") else cls
-    return not original.__module__.startswith("torch.optim") or issubclass(
-        original, torch.optim.LBFGS
-    )
-
-
-def _needs_all(optimizer: Optimizer | None) -> str:
-    if not isinstance(optimizer, torch.optim.LBFGS):
-        return ""
-    return (
-        "LBFGS decides by the loss of all ranks, which a rank without batches has none of: give "
-        "all ranks equally many batches (DistributedSampler(drop_last=True), or a batch size that "
-        "comes out even)"
-    )
-
-
-def _scheduled_numbers(optimizer: Optimizer) -> list[float]:
-    """What schedules change: every rank must apply the same."""
-    numbers: list[float] = []
-    for group in optimizer.param_groups:
-        for name in ("lr", "momentum", "betas", "weight_decay"):
-            value = group.get(name)
-            for number in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(number, (int, float)) or (
-                    isinstance(number, Tensor) and number.numel() == 1
-                ):
-                    numbers.append(float(number))
-    return numbers
-
-
-def _scaling(optimizer: Optimizer) -> tuple[float, bool]:
-    """What a GradScaler says about the gradients: the factor that unscales them, and overflow."""
-    scale = getattr(optimizer, "grad_scale", None)
-    found = getattr(optimizer, "found_inf", None)
-    factor = 1.0 if scale is None else 1.0 / float(scale)
-    return factor, found is not None and float(found) != 0
 
 
 def _describe(record: SwitchRecord) -> dict[str, Any]:

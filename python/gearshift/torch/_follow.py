@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from .. import _session
 from ._objects import broadcast_object
@@ -19,10 +20,11 @@ from ._objects import broadcast_object
 def follow(
     optimizer: Optimizer | None, parameters: Sequence[Tensor], root: int, *, with_state: bool
 ) -> None:
-    """Take over `root`'s optimizers, and their schedulers and gradient scalers. Collective.
+    """Take over `root`'s optimizers, their schedulers, gradient scalers, and averages. Collective.
 
     A rank that ran out of batches has stepped its learning-rate schedulers less often than the
-    others, and would go on at other rates than they.
+    others, and would go on at other rates than they; an average of the model (EMA, SWA) has seen
+    fewer of its steps.
 
     Args:
         optimizer: that was distributed, if one was.
@@ -34,15 +36,20 @@ def follow(
     followers: dict[_Key, Optimizer] = {} if optimizer is None else {_OWN: optimizer}
     if with_state:
         followers |= _others(optimizer, parameters)
+    averages = _averages(parameters)
     mine = None
     if _session.rank() == root:
         mine = {key: _packed(o, with_state) for key, o in followers.items()}
+        mine |= {key: a.state_dict() for key, a in averages.items()}
     theirs = broadcast_object(mine, root)
     if _session.rank() == root:
         return
     for key, follower in followers.items():
         if key in theirs:
             _unpack(follower, theirs[key])
+    for key, average in averages.items():
+        if key in theirs:
+            average.load_state_dict(theirs[key])
 
 
 _Key = tuple[Any, ...]
@@ -60,6 +67,18 @@ def _others(own: Optimizer | None, parameters: Sequence[Tensor]) -> dict[_Key, O
         held = tuple(places.get(id(p), -1) for group in groups for p in group["params"])
         if any(place >= 0 for place in held):
             found[_free_key(found, type(o).__qualname__, held)] = o
+    return found
+
+
+def _averages(parameters: Sequence[Tensor]) -> dict[_Key, AveragedModel]:
+    """Averages (EMA, SWA) of models with these parameters, under names equal on all ranks."""
+    shapes = {tuple(p.shape) for p in parameters}
+    found: dict[_Key, AveragedModel] = {}
+    for o in gc.get_objects():
+        if issubclass(type(o), AveragedModel):
+            its = tuple(tuple(p.shape) for p in o.module.parameters())
+            if shapes <= set(its):
+                found[_free_key(found, type(o).__qualname__, its)] = o
     return found
 
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.utils.checkpoint
 from gearshift_testing import case
@@ -230,6 +231,30 @@ def parameters_that_the_user_overwrites() -> None:
 
     alone = reference(make("mlp"), adam, lambda m, o: loop(m, o, True))
     for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        loop(model, its, False)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: {found:.2e}"
+
+
+@case([2])
+def parameters_that_are_written_to_unseen() -> None:
+    """Through .data and NumPy, of which PyTorch does not tell."""
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        def clip(step: int) -> None:
+            for p in model.parameters():
+                if step % 2:
+                    p.data.clamp_(-0.3, 0.3)
+                else:
+                    np.clip(p.detach().numpy(), -0.25, 0.25, out=p.detach().numpy())
+
+        train(model, its, batches(50), alone=alone, after_step=clip)
+
+    alone = reference(make("mlp"), adam, lambda m, o: loop(m, o, True))
+    for strategy in [*both(), gs.StrategySwitch(then="ps:bsp", policy=gs.At(step=3))]:
         model = make("mlp")
         model, its = gst.distribute(model, adam(model.parameters()), strategy)
         loop(model, its, False)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
     LRScheduler,
     SequentialLR,
 )
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gearshift as gs
@@ -96,6 +97,39 @@ def schedules_by_steps_are_those_of_one_process() -> None:
             assert schedule.last_epoch == 3 * EPOCHS
 
 
+@case([2, 3])
+def averages_are_those_of_one_process() -> None:
+    """Rank 0 may have more batches than the others, or fewer."""
+    for fewer in (0, 1):
+        x, y = data().tensors
+        per_rank = [list(zip(x.split(4), y.split(4), strict=True))[: 3 - (r == fewer)]
+                    for r in range(gs.world_size())]  # fmt: skip
+        alone = make("mlp")
+        its = sgd(alone)
+        wanted = AveragedModel(alone, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+        for k in [*range(3), *range(3)]:
+            parts = [batches[k] for batches in per_rank if k < len(batches)]
+            xs, ys = (torch.cat([p[i] for p in parts]) for i in (0, 1))
+            its.zero_grad()
+            nn.functional.cross_entropy(alone(xs), ys).backward()
+            its.step()
+            wanted.update_parameters(alone)
+        for strategy in ("all_reduce", "ps:bsp"):
+            model = make("mlp")
+            model, its = gst.distribute(model, sgd(model), strategy)
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+            for _ in range(2):
+                with gst.join(model):
+                    for xs, ys in per_rank[gs.rank()]:
+                        its.zero_grad()
+                        nn.functional.cross_entropy(model(xs), ys).backward()
+                        its.step()
+                        average.update_parameters(model)
+            gst.release(model)
+            assert difference(average, wanted) <= 1e-12
+            assert int(average.n_averaged) == 6
+
+
 @case([2])
 def gradient_scalers_grow_in_step() -> None:
     model = nn.Linear(6, 3)
@@ -113,6 +147,25 @@ def gradient_scalers_grow_in_step() -> None:
     gst.release(model)
     assert scaler.state_dict() == scales
     assert scaler.get_scale() == 16
+
+
+@case([2, 3])
+def steps_that_one_rank_leaves_out_are_an_error() -> None:
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, sgd(model))
+    x, y = data().tensors
+    error = ""
+    try:
+        for k in range(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            if k != 1 or gs.rank() != 1:
+                optimizer.step()
+    except gs.MismatchError as caught:
+        error = str(caught)
+    assert "different numbers of optimizer steps" in error
+    assert ("this one 1," if gs.rank() == 1 else "this one 2,") in error
+    assert k == 2
 
 
 @case([2])

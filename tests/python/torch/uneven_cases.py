@@ -86,6 +86,42 @@ def ten_seven_and_no_batches() -> None:
     compare(train, alone)
 
 
+@case([2, 3])
+def batches_are_accumulated_and_the_last_one_steps() -> None:
+    """A rank with an odd number of batches steps with its last one, before the others do."""
+    lengths = (3, 4, 1)[: gs.world_size()]
+    x, y = data(4).tensors
+    per_rank = [[(x + r, y) for _ in range(n)] for r, n in enumerate(lengths)]
+    alone = make("mlp")
+    its = sgd(alone.parameters())
+    for _ in range(2):
+        its.zero_grad()
+        for k in range(4):
+            parts = [batches[k] for batches in per_rank if k < len(batches)]
+            xs, ys = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+            nn.functional.cross_entropy(alone(xs), ys).backward()
+            if k % 2 == 1:
+                its.step()
+                its.zero_grad()
+
+    model = make("mlp")
+    model, its = gst.distribute(model, sgd(model.parameters()), STRATEGIES["all_reduce"]())
+    mine = per_rank[gs.rank()]
+    for _ in range(2):
+        its.zero_grad()
+        with gst.join(model):
+            for k, (xs, ys) in enumerate(mine):
+                nn.functional.cross_entropy(model(xs), ys).backward()
+                if k % 2 == 1 or k + 1 == len(mine):
+                    its.step()
+                    its.zero_grad()
+        assert gst.stats(model)["step"] % 2 == 0
+    assert_equal_everywhere(model)
+    found = difference(model, alone)
+    gst.release(model)
+    assert found <= 1e-12, f"relative difference {found:.2e}"
+
+
 @case([2, 3, 4])
 def epochs_of_our_sampler_end_by_themselves() -> None:
     dataset = data(11 * gs.world_size() - 3)

@@ -89,7 +89,7 @@ inline base::Status Distributed::prepare_parameters() {
   }
   const bool written = versions_now() != versions_;
   GEARSHIFT_ASSIGN_OR_RETURN(const bool replaced, bring_parameters());
-  if (!written && !replaced) return {};
+  if (!written && !replaced && !replica_->parameters_written()) return {};
   return replica_->store_parameters();
 }
 

@@ -1,0 +1,49 @@
+"""What the training of a model has to know of an optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def decides_by_loss(optimizer: Optimizer | None) -> bool:
+    """Whether a closure's loss may decide what an optimizer does next, as in a line search."""
+    cls = type(optimizer)
+    original = cls.__mro__[2] if hasattr(optimizer, "_gearshift") else cls
+    return not original.__module__.startswith("torch.optim") or issubclass(
+        original, torch.optim.LBFGS
+    )
+
+
+def needs_all(optimizer: Optimizer | None) -> str:
+    """Why no rank may be without batches, or nothing."""
+    if not isinstance(optimizer, torch.optim.LBFGS):
+        return ""
+    return (
+        "LBFGS decides by the loss of all ranks, which a rank without batches has none of: give "
+        "all ranks equally many batches (DistributedSampler(drop_last=True), or a batch size that "
+        "comes out even)"
+    )
+
+
+def scheduled_numbers(optimizer: Optimizer) -> list[float]:
+    """What schedules change: every rank must apply the same."""
+    numbers: list[float] = []
+    for group in optimizer.param_groups:
+        for name in ("lr", "momentum", "betas", "weight_decay"):
+            value = group.get(name)
+            for number in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(number, (int, float)) or (
+                    isinstance(number, Tensor) and number.numel() == 1
+                ):
+                    numbers.append(float(number))
+    return numbers
+
+
+def scaling(optimizer: Optimizer) -> tuple[float, bool]:
+    """What a GradScaler says about the gradients: the factor that unscales them, and overflow."""
+    scale = getattr(optimizer, "grad_scale", None)
+    found = getattr(optimizer, "found_inf", None)
+    factor = 1.0 if scale is None else 1.0 / float(scale)
+    return factor, found is not None and float(found) != 0

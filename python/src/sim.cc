@@ -267,7 +267,7 @@ NB_MODULE(_sim, m) {
         nb::arg("hyper_names") = std::vector<std::string>{"lr", "momentum"},
         nb::arg("hypers") = std::vector<double>{0.1, 0.9}, nb::arg("groups") = 1,
         nb::arg("param_groups") = std::vector<std::uint32_t>(), nb::arg("steps") = 20,
-        nb::arg("seed") = 1, nb::arg("timeline") = false, nb::arg("timeout") = 3600.0,
+        nb::arg("seed") = 1, nb::arg("timeline") = false, nb::arg("timeout") = 24 * 365 * 3600.0,
         nb::arg("learner").none() = nb::none(), nb::arg("evaluate_every") = 100,
         nb::arg("steps_per_epoch") = 0, nb::arg("detection") = 30.0,
         nb::arg("checkpoint_every") = 0, nb::arg("sharing") = "auto", nb::arg("every_step") = false,

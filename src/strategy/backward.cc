@@ -189,10 +189,14 @@ base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
 
 base::Error ReplicaImpl::out_of_step(const RoundResult& round) const {
   std::ostringstream text;
-  text << "ranks have made different numbers of optimizer steps, so their replicas differ: this one "
-       << step_ << ", and " << rounds_ << " backward passes since, others ";
-  text << (round.step < step_ ? "fewer" : round.step > step_ ? "more" : "as many, and other passes");
-  text << ". A step that one rank leaves out (a loss that is too large, a broken batch) must be left "
+  text
+      << "ranks have made different numbers of optimizer steps, so their replicas differ: this one "
+      << step_ << ", and " << rounds_ << " backward passes since, others ";
+  text << (round.step < step_   ? "fewer"
+           : round.step > step_ ? "more"
+                                : "as many, and other passes");
+  text << ". A step that one rank leaves out (a loss that is too large, a broken batch) must be "
+          "left "
           "out by all: decide by a value that all ranks share (gs.all_reduce); where gradients are "
           "accumulated, every rank must step after the same backward pass";
   return {base::ErrorCode::kMismatch, text.str()};

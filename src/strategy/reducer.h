@@ -37,10 +37,11 @@ struct RoundResult {
   int votes = 0;
   double loss_sum = 0;
   double loss_samples = 0;
-  base::Rank root;      ///< lowest rank that has not joined
-  bool agreed = false;  ///< nobody's digest is known to differ from this rank's
-  bool in_step = false;   ///< nor how many steps and rounds it had made
-  std::int64_t step = 0;  ///< steps that those had made who have not joined; their mean, if not equal
+  base::Rank root;       ///< lowest rank that has not joined
+  bool agreed = false;   ///< nobody's digest is known to differ from this rank's
+  bool in_step = false;  ///< nor how many steps and rounds it had made
+  std::int64_t step =
+      0;  ///< steps that those had made who have not joined; their mean, if not equal
 };
 
 /// The all-reduce strategy's rounds: control values, buckets in the plan's order while backward

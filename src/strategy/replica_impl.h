@@ -125,8 +125,9 @@ class ReplicaImpl final : public Replica {
 
   std::int64_t step_ = 0;
   int rounds_ = 0;  ///< of All-Reduce since the last step
-  std::optional<std::uint64_t> parameters_hash_;  ///< as the servers sent them, where it is compared
-  bool were_written_ = false;                     ///< once, by the program
+  std::optional<std::uint64_t>
+      parameters_hash_;        ///< as the servers sent them, where it is compared
+  bool were_written_ = false;  ///< once, by the program
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
   double latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from ..launch import DEFAULT_TIMEOUT, LaunchError
 from ..launch.environment import ProcessEnvironment
 from ..launch.launcher import launch
 from ..launch.output import ConsoleSink, LineSink, Stream
-from ..launch.plan import LaunchOptions
+from ..launch.plan import LaunchOptions, validate_numbers
 from ..report.table import report_console
 from . import alone, display, together
 from .finding import Finding, has_problem
@@ -47,6 +48,7 @@ def run(options: DoctorOptions) -> int:
     """
     if options.processes > 1 or options.nnodes > 1:
         return _start(options)
+    validate_numbers(_launch_options(options), os.environ)
     environment = _environment()
     if environment is not None and environment.world_size > 1:
         return run_in_job(environment, None, options.as_json)
@@ -85,6 +87,10 @@ def _environment() -> ProcessEnvironment | None:
 def _run_alone(options: DoctorOptions) -> int:
     if options.interface is not None:
         os.environ["GEARSHIFT_INTERFACE"] = options.interface
+    if options.timeout is not None:
+        os.environ["GEARSHIFT_TIMEOUT"] = str(options.timeout)
+    if options.token_file is not None:
+        os.environ["GEARSHIFT_TOKEN_FILE"] = str(options.token_file)
     rdzv = options.rdzv or os.environ.get("GEARSHIFT_RDZV") or None
     ranks = len(os.sched_getaffinity(0))
     console = report_console()
@@ -113,16 +119,10 @@ def _start(options: DoctorOptions) -> int:
         if timeout is None and not os.environ.get("GEARSHIFT_TIMEOUT"):
             timeout = _PATIENCE if options.nnodes > 1 else DEFAULT_TIMEOUT
         outcome = launch(
-            LaunchOptions(
+            dataclasses.replace(
+                _launch_options(options),
                 target=("gearshift.doctor", "--folder", folder),
-                kind="module",
-                processes=options.processes,
-                nnodes=options.nnodes,
-                node_rank=options.node_rank,
-                rdzv=options.rdzv,
-                interface=options.interface,
                 timeout=timeout,
-                token_file=options.token_file,
             ),
             sink=_ErrorSink(),
         )
@@ -132,6 +132,20 @@ def _start(options: DoctorOptions) -> int:
         report = Report.from_json(json.loads(file.read_text(encoding="utf-8")))
     _show(report, options.as_json)
     return 1 if has_problem(report.findings) else 0
+
+
+def _launch_options(options: DoctorOptions) -> LaunchOptions:
+    return LaunchOptions(
+        target=("gearshift.doctor",),
+        kind="module",
+        processes=options.processes,
+        nnodes=options.nnodes,
+        node_rank=options.node_rank,
+        rdzv=options.rdzv,
+        interface=options.interface,
+        timeout=options.timeout,
+        token_file=options.token_file,
+    )
 
 
 def _write(report: Report, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -27,6 +28,9 @@ _SET_TOKEN = (
 )
 
 
+_OWN_FILES = 32
+_FILES_OF_A_PROCESS = 2
+"""Open files of the launcher: the ends of pipes from stdout and stderr."""
 _NUMBERS = ("-n", "--processes", "--nnodes")
 """Options without which a job has one worker."""
 
@@ -109,8 +113,7 @@ def validate(options: LaunchOptions, environ: Mapping[str, str]) -> None:
     Raises:
         LaunchError: with a message that says what was wrong and what to do.
     """
-    _validate_counts(options)
-    _validate_times(options, environ)
+    validate_numbers(options, environ)
     _validate_strategy(options)
     _validate_target(options)
     if options.nnodes > 1:
@@ -183,6 +186,16 @@ def split_endpoint(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def validate_numbers(options: LaunchOptions, environ: Mapping[str, str]) -> None:
+    """Refuse counts and times that cannot be.
+
+    Raises:
+        LaunchError: with a message that says what was wrong.
+    """
+    _validate_counts(options)
+    _validate_times(options, environ)
+
+
 def _validate_counts(options: LaunchOptions) -> None:
     if options.processes < 1:
         raise LaunchError(f"-n {options.processes}: a node runs at least one process")
@@ -194,6 +207,14 @@ def _validate_counts(options: LaunchOptions) -> None:
         raise LaunchError(
             f"--node-rank {options.node_rank} is outside 0…{options.nnodes - 1} "
             f"(--nnodes {options.nnodes}); node ranks count from 0"
+        )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = (files - _OWN_FILES) // _FILES_OF_A_PROCESS
+    count = options.processes + options.local_servers
+    if files != resource.RLIM_INFINITY and count > most:
+        raise LaunchError(
+            f"{count} processes on this node: the limit of open files ({files}) is enough for "
+            f"{most}; start fewer, or raise it (ulimit -n)"
         )
 
 

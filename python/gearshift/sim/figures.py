@@ -64,6 +64,13 @@ class Link:
     """Share of what it could have carried."""
 
 
+def was_synchronous(strategy: Strategy, raw: Mapping[str, Any]) -> bool:
+    """The same of what was in force: a switch that never happened was its start."""
+    if isinstance(strategy, StrategySwitch) and not raw["switches"]:
+        return is_synchronous(strategy.start)
+    return is_synchronous(strategy)
+
+
 def is_synchronous(strategy: Strategy) -> bool:
     """Whether every update is made of all workers' gradients of one step."""
     if isinstance(strategy, StrategySwitch):

@@ -68,7 +68,7 @@ class Request:
     steps: int = 20
     seed: int = 1
     timeline: bool = False
-    timeout: float = 3600.0
+    timeout: float = 24 * 365 * 3600.0
     """Virtual seconds without progress."""
     train: str | None = None
     """The task to learn; None: values do not matter."""

@@ -262,7 +262,7 @@ def make_result(
     """
     workers = raw["workers"]
     diverged = divergence_of(raw)
-    synchronous = figures.is_synchronous(request.strategy)
+    synchronous = figures.was_synchronous(request.strategy, raw)
     counted = _counted(workers, warmup, synchronous, diverged is not None)
     times = figures.step_times(workers, counted)
     rate = figures.throughput(workers, counted, facts.batch_size)

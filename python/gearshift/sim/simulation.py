@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 
 from ..errors import InvalidArgument
@@ -11,6 +12,9 @@ from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_clust
 from .messages import STEADY_TOLERANCE, AfterFailure, Fidelity, Request
 from .processes import OnStep, Pool
 from .result import Result, make_result
+
+MOST_STEPS = 10_000_000
+"""The time of each is kept, of every worker."""
 
 
 def simulate(
@@ -135,6 +139,11 @@ def check(
         InvalidArgument: with what is wrong.
         Error: when there is no file with the task.
     """
+    for name, value in (("steps", steps), ("warmup", warmup), ("seed", seed)):
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise InvalidArgument(f"{name}={value!r}: must be a whole number")
+    if steps > MOST_STEPS:
+        raise InvalidArgument(f"steps={steps}: at most {MOST_STEPS:,} are simulated")
     if warmup < 0 or steps <= warmup:
         raise InvalidArgument(f"steps={steps}, warmup={warmup}: there must be steps after warm-up")
     if not 0 <= seed < 2**63:

@@ -91,7 +91,11 @@ class Runner:
         return self.found
 
     def _is_done(self, cell: Cell) -> bool:
-        before = self._store.load(cell)
+        try:
+            before = self._store.load(cell)
+        except Error as error:
+            self._note(f"{error}; this cell is run again")
+            return False
         return (
             before is not None
             and before.outcome is not None

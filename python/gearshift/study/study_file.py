@@ -21,6 +21,7 @@ from ..strategy import parse, to_text
 from .cell import CLOCKS, SIMULATED, Clock, ClusterCase, Study, UseCase
 
 _SEEDS = 3
+_MOST_SEEDS = 1000
 _EVALUATIONS = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP_KEYS = ("forward", "backward", "optimizer", "batch_size")
@@ -108,7 +109,10 @@ def _seeds(table: Table) -> tuple[int, ...]:
     """A number of seeds, 1, 2, …, or the seeds."""
     given = table.get("seeds", (int, list), "a number of seeds, or an array of them")
     if not isinstance(given, list):
-        return tuple(range(1, (table.whole("seeds", 1) or _SEEDS) + 1))
+        count = table.whole("seeds", 1) or _SEEDS
+        if count > _MOST_SEEDS:
+            table.fail("seeds", f"must be at most {_MOST_SEEDS}")
+        return tuple(range(1, count + 1))
     for seed in given:
         table.check("seeds", seed, int, "a number of seeds, or an array of them")
         if not 0 <= seed < 2**63:

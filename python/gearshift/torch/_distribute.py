@@ -77,9 +77,7 @@ def distribute(
     are collective from here on. Move and cast the model before. Parameters become
     contiguous; those in host memory become views of memory that processes share. You may write to
     them between steps, on all workers alike; under a parameter server do so in place and under
-    ``torch.no_grad()``, or by assigning ``p.data``. PyTorch does not tell of writing *into*
-    ``p.data``: there it is looked for in the first 32 steps and in every 16th, and in each once it
-    was found.
+    ``torch.no_grad()``, or by assigning ``p.data`` (writes *into* it are found late or never).
 
     Args:
         model: any module. Every parameter that requires a gradient takes part. To unfreeze others

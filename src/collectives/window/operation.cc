@@ -1,13 +1,32 @@
 #include "collectives/window/operation.h"
 
+#include <string>
+#include <utility>
+
 namespace gearshift::collectives {
+
+namespace {
+
+/// The window is opened by the first operation, which somebody may come to late.
+base::Error came_late(const base::Error& error) {
+  if (error.code != base::ErrorCode::kTimeout) return error;
+  base::Error late = error;
+  late.message = "the first operation of this host's processes: waiting for " +
+                 (error.culprit >= 0 ? "rank " + std::to_string(error.culprit) : "another one") +
+                 ", which has not come to it in time";
+  return late;
+}
+
+}  // namespace
 
 base::Result<group::Window*> window_of(group::Group& group) {
   if (group.window_opened()) return group.window();
   std::shared_ptr<group::Window> window;
   if (group.shares_memory()) {
     const group::ProgressScope scope(group.progress(), "opening the window of this host");
-    GEARSHIFT_ASSIGN_OR_RETURN(window, group::Window::open(group, group.deadline()));
+    auto opened = group::Window::open(group, group.deadline());
+    if (!opened) return came_late(opened.error());
+    window = std::move(*opened);
   }
   group.set_window(std::move(window));
   return group.window();

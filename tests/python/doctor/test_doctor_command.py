@@ -56,6 +56,28 @@ def found(report: Mapping[str, Any], level: str) -> dict[str, str]:
     return {f["topic"]: f["found"] for f in report["findings"] if f["level"] == level}
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("-n", "0"), "at least one process"),
+        (("--timeout", "nan"), "positive number of seconds"),
+        (("--nnodes", "-3"), "at least one node"),
+        (("--node-rank", "5"), "outside 0…0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: Sequence[str], told: str) -> None:
+    code, out, err = ended(*DOCTOR, *options)
+    assert code == 2
+    assert told in err
+    assert not out
+
+
+def test_a_token_file_is_looked_at_without_a_job_too(tmp_path: Path) -> None:
+    code, out, _ = ended(*DOCTOR, "--json", "--token-file", str(tmp_path / "none"))
+    assert code == 1
+    assert "cannot read the token file" in found(json.loads(out), "problem")["token"]
+
+
 def check_job(report: Mapping[str, Any], world: int) -> None:
     """All have come, links and ranks were measured, and results were right."""
     assert found(report, "problem") == {}

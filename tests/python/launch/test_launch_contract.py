@@ -161,6 +161,7 @@ TWO_NODES = ("--nnodes", "2", "--rdzv")
     ("arguments", "words"),
     [
         (("-n", "0", "S"), "at least one process"),
+        (("-n", "99999999999999999999", "S"), "the limit of open files"),
         (("--servers", "-1", "S"), "--servers -1"),
         (("--nnodes", "0", "S"), "at least one node"),
         (("--nnodes", "2", "--node-rank", "2", "S"), "--node-rank 2 is outside 0…1"),

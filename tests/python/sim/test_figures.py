@@ -116,8 +116,11 @@ def test_a_strategy_that_never_switches_says_why(text: str, epochs: int | None, 
     assert found.idle_switch is not None
     assert told in found.idle_switch
     assert told in found.summary()
+    assert found.synchronous, "all of it was All-Reduce"
+    assert not found.unsettled
     raw["switches"] = [{"step": 2, "to": "ps:asp"}]
     assert result(raw, text).idle_switch is None
+    assert not result(raw, text).synchronous
     assert result(raw).idle_switch is None
 
 

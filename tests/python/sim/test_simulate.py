@@ -102,6 +102,14 @@ def test_a_window_does_not_span_hosts() -> None:
 
 
 @needs_simulator
+def test_steps_may_take_hours() -> None:
+    workload = WORKLOAD.replace("10 ms", "4 h").replace("20 ms", "1 h")
+    cluster = {"hosts": [{"name": "n", "count": 3}, {"name": "slow", "speed": 0.25}]}
+    result = gs.simulate(cluster, workload, "all_reduce", steps=4)
+    assert result.step_seconds.mean == pytest.approx(4 * 5 * 3600, rel=1e-3)
+
+
+@needs_simulator
 def test_wrong_input_names_file_line_and_key(tmp_path: Path) -> None:
     (tmp_path / "w.toml").write_text(WORKLOAD.replace("shape = [256] ", "shape = [-1] "), "utf-8")
     with pytest.raises(gs.InvalidArgument, match=r"w\.toml:7: parameters\[1\].shape\[0\]"):
@@ -112,6 +120,9 @@ def test_wrong_input_names_file_line_and_key(tmp_path: Path) -> None:
         gs.simulate(CLUSTER, WORKLOAD, "ps(shards=5)")
     with pytest.raises(gs.InvalidArgument, match="after warm-up"):
         gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=2)
+    for wrong in (20.5, "20", None, 10**20):
+        with pytest.raises(gs.InvalidArgument, match="steps="):
+            gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=wrong)
     with pytest.raises(gs.InvalidArgument, match="seed=-1"):
         gs.simulate(CLUSTER, WORKLOAD, "all_reduce", seed=-1)
     with pytest.raises(gs.InvalidArgument, match="a policy must be a function at the top"):

@@ -114,6 +114,17 @@ def test_what_is_done_is_kept_until_it_would_be_different(study_path):
     assert file.stat().st_mtime_ns > before
 
 
+def test_a_damaged_cell_is_run_again(study_path):
+    run(study_path)
+    files = sorted((study_path.parent / "o" / "cells").iterdir())
+    files[0].write_bytes(b"")
+    said = run(study_path)
+    assert "no JSON" in said
+    assert str(files[0]) in said
+    assert "1 cells run, 1 kept from before" in said
+    assert json.loads(files[0].read_text())["error"] is None
+
+
 def test_a_recipe_has_all_that_determines_an_outcome(study_path):
     study = read_study(study_path)
     first, second = study.cells()

@@ -24,9 +24,10 @@ class AtOnce {
   int most() const { return in_turns_ ? kWindow * few_ : std::numeric_limits<int>::max(); }
   int window() const { return in_turns_ ? kWindow : std::numeric_limits<int>::max(); }
   bool in_turns() const { return in_turns_; }
-  /// Whether what leaves with so many under way counts: as many as turns allow; without turns more.
-  bool is_busy(int under_way) const {
-    return in_turns_ ? under_way == kWindow * few_ : under_way > kWindow * few_;
+  /// Whether what leaves counts with so many answers under way to so many workers: in turns with as
+  /// many as may be, and without them to more workers than would be served in turns.
+  bool is_busy(int under_way, std::size_t workers) const {
+    return in_turns_ ? under_way == kWindow * few_ : workers > static_cast<std::size_t>(few_);
   }
   /// An answer has left, after so much time in which the link was busy.
   void left(base::Duration busy);

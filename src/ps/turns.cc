@@ -40,14 +40,13 @@ std::optional<Turns::Answer> Turns::next(base::TimePoint now) {
   if (turn == waiting_.end()) return std::nullopt;
   const int worker = turn->second;
   Queue& queue = of(worker);
+  const bool was_busy = at_once_.is_busy(under_way_, served_.size());
   if (queue.under_way++ == 0) {
     queue.moved = now;
     served_.insert(worker);
   }
-  if (queue.counts) {
-    const bool was_busy = at_once_.is_busy(under_way_);
-    if (at_once_.is_busy(++under_way_) && !was_busy) busy_since_ = now;
-  }
+  if (queue.counts) ++under_way_;
+  if (!was_busy && at_once_.is_busy(under_way_, served_.size())) busy_since_ = now;
   const Answer answer = queue.waiting.front();
   queue.waiting.pop_front();
   if (queue.waiting.empty()) waiting_.erase(turn);
@@ -56,7 +55,7 @@ std::optional<Turns::Answer> Turns::next(base::TimePoint now) {
 
 void Turns::left(int worker, base::TimePoint now) {
   Queue& queue = of(worker);
-  if (queue.counts && at_once_.is_busy(under_way_)) {
+  if (queue.counts && at_once_.is_busy(under_way_, served_.size())) {
     at_once_.left(now - busy_since_);
   } else if (under_way_ < at_once_.most()) {
     at_once_.left_idle();

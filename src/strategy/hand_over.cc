@@ -176,9 +176,12 @@ base::Duration ReplicaImpl::patience(std::optional<Vigil>& vigil) {
 base::Result<bool> ReplicaImpl::meet(Intent intent) {
   std::optional<Vigil> vigil;
   const base::Duration bound = patience(vigil);
-  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> intents,
-                             gather_u64(control_, static_cast<std::uint64_t>(intent),
-                                        "waiting for the other ranks", bound));
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      const std::vector<std::uint64_t> intents,
+      gather_u64(control_, static_cast<std::uint64_t>(intent),
+                 intent == Intent::kJoin ? "out of batches, waiting for the other ranks"
+                                         : "waiting for the other ranks",
+                 bound));
   const auto ends = [](std::uint64_t i) {
     return i == static_cast<std::uint64_t>(Intent::kFinish);
   };

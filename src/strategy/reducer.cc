@@ -1,6 +1,7 @@
 #include "strategy/reducer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <mutex>
@@ -12,28 +13,36 @@
 namespace gearshift::strategy {
 namespace {
 
-/// Ranks whose activity bits travel in one double: sums of distinct powers below 2^53 are exact.
-constexpr int kRanksPerWord = 48;
-constexpr std::size_t kFixedWords = 6;
+/// Ranks whose activity bits travel in one double, and above them, how many of these vote: integers
+/// below 2^53 are exact.
+constexpr int kRanksPerWord = 47;
+constexpr std::uint64_t kVote = std::uint64_t{1} << kRanksPerWord;
+constexpr std::size_t kFixedWords = 5;
 /// Steps and rounds are one number, so that a sum over the ranks is exact and compares both.
 constexpr int kMostRounds = 1 << 10;
 
 double position_of(const RoundInput& input) {
   return static_cast<double>(input.step) * kMostRounds + std::min(input.rounds, kMostRounds - 1);
 }
-/// Two numbers of ranks travel in one double: more than there are.
-constexpr double kMostRanks = 1 << 20;
 
-base::Rank lowest_active(const std::vector<double>& control) {
-  for (std::size_t word = kFixedWords; word < control.size(); ++word) {
-    auto bits = static_cast<std::uint64_t>(control[word]);
-    for (int bit = 0; bit < kRanksPerWord; ++bit, bits >>= 1U) {
-      if ((bits & 1U) != 0) {
-        return base::Rank(static_cast<int>(word - kFixedWords) * kRanksPerWord + bit);
-      }
-    }
+struct Ranks {
+  int active = 0;
+  int votes = 0;
+  base::Rank lowest{0};  ///< that is active
+};
+
+Ranks ranks_of(const std::vector<double>& control) {
+  Ranks ranks;
+  for (std::size_t word = control.size(); word-- > kFixedWords;) {
+    const auto whole = static_cast<std::uint64_t>(control[word]);
+    const std::uint64_t bits = whole % kVote;
+    ranks.votes += static_cast<int>(whole / kVote);
+    ranks.active += std::popcount(bits);
+    if (bits == 0) continue;
+    ranks.lowest =
+        base::Rank(static_cast<int>(word - kFixedWords) * kRanksPerWord + std::countr_zero(bits));
   }
-  return base::Rank(0);
+  return ranks;
 }
 
 }  // namespace
@@ -170,35 +179,34 @@ base::Status Reducer::control(const RoundInput& input) {
   const auto size = static_cast<std::size_t>(group.size());
   std::vector<double> control(kFixedWords + (size + kRanksPerWord - 1) / kRanksPerWord, 0.0);
   control[0] = input.samples;
-  control[1] = (input.joined ? 1 : 0) + (input.vote ? kMostRanks : 0);
-  control[2] = input.joined ? 0 : input.digest;
+  const double position = position_of(input);
   control[3] = input.loss_sum;
   control[4] = input.loss_samples;
-  const double position = position_of(input);
-  control[5] = input.joined ? 0 : position;
-  const int rank = group.rank().value;
   if (!input.joined) {
+    control[1] = input.digest;
+    control[2] = position;
+    const int rank = group.rank().value;
     control[kFixedWords + static_cast<std::size_t>(rank / kRanksPerWord)] =
-        std::ldexp(1.0, rank % kRanksPerWord);
+        std::ldexp(1.0, rank % kRanksPerWord) + (input.vote ? static_cast<double>(kVote) : 0);
   }
   collectives::Options options;
-  options.label = "step control";
+  options.label = input.joined ? "out of batches, following the others' steps" : "step control";
   options.timeout = patience_;
   options.background = !awaited_;
   GEARSHIFT_RETURN_IF_ERROR(
       collectives::all_reduce(group, std::as_writable_bytes(std::span(control)), base::DType::kF64,
                               base::ReduceOp::kSum, options));
-  const double votes = std::floor(control[1] / kMostRanks);
-  result_ = {control[0],
-             static_cast<int>(control[1] - votes * kMostRanks),
-             static_cast<int>(votes),
-             control[3],
-             control[4],
-             lowest_active(control)};
-  const double active = group.size() - result_.joined;
-  result_.agreed = input.joined || control[2] == active * input.digest;
-  result_.in_step = input.joined || control[5] == active * position;
-  if (active > 0) result_.step = static_cast<std::int64_t>(control[5] / active / kMostRounds);
+  const Ranks ranks = ranks_of(control);
+  const double active = ranks.active;
+  result_ = {.samples = control[0],
+             .joined = group.size() - ranks.active,
+             .votes = ranks.votes,
+             .loss_sum = control[3],
+             .loss_samples = control[4],
+             .root = ranks.lowest,
+             .agreed = input.joined || control[1] == active * input.digest,
+             .in_step = input.joined || control[2] == active * position};
+  if (active > 0) result_.step = static_cast<std::int64_t>(control[2] / active / kMostRounds);
   return {};
 }
 

@@ -49,7 +49,7 @@ struct RoundResult {
 ///
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
-/// 6 + ⌈N/48⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
+/// 5 + ⌈N/47⌉ doubles, one all-reduce per bucket, one broadcast when there are buffers.
 ///
 /// The total is what the control values say. In shared memory they go first. Over wires they have a
 /// channel and a task of their own, and buckets do not wait for them: the total is taken to be that

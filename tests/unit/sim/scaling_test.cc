@@ -25,6 +25,7 @@ SimulationOptions many_workers() {
         {"p" + std::to_string(p), {kBucket / 4}, base::DType::kF32, 0.020});
   }
   options.steps = 1;
+  options.strategy.bucket_bytes = kBucket;
   return options;
 }
 

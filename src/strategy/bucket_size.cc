@@ -15,6 +15,8 @@ constexpr std::size_t kSmallest = std::size_t{64} << 10;
 constexpr std::size_t kLargest = std::size_t{16} << 20;
 /// Servers take all buckets in slices, so larger ones spare them no messages.
 constexpr std::size_t kLargestOfServers = kUsualBucketBytes;
+/// Links are measured on machines that do other work, too.
+constexpr double kAlike = 1.5;
 /// Of the time between two processes, sending a message takes so much: the rest is on the way,
 /// while others are sent.
 constexpr double kSending = 0.25;
@@ -64,6 +66,20 @@ class Cost {
   double load_ = 1;
 };
 
+/// Whether all hosts are equally near to each other.
+bool are_alike(const group::Topology& topology) {
+  const double slowest = 1 / topology.slowest_remote().seconds_per_byte;
+  return topology.sites() == nullptr && topology.greatest_bandwidth() <= kAlike * slowest;
+}
+
+/// Whether all links carry the same, at the same time. Otherwise messages queue up, and a commit
+/// waits behind small slices: it passes large ones.
+bool is_balanced(const ParameterServer& server, int workers) {
+  const auto kind = server.consistency.kind;
+  const bool together = kind == ps::Consistency::Kind::kBsp || kind == ps::Consistency::Kind::kSsp;
+  return together && (server.shards == 0 || server.shards == workers);
+}
+
 }  // namespace
 
 std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
@@ -71,14 +87,17 @@ std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
   if (topology == nullptr || topology->hosts() < 2 || !topology->speeds().measured) {
     return kUsualBucketBytes;
   }
-  const auto dedicated = static_cast<std::size_t>(topology->size() - workers);
-  if (dedicated > 0 && std::holds_alternative<ParameterServer>(phase)) {
-    return std::min(kLargestOfServers, dedicated * kDedicatedSliceBytes);
+  const bool alike = are_alike(*topology);
+  if (const auto* server = std::get_if<ParameterServer>(&phase)) {
+    const auto dedicated = static_cast<std::size_t>(topology->size() - workers);
+    if (dedicated > 0) return std::min(kLargestOfServers, dedicated * kDedicatedSliceBytes);
+    if (!alike || !is_balanced(*server, workers)) return kUsualBucketBytes;
   }
   const Cost cost(model_bytes, phase, *topology, workers);
   std::size_t best = cost.largest();
   double least = cost.seconds(best);
-  for (std::size_t b = best / 2; b >= kSmallest; b /= 2) {
+  const std::size_t smallest = alike ? kSmallest : kUsualBucketBytes;
+  for (std::size_t b = best / 2; b >= smallest; b /= 2) {
     const double seconds = cost.seconds(b);
     if (seconds >= least) continue;
     best = b;

@@ -22,9 +22,11 @@ inline constexpr std::size_t kUsualBucketBytes = std::size_t{4} << 20;
 ///
 /// On dedicated servers a bucket is one slice for each, for a commit passes no smaller ones.
 ///
-/// Otherwise a power of two from 64 KiB to 16 MiB (4 MiB of servers, which take buckets in slices);
-/// kUsualBucketBytes on one host, and where links were not measured.
-/// Equal on all ranks, as the topology is.
+/// Otherwise a power of two from 64 KiB to 16 MiB (4 MiB of servers, which take buckets in slices),
+/// among hosts that are not equally near to each other from 4 MiB. kUsualBucketBytes on one host,
+/// where links were not measured, and under servers unless hosts are equally near, each worker has
+/// a shard, and workers are kept together (BSP, SSP): elsewhere real jobs became slower. Equal on
+/// all ranks, as the topology is.
 std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
                               const group::Topology* topology, int workers);
 

@@ -35,7 +35,7 @@ def test_auto_is_about_as_good_as_the_best_size(cluster: str, workload: str, str
     [
         ("all_reduce", "all_reduce(bucket_mb=4)", 0),
         ("ps:bsp", "ps:bsp(bucket_mb=4)", 0.0144),
-        ("ps:asp", "ps:asp(bucket_mb=4)", 0.0144),
+        ("ps:ssp(1)", "ps:ssp(1, bucket_mb=4)", 0.0144),
         ("switch(at=1)", "switch(start=all_reduce(bucket_mb=4), at=1)", 0.0144),
     ],
 )

@@ -70,12 +70,33 @@ TEST(BucketSize, StaysWithinItsLimits) {
 }
 
 TEST(BucketSize, CountsTheMessagesToEachShard) {
+  const group::Topology few = equal_links(4, 100e-6, 1.2e9);
   const group::Topology many = equal_links(64, 100e-6, 1.2e9);
-  ParameterServer one;
+  EXPECT_LT(best_bucket_bytes(2 * kMiB, ParameterServer{}, &few, 4),
+            best_bucket_bytes(2 * kMiB, ParameterServer{}, &many, 64));
+}
+
+TEST(BucketSize, IsTheUsualOneOfServersUnlessLinksAreInBalance) {
+  const group::Topology equal = equal_links(4, 60e-6, 120e6);
+  group::LinkSpeeds speeds = equal.speeds();
+  for (int a = 0; a < 4; ++a) {
+    for (int b = 0; b < 4; ++b) {
+      speeds.between.push_back({60e-6, (a == 3 || b == 3 ? 4 : 1) / 120e6});
+    }
+  }
+  const group::Topology uneven({0, 1, 2, 3}, speeds);
+  ParameterServer bsp;
+  ParameterServer one = bsp;
   one.shards = 1;
-  const std::size_t of_all = best_bucket_bytes(2 * kMiB, ParameterServer{}, &many, 64);
-  EXPECT_GE(of_all, kMiB) << "64 messages for each bucket of a worker";
-  EXPECT_LT(best_bucket_bytes(2 * kMiB, one, &many, 64), of_all);
+  const ParameterServer asp{ps::Consistency::asp()};
+  const ParameterServer ssp{ps::Consistency::ssp(2)};
+  EXPECT_LT(best_bucket_bytes(2 * kMiB, bsp, &equal, 4), kMiB);
+  EXPECT_LT(best_bucket_bytes(2 * kMiB, ssp, &equal, 4), kMiB);
+  EXPECT_EQ(best_bucket_bytes(2 * kMiB, one, &equal, 4), kUsual);
+  EXPECT_EQ(best_bucket_bytes(2 * kMiB, asp, &equal, 4), kUsual);
+  EXPECT_EQ(best_bucket_bytes(2 * kMiB, bsp, &uneven, 4), kUsual);
+  EXPECT_LT(best_bucket_bytes(2 * kMiB, AllReduce{}, &equal, 4), kMiB);
+  EXPECT_GE(best_bucket_bytes(2 * kMiB, AllReduce{}, &uneven, 4), kUsual);
 }
 
 TEST(BucketSize, IsASliceForEachDedicatedServer) {

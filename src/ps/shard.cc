@@ -191,7 +191,7 @@ void ShardImpl::run() {
       std::memcpy(&note, message->head.data(), sizeof(note));
       if (note.shard != id_) continue;  // meant for a shard that ended before it read this
       if (note.what == kStop) break;
-      turns_->left(static_cast<int>(note.what), group_.scheduler().now());
+      if (turns_) turns_->left(static_cast<int>(note.what), group_.scheduler().now());
       send_in_turn();
       continue;
     }
@@ -200,10 +200,11 @@ void ShardImpl::run() {
     if (auto handled = handle(std::move(*message)); !handled) {
       fail(handled.error());
       failed = true;
+      turns_.reset();
       for (Worker& w : workers_) w.drop_gradients();
     }
   }
-  while (turns_ && !failed) {
+  while (turns_) {
     const auto answer = turns_->any();
     if (!answer) break;
     static_cast<void>(send_slice(*answer));

@@ -40,8 +40,8 @@ struct RoundResult {
   base::Rank root;       ///< lowest rank that has not joined
   bool agreed = false;   ///< nobody's digest is known to differ from this rank's
   bool in_step = false;  ///< nor how many steps and rounds it had made
-  std::int64_t step =
-      0;  ///< steps that those had made who have not joined; their mean, if not equal
+  /// Steps that those had made who have not joined; their mean, if they are not equal.
+  std::int64_t step = 0;
 };
 
 /// The all-reduce strategy's rounds: control values, buckets in the plan's order while backward

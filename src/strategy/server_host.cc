@@ -8,7 +8,7 @@
 #include "gearshift/base/serial.h"
 #include "gearshift/strategy/replica.h"
 #include "strategy/channels.h"
-#include "strategy/inflow_limits.h"
+#include "strategy/flow_limits.h"
 #include "strategy/server_orders.h"
 
 namespace gearshift::strategy {
@@ -21,7 +21,7 @@ class ServerHost {
       : environment_(environment),
         world_(*environment.world),
         orders_(world_.router().mailbox(kServerHostService)),
-        inflow_(world_, environment.workers_count) {
+        flow_(world_, environment.workers_count) {
     for (int r = environment.workers_count; r < world_.size(); ++r) servers_.emplace_back(r);
   }
 
@@ -138,7 +138,7 @@ class ServerHost {
   Environment environment_;
   group::Group& world_;
   const std::shared_ptr<transport::Mailbox> orders_;
-  const InflowLimits inflow_;
+  const FlowLimits flow_;
   std::vector<base::Rank> servers_;
   std::map<std::uint16_t, Hosted> shards_;
   int byes_ = 0;

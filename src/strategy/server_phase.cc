@@ -140,7 +140,11 @@ base::Result<std::unique_ptr<ServerPhase>> ServerPhase::open(
   waiting.label = "start of parameter servers";
   waiting.timeout = control.timeout() * kPatientTimeouts;
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control, waiting));
-  if (!phase->dedicated_) phase->inflow_.emplace(*environment.world);
+  if (phase->dedicated_) {
+    phase->flow_.emplace(*environment.world, environment.workers_count);
+  } else {
+    phase->flow_.emplace(*environment.world);
+  }
   return phase;
 }
 
@@ -219,7 +223,7 @@ base::Status ServerPhase::handle_news() {
 }
 
 base::Status ServerPhase::close() {
-  inflow_.reset();
+  flow_.reset();
   if (shard_) {
     shard_->stop();
     shard_.reset();

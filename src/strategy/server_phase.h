@@ -11,7 +11,7 @@
 #include "gearshift/strategy/config.h"
 #include "gearshift/strategy/plan.h"
 #include "gearshift/strategy/replica.h"
-#include "strategy/inflow_limits.h"
+#include "strategy/flow_limits.h"
 #include "strategy/memory.h"
 
 namespace gearshift::strategy {
@@ -67,7 +67,7 @@ class ServerPhase {
   std::shared_ptr<const ps::Layout> layout_;
   std::unique_ptr<ps::Client> client_;
   std::unique_ptr<ps::Shard> shard_;
-  std::optional<InflowLimits> inflow_;  ///< while shards are in workers
+  std::optional<FlowLimits> flow_;  ///< while servers are used
 };
 
 }  // namespace gearshift::strategy

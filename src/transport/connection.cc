@@ -31,7 +31,7 @@ Request Connection::send_lent(Tag tag, base::ConstBytes head, base::ConstBytes b
   return send(tag, head, body);
 }
 
-void Connection::limit_inflow(std::size_t) {}
+void Connection::limit_flow(const FlowLimit&) {}
 
 std::string describe(Tag tag) {
   return "channel " + std::to_string(tag.channel()) + ", sequence " +

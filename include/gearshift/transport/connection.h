@@ -79,6 +79,13 @@ class LentRegion {
   virtual ~LentRegion() = default;
 };
 
+/// How many bytes may be under way at once between two ranks, about; 0: as many as the transport
+/// thinks right, as in the beginning.
+struct FlowLimit {
+  std::size_t out = 0;  ///< sent by this end, and not yet acknowledged
+  std::size_t in = 0;   ///< the same of the peer, which limits it
+};
+
 /// A reliable link between this rank and one other.
 ///
 /// Messages match by tag (see message.h). Messages that arrive before their receive is posted are
@@ -103,11 +110,10 @@ class Connection {
   /// in place this is `send`. After a wait that failed the peer may still read the memory.
   virtual Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body);
 
-  /// At most about so many bytes that the peer sends shall be under way at once: the rest waits at
-  /// the peer, and not in the buffers of switches, which drop what they have no room for. 0: as
-  /// many as the transport thinks right, as in the beginning. Without effect where nothing lies
-  /// between the two. May be called again; takes effect soon. From any task.
-  virtual void limit_inflow(std::size_t bytes);
+  /// Limits what is under way at once: the rest waits at the sender, and not in the buffers of
+  /// switches, which drop what they have no room for. Both ends say the same. Without effect where
+  /// nothing lies between the two. May be called again; takes effect soon. From any task.
+  virtual void limit_flow(const FlowLimit& limit);
 
   virtual base::Rank peer() const = 0;
   virtual Capabilities capabilities() const = 0;

@@ -35,7 +35,7 @@ class Tcp:
     """The most that a connection's receive buffer grows to."""
     send: int | None
     asked: int | None
-    """The most that a process may ask for (net.core.rmem_max)."""
+    """The most that a process may ask for (net.core.wmem_max)."""
     backlog: int | None
     ports: tuple[int, int] | None
 
@@ -45,7 +45,7 @@ class Tcp:
         receive, send, ports = (
             _numbers(f"ipv4/{file}") for file in ("tcp_rmem", "tcp_wmem", "ip_local_port_range")
         )
-        asked, backlog = _numbers("core/rmem_max"), _numbers("core/somaxconn")
+        asked, backlog = _numbers("core/wmem_max"), _numbers("core/somaxconn")
         return Tcp(
             system=_system(),
             allowed=tuple(_text("ipv4/tcp_allowed_congestion_control").split()),
@@ -112,9 +112,10 @@ def _check_buffers(t: Tcp) -> list[Finding]:
             warning(
                 topic,
                 f"up to {found}",
-                "where servers get from many workers at once, their windows are limited to what "
-                "a process may ask for; with less they are too small (decision 13)",
-                "sysctl net.core.rmem_max=212992",
+                "where servers get from many workers at once, what each has under way is limited, "
+                "by a send buffer that a process may ask for; a smaller one is too small "
+                "(decision 13)",
+                "sysctl net.core.wmem_max=212992",
             )
         ]
     return [ok(topic, f"up to {found}")] if found else []

@@ -193,7 +193,7 @@ Status Link::read(Stream& stream) {
 
 /// When the stream is read again, after a read: when its socket says so, or some time later.
 void Link::schedule_read(Stream& stream) {
-  // A limited window has no room for what gathers.
+  // A peer that may not send more waits for what gathers to be acknowledged.
   const bool may_rest = stream.in.drained() && !limited_;
   const std::uint64_t missing = may_rest ? stream.in.missing(ReadPace::kLongPart) : 0;
   const base::Duration rest =
@@ -250,10 +250,11 @@ void Link::finish(const Error& reason, News news) {
   if (news == News::kReport) options_.router->report_lost(options_.peer, reason);
 }
 
-void Link::limit_inflow(std::size_t bytes) {
-  limited_ = bytes > 0;
-  const std::size_t each = bytes == 0 ? 0 : std::max<std::size_t>(1, bytes / streams_.size());
-  for (const auto& stream : streams_) limit_window(stream->fd, each);
+void Link::limit_flow(const FlowLimit& limit) {
+  limited_ = limit.in > 0;
+  const std::size_t each =
+      limit.out == 0 ? 0 : std::max<std::size_t>(1, limit.out / streams_.size());
+  for (const auto& stream : streams_) limit_outflow(stream->fd, each);
 }
 
 void Link::close(base::TimePoint deadline) {

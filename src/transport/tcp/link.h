@@ -45,7 +45,7 @@ class Link final : public std::enable_shared_from_this<Link>, public Puller {
   void start();
   Request send(Tag tag, base::ConstBytes head, base::ConstBytes body);
   Request recv(Tag tag, base::Bytes into);
-  void limit_inflow(std::size_t bytes);
+  void limit_flow(const FlowLimit& limit);
   void close(base::TimePoint deadline);
   bool pull(std::size_t bytes, const std::function<bool()>& done, base::TimePoint until) override;
   void stop_pulling() override;
@@ -110,7 +110,7 @@ class Link final : public std::enable_shared_from_this<Link>, public Puller {
 
   std::mutex receiving_;
   Loan loan_;                         ///< of the first stream; changes under `receiving_`
-  std::atomic<bool> limited_{false};  ///< its windows
+  std::atomic<bool> limited_{false};  ///< what the peer has under way
   std::atomic<bool> closing_{false};
   std::atomic<bool> ended_{false};     ///< changes under `receiving_`
   std::optional<base::Error> reason_;  ///< why it ended, or will: under `receiving_`
@@ -130,7 +130,7 @@ class TcpConnection final : public Connection {
     return link_->send(tag, head, body);
   }
   Request recv(Tag tag, base::Bytes into) override { return link_->recv(tag, into); }
-  void limit_inflow(std::size_t bytes) override { link_->limit_inflow(bytes); }
+  void limit_flow(const FlowLimit& limit) override { link_->limit_flow(limit); }
   base::Rank peer() const override { return link_->peer(); }
   Capabilities capabilities() const override {
     return {.transport = "tcp", .same_host = same_host_, .shared_regions = false};

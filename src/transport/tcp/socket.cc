@@ -66,13 +66,15 @@ constexpr int kBufferLock = SO_BUF_LOCK;
 #else
 constexpr int kBufferLock = 72;
 #endif
-constexpr int kReceiveBufferLock = 2;
+constexpr int kSendBufferLock = 1;
 
-/// A window below a packet or two waits for timers.
-constexpr std::size_t kLeastWindow = 16 << 10;
-/// The kernel gives a process no more than this and a little (net.core.rmem_max), unless it chooses
+/// Less than a packet or two waits for timers.
+constexpr std::size_t kLeastUnderWay = 16 << 10;
+/// The kernel gives a process no more than this and a little (net.core.wmem_max), unless it chooses
 /// by itself: then it may be much more.
-constexpr std::size_t kMostWindow = 192 << 10;
+constexpr std::size_t kMostUnderWay = 192 << 10;
+/// A buffer is filled again when a third of it is free, and has some bookkeeping in it.
+constexpr double kBufferShare = 1.25;
 
 /// Waits until `fd` is ready for `events` (or broken: the next call on it will say so).
 Status await(const base::Scheduler& scheduler, const Fd& fd, short events, TimePoint deadline) {
@@ -117,19 +119,19 @@ Status connect_one(const base::Scheduler& scheduler, const Fd& fd, const addrinf
 
 }  // namespace
 
-void limit_window(const Fd& fd, std::size_t bytes) {
-  if (bytes > kMostWindow) bytes = 0;
-  const int size = bytes == 0 ? std::numeric_limits<int>::max() / 2
-                              : static_cast<int>(std::max(bytes, kLeastWindow));
+void limit_outflow(const Fd& fd, std::size_t bytes) {
+  if (bytes > kMostUnderWay) bytes = 0;
+  const double buffer = kBufferShare * static_cast<double>(std::max(bytes, kLeastUnderWay));
   // Not 0: the kernel does not adapt the buffer. Unknown: it could not be made to again.
   int locked = 0;
   socklen_t length = sizeof(locked);
   const bool known = ::getsockopt(fd.get(), SOL_SOCKET, kBufferLock, &locked, &length) == 0;
   if (!known || (bytes == 0 && locked == 0)) return;
-  // The kernel takes twice as much, for its own bookkeeping. It adapts upwards only: what is freed
-  // begins as large as may be.
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-  const int lock = bytes == 0 ? 0 : kReceiveBufferLock;
+  // The kernel takes twice as much. It adapts upwards only: what is freed begins as large as may
+  // be.
+  const int size = bytes == 0 ? std::numeric_limits<int>::max() / 2 : static_cast<int>(buffer / 2);
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+  const int lock = bytes == 0 ? 0 : kSendBufferLock;
   ::setsockopt(fd.get(), SOL_SOCKET, kBufferLock, &lock, sizeof(lock));
 }
 

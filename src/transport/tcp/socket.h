@@ -42,10 +42,10 @@ base::Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string&
 /// descriptors.
 base::Result<Fd> accept_from(const Fd& listener);
 
-/// The most that the peer may have sent and this process not read: the connection's window, which
-/// the kernel chooses by itself again when `bytes` is 0, or more than a process may ask for. A
-/// refusal by the kernel is no error.
-void limit_window(const Fd& fd, std::size_t bytes);
+/// The most that this process may have sent and the peer not acknowledged, which the kernel chooses
+/// by itself again when `bytes` is 0, or more than a process may ask for. A refusal by the kernel
+/// is no error.
+void limit_outflow(const Fd& fd, std::size_t bytes);
 
 /// "tcp://127.0.0.1:4711" of this end, or of the other.
 std::string local_address(const Fd& fd);

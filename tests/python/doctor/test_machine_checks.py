@@ -205,7 +205,7 @@ def test_tcp():
     wrong = only(tcp.check(replace(TCP, wanted="cubik", usable=False)), "problem")
     assert "reno, cubic" in wrong.todo
     assert "tcp_wmem" in only(tcp.check(replace(TCP, send=1 << 16)), "warning").todo
-    assert "rmem_max" in only(tcp.check(replace(TCP, asked=1 << 16)), "warning").todo
+    assert "wmem_max" in only(tcp.check(replace(TCP, asked=1 << 16)), "warning").todo
     assert only(tcp.check(replace(TCP, ports=(40000, 40100))), "warning").topic == "ports"
     only(tcp.check(replace(TCP, backlog=16)), "warning")
     hidden = replace(TCP, receive=None, send=None, asked=None, backlog=None, ports=None, allowed=())

@@ -13,13 +13,17 @@ namespace {
 constexpr std::size_t kSmallest = std::size_t{64} << 10;
 /// Beyond it nothing is gained: a large model has many buckets then, and latency is nothing of one.
 constexpr std::size_t kLargest = std::size_t{16} << 20;
-/// Servers take all buckets in slices, so larger ones spare them no messages.
-constexpr std::size_t kLargestOfServers = kUsualBucketBytes;
+/// A model has at least so many buckets that are larger than usual: the last one of them is waited
+/// for.
+constexpr std::size_t kFew = 4;
 /// Links are measured on machines that do other work, too.
 constexpr double kAlike = 1.5;
 /// Of the time between two processes, sending a message takes so much: the rest is on the way,
 /// while others are sent.
 constexpr double kSending = 0.25;
+/// A commit passes slices of this size that wait to be sent, and no smaller ones.
+constexpr std::size_t kPassedSliceBytes = kDedicatedSliceBytes;
+constexpr int kFewWorkers = static_cast<int>(kUsualBucketBytes / kPassedSliceBytes);
 
 /// What a model costs that is cut into buckets.
 class Cost {
@@ -34,7 +38,7 @@ class Cost {
     }
   }
 
-  std::size_t largest() const { return all_reduce_ != nullptr ? kLargest : kLargestOfServers; }
+  std::size_t largest() const { return all_reduce_ != nullptr ? kLargest : kUsualBucketBytes; }
 
   /// Of all buckets one after the other, and of one alone.
   double seconds(std::size_t bucket_bytes) const {
@@ -73,11 +77,19 @@ bool are_alike(const group::Topology& topology) {
 }
 
 /// Whether all links carry the same, at the same time. Otherwise messages queue up, and a commit
-/// waits behind small slices: it passes large ones.
+/// waits behind small slices: it passes large ones. Bounded staleness keeps few workers together.
 bool is_balanced(const ParameterServer& server, int workers) {
   const auto kind = server.consistency.kind;
-  const bool together = kind == ps::Consistency::Kind::kBsp || kind == ps::Consistency::Kind::kSsp;
+  const bool together = kind == ps::Consistency::Kind::kBsp ||
+                        (kind == ps::Consistency::Kind::kSsp && workers <= kFewWorkers);
   return together && (server.shards == 0 || server.shards == workers);
+}
+
+/// Of buckets whose slices a commit passes in a queue, if the model has some of them.
+std::size_t passed_by_commits(std::size_t model_bytes, int shards) {
+  const std::size_t slices = static_cast<std::size_t>(shards) * kPassedSliceBytes;
+  const std::size_t most = std::max(kUsualBucketBytes, model_bytes / kFew);
+  return std::clamp(std::min(slices, most), kUsualBucketBytes, kLargest);
 }
 
 }  // namespace
@@ -89,9 +101,11 @@ std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
   }
   const bool alike = are_alike(*topology);
   if (const auto* server = std::get_if<ParameterServer>(&phase)) {
-    const auto dedicated = static_cast<std::size_t>(topology->size() - workers);
-    if (dedicated > 0) return std::min(kLargestOfServers, dedicated * kDedicatedSliceBytes);
-    if (!alike || !is_balanced(*server, workers)) return kUsualBucketBytes;
+    const int dedicated = topology->size() - workers;
+    const int shards = dedicated > 0 ? dedicated : server->shards > 0 ? server->shards : workers;
+    const std::size_t passed = passed_by_commits(model_bytes, shards);
+    if (dedicated > 0) return std::min(passed, shards * kPassedSliceBytes);
+    if (!alike || !is_balanced(*server, workers)) return passed;
   }
   const Cost cost(model_bytes, phase, *topology, workers);
   std::size_t best = cost.largest();

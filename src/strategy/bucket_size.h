@@ -20,13 +20,14 @@ inline constexpr std::size_t kUsualBucketBytes = std::size_t{4} << 20;
 /// bandwidth, those are buckets of about sqrt(model · bandwidth · latency): a model's first
 /// gradients are on their way early over fast links, and latency is paid rarely over long ones.
 ///
-/// On dedicated servers a bucket is one slice for each, for a commit passes no smaller ones.
+/// Under servers small slices of buckets hold up commits where messages queue up. There, a bucket
+/// is one slice of 512 KiB for each shard: on dedicated servers always; on shards in workers where
+/// that is more than kUsualBucketBytes, which it is otherwise. Messages queue up unless hosts are
+/// equally near, each worker has a shard, and workers are kept together (BSP; SSP up to 8 workers).
 ///
 /// Otherwise a power of two from 64 KiB to 16 MiB (4 MiB of servers, which take buckets in slices),
 /// among hosts that are not equally near to each other from 4 MiB. kUsualBucketBytes on one host,
-/// where links were not measured, and under servers unless hosts are equally near, each worker has
-/// a shard, and workers are kept together (BSP, SSP): elsewhere real jobs became slower. Equal on
-/// all ranks, as the topology is.
+/// and where links were not measured. Equal on all ranks, as the topology is.
 std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
                               const group::Topology* topology, int workers);
 

@@ -103,8 +103,27 @@ TEST(BucketSize, IsASliceForEachDedicatedServer) {
   const group::Topology topology_of_six = equal_links(6, 60e-6, 120e6);
   EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &topology_of_six, 5), 512 * kKiB);
   EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &topology_of_six, 4), kMiB);
-  const group::Topology many = equal_links(40, 60e-6, 120e6);
-  EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &many, 20), 4 * kMiB);
+  const group::Topology many = equal_links(36, 60e-6, 120e6);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, ParameterServer{}, &many, 20), 8 * kMiB);
+}
+
+TEST(BucketSize, GrowsWithTheShardsOfWorkersThatAreNotKeptTogether) {
+  const auto best = [](std::size_t mebibytes, const ParameterServer& server, int workers) {
+    const group::Topology links = equal_links(workers, 60e-6, 120e6);
+    return best_bucket_bytes(mebibytes * kMiB, server, &links, workers);
+  };
+  ParameterServer server{ps::Consistency::asp()};
+  EXPECT_EQ(best(100, server, 8), kUsual);
+  EXPECT_EQ(best(100, server, 16), 8 * kMiB);
+  EXPECT_EQ(best(100, server, 64), 16 * kMiB);
+  EXPECT_EQ(best(24, server, 64), 6 * kMiB) << "several buckets";
+  EXPECT_EQ(best(10, server, 64), kUsual) << "not worth it";
+  server.consistency = ps::Consistency::ssp(3);
+  EXPECT_EQ(best(100, server, 16), 8 * kMiB);
+  EXPECT_LE(best(100, server, 8), kUsual);
+  server.shards = 2;
+  EXPECT_EQ(best(100, server, 16), kUsual);
+  EXPECT_LE(best(100, ParameterServer{}, 16), kUsual) << "BSP keeps workers together";
 }
 
 }  // namespace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from .errors import InvalidArgument
 
@@ -40,17 +40,28 @@ class Options:
             self._arguments.remove(argument)
         return taken
 
-    def rest(self) -> list[str]:
-        """What is left."""
+    def rest(self, but: tuple[str, ...] = ()) -> list[str]:
+        """What is left: values, and these keys.
+
+        Raises:
+            InvalidArgument: when another `key=value` is left.
+        """
+        self._known += but
+        for argument in self._arguments:
+            key, equals, _ = argument.partition("=")
+            if equals and key.strip() not in but:
+                self._refuse(argument)
         return self._arguments
 
     def refuse_rest(self) -> None:
         """Raises InvalidArgument if anything is left."""
         if self._arguments:
-            raise InvalidArgument(
-                f"{self._what}: unknown option {self._arguments[0]!r}; "
-                f"there are: {', '.join(self._known)}"
-            )
+            self._refuse(self._arguments[0])
+
+    def _refuse(self, argument: str) -> NoReturn:
+        raise InvalidArgument(
+            f"{self._what}: unknown option {argument!r}; there are: {', '.join(self._known)}"
+        )
 
 
 def split(inside: str) -> list[str]:

@@ -315,8 +315,8 @@ def _parse_server(variant: str | None, given: Options) -> ParameterServer:
     if variant is None:
         given.refuse_rest()
         return ParameterServer(**options)
-    inside = ", ".join(given.rest())
-    consistency = parse_consistency(variant + (f"({inside})" if given.rest() else ""))
+    inside = given.rest(but=("bound",))
+    consistency = parse_consistency(variant + (f"({', '.join(inside)})" if inside else ""))
     return ParameterServer(consistency, **options)
 
 

@@ -87,6 +87,7 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
                               Position at) const {
   base::Status status = request.wait(scheduler_.after(timeout_));
   if (status) return status;
+  progress_.give_up();
   // A subgroup numbers its members anew; people know the ranks of the whole job.
   const int known_as = link(peer).peer().value;
   std::string detail;

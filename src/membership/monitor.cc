@@ -430,7 +430,10 @@ Error GroupMonitor::explain(const Error& error) const {
     return {error.code,
             "rank " + std::to_string(error.culprit) + " has already finished; this rank " +
                 std::to_string(own_) + " was " + own.phrase() + " and still needs it (" +
-                error.message + ")" + report,
+                error.message +
+                "). Ranks that have different numbers of batches must join: gst.join in Python, "
+                "Replica::join in C++" +
+                report,
             error.culprit};
   }
   if (error.code != ErrorCode::kTimeout && error.code != ErrorCode::kPeerLost) return error;

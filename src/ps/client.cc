@@ -188,6 +188,7 @@ base::Status Exchange::finish() {
   // The answers are here, so all of this has left but for the last acknowledgements.
   for (const auto& request : sends_) {
     if (auto sent = request.wait(client_.group.deadline()); !sent) {
+      progress_.give_up();
       return sent.error().within(what_);
     }
   }
@@ -202,6 +203,7 @@ void Exchange::cancel() {
 }
 
 Error Exchange::late(std::size_t shard, const Error& error) const {
+  progress_.give_up();
   Error named = error.within(what_ + ": waiting for shard " + std::to_string(shard) + " on rank " +
                              std::to_string(client_.options.servers[shard].value));
   if (named.code == ErrorCode::kTimeout) {

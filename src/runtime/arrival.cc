@@ -85,7 +85,7 @@ base::Status Arrival::claim() {
   return Error(ErrorCode::kMismatch,
                "rank " + std::to_string(rank) +
                    " is taken: two processes were started with this rank (two hosts with one "
-                   "--node-rank, maybe), or the rendezvous " +
+                   "--node-rank, or with different -n, maybe), or the rendezvous " +
                    store_.address() + " still holds a previous job",
                rank);
 }

@@ -128,6 +128,7 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   Stopwatch watch(scheduler_, exposed_seconds_);
   base::Result<RoundResult> result = reducer_->end();
   if (!result) return told(result.error());
+  latest_round_.joined = result->joined;
   if (!result->in_step) return told(out_of_step(*result));
   if (!result->agreed) return told(hypers_differ());
   ++rounds_;

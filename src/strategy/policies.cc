@@ -72,7 +72,10 @@ class At final : public Policy {
     }
     if (fraction_ > 0 && total_steps <= 0) {
       return base::Error(base::ErrorCode::kInvalidArgument,
-                         name() + ": needs total_steps, the optimizer steps of the whole job");
+                         name() +
+                             ": needs total_steps, the optimizer steps of the whole job "
+                             "(--total-steps, total_steps of a "
+                             "job file or of distribute())");
     }
     return {};
   }

@@ -190,8 +190,9 @@ base::Error ReplicaImpl::told(const base::Error& error) {
   base::Error told = error;
   if (environment_.monitor != nullptr) {
     told = environment_.monitor->explain(error);
-    // All ranks saw a mismatch themselves; everything else ends the job for everybody.
-    if (error.code != base::ErrorCode::kMismatch) environment_.monitor->fail(told);
+    // Ranks that train saw a mismatch themselves; everything else ends the job for everybody.
+    const bool all_know = error.code == base::ErrorCode::kMismatch && latest_round_.joined == 0;
+    if (!all_know) environment_.monitor->fail(told);
   }
   failed_ = told;
   return told;

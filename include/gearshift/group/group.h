@@ -33,6 +33,9 @@ class Progress {
   /// ticket for `end`.
   std::uint64_t begin(std::string operation);
   void end(std::uint64_t ticket);
+  /// It is going to end without having been done: the snapshot goes on to show it, until another
+  /// one begins.
+  void give_up(std::uint64_t ticket);
   /// An operation that was over before it was worth the above. `name` must live for ever.
   /// Costs one store; the snapshot shows it as the previous one until another has ended.
   void quick(const char* name) { quick_.store(name, std::memory_order_relaxed); }
@@ -43,7 +46,10 @@ class Progress {
     std::uint64_t ticket;
     std::string operation;
     base::TimePoint since;
+    bool given_up = false;
   };
+  std::vector<Running>::iterator find(std::uint64_t ticket);
+
   base::Scheduler& scheduler_;
   std::unique_ptr<base::Monitor> monitor_;
   std::int64_t step_ = 0;
@@ -51,6 +57,7 @@ class Progress {
   base::TimePoint idle_since_;
   std::string previous_;
   std::vector<Running> running_;
+  std::optional<Running> given_up_;          ///< the one that ended last, if so
   std::atomic<const char*> quick_{nullptr};  ///< ended after `previous_`, if set
 };
 
@@ -60,6 +67,8 @@ class ProgressScope {
   ProgressScope(Progress& progress, std::string operation)
       : progress_(progress), ticket_(progress.begin(std::move(operation))) {}
   ~ProgressScope() { progress_.end(ticket_); }
+  /// The operation has failed.
+  void give_up() const { progress_.give_up(ticket_); }
   ProgressScope(const ProgressScope&) = delete;
   ProgressScope& operator=(const ProgressScope&) = delete;
 

@@ -111,8 +111,9 @@ class Connection {
   virtual Request send_lent(Tag tag, base::ConstBytes head, base::ConstBytes body);
 
   /// Limits what is under way at once: the rest waits at the sender, and not in the buffers of
-  /// switches, which drop what they have no room for. Both ends say the same. Without effect where
-  /// nothing lies between the two. May be called again; takes effect soon. From any task.
+  /// switches, which drop what they have no room for. Both ends say the same. Each call with a
+  /// limit is to be followed by one without, the last of which ends it. Without effect where
+  /// nothing lies between the two. Takes effect soon. From any task.
   virtual void limit_flow(const FlowLimit& limit);
 
   virtual base::Rank peer() const = 0;

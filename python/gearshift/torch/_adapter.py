@@ -45,6 +45,8 @@ class Adapter:
         self.no_sync_depth = 0
         self.rounds = 0
         """Rounds since the last step."""
+        self.versions_of_round: list[int] = []
+        """Of the parameters, after the latest round that was not the first."""
         self.unsynced = False
         """Some gradient was accumulated under no_sync, and not exchanged since."""
         self.closed = False
@@ -201,6 +203,8 @@ class Adapter:
             self._hand_out(result)
             self.buffers.scatter()
             self.samples.exchanged()
+        if self.rounds > 0:
+            self.versions_of_round = [p._version for p in self.parameters]
         self.rounds += 1
         self.unsynced = False
 

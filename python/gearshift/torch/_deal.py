@@ -67,6 +67,13 @@ class Reader:
         return self._batches
 
 
+class Training:
+    """Whether some model has had a backward on what was dealt."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+
 class Deal:
     """One iteration over a sampler, and the models that train on it."""
 
@@ -86,8 +93,7 @@ class Deal:
         """Samples that this rank gets; None if that is not known."""
         self.uneven = uneven
         """Whether some ranks get more batches than others."""
-        self.trained = False
-        """Some model has had a backward since the beginning."""
+        self.training = Training()
         self.epochs: list[Epoch] = []
         """Of the models that train on it, in the order in which they were distributed."""
         self.in_step = True
@@ -98,6 +104,11 @@ class Deal:
         self._batches = 0
         self._samples = 0
         self._rest: Deal | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Some model has had a backward since the beginning."""
+        return self.training.begun
 
     @property
     def samples(self) -> int:

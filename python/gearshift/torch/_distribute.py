@@ -137,6 +137,12 @@ def _validated(strategy: strategies.Strategy, total_steps: int | None) -> CoreSt
     session = _session.current()
     core = strategies.to_core(strategy, total_steps or asked_total_steps())
     core.validate(session.world_size, session.servers)
+    if session.servers > 0 and isinstance(strategy, strategies.AllReduce) and session.rank == 0:
+        _log.warning(
+            "dedicated servers: %d, which are not used: the strategy is %s",
+            session.servers,
+            strategies.to_text(strategy),
+        )
     return core
 
 

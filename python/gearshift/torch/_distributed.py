@@ -68,9 +68,10 @@ class Distributed:
         self._bridge = bridge
         self._versions: list[int] = []
         self._warned_of_data = False
+        self._updating = False
+        """The optimizer's own step calls the closure."""
         self._others_steps = 0
         """Rounds since the last step, between which somebody changed the parameters."""
-        self._versions_of_round: list[int] = []
 
     @property
     def uses_server(self) -> bool:
@@ -116,7 +117,11 @@ class Distributed:
         """The optimizer's own step on the averaged gradients, then the end of the step."""
         if closure is not None:
             seen: list[Any] = []
-            result = update(self._counting(closure, seen))
+            self._updating = True
+            try:
+                result = update(self._counting(closure, seen))
+            finally:
+                self._updating = False
             loss = seen[0] if loss is None and seen else loss
         else:
             if self.adapter.unsynced or self.adapter.rounds == 0:
@@ -266,7 +271,7 @@ class Distributed:
         if self.optimizer is None:
             self.check_frozen()
             self.count_step_by_hand()
-        elif self.adapter.rounds > 0:
+        elif self.adapter.rounds > 0 and not self._updating:
             self._watch_others()
         self.epoch.note_forward(samples)
 
@@ -278,10 +283,10 @@ class Distributed:
         Raises:
             InvalidArgument: under a server, when others train the model on this rank's gradients.
         """
+        # What a forward writes itself comes later.
         versions = [p._version for p in self.adapter.parameters]
-        if self.adapter.rounds > 1 and versions != self._versions_of_round:
+        if self.adapter.rounds > 1 and versions != self.adapter.versions_of_round:
             self._others_steps += 1
-        self._versions_of_round = versions
         if self._others_steps != _MOST_STEPS_OF_OTHERS:
             return
         text = (

@@ -32,7 +32,7 @@ class _Place:
 
     def backward(self, samples: int) -> None:
         """One has begun, for a forward on so many samples that were not seen before."""
-        self.trained = self.deal.trained = True
+        self.trained = self.deal.training.begun = True
         self._counted += samples
         self._reached = self.deal.samples
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Sampler
 
 from .. import _session
-from ._deal import Deal, Reader
+from ._deal import Deal, Reader, Training
 from ._distributed import everything
 from ._epoch import begin
 
@@ -21,7 +21,8 @@ class DistributedSampler(Sampler[int]):
     of b see together what one process with batches of N·b would see. Sizes may differ by one:
     nothing is repeated to make them equal, and the epoch's end is handled by itself (see
     :func:`gearshift.torch.join`). The order with `shuffle` is
-    ``torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed + epoch))``.
+    ``torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed + epoch))``, where
+    the epoch is that of :meth:`set_epoch`, or else how many epochs models have trained on before.
 
     Args:
         dataset: anything with a length.
@@ -39,7 +40,8 @@ class DistributedSampler(Sampler[int]):
         self.drop_last = drop_last
         self.epoch = 0
         self._epoch_set = False
-        self._iterations = 0
+        self._epochs = 0
+        self._latest: Training | None = None
         self._rank = _session.rank()
         self._size = _session.world_size()
 
@@ -54,14 +56,25 @@ class DistributedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Indices into the dataset. Marks the beginning of an epoch for models that train."""
-        number = self.epoch if self._epoch_set else self._iterations
-        self._iterations += 1
+        number = self.epoch if self._epoch_set else self._next_epoch()
         reader = Reader(self, sys._getframe(1))
-        indices = iter(self._order()[self._rank :: self._size][: len(self)])
+        indices = iter(self._order(number)[self._rank :: self._size][: len(self)])
         target = reader.deliverable(len(self))
         deal = Deal(self, number, target, reader, indices, self._is_uneven(reader))
+        self._latest = deal.training
+        self._latest.begun = target == 0  # others may train meanwhile
         begin(deal, [distributed.epoch for distributed in everything()])
         return indices
+
+    def _next_epoch(self) -> int:
+        """Who looks at the data without training on them gets the same again.
+
+        So the order is the same on all ranks, although only some may have looked.
+        """
+        if self._latest is not None and self._latest.begun:
+            self._epochs += 1
+        self._latest = None
+        return self._epochs
 
     def _is_uneven(self, reader: Reader) -> bool:
         """Whether some ranks get more batches than others."""
@@ -73,9 +86,9 @@ class DistributedSampler(Sampler[int]):
     def _share(self, rank: int) -> int:
         return (len(self.dataset) - rank + self._size - 1) // self._size
 
-    def _order(self) -> list[int]:
+    def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.dataset)))
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.dataset), generator=generator, device="cpu")
         return list(order.tolist())

@@ -108,8 +108,8 @@ class AllReduce {
                                               ", this one the " + reduction_text(dtype_, op_));
       }
       if (said.bytes != data_.size()) {
-        return operation_.mismatch(r, "reduces " + std::to_string(said.bytes) +
-                                          " bytes, this one " + std::to_string(data_.size()));
+        return operation_.disagreement(r, "reduces " + std::to_string(said.bytes) +
+                                              " bytes, this one " + std::to_string(data_.size()));
       }
       plain = plain && said.factor == 1;
     }

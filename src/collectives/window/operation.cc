@@ -61,6 +61,7 @@ base::Status WindowOperation::await(std::uint64_t round) {
       window_.await(round, options_.timeout.value_or(group_.timeout()),
                     options_.background ? Patience::kSleep : Patience::kYield);
   if (status) return status;
+  progress_->give_up();
   base::Error error = status.error().within(title());
   // The window numbers the members of the group; people know the ranks of the whole job.
   if (error.code == base::ErrorCode::kTimeout && error.culprit >= 0) {

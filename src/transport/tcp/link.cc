@@ -251,6 +251,10 @@ void Link::finish(const Error& reason, News news) {
 }
 
 void Link::limit_flow(const FlowLimit& limit) {
+  std::lock_guard<std::mutex> lock(limiting_);
+  const bool ends = limit.out == 0 && limit.in == 0;
+  limits_ = ends ? std::max(0, limits_ - 1) : limits_ + 1;
+  if (ends && limits_ > 0) return;
   limited_ = limit.in > 0;
   const std::size_t each =
       limit.out == 0 ? 0 : std::max<std::size_t>(1, limit.out / streams_.size());

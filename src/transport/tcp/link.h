@@ -109,7 +109,9 @@ class Link final : public std::enable_shared_from_this<Link>, public Puller {
   std::atomic<std::uint64_t> next_message_{0};
 
   std::mutex receiving_;
-  Loan loan_;                         ///< of the first stream; changes under `receiving_`
+  Loan loan_;  ///< of the first stream; changes under `receiving_`
+  std::mutex limiting_;
+  int limits_ = 0;                    ///< that are not ended; under `limiting_`
   std::atomic<bool> limited_{false};  ///< what the peer has under way
   std::atomic<bool> closing_{false};
   std::atomic<bool> ended_{false};     ///< changes under `receiving_`

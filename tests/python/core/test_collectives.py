@@ -36,6 +36,12 @@ for size in (1, 1000, 100_000):
             assert error.rank == 1 - gs.rank()
         else:
             raise AssertionError(x)
+try:
+    gs.all_reduce(np.ones(1000 + gs.rank()))
+except gs.MismatchError as error:
+    assert "reduces" in str(error) and "bytes, this one" in str(error), error
+else:
+    raise AssertionError("of different lengths")
 assert gs.all_reduce(np.ones(1))[0] == 2
 """
     for process in run_script(script, 2):

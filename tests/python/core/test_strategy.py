@@ -196,6 +196,13 @@ def test_text_stands_for_phases_and_consistencies() -> None:
     to_core(switch, 10).validate(2, 0)
 
 
+def test_an_unknown_option_of_a_consistency_is_named() -> None:
+    for text in ("ps:asp(shard=2)", "ps:ssp(3, shard=2)", "ps:buffered(4, bound=8, shard=2)"):
+        with pytest.raises(gs.InvalidArgument, match="unknown option 'shard=2'; there are: shards"):
+            parse(text)
+    assert parse("ps:buffered(4, bound=8)") == gs.ParameterServer(gs.Buffered(4, bound=8))
+
+
 def test_errors_are_what_they_were_and_more() -> None:
     assert issubclass(gs.PeerLost, gs.Error)
     assert issubclass(gs.Error, RuntimeError)

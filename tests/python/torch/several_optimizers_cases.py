@@ -9,6 +9,7 @@ import torch
 from gearshift_testing import case
 from gearshift_testing.optimizers import Factor
 from gearshift_testing.training import (
+    MLP,
     assert_equal_everywhere,
     batches,
     cross_entropy,
@@ -147,6 +148,45 @@ def another_optimizer_than_the_one_given() -> None:
     logging.getLogger("gearshift").removeHandler(log)
     assert len(told) == 1
     assert any("'2.weight' (and 3 more)" in line for line in log.lines), log.lines
+
+
+class _Bounded(MLP):
+    """Writes to its own parameters in each forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for p in self.parameters():
+                p.clamp_(-10, 10)
+        return super().forward(x)
+
+
+@case([2])
+def what_a_step_and_a_forward_change_is_nobody_elses() -> None:
+    log = _Lines()
+    logging.getLogger("gearshift").addHandler(log)
+    model = make("mlp")
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=20)
+    model, optimizer = gst.distribute(model, optimizer)
+    for x, y in batches(2):
+
+        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+            optimizer.zero_grad()
+            loss = cross_entropy(model, share(x), share(y))
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    gst.release(model)
+    for strategy in ("all_reduce", "ps:bsp"):
+        torch.manual_seed(0)
+        model = _Bounded().double()
+        model, optimizer = gst.distribute(model, sgd(model.parameters()), strategy)
+        for x, y in batches(12):
+            cross_entropy(model, share(x), share(y)).backward()
+        optimizer.step()
+        gst.release(model)
+    logging.getLogger("gearshift").removeHandler(log)
+    assert not [line for line in log.lines if "without a step of the optimizer" in line]
 
 
 @case([2, 3])

@@ -272,6 +272,28 @@ def weights_that_the_user_gives() -> None:
 
 
 @case([1, 2, 3])
+def the_sampler_deals_anew_after_each_epoch_that_was_trained_on() -> None:
+    dataset = data(12)
+    sampler = gst.DistributedSampler(dataset, seed=4)
+    loader = DataLoader(dataset, batch_size=2, sampler=sampler)
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, sgd(model.parameters()))
+    orders = []
+    for epoch in range(3):
+        if gs.rank() == 0:
+            next(iter(loader))  # a look at the data, on one rank alone
+        seen = []
+        for x, y in loader:
+            step(model, optimizer, x, y)
+            seen += [int((dataset.tensors[0] == row).all(1).nonzero()) for row in x]
+        expected = torch.randperm(12, generator=torch.Generator().manual_seed(4 + epoch))
+        assert seen == expected.tolist()[gs.rank() :: gs.world_size()], epoch
+        orders.append(seen)
+    gst.release(model)
+    assert orders[0] != orders[1] != orders[2]
+
+
+@case([1, 2, 3])
 def the_sampler_deals_each_sample_once() -> None:
     n, rank = gs.world_size(), gs.rank()
     for size in (0, 1, 7, 12):

@@ -24,6 +24,22 @@ TEST(Progress, ShowsTheYoungestOperationThatStillRuns) {
   EXPECT_EQ(progress.snapshot().previous, "bucket 1");
 }
 
+TEST(Progress, GoesOnToShowWhatWasGivenUpUntilAnotherBegins) {
+  auto scheduler = base::make_os_scheduler();
+  Progress progress(*scheduler);
+  { const ProgressScope done(progress, "done"); }
+  {
+    const ProgressScope waits(progress, "barrier");
+    waits.give_up();
+    EXPECT_EQ(progress.snapshot().operation, "barrier");
+  }
+  EXPECT_EQ(progress.snapshot().operation, "barrier");
+  EXPECT_EQ(progress.snapshot().previous, "done");
+  { const ProgressScope next(progress, "next"); }
+  EXPECT_EQ(progress.snapshot().operation, "idle");
+  EXPECT_EQ(progress.snapshot().previous, "next");
+}
+
 TEST(Progress, ScopesNest) {
   auto scheduler = base::make_os_scheduler();
   Progress progress(*scheduler);

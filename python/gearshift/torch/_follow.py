@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 from collections.abc import Container, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from .. import _session
+from ._made import made
 from ._objects import broadcast_object
 
 
@@ -60,8 +60,8 @@ def _others(own: Optimizer | None, parameters: Sequence[Tensor]) -> dict[_Key, O
     """Optimizers that nobody distributed, of parameters that were, under names as below."""
     places = {id(p): place for place, p in enumerate(parameters)}
     found: dict[_Key, Optimizer] = {}
-    for o in gc.get_objects():
-        if o is own or not issubclass(type(o), Optimizer):
+    for o in made(Optimizer):
+        if o is own:
             continue
         groups = getattr(o, "param_groups", ())
         held = tuple(places.get(id(p), -1) for group in groups for p in group["params"])
@@ -74,11 +74,10 @@ def _averages(parameters: Sequence[Tensor]) -> dict[_Key, AveragedModel]:
     """Averages (EMA, SWA) of models with these parameters, under names equal on all ranks."""
     shapes = {tuple(p.shape) for p in parameters}
     found: dict[_Key, AveragedModel] = {}
-    for o in gc.get_objects():
-        if issubclass(type(o), AveragedModel):
-            its = tuple(tuple(p.shape) for p in o.module.parameters())
-            if shapes <= set(its):
-                found[_free_key(found, type(o).__qualname__, its)] = o
+    for o in made(AveragedModel):
+        its = tuple(tuple(p.shape) for p in o.module.parameters())
+        if shapes <= set(its):
+            found[_free_key(found, type(o).__qualname__, its)] = o
     return found
 
 
@@ -111,14 +110,14 @@ def back_off(optimizer: Optimizer) -> None:
     It did so on another rank, and nobody's gradient was applied: in one process, and under
     All-Reduce, every rank's scaler would have seen it.
     """
-    for scaler in _scalers(gc.get_objects()):
+    for scaler in _scalers():
         state = scaler._per_optimizer_states.get(id(optimizer), {})
         for found in state.get("found_inf_per_device", {}).values():
             found.fill_(1)
 
 
-def _scalers(objects: list[Any]) -> list[torch.amp.GradScaler]:
-    return [o for o in objects if issubclass(type(o), torch.amp.GradScaler) and o.is_enabled()]
+def _scalers() -> list[torch.amp.GradScaler]:
+    return [o for o in made(torch.amp.GradScaler) if o.is_enabled()]
 
 
 def _free_key(taken: Container[_Key], *name: Any) -> _Key:
@@ -130,20 +129,12 @@ def _free_key(taken: Container[_Key], *name: Any) -> _Key:
 
 
 def _counters(optimizer: Optimizer) -> dict[_Key, Any]:
-    """The schedulers of an optimizer and all gradient scalers, under names equal on all ranks.
-
-    Neither an optimizer nor PyTorch knows them, but the garbage collector does.
-    """
-    objects = gc.get_objects()
-    schedulers = [
-        o
-        for o in objects
-        if issubclass(type(o), LRScheduler) and getattr(o, "optimizer", None) is optimizer
-    ]
+    """The schedulers of an optimizer and all gradient scalers, under names equal on all ranks."""
+    schedulers = [o for o in made(LRScheduler) if getattr(o, "optimizer", None) is optimizer]
     # Those within another one (SequentialLR, ChainedScheduler) are part of its state.
     within = {id(inner) for s in schedulers for inner in getattr(s, "_schedulers", ())}
     found: dict[_Key, Any] = {}
-    for thing in [*(s for s in schedulers if id(s) not in within), *_scalers(objects)]:
+    for thing in [*(s for s in schedulers if id(s) not in within), *_scalers()]:
         rates = repr(getattr(thing, "base_lrs", None))
         found[_free_key(found, type(thing).__qualname__, rates)] = thing
     return found

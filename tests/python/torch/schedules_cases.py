@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import (
     LambdaLR,
     LinearLR,
     LRScheduler,
+    MultiStepLR,
     SequentialLR,
 )
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -128,6 +130,65 @@ def averages_are_those_of_one_process() -> None:
             gst.release(model)
             assert difference(average, wanted) <= 1e-12
             assert int(average.n_averaged) == 6
+
+
+@case([2, 3])
+def two_of_a_name_are_told_apart_where_one_rank_collects_garbage() -> None:
+    """Between the making of the two: the collector lists them in another order then."""
+    x, y = data().tensors
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, sgd(model))
+    averages, steps, sequences, scalers = [], [], [], []
+    gc.disable()  # so that it runs when it is told to, and the order of no rank changes back
+    for decay, milestone in ((0.1, 3), (0.999, 90)):
+        averages.append(AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)))
+        steps.append(MultiStepLR(optimizer, [milestone], gamma=0.5))
+        # Unlike others it does not call __init__ of LRScheduler.
+        both = [LinearLR(optimizer), LinearLR(optimizer)]
+        sequences.append(SequentialLR(optimizer, both, [milestone]))
+        scalers.append(torch.amp.GradScaler("cpu", growth_interval=milestone))
+        scalers[-1].scale(torch.ones(1))
+        if gs.rank() == 0 and decay == 0.1:
+            gc.collect()
+    with gst.join(model):
+        for _ in range(8 if gs.rank() == 0 else 5):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            for schedule in steps:
+                schedule.step()
+            for average in averages:
+                average.update_parameters(model)
+    gc.enable()
+    for average in averages:
+        assert_equal_everywhere(average)
+    near, far = (difference(average, model) for average in averages)
+    gst.release(model)
+    assert near < far
+    assert [dict(s.milestones) for s in steps] == [{3: 1}, {90: 1}]
+    assert [s.last_epoch for s in steps] == [8, 8]
+    assert [s._milestones for s in sequences] == [[3], [90]]
+    assert [s.get_growth_interval() for s in scalers] == [3, 90]
+
+
+@case([2])
+def what_the_garbage_collector_froze_is_followed() -> None:
+    """As before worker processes are forked, to keep their pages shared."""
+    x, y = data().tensors
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, sgd(model))
+    schedule = MultiStepLR(optimizer, [6], gamma=0.5)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    gc.freeze()
+    for epoch in (1, 2):
+        with gst.join(model):
+            for _ in range(3 - gs.rank()):
+                step(model, optimizer, schedule, x, y)
+                average.update_parameters(model)
+        assert schedule.last_epoch == int(average.n_averaged) == 3 * epoch
+        assert_equal_everywhere(average)
+    gc.unfreeze()
+    gst.release(model)
 
 
 @case([2])

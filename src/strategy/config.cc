@@ -41,7 +41,8 @@ Status check(const ParameterServer& s, int workers, int servers) {
     return Error(ErrorCode::kInvalidArgument,
                  "the strategy wants " + std::to_string(s.servers) +
                      " dedicated servers, but the job was started with " + std::to_string(servers) +
-                     ": start it with `gearshift run --servers " + std::to_string(s.servers) + "`");
+                     ": start it with `gearshift run --servers " + std::to_string(s.servers) +
+                     "`; in a simulation, hosts of the cluster have them (`servers = 1`)");
   }
   if (s.shards < 0 || s.shards > workers) {
     return Error(ErrorCode::kInvalidArgument,

@@ -203,7 +203,10 @@ class _Command:
                     f"{result.repeated_steps} steps were done twice"
                 )
             if result.failure is not None:
-                outcome.add(f"- {name}: training ended early: {result.failure}")
+                outcome.add(
+                    f"- {name}: training ended early, after {result.steps_done} steps: "
+                    f"{result.failure}"
+                )
         self._add_timelines(outcome, worked)
         outcome.save("Numbers", lambda: self._write(SUMMARY, outcome.document))
         return outcome

@@ -110,16 +110,19 @@ def measured_steps(workers: Sequence[Mapping[str, Any]], warmup: int, cut: bool)
     return chosen
 
 
-def step_times(workers: Sequence[Mapping[str, Any]], steps: Sequence[range]) -> list[float]:
+def step_times(
+    workers: Sequence[Mapping[str, Any]], steps: Sequence[range], failure: str | None = None
+) -> list[float]:
     """Of the given steps, all workers in a row.
 
     Raises:
-        Error: when there is none.
+        Error: when there is none, as after that failure.
     """
     times = [w["end"][i] - w["begin"][i] for w, chosen in zip(workers, steps, strict=True)
              for i in chosen]  # fmt: skip
     if not times:
-        raise Error("training ended before the warm-up was over")
+        why = f": {failure}" if failure else ""
+        raise Error(f"training ended before the warm-up was over{why}")
     return times
 
 

@@ -149,6 +149,11 @@ class Result:
         )
 
     @property
+    def steps_done(self) -> int:
+        """Of the worker that has done the fewest: less than `steps` where training ended early."""
+        return min(len(worker["end"]) for worker in self.raw["workers"])
+
+    @property
     def mean_staleness(self) -> float | None:
         """Versions that a push lagged, on average; None without servers."""
         pushes = sum(self.staleness.values())
@@ -247,7 +252,7 @@ class Result:
         if self.restarts:
             lines.append(f"restarts    {self.restarts}, {self.repeated_steps} steps done twice")
         if self.failure is not None:
-            lines.append(f"ended early: {self.failure}")
+            lines.append(f"ended early after {self.steps_done} steps: {self.failure}")
         return "\n".join(lines)
 
 
@@ -264,7 +269,7 @@ def make_result(
     diverged = divergence_of(raw)
     synchronous = figures.was_synchronous(request.strategy, raw)
     counted = _counted(workers, warmup, synchronous, diverged is not None)
-    times = figures.step_times(workers, counted)
+    times = figures.step_times(workers, counted, raw.get("failure"))
     rate = figures.throughput(workers, counted, facts.batch_size)
     wait = figures.waiting(workers, synchronous)
     alone = figures.ideal_throughput(_speeds(raw), facts.batch_size, facts.compute_seconds)

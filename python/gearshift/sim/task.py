@@ -100,7 +100,14 @@ def _is_path(where: str) -> bool:
 def _load(where: str) -> ModuleType:
     if not _is_path(where):
         sys.path.insert(0, os.getcwd())
-        return importlib.import_module(where)
+        try:
+            return importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{where}.".startswith(f"{error.name}."):
+                raise  # one that it imports
+            raise InvalidArgument(
+                f"train: {where} cannot be loaded: there is no module {error.name!r}"
+            ) from error
     path = Path(where).resolve()
     sys.path.insert(0, str(path.parent))  # as of a script that is run
     name = path.stem if path.stem not in sys.modules else f"gearshift_task_{path.stem}"

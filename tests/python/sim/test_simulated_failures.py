@@ -38,9 +38,11 @@ def test_a_host_that_fails_ends_training() -> None:
     result = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=10, warmup=1, detection=2)
     assert result.failure is not None
     assert "host node-2 failed after 0.35 s" in result.failure
-    assert len(result.raw["workers"][0]["end"]) == 3
+    assert len(result.raw["workers"][0]["end"]) == 3 == result.steps_done
     assert result.virtual_seconds == pytest.approx(2.35, abs=0.2)
-    assert "ended early" in result.summary()
+    assert "ended early after 3 steps: host node-2 failed" in result.summary()
+    with pytest.raises(gs.Error, match="before the warm-up was over: host node-2 failed"):
+        gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=10, warmup=4, detection=2)
 
 
 @pytest.mark.parametrize(("every", "kept"), [(0, 0), (2, 2)])

@@ -160,12 +160,15 @@ TEST_P(TransportConformance, ALentMessageIsAsAnyOther) {
   }
 }
 
-TEST_P(TransportConformance, ALimitOfTheInflowLosesNothing) {
+TEST_P(TransportConformance, ALimitOfTheFlowLosesNothing) {
   link_pair();
   const auto body = pattern(3'000'001, 5);
   std::uint32_t number = 0;
-  for (const std::size_t limit : {std::size_t{1}, std::size_t{100'000}, std::size_t{0}}) {
-    b.link->limit_inflow(limit);
+  // Two limits, and the ends of both.
+  for (const std::size_t limit :
+       {std::size_t{1}, std::size_t{100'000}, std::size_t{0}, std::size_t{0}}) {
+    a.link->limit_flow({.out = limit});
+    b.link->limit_flow({.in = limit});
     std::vector<std::byte> into(body.size());
     Request receive = b.link->recv(Tag(4, ++number, 0), into);
     Request send = a.link->send(Tag(4, number, 0), body);

@@ -167,7 +167,9 @@ def test_a_task_is_a_file_or_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
         assert task.make(text) == "made"
     with pytest.raises(gs.InvalidArgument, match='no function "other"; its functions are training'):
         task.make("plain:other")
-    with pytest.raises(gs.InvalidArgument, match="no_such cannot be loaded: there is no module 'no_such'$"):
+    with pytest.raises(
+        gs.InvalidArgument, match="no_such cannot be loaded: there is no module 'no_such'$"
+    ):
         task.make("no_such:training")
 
 

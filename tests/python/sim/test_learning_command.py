@@ -168,7 +168,7 @@ def test_a_task_is_a_file_or_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(gs.InvalidArgument, match='no function "other"; its functions are training'):
         task.make("plain:other")
     with pytest.raises(
-        gs.InvalidArgument, match="no_such cannot be loaded: there is no module 'no_such'$"
+        gs.InvalidArgument, match=r"no_such cannot be loaded: there is no module 'no_such'$"
     ):
         task.make("no_such:training")
 

@@ -51,9 +51,9 @@ struct Options {
 /// order. Arrays are flat; an element count is `data.size() / size_of(dtype)` and must be whole.
 /// Views may be unaligned, empty and phantom. Blocking. On error the contents of the destination
 /// are unspecified, no buffer is touched afterwards, and the group should be aborted.
-/// Errors: kInvalidArgument (sizes), kTimeout / kPeerLost / kAborted / kClosed. Ranks whose sizes
-/// differ get kProtocol; whose dtypes, operations or roots do, kMismatch through a window, and wait
-/// for each other elsewhere (kTimeout). Never each other's data.
+/// Errors: kInvalidArgument (sizes), kTimeout / kPeerLost / kAborted / kClosed. Through a window,
+/// ranks whose arrays, dtypes, operations or roots differ get kMismatch. Elsewhere those whose sizes
+/// differ get kProtocol, and the others wait for each other (kTimeout). Never each other's data.
 /// The result is bit-identical on all ranks, for every algorithm.
 /// An empty array sends nothing, and still counts as an operation on every rank.
 ///

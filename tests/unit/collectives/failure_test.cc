@@ -85,7 +85,7 @@ TEST_P(Failure, RanksThatReduceDifferentlyNeverSucceed) {
                        {.algorithm = algorithm, .timeout = std::chrono::milliseconds(100)});
         ASSERT_FALSE(status.ok()) << to_string(algorithm);
         EXPECT_EQ(status.error().code, ErrorCode::kTimeout) << status.error().to_string();
-        const std::string was = group.progress().snapshot().previous;
+        const std::string was = group.progress().snapshot().operation;
         const char* const meant = !odd         ? "sum of float32"
                                   : other_type ? "sum of int32"
                                                : "max of float32";

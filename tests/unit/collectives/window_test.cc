@@ -197,7 +197,7 @@ TEST_P(OverWindow, DifferentSizesAreAnError) {
   });
   for (const base::Status& outcome : outcomes) {
     ASSERT_FALSE(outcome.ok());
-    EXPECT_EQ(outcome.error().code, base::ErrorCode::kProtocol) << outcome.error().to_string();
+    EXPECT_EQ(outcome.error().code, base::ErrorCode::kMismatch) << outcome.error().to_string();
     EXPECT_NE(outcome.error().message.find("bytes"), std::string::npos);
   }
 }
@@ -264,7 +264,7 @@ TEST_P(OverWindow, AnEmptyArrayIsAnOperationToo) {
   });
   for (const base::Status& outcome : outcomes) {
     ASSERT_FALSE(outcome.ok());
-    EXPECT_EQ(outcome.error().code, base::ErrorCode::kProtocol) << outcome.error().to_string();
+    EXPECT_EQ(outcome.error().code, base::ErrorCode::kMismatch) << outcome.error().to_string();
   }
 }
 

@@ -52,10 +52,10 @@ struct Options {
 /// Views may be unaligned, empty and phantom. Blocking. On error the contents of the destination
 /// are unspecified, no buffer is touched afterwards, and the group should be aborted.
 /// Errors: kInvalidArgument (sizes), kTimeout / kPeerLost / kAborted / kClosed. Through a window,
-/// ranks whose arrays, dtypes, operations or roots differ get kMismatch. Elsewhere those whose sizes
-/// differ get kProtocol, and the others wait for each other (kTimeout). Never each other's data.
-/// The result is bit-identical on all ranks, for every algorithm.
-/// An empty array sends nothing, and still counts as an operation on every rank.
+/// ranks whose arrays, dtypes, operations or roots differ get kMismatch. Elsewhere those whose
+/// sizes differ get kProtocol, and the others wait for each other (kTimeout). Never each other's
+/// data. The result is bit-identical on all ranks, for every algorithm. An empty array sends
+/// nothing, and still counts as an operation on every rank.
 ///
 /// Accuracy: floats are combined in their own type, one rounding per combination (float16 and
 /// bfloat16 in float32, then rounded), N-1 combinations per element: a sum is within

@@ -107,7 +107,7 @@ base::Result<CommitRecord> decode_commit(base::ConstBytes bytes);
 
 /// The fixed-size part of every answer, as its bytes travel.
 struct ReplyWire {
-  std::int64_t version = 0;
+  std::int64_t version = 0;  ///< updates that the parameters have seen
   std::int64_t staleness = 0;
   std::int64_t leave_after = 0;
   double loss = 0;          ///< latest of all workers, see Reply

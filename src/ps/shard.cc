@@ -308,9 +308,9 @@ base::Status ShardImpl::check_commit(const Worker& w, const CommitRecord& r) con
   }
   if (r.attempts.size() != options_.slices.size()) return protocol("commit of another layout");
   if (!std::isfinite(r.samples) || r.samples < 0) return protocol("commit of a senseless weight");
-  if (r.base_version < 0 || r.base_version > version_) {
+  if (r.base_version < 0 || r.base_version > updates_begun()) {
     return protocol("commit on top of version " + std::to_string(r.base_version) + ", newest is " +
-                    std::to_string(version_));
+                    std::to_string(updates_begun()));
   }
   const OptimizerSpec& spec = options_.optimizer;
   if (r.usable() && r.hypers.size() != spec.hyper_names.size() * spec.param_groups) {
@@ -376,7 +376,7 @@ base::Status ShardImpl::flush(Request& request) {
 
 void ShardImpl::answer(int to, std::uint32_t request, const ReplyWire& reply) {
   ReplyWire full = reply;
-  full.version = version_;
+  if (full.version == 0) full.version = version_;
   full.loss = mean_loss_;
   full.leave_after = leave_after_;
   outbox_.send(link_to(group_, base::Rank(to)), reply_tag(options_.model, request, kReplyPart),

@@ -120,6 +120,7 @@ class ShardImpl final : public Shard {
   base::Status judge_loss(int rank, double loss);
 
   // shard_stream.cc: updates slice by slice.
+  std::int64_t updates_begun() const { return version_ + streams_; }
   bool streams(const CommitRecord& record) const;
   bool may_begin(const Worker& worker) const;
   base::Status begin_stream(StreamedUpdate update);
@@ -151,7 +152,8 @@ class ShardImpl final : public Shard {
   std::optional<Turns> turns_;
   std::vector<Worker> workers_;
   int due_ = 0;  ///< commits that are accepted and not answered
-  std::int64_t version_ = 0;
+  std::int64_t version_ = 0;  ///< updates made
+  std::int64_t streams_ = 0;  ///< updates begun and not made
   std::int64_t highest_step_ = 0;
   std::int64_t leave_after_ = 0;
   double mean_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< see Reply::loss

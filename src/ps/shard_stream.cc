@@ -20,11 +20,15 @@ base::Status ShardImpl::begin_stream(StreamedUpdate made) {
   update->slices_left = options_.slices.size();
   outbox_.reap();
   const std::int64_t slowest = slowest_step();
+  ++streams_;
   for (const int r : update->ranks) {
     PendingCommit& pending = *workers_[static_cast<std::size_t>(r)].pending;
     pending.update = update;
     // The slowest can only catch up meanwhile, so what may be answered now may be answered later.
     pending.answers_slices = rules_.bound < 0 || pending.record.step - slowest <= rules_.bound;
+    // Updates that are under way with this one count as seen if they began earlier, for of some
+    // slices they come first: so each counts once, and staleness is right on average.
+    if (pending.answers_slices) pending.version = updates_begun();
   }
   if (options_.slices.empty()) return finish_stream(*update);
   for (std::size_t i = 0; i < options_.slices.size(); ++i) {
@@ -78,6 +82,7 @@ base::Status ShardImpl::apply_slice(const StreamedUpdate& update, std::size_t sl
 }
 
 base::Status ShardImpl::finish_stream(const StreamedUpdate& update) {
+  --streams_;
   count_update();
   for (const int r : update.ranks) {
     const CommitRecord& record = workers_[static_cast<std::size_t>(r)].pending->record;

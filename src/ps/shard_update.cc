@@ -103,7 +103,7 @@ base::Status ShardImpl::accept_all(const std::vector<int>& ranks) {
   StreamedUpdate update{.ranks = ranks};
   for (const int r : ranks) {
     const CommitRecord& record = pending(r).record;
-    pending(r).staleness = version_ - record.base_version;
+    pending(r).staleness = updates_begun() - record.base_version;
     if (skip || !record.usable()) continue;
     if (update.shares.empty()) update.hypers = record.hypers;
     if (auto wrong = set_otherwise(update.shares.empty() ? r : update.shares[0].rank, r)) {
@@ -131,7 +131,7 @@ base::Status ShardImpl::apply_whole(const StreamedUpdate& together) {
 base::Status ShardImpl::accept(int rank) {
   PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
   const CommitRecord& record = pending.record;
-  pending.staleness = version_ - record.base_version;
+  pending.staleness = updates_begun() - record.base_version;
   pending.skipped = !record.usable();
   if (!pending.skipped && streams(record)) {
     return begin_stream(
@@ -331,6 +331,7 @@ void ShardImpl::answer_due() {
       stats_.max_lead = std::max(stats_.max_lead, lead);
     }
     ReplyWire reply;
+    reply.version = w.pending->version;
     reply.staleness = w.pending->staleness;
     reply.skipped = w.pending->skipped ? 1 : 0;
     const PendingCommit answered = *std::exchange(w.pending, std::nullopt);

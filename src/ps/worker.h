@@ -32,6 +32,7 @@ struct PendingCommit {
   bool accepted = false;
   bool skipped = false;
   std::int64_t staleness = 0;
+  std::int64_t version = 0;  ///< of the parameters that it is answered with; 0: the newest
   std::shared_ptr<StreamedUpdate> update{};  ///< under way, with this commit in it
   bool answers_slices = false;  ///< the worker gets each slice as soon as it is applied
 };

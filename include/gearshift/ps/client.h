@@ -47,7 +47,7 @@ struct Commit {
 };
 
 struct Reply {
-  std::int64_t version = 0;    ///< highest version over the shards
+  std::int64_t version = 0;    ///< updates that the parameters have seen; maximum over the shards
   std::int64_t staleness = 0;  ///< of this push; maximum over the shards
   bool skipped = false;        ///< nothing was applied (see Commit::skip)
   /// Mean over the samples of all active workers: of the losses of this step under BSP, otherwise

@@ -22,7 +22,7 @@ struct CommitInfo {
   double samples = 0;             ///< weight of the worker's gradient
   double mean_loss = 0;           ///< of all workers, see Reply::loss
   std::int64_t epoch = 0;         ///< of the worker
-  std::int64_t staleness = 0;     ///< versions that the gradient's parameters lag
+  std::int64_t staleness = 0;     ///< updates of others that the gradient's parameters lack
   std::int64_t highest_step = 0;  ///< of any worker so far
 };
 

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from .command_line import command_line, headline
 from .job import Job
 from .output import ConsoleSink, LineSink, write_all
-from .plan import LaunchOptions, build_plan, misplaced_notice, thread_notice, validate
+from .plan import (
+    LaunchOptions,
+    build_plan,
+    misplaced_notice,
+    servers_notice,
+    thread_notice,
+    validate,
+)
 from .verdict import Outcome
 
 
@@ -33,7 +40,11 @@ def launch(
     """
     environ = os.environ if environ is None else environ
     validate(options, environ)
-    notices = [misplaced_notice(options), thread_notice(options, environ)]
+    notices = [
+        misplaced_notice(options),
+        servers_notice(options, environ),
+        thread_notice(options, environ),
+    ]
     if options.job_file is not None:
         notices.insert(0, headline(options, environ))
     for notice in notices:
@@ -52,11 +63,14 @@ def launch(
             directory=directory,
         )
         outcome = job.run()
+        apart = directory is not None and outcome.returncode == 0 and not os.listdir(directory)
     finally:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
     if outcome.message is not None:
         notify(outcome.message)
+    elif apart and options.world_size > 1:
+        notify(_nobody_met(options))
     return outcome
 
 
@@ -80,6 +94,13 @@ def notify(message: str) -> None:
     text = f"gearshift run: {message}\n".encode(errors="backslashreplace")
     with contextlib.suppress(OSError):  # a closed terminal must not take the job with it
         write_all(2, text)
+
+
+def _nobody_met(options: LaunchOptions) -> str:
+    return (
+        f"no process of {options.target[0]} joined the job, so each of the {options.world_size} "
+        "did all of the work alone; a script joins with gs.init(), and shares by gst.distribute()"
+    )
 
 
 def _on_failure(stream: str, error: OSError) -> None:

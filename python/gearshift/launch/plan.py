@@ -147,6 +147,18 @@ def thread_notice(options: LaunchOptions, environ: Mapping[str, str]) -> str | N
     )
 
 
+def servers_notice(options: LaunchOptions, environ: Mapping[str, str]) -> str | None:
+    """What to tell the user who set the number of servers as for other launchers."""
+    variable = "GEARSHIFT_SERVERS"
+    given = options.extra_env.get(variable, environ.get(variable))
+    if given is None or given == str(options.servers) or environ.get("GEARSHIFT_LAUNCHER"):
+        return None
+    return (
+        f"{variable}={given} is for other launchers, and has no effect here: "
+        f"the job has as many dedicated servers as --servers says ({options.servers})"
+    )
+
+
 def misplaced_notice(options: LaunchOptions) -> str | None:
     """What to tell the user whose number of processes stands where the script gets it."""
     if options.job_file is not None:

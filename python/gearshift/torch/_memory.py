@@ -54,20 +54,34 @@ class Home:
     with other processes, by ``model.share_memory()`` or when torch.multiprocessing sends it.
     """
 
-    __slots__ = ("_memory", "address")
+    __slots__ = ("_dtype", "_memory", "_shape", "address")
 
     def __init__(self, memory: np.ndarray[Any, Any], tensor: Tensor) -> None:
         self._memory = memory
+        self._dtype, self._shape = tensor.dtype, tensor.shape
         self.address = tensor.data_ptr()
 
     def again(self, tensor: Tensor, name: str) -> Tensor:
-        """A tensor like this one, which has left, on the memory; `name` is for the log."""
+        """A tensor like this one, which has left, on the memory; `name` is for the log.
+
+        Raises:
+            InvalidArgument: when it has another dtype or shape now.
+        """
+        if tensor.dtype != self._dtype or tensor.shape != self._shape:
+            raise InvalidArgument(_became(name, tensor))
         _log.warning(
             "%s was moved to memory that is shared with other processes, where it stays as it is: "
             "training goes on in memory of its own; send copies to other processes",
             name,
         )
-        return tensor_on(self._memory, tensor.dtype, tensor.shape)
+        return tensor_on(self._memory, self._dtype, self._shape)
+
+
+def _became(name: str, tensor: Tensor) -> str:
+    return (
+        f"{name} became {tensor.dtype}{tuple(tensor.shape)} on {tensor.device} after "
+        "distribute(): move or cast the model before"
+    )
 
 
 @dataclass
@@ -136,10 +150,7 @@ def readopt(trainable: Trainable) -> None:
     data = trainable.parameter.data
     value = trainable.value
     if data.shape != value.shape or data.dtype != value.dtype or data.device != value.device:
-        raise InvalidArgument(
-            f"parameter '{trainable.name}' became {data.dtype}{tuple(data.shape)} on "
-            f"{data.device} after distribute(): move or cast the model before"
-        )
+        raise InvalidArgument(_became(f"parameter '{trainable.name}'", data))
     trainable.renew_value()
     trainable.value.copy_(data)
     trainable.parameter.data = trainable.value

@@ -114,6 +114,22 @@ def test_a_number_of_processes_behind_the_script_is_noticed(launcher):
     assert "stands behind" not in launcher.run("--", sys.executable, script, "-n", "2").err
 
 
+def test_processes_that_never_meet_are_noticed(launcher):
+    script = launcher.script("print(rank)")
+    ended = launcher.run("-n", "2", script)
+    assert f"no process of {script} joined the job, so each of the 2 did all" in ended.err
+    assert "joined the job" not in launcher.run("-n", "1", script).err
+    assert "joined the job" not in launcher.run("-n", "2", launcher.script("sys.exit(3)")).err
+
+
+def test_servers_of_other_launchers_are_noticed(launcher):
+    script, env = launcher.script("print(rank)"), {"GEARSHIFT_SERVERS": "2"}
+    ended = launcher.run("-n", "1", "--servers", "1", script, env=env)
+    assert "GEARSHIFT_SERVERS=2 is for other launchers, and has no effect here" in ended.err
+    assert "as many dedicated servers as --servers says (1)" in ended.err
+    assert "other launchers" not in launcher.run("--servers", "2", script, env=env).err
+
+
 def test_token_file(launcher):
     path = launcher.folder / "token"
     path.write_text("f" * 64 + "\n")

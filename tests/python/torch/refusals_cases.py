@@ -48,6 +48,21 @@ def optimizers_that_are_not_elementwise() -> None:
 
 
 @case([1])
+def casts_of_a_distributed_model() -> None:
+    for strategy in ("all_reduce", "ps:bsp"):
+        model = make("mlp")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model, optimizer = gst.distribute(model, optimizer, strategy)
+        train(model, optimizer, batches(2))
+        dtype = next(model.parameters()).dtype
+        other = torch.float32 if dtype == torch.float64 else torch.float64
+        model.to(other)
+        x, y = next(batches(1))
+        loss = cross_entropy(model(x.to(other)), y)
+        refused(gs.InvalidArgument, loss.backward, f"became {other}", "cast the model before")
+
+
+@case([1])
 def strategies_and_arguments() -> None:
     model = make("mlp")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

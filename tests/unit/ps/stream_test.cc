@@ -126,12 +126,16 @@ TEST(Stream, AspTakesInWorkersThatInterleave) {
     ASSERT_TRUE(first.wait_for_slice(0));
     for (const std::uint32_t slice : {0U, 1U, 2U}) second.stage(slice);
     ASSERT_TRUE(second.wait_for_end());
-    EXPECT_EQ(second.reply.version, 1) << "the first update is not over";
+    EXPECT_EQ(cluster.shard(0).stats().applies, 1) << "the first update is not over";
+    EXPECT_EQ(second.reply.staleness, 1) << "but it began before, and counts";
+    EXPECT_EQ(second.reply.version, 2);
     EXPECT_NEAR(change(cluster, 1, 0), -6, 1e-12);
     EXPECT_NEAR(change(cluster, 1, 4), -4, 1e-12);
     first.stage(1);
     first.stage(2);
     ASSERT_TRUE(first.wait_for_end());
+    EXPECT_EQ(first.reply.staleness, 0);
+    EXPECT_EQ(first.reply.version, 1) << "the second update counts in the worker's next step";
   }
   EXPECT_EQ(cluster.shard(0).stats().applies, 2);
   ASSERT_TRUE(cluster.client(0).pull(views(cluster.parameters(0))).ok());

@@ -24,7 +24,7 @@ _DEFINITIONS = (
     ("Efficiency", "samples per second ÷ those of the same workers if each computed alone."),
     ("Waiting", "exposed share: time in which a worker only waits ÷ time of its steps."),
     ("Step mean, p95", "of the steps of all workers after the warm-up."),
-    ("Staleness", "versions by which the parameters of a push lagged."),
+    ("Staleness", "updates that the parameters of a push lacked."),
     ("Best learning rate", "of each strategy in each combination, the factor with the shortest "
      "median time to the target; if none reaches it, with the best metric. All strategies have the "
      "same number of tries."),

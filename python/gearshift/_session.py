@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -307,8 +308,22 @@ def _at_exit() -> None:
         # The exit code is decided already; the others learn from the broken connection.
         print(f"gearshift: leaving the job failed: {error}", file=sys.stderr)
         fail(str(error))
+    except KeyboardInterrupt:
+        print("gearshift: interrupted while leaving the job", file=sys.stderr)
+        fail("interrupted (SIGINT)")
+        _die_of(signal.SIGINT)
     finally:
         _core.leave_everything()
+
+
+def _die_of(number: int) -> None:
+    """End as a process that does not handle the signal, when it is too late to raise."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    _core.leave_everything()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _after_fork() -> None:

@@ -1,6 +1,7 @@
 #include "gearshift/group/connect.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -17,6 +18,8 @@ namespace {
 constexpr int kParallel = 16;
 /// How soon a waiting accept notices that another pair has failed.
 constexpr base::Duration kAcceptSlice = std::chrono::milliseconds(200);
+/// How often whoever waits looks whether another rank has given up.
+constexpr base::Duration kLookForLost = std::chrono::seconds(1);
 
 struct Endpoint {
   std::string transport;
@@ -52,6 +55,11 @@ struct Announcement {
 
 std::string rank_key(const ConnectOptions& options, int rank) {
   return "group/" + std::to_string(options.generation.value) + "/rank/" + std::to_string(rank);
+}
+
+/// Under it the first rank that gives up says because of whom: his number, a space, and why.
+std::string lost_key(const ConnectOptions& options) {
+  return "group/" + std::to_string(options.generation.value) + "/lost";
 }
 
 std::string seconds_text(base::Duration d) {
@@ -142,6 +150,22 @@ class Mesh {
 
   std::vector<std::shared_ptr<transport::Connection>> take_links() { return std::move(links_); }
 
+  /// What to say of a failure: that of the first rank that gave up, whose links break for others
+  /// when it does. Tells them, if this is it.
+  base::Error agree(const base::Error& own) {
+    using base::ErrorCode;
+    if (own.code != ErrorCode::kTimeout && own.code != ErrorCode::kPeerLost &&
+        own.code != ErrorCode::kClosed && own.code != ErrorCode::kIo) {
+      return own;  // about how the job was started, and each rank's own
+    }
+    if (const auto told = given_up()) return told->culprit == own.culprit ? own : *told;
+    if (own.culprit < 0) return own;
+    const std::string who = std::to_string(own.culprit);
+    if (!store_.set(lost_key(options_), who + " " + own.message)) return own;
+    if (options_.rank.value == 0) scheduler_.sleep_for(2 * kLookForLost);  // the store may end with it
+    return own;
+  }
+
  private:
   base::Status note(int rank, const std::string& text) {
     GEARSHIFT_ASSIGN_OR_RETURN(auto announcement, Announcement::decode(text));
@@ -181,7 +205,9 @@ class Mesh {
       late_.push_back(peer);
       last_reason_ = link.error().message;
     } else if (!fatal_) {
-      fatal_ = link.error().within("connecting with rank " + std::to_string(peer));
+      fatal_ = link.error();
+      if (fatal_->code == base::ErrorCode::kPeerLost && fatal_->culprit >= 0) return;
+      fatal_ = fatal_->within("connecting with rank " + std::to_string(peer));
       fatal_->culprit = peer;
     }
   }
@@ -202,6 +228,8 @@ class Mesh {
           failed()) {
         return link;
       }
+      if (!may_look()) continue;
+      if (const auto told = given_up()) return *told;
     }
   }
 
@@ -232,6 +260,26 @@ class Mesh {
     return text;
   }
 
+  /// One of those who wait, now and then.
+  bool may_look() {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    if (scheduler_.now() < next_look_) return false;
+    next_look_ = scheduler_.after(kLookForLost);
+    return true;
+  }
+
+  /// What another rank has said when it gave up.
+  std::optional<base::Error> given_up() {
+    const auto text = store_.get(lost_key(options_), scheduler_.now());
+    if (!text) return std::nullopt;
+    const std::size_t space = std::min(text->find(' '), text->size());
+    const std::string rank = text->substr(0, space);
+    return base::Error(base::ErrorCode::kPeerLost,
+                       "rank " + rank + " is lost while all connect: another rank says" +
+                           text->substr(space),
+                       std::atoi(rank.c_str()));
+  }
+
   bool failed() const {
     std::lock_guard<base::Monitor> lock(*monitor_);
     return fatal_.has_value();
@@ -258,15 +306,42 @@ class Mesh {
   std::vector<Announcement> announcements_;
   std::vector<std::shared_ptr<transport::Connection>> links_;
   int next_ = 0;
+  base::TimePoint next_look_{};
   std::vector<int> late_;
   std::string last_reason_;
   std::optional<base::Error> fatal_;
 };
 
+/// Ends with the first that fails: others may wait in vain for the same reason, and for long.
+base::Status wait_for_all(base::Scheduler& scheduler, std::vector<transport::Request> requests,
+                          base::TimePoint deadline) {
+  base::Duration pause = std::chrono::microseconds(50);
+  base::Status status;
+  while (!requests.empty() && status && scheduler.now() < deadline) {
+    std::vector<transport::Request> waiting;
+    for (const transport::Request& request : requests) {
+      if (!request.done()) {
+        waiting.push_back(request);
+      } else if (base::Status done = request.wait(deadline); status && !done) {
+        status = done;
+      }
+    }
+    requests = std::move(waiting);
+    if (!requests.empty() && status) scheduler.sleep_for(pause);
+    pause = std::min<base::Duration>(2 * pause, std::chrono::milliseconds(10));
+  }
+  for (const transport::Request& request : requests) {
+    const base::Status done = request.wait(scheduler.now());
+    if (status && !done) status = done;
+  }
+  return status;
+}
+
 /// What each rank says about its links once they stand: which of them lead to memory that it can
 /// map. So all ranks have the same table, and agree on who shares a window without asking again.
 base::Result<std::vector<std::vector<bool>>> exchange_shares(
-    const std::vector<std::shared_ptr<transport::Connection>>& links, base::TimePoint deadline) {
+    base::Scheduler& scheduler, const std::vector<std::shared_ptr<transport::Connection>>& links,
+    base::TimePoint deadline) {
   constexpr transport::Tag kTag{transport::kFirstService - 1, 0, 0};
   const std::size_t size = links.size();
   std::vector<std::byte> mine(size);
@@ -280,12 +355,7 @@ base::Result<std::vector<std::vector<bool>>> exchange_shares(
     requests.push_back(links[r]->recv(kTag, theirs[r]));
     requests.push_back(links[r]->send(kTag, mine));
   }
-  base::Status status;
-  for (const transport::Request& request : requests) {
-    const base::Status done = request.wait(deadline);
-    if (status && !done) status = done;
-  }
-  GEARSHIFT_RETURN_IF_ERROR(status);
+  GEARSHIFT_RETURN_IF_ERROR(wait_for_all(scheduler, requests, deadline));
   std::vector<std::vector<bool>> shares(size, std::vector<bool>(size));
   for (std::size_t a = 0; a < size; ++a) {
     const std::vector<std::byte>& row = links[a] ? theirs[a] : mine;
@@ -310,9 +380,11 @@ base::Result<std::unique_ptr<Group>> connect(
     Mesh mesh(scheduler, store, transports, options);
     GEARSHIFT_RETURN_IF_ERROR(mesh.publish());
     GEARSHIFT_RETURN_IF_ERROR(mesh.meet());
-    GEARSHIFT_RETURN_IF_ERROR(mesh.link_up());
+    if (auto linked = mesh.link_up(); !linked) return mesh.agree(linked.error());
     links = mesh.take_links();
-    GEARSHIFT_ASSIGN_OR_RETURN(shares, exchange_shares(links, scheduler.after(options.timeout)));
+    auto found = exchange_shares(scheduler, links, scheduler.after(options.timeout));
+    if (!found) return mesh.agree(found.error());
+    shares = std::move(*found);
   }
   auto context = std::make_shared<Context>();
   context->scheduler = &scheduler;

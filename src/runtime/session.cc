@@ -194,6 +194,7 @@ class SessionImpl final : public Session {
   base::Duration start_patience() const { return options_.timeout * kStartTimeouts; }
 
   base::Status connect();
+  base::Status meet();
   base::Status open_store();
   base::Status find_store(HostPort at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
@@ -236,9 +237,24 @@ class SessionImpl final : public Session {
   std::vector<std::string> processes_;  ///< rank by rank, where it runs: see link_cache.h
 };
 
+/// A store that has gone is no fault of this rank: whoever served it has.
 base::Status SessionImpl::connect() {
   if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
   GEARSHIFT_RETURN_IF_ERROR(open_store());
+  const base::Status met = meet();
+  const bool in_files = options_.rdzv.rfind("file://", 0) == 0;
+  if (met || met.error().code != ErrorCode::kIo || met.error().culprit >= 0 || in_files ||
+      options_.rank == 0) {
+    return met;
+  }
+  return Error(ErrorCode::kPeerLost,
+               met.error().message +
+                   "; rank 0, which serves it (unless `gearshift store` does), has ended, or stands "
+                   "still",
+               0);
+}
+
+base::Status SessionImpl::meet() {
   GEARSHIFT_ASSIGN_OR_RETURN(
       processes_,
       await_everybody(*scheduler_, *store_, launchers_store_.get(), options_, start_patience(),

@@ -29,7 +29,8 @@ _LEAVING_SECONDS = 3.0
 """Ranks that are done leave a job together, give or take."""
 _LOST_KEY = "lost"
 """In the rendezvous; see src/runtime/arrival.h. The file of a plain key bears its name."""
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a job to end."""
 
 
 class Job:
@@ -44,6 +45,8 @@ class Job:
         grace: seconds between the first failure and SIGTERM for those that still run.
         log_dir: folder for rank-N.log files.
         directory: of the rendezvous; removed at the end, even if the launcher is killed.
+        elsewhere: whether other nodes have ranks of the job, too.
+        on_ready: called once signals are handled.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Job:
         grace: float,
         log_dir: Path | None = None,
         directory: str | None = None,
+        elsewhere: bool = False,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._specs = specs
         self._sink = sink
@@ -62,6 +67,10 @@ class Job:
         self._grace = grace
         self._logs = LogFiles(log_dir, notify) if log_dir is not None else None
         self._directory = directory
+        self._elsewhere = elsewhere
+        self._on_ready = on_ready
+        self.nobody_came = False
+        """Whether no process came to the rendezvous in the directory."""
         self._teller: Teller | None = None
         self._told_store = False
         self._ranks: list[RankProcess] = []
@@ -84,11 +93,15 @@ class Job:
         warden = Warden(self._directory)
         try:
             with self._signals():
+                self._on_ready()
                 self._start(warden)
                 while self._busy():
                     self._pass_output_on(self._selector.select(_TICK))
                     self._reap(warden)
                     self._escalate(time.monotonic())
+                self.nobody_came = self._directory is not None and not (
+                    set(os.listdir(self._directory)) - {_LOST_KEY}
+                )
         finally:
             for rank in self._ranks:
                 rank.kill()
@@ -187,8 +200,10 @@ class Job:
 
     def _tell_port(self, now: float) -> None:
         """The same where the rendezvous is on a port; ranks of other hosts read it, too."""
-        if self._directory is not None or self._told_store or self._interrupt is not None:
+        if self._directory is not None or self._told_store:
             return
+        if self._interrupt is not None and any(rank.spec.rank == 0 for rank in self._ranks):
+            return  # the rendezvous ends with rank 0, and nobody has lost anybody
         for rank in self._ranks:
             if rank.failed or (rank.ended is not None and now >= rank.ended + _LEAVING_SECONDS):
                 self._told_store = True
@@ -234,15 +249,16 @@ class Job:
 
     def _kill_frozen(self, now: float) -> None:
         running = [rank for rank in self._ranks if rank.running]
-        # Who is asked to end, and stands still, does not hear of it.
-        ending = len(running) < len(self._ranks) or self._interrupt is not None
+        some_ended = len(running) < len(self._ranks)
+        # Who is asked to end, and stands still, does not hear of it; other nodes have lost him.
+        ending = some_ended or self._interrupt is not None or self._elsewhere
         if not running or not ending or not all(rank.stopped() for rank in running):
             self._stopped_since = None
         elif self._stopped_since is None:
             self._stopped_since = now
         elif now >= self._stopped_since + self._patience_with_frozen():
-            some_ended = len(running) < len(self._ranks)
-            why = "while the others have ended" if some_ended else "and cannot end"
+            why = "and cannot end" if self._interrupt is not None else "and lost for other nodes"
+            why = "while the others have ended" if some_ended else why
             for rank in running:
                 self._notify(
                     f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) {why}; "
@@ -257,7 +273,7 @@ class Job:
         reader, writer = os.pipe()
         for descriptor in (reader, writer):
             os.set_blocking(descriptor, False)
-        handled = [*_ENDING, signal.SIGUSR1]
+        handled = [*ENDING, signal.SIGUSR1]
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # started by nohup
             handled.remove(signal.SIGHUP)
         previous = {number: signal.signal(number, self._on_signal) for number in handled}

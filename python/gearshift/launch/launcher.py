@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Mapping
 
 from .command_line import command_line, headline
-from .job import Job
+from .job import ENDING, Job
 from .output import ConsoleSink, LineSink, write_all
 from .plan import (
     LaunchOptions,
@@ -52,8 +53,12 @@ def launch(
             notify(notice)
     if sink is None:
         sink = ConsoleSink(prefix=options.prefix, on_failure=_on_failure)
-    directory = tempfile.mkdtemp(prefix="gearshift-") if options.rdzv is None else None
+    # Until somebody removes the directory whatever happens, a signal has to wait.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    directory = None
     try:
+        if options.rdzv is None:
+            directory = tempfile.mkdtemp(prefix="gearshift-")
         job = Job(
             build_plan(options, environ, directory),
             sink=sink,
@@ -61,15 +66,17 @@ def launch(
             grace=options.grace_seconds(environ),
             log_dir=options.log_dir,
             directory=directory,
+            elsewhere=options.nnodes > 1,
+            on_ready=lambda: _set_mask(held),
         )
         outcome = job.run()
-        apart = directory is not None and outcome.returncode == 0 and not os.listdir(directory)
     finally:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
+        _set_mask(held)
     if outcome.message is not None:
         notify(outcome.message)
-    elif apart and options.world_size > 1:
+    elif job.nobody_came and options.world_size > 1:
         notify(_nobody_met(options))
     return outcome
 
@@ -94,6 +101,10 @@ def notify(message: str) -> None:
     text = f"gearshift run: {message}\n".encode(errors="backslashreplace")
     with contextlib.suppress(OSError):  # a closed terminal must not take the job with it
         write_all(2, text)
+
+
+def _set_mask(mask: set[signal.Signals]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _nobody_met(options: LaunchOptions) -> str:

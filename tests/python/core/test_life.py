@@ -77,6 +77,30 @@ def test_an_interrupt_ends_a_blocking_call() -> None:
     assert seconds < 10
 
 
+def test_an_interrupt_while_a_process_leaves() -> None:
+    """It waits there for the other's steps; its script is over, its part of the job is not."""
+    script = """
+import time, torch, gearshift as gs, gearshift.torch as gst
+gs.init()
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+model, optimizer = gst.distribute(model, optimizer, "ps:asp")
+print("here", flush=True)
+if gs.rank() == 1:
+    time.sleep(600)
+"""
+    with Job(["-c", script], 2) as job:
+        eventually(lambda: all("here" in job.output(r, "out") for r in range(2)))
+        eventually(lambda: "end of parameter servers" in report(job, 0))
+        job.processes[0].send_signal(signal.SIGINT)
+        eventually(lambda: job.processes[0].poll() is not None)
+        job.processes[1].kill()
+        first, _ = job.wait(PATIENCE)
+    assert first.returncode == -signal.SIGINT
+    assert "gearshift: interrupted while leaving the job" in first.stderr
+    assert "Traceback" not in first.stderr
+
+
 @pytest.mark.parametrize("rendezvous", ["file", "tcp", "nobody's"])
 def test_an_interrupt_ends_the_wait_for_the_others(rendezvous: str, address: str) -> None:
     """Of a process that came first, whether it serves the rendezvous or waits for who does."""

@@ -108,6 +108,44 @@ def test_killed_rank_on_the_other_host(both_hosts, jobs, clean):
         clean(job)
 
 
+@pytest.mark.netns
+def test_a_launcher_that_is_asked_to_end_before_its_rank_has_come(network, clean_env, tmp_path):
+    """The other host is told at once, and does not wait ten timeouts."""
+    script = tmp_path / "train.py"
+    script.write_text("""
+import os, time
+if os.environ["GEARSHIFT_RANK"] == "1":
+    open("late", "w").close()
+    time.sleep(600)
+import gearshift as gs
+gs.init()
+""")
+    env = clean_env({"GEARSHIFT_TOKEN": TOKEN, "GEARSHIFT_LOG": "debug"})
+    launchers = []
+    for host in (0, 1):
+        place = ("--node-rank", str(host), "--rdzv", f"{network.address(0)}:{PORT}", str(script))
+        with (tmp_path / f"err-{host}").open("wb") as err:
+            launchers.append(
+                subprocess.Popen(
+                    [*network.enter(host), *LAUNCH, *place], cwd=tmp_path, env=env, stderr=err
+                )
+            )
+    first, second = launchers
+    try:
+        deadline = time.monotonic() + 60
+        came = "came to the rendezvous"
+        while not ((tmp_path / "late").exists() and came in (tmp_path / "err-0").read_text()):
+            assert time.monotonic() < deadline, (tmp_path / "err-0").read_text()
+            time.sleep(0.05)
+        second.terminate()
+        assert second.wait(60) == 128 + 15
+        assert first.wait(60) == 75
+        assert "rank 1 is lost before all have come" in (tmp_path / "err-0").read_text()
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+
+
 def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=90, check=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -289,6 +290,37 @@ def test_frozen_ranks_that_are_asked_to_end_are_killed(launcher, ended, is_alive
     assert result.err.count("is frozen (stopped by a signal) and cannot end; killing it") == 2
     assert "ended by SIGTERM" in result.err
     assert not any(is_alive(pid) for pid in ranks)
+
+
+def test_frozen_ranks_of_one_node_of_several_are_killed(launcher, is_alive):
+    """The other nodes have lost them, and nobody asks for the rest."""
+    script = launcher.script(READY, "os.kill(os.getpid(), signal.SIGSTOP)")
+    place = ("--nnodes", "2", "--node-rank", "1", "--rdzv", "192.0.2.7:29500")
+    env = {"GEARSHIFT_TOKEN": "0123456789abcdef" * 4}
+    result = launcher.run("-n", "2", *place, "--grace", "1", script, env=env)
+    assert result.code == 128 + signal.SIGKILL
+    assert result.err.count("is frozen (stopped by a signal) and lost for other nodes") == 2
+    assert "failed first: frozen (stopped by a signal" in result.err
+    assert not any(is_alive(pid) for pid in pids(launcher, 2, 3))
+
+
+def test_a_signal_before_anything_is_started_leaves_nothing(clean_env, tmp_path):
+    program = """
+import os, signal, sys, tempfile
+from gearshift.launch.launcher import launch
+from gearshift.launch.plan import LaunchOptions
+make = tempfile.mkdtemp
+def make_and_be_told_to_end(**options):
+    path = make(**options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return path
+tempfile.mkdtemp = make_and_be_told_to_end
+sys.exit(launch(LaunchOptions(target=("sleep", "60"), kind="executable")).returncode)
+"""
+    env = clean_env({"TMPDIR": str(tmp_path)})
+    ended = subprocess.run([sys.executable, "-c", program], env=env, timeout=50, check=False)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_second_interrupt_kills(launcher, ended, until):

@@ -55,6 +55,21 @@ TEST_P(ConnectTest, NamesTheRankThatAppearsButDoesNotConnect) {
   });
 }
 
+TEST_P(ConnectTest, WhoGivesUpTellsTheOthersBecauseOfWhom) {
+  EXPECT_FALSE(meeting_.join(2, 3, milliseconds(1)));
+  const base::TimePoint begin = scheduler_->now();
+  run_ranks(*scheduler_, 2, [&](int rank) {
+    const auto group = meeting_.join(rank, 3, rank == 0 ? seconds(1) : seconds(60));
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, rank == 0 ? ErrorCode::kTimeout : ErrorCode::kPeerLost);
+    EXPECT_EQ(group.error().culprit, 2);
+    if (rank == 0) return;
+    EXPECT_THAT(group.error().message,
+                HasSubstr("rank 2 is lost while all connect: another rank says could not connect"));
+  });
+  EXPECT_LT(scheduler_->now() - begin, seconds(50));
+}
+
 TEST_P(ConnectTest, NoticesAnotherWorldSize) {
   run_ranks(*scheduler_, 2, [this](int rank) {
     const auto group = meeting_.join(rank, rank + 2, seconds(20));

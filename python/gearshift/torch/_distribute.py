@@ -31,7 +31,7 @@ from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
 from ._rules import Rule, group_numbers, rule_of
-from ._state import StateBridge
+from ._state import StateBridge, load_as_sent
 
 _log = logging.getLogger("gearshift")
 Model = TypeVar("Model", bound=nn.Module)
@@ -153,6 +153,7 @@ def _asked() -> strategies.Strategy:
 def _check_arguments(model: Any, optimizer: Any, total_steps: Any, stage: str) -> None:
     if not isinstance(model, nn.Module):
         raise InvalidArgument(f"the model is no nn.Module but {_article(model)}")
+    _check_hooks(model)
     if isinstance(optimizer, tuple | list):
         raise InvalidArgument(
             "distribute() takes one optimizer of a model: give it the one that steps last, and let "
@@ -172,6 +173,16 @@ def _check_arguments(model: Any, optimizer: Any, total_steps: Any, stage: str) -
         )
     if stage not in ("auto", "force"):
         raise InvalidArgument(f"stage {stage!r} is neither 'auto' nor 'force'")
+
+
+def _check_hooks(model: nn.Module) -> None:
+    try:
+        model.register_forward_pre_hook(lambda *_: None).remove()
+    except RuntimeError as error:
+        raise Unsupported(
+            f"a {type(model).__name__} takes no hooks ({error}): distribute the module that it was "
+            "made of, and script that after training"
+        ) from error
 
 
 def _article(value: object) -> str:
@@ -351,4 +362,4 @@ def _share_state(optimizer: Optimizer) -> None:
         mine = optimizer.state_dict() if _session.rank() == 0 else None
         shared = broadcast_object(mine)
         if _session.rank() != 0:
-            optimizer.load_state_dict(shared)
+            load_as_sent(optimizer, shared)

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from .. import _session
 from ._made import made
 from ._objects import broadcast_object
+from ._state import load_as_sent
 
 
 def follow(
@@ -92,7 +93,7 @@ def _unpack(optimizer: Optimizer, packed: tuple[Any, ...]) -> None:
     if state is not None:
         groups = optimizer.param_groups
         known = list(groups)
-        optimizer.load_state_dict(state)
+        load_as_sent(optimizer, state)
         for group, loaded in zip(known, optimizer.param_groups, strict=True):
             group.update(loaded)
         groups[:] = known  # an optimizer that wraps this one may have the same list

@@ -28,6 +28,7 @@ class DistributedOptimizer(Optimizer):
     _gearshift: Distributed
     _gearshift_own_class: type[Optimizer]
 
+    @torch._disable_dynamo  # a compiled function that calls it goes on behind it
     def step(
         self, closure: Any = None, *, loss: Any = None, epoch: int | None = None, **more: Any
     ) -> Any:

@@ -36,6 +36,32 @@ def import_state(
             optimizer.state[parameter] = _import(tensors, scalars, parameter, group)
 
 
+def load_as_sent(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Give the optimizer what another rank's has, bit by bit.
+
+    ``load_state_dict`` casts state to the dtype of its parameter; one may have another by design
+    (averages in float32 of a parameter in bfloat16).
+    """
+    optimizer.load_state_dict(state_dict)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+    for key, parameter in zip(keys, parameters, strict=True):
+        if key in state_dict["state"] and parameter in optimizer.state:
+            loaded = optimizer.state[parameter]
+            optimizer.state[parameter] = _as_sent(loaded, state_dict["state"][key])
+
+
+def _as_sent(loaded: Any, sent: Any) -> Any:
+    if isinstance(sent, Tensor) and isinstance(loaded, Tensor):
+        return loaded if loaded.dtype == sent.dtype else sent.to(loaded.device, copy=True)
+    if isinstance(sent, dict) and isinstance(loaded, dict):
+        for key in sent.keys() & loaded.keys():
+            loaded[key] = _as_sent(loaded[key], sent[key])
+    elif isinstance(sent, list) and isinstance(loaded, list) and len(sent) == len(loaded):
+        loaded[:] = [_as_sent(*pair) for pair in zip(loaded, sent, strict=True)]
+    return loaded
+
+
 class StateBridge:
     """What the core calls at a switch, on the training thread."""
 

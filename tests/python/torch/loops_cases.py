@@ -448,3 +448,24 @@ def adadelta_there_and_back() -> None:
     gst.release(model)
     assert [s["step"] for s in switches] == [10, 20]
     assert found <= 1e-12, f"{found:.2e}"
+
+
+@case([2])
+def compiled_steps() -> None:
+    for strategy in ("all_reduce", "ps:bsp"):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+
+        @torch.compile(backend="eager")
+        def step(loss: Tensor, its: torch.optim.Optimizer = its) -> None:
+            its.step(loss=loss)
+
+        for x, y in batches(STEPS):
+            its.zero_grad()
+            loss = cross_entropy(model, share(x), share(y))
+            loss.backward()
+            step(loss.detach())
+        alone = reference(make("mlp"), adam, lambda m, o: train(m, o, batches(STEPS), alone=True))
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, strategy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -48,6 +49,14 @@ def optimizers_that_are_not_elementwise() -> None:
 
 
 @case([1])
+def scripted_models() -> None:
+    model = torch.jit.script(nn.Linear(6, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    call = functools.partial(gst.distribute, model, optimizer)
+    refused(gs.Unsupported, call, "RecursiveScriptModule takes no hooks", "script that after")
+
+
+@case([1])
 def casts_of_a_distributed_model() -> None:
     for strategy in ("all_reduce", "ps:bsp"):
         model = make("mlp")
@@ -58,7 +67,7 @@ def casts_of_a_distributed_model() -> None:
         other = torch.float32 if dtype == torch.float64 else torch.float64
         model.to(other)
         x, y = next(batches(1))
-        loss = cross_entropy(model(x.to(other)), y)
+        loss = cross_entropy(model, x.to(other), y)
         refused(gs.InvalidArgument, loss.backward, f"became {other}", "cast the model before")
 
 

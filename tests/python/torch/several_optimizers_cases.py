@@ -212,3 +212,43 @@ def optimizers_that_step_within_backward() -> None:
             handle.remove()
         gs.barrier()
         gst.release(model)
+
+
+class WideAdam(torch.optim.Optimizer):
+    """Adam whose averages are in float32, whatever the parameter is."""
+
+    def __init__(self, parameters: object) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["averages"] = [torch.zeros(p.shape) for _ in range(2)]
+                mean, square = state["averages"]
+                gradient = p.grad.to(torch.float32)
+                mean.mul_(0.9).add_(gradient, alpha=0.1)
+                square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+                p.sub_((group["lr"] * mean / (square.sqrt() + 1e-8)).to(p.dtype))
+
+
+@case([2, 3])
+def state_of_a_dtype_that_is_not_the_parameters() -> None:
+    """It is the same on all ranks after a new start and after a join, bit by bit."""
+    model = make("mlp", torch.bfloat16)
+    optimizer = WideAdam(model.parameters())
+    for uneven in (0, 2):
+        gst.distribute(model, optimizer)
+        with gst.join(model):
+            for x, y in list(batches(3 + uneven * gs.rank(), dtype=torch.bfloat16)):
+                cross_entropy(model, share(x), share(y)).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        assert_equal_everywhere(model)
+        averages = [a for state in optimizer.state.values() for a in state["averages"]]
+        assert {a.dtype for a in averages} == {torch.float32}
+        for average in averages:
+            assert torch.equal(gst.broadcast_object(average), average)
+        gst.release(model)

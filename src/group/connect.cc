@@ -162,7 +162,8 @@ class Mesh {
     if (own.culprit < 0) return own;
     const std::string who = std::to_string(own.culprit);
     if (!store_.set(lost_key(options_), who + " " + own.message)) return own;
-    if (options_.rank.value == 0) scheduler_.sleep_for(2 * kLookForLost);  // the store may end with it
+    if (options_.rank.value == 0)
+      scheduler_.sleep_for(2 * kLookForLost);  // the store may end with it
     return own;
   }
 
@@ -274,10 +275,10 @@ class Mesh {
     if (!text) return std::nullopt;
     const std::size_t space = std::min(text->find(' '), text->size());
     const std::string rank = text->substr(0, space);
-    return base::Error(base::ErrorCode::kPeerLost,
-                       "rank " + rank + " is lost while all connect: another rank says" +
-                           text->substr(space),
-                       std::atoi(rank.c_str()));
+    return base::Error(
+        base::ErrorCode::kPeerLost,
+        "rank " + rank + " is lost while all connect: another rank says" + text->substr(space),
+        std::atoi(rank.c_str()));
   }
 
   bool failed() const {

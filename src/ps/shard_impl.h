@@ -151,7 +151,7 @@ class ShardImpl final : public Shard {
   Outbox outbox_;
   std::optional<Turns> turns_;
   std::vector<Worker> workers_;
-  int due_ = 0;  ///< commits that are accepted and not answered
+  int due_ = 0;               ///< commits that are accepted and not answered
   std::int64_t version_ = 0;  ///< updates made
   std::int64_t streams_ = 0;  ///< updates begun and not made
   std::int64_t highest_step_ = 0;

@@ -247,11 +247,12 @@ base::Status SessionImpl::connect() {
       options_.rank == 0) {
     return met;
   }
-  return Error(ErrorCode::kPeerLost,
-               met.error().message +
-                   "; rank 0, which serves it (unless `gearshift store` does), has ended, or stands "
-                   "still",
-               0);
+  return Error(
+      ErrorCode::kPeerLost,
+      met.error().message +
+          "; rank 0, which serves it (unless `gearshift store` does), has ended, or stands "
+          "still",
+      0);
 }
 
 base::Status SessionImpl::meet() {
@@ -301,6 +302,7 @@ base::Status SessionImpl::open_store() {
   if (found) return {};
   Error error = found.error();
   error.message += not_served;
+  if (!not_served.empty()) error.code = ErrorCode::kIo;  // nobody else is to blame
   return error;
 }
 

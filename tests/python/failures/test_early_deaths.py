@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -79,9 +80,12 @@ def programs(tmp_path, toy_trainer, clean_env) -> Iterator[Starter]:
         program.process.wait()
 
 
-def start_rank(programs: Starter, rank: int, world_size: int, rdzv: str, name: str = "") -> Program:
+def start_rank(
+    programs: Starter, rank: int, world_size: int, rdzv: str, name: str = "", **more: str
+) -> Program:
     return programs.start(
         name or f"process-{rank}",
+        **more,
         GEARSHIFT_RANK=str(rank),
         GEARSHIFT_WORLD_SIZE=str(world_size),
         GEARSHIFT_RDZV=rdzv,
@@ -162,6 +166,17 @@ def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
         assert rank.process.returncode == 75, rank.err
         assert "peer_lost: lost the rendezvous store at tcp://127.0.0.1" in rank.err
         assert "rank 0, which serves it (unless `gearshift store` does), has ended" in rank.err
+
+
+def test_a_port_that_another_program_has(programs, until):
+    """Rank 0, which cannot serve the rendezvous there, is the one to blame."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        rdzv = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        first = start_rank(programs, 0, 2, rdzv, GEARSHIFT_TIMEOUT="1")
+        until(lambda: first.process.poll() is not None, "rank 0 ends")
+    assert first.process.returncode == 1, first.err
+    assert "rank 0 could not serve a store there itself" in first.err
+    assert "in use" in first.err
 
 
 @pytest.mark.parametrize("kind", ["file", "tcp"])

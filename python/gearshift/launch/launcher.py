@@ -103,7 +103,7 @@ def notify(message: str) -> None:
         write_all(2, text)
 
 
-def _set_mask(mask: set[signal.Signals]) -> None:
+def _set_mask(mask: set[int | signal.Signals]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

@@ -95,7 +95,8 @@ class Ddp:
         return {}
 
     def close(self) -> None:
-        self._distributed.barrier()
+        with contextlib.suppress(RuntimeError):  # who is through it first may be gone already
+            self._distributed.barrier()
         self._distributed.destroy_process_group()
 
 
@@ -104,10 +105,6 @@ class Local(Ddp):
 
     def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
         return model
-
-    def close(self) -> None:
-        with contextlib.suppress(RuntimeError):
-            super().close()
 
 
 def make_side(options: dict[str, Any]) -> Side:

@@ -319,7 +319,7 @@ def _at_exit() -> None:
 def _die_of(number: int) -> None:
     """End as a process that does not handle the signal, when it is too late to raise."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # none, full, or closed
             stream.flush()
     _core.leave_everything()
     signal.signal(number, signal.SIG_DFL)

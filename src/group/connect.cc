@@ -162,8 +162,8 @@ class Mesh {
     if (own.culprit < 0) return own;
     const std::string who = std::to_string(own.culprit);
     if (!store_.set(lost_key(options_), who + " " + own.message)) return own;
-    if (options_.rank.value == 0)
-      scheduler_.sleep_for(2 * kLookForLost);  // the store may end with it
+    // The store may end with this rank: others get the time to read it there.
+    if (options_.rank.value == 0) scheduler_.sleep_for(2 * kLookForLost);
     return own;
   }
 
@@ -207,7 +207,8 @@ class Mesh {
       last_reason_ = link.error().message;
     } else if (!fatal_) {
       fatal_ = link.error();
-      if (fatal_->code == base::ErrorCode::kPeerLost && fatal_->culprit >= 0) return;
+      const bool of_another = fatal_->culprit >= 0 && fatal_->culprit != peer;
+      if (of_another && fatal_->code == base::ErrorCode::kPeerLost) return;  // see given_up()
       fatal_ = fatal_->within("connecting with rank " + std::to_string(peer));
       fatal_->culprit = peer;
     }

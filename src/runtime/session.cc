@@ -247,12 +247,9 @@ base::Status SessionImpl::connect() {
       options_.rank == 0) {
     return met;
   }
-  return Error(
-      ErrorCode::kPeerLost,
-      met.error().message +
-          "; rank 0, which serves it (unless `gearshift store` does), has ended, or stands "
-          "still",
-      0);
+  constexpr const char* kWho =
+      "; rank 0, which serves it (unless `gearshift store` does), has ended, or stands still";
+  return Error(ErrorCode::kPeerLost, met.error().message + kWho, 0);
 }
 
 base::Status SessionImpl::meet() {

@@ -99,9 +99,7 @@ class Job:
                     self._pass_output_on(self._selector.select(_TICK))
                     self._reap(warden)
                     self._escalate(time.monotonic())
-                self.nobody_came = self._directory is not None and not (
-                    set(os.listdir(self._directory)) - {_LOST_KEY}
-                )
+                self.nobody_came = self._is_empty()
         finally:
             for rank in self._ranks:
                 rank.kill()
@@ -212,6 +210,15 @@ class Job:
                     self._teller = Teller(rank.spec.environment, _LOST_KEY, text)
                 return
 
+    def _is_empty(self) -> bool:
+        """Whether the directory has nothing but what the launcher may have written."""
+        if self._directory is None:
+            return False
+        try:
+            return set(os.listdir(self._directory)) <= {_LOST_KEY}
+        except OSError:  # somebody has tidied up
+            return False
+
     def _first_failure(self, rank: RankProcess) -> None:
         self._term_at = time.monotonic() + self._grace
         others = sum(other.running for other in self._ranks)
@@ -257,8 +264,12 @@ class Job:
         elif self._stopped_since is None:
             self._stopped_since = now
         elif now >= self._stopped_since + self._patience_with_frozen():
-            why = "and cannot end" if self._interrupt is not None else "and lost for other nodes"
-            why = "while the others have ended" if some_ended else why
+            if some_ended:
+                why = "while the others have ended"
+            elif self._interrupt is not None:
+                why = "and cannot end"
+            else:
+                why = "and lost for other nodes"
             for rank in running:
                 self._notify(
                     f"{rank.spec.name} (pid {rank.pid}) is frozen (stopped by a signal) {why}; "

@@ -100,6 +100,9 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
   base::Error error = status.error().within(where + std::to_string(known_as));
   // Who closes its own links has nobody else to blame.
   if (error.culprit < 0 && error.code != base::ErrorCode::kClosed) error.culprit = known_as;
+  if (error.code == base::ErrorCode::kMismatch) {
+    error.message += "; the arrays of all ranks must fit each other in length";
+  }
   // It may be that the other one is in something else, as its progress shows.
   if (error.code == base::ErrorCode::kTimeout && !detail_.empty()) {
     error.message += "; this rank is in: " + title_of(name_, algorithm_, detail_);

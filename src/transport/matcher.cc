@@ -51,12 +51,14 @@ struct Matcher::Impl {
   /// reading the outcome, when the end of its link, seen by another task, comes to it too.
   void finish(Receive& receive, std::optional<base::Error> error);
   base::Error size_error(Tag tag, std::uint64_t sent, std::uint64_t expected) const {
-    return {base::ErrorCode::kProtocol,
+    return {base::ErrorCode::kMismatch,
             "rank " + std::to_string(peer.value) + " sent " + std::to_string(sent) +
                 " bytes where " + std::to_string(expected) + " are expected (" + describe(tag) +
                 ")",
             peer.value};
   }
+  /// The oldest receive with this tag, which is no longer posted then; or null.
+  std::shared_ptr<Receive> take_posted(Tag tag);
   std::shared_ptr<Landing> land_posted(const std::shared_ptr<Receive>& receive, bool phantom);
 
   Router& router;
@@ -195,6 +197,14 @@ void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
   if (sleepers > 0) monitor->notify_all();
 }
 
+std::shared_ptr<Receive> Matcher::Impl::take_posted(Tag tag) {
+  const auto found = posted.lower_bound(tag);
+  if (found == posted.end() || found->first != tag) return nullptr;
+  std::shared_ptr<Receive> receive = std::move(found->second);
+  posted.erase(found);
+  return receive;
+}
+
 std::shared_ptr<Matcher::Landing> Matcher::Impl::land_posted(
     const std::shared_ptr<Receive>& receive, bool phantom) {
   auto landing = std::make_shared<Landing>();
@@ -221,7 +231,6 @@ Request Matcher::post(Tag tag, base::Bytes into) {
                            "service messages come through their mailbox (" + describe(tag) + ")"});
   }
   std::shared_ptr<Landing> landing;
-  std::function<void(base::Error)> abort_and_quiesce;
   {
     std::lock_guard<base::Monitor> lock(*impl_->monitor);
     auto found = impl_->early.lower_bound(tag);
@@ -234,8 +243,9 @@ Request Matcher::post(Tag tag, base::Bytes into) {
     landing = std::move(found->second);
     impl_->early.erase(found);
     if (landing->into.size() != into.size()) {
-      abort_and_quiesce = impl_->stuck;
-    } else if (impl_->under_way.contains(landing)) {
+      return failed_request(impl_->size_error(tag, landing->into.size(), into.size()));
+    }
+    if (impl_->under_way.contains(landing)) {
       auto receive = std::make_shared<Receive>(impl_, tag, into);
       receive->stage = Stage::kAttached;
       receive->landing = landing;
@@ -243,12 +253,6 @@ Request Matcher::post(Tag tag, base::Bytes into) {
       landing->handle = receive;
       return Request(std::move(receive));
     }
-  }
-  if (landing->into.size() != into.size()) {
-    const base::Error error = impl_->size_error(tag, landing->into.size(), into.size());
-    // The same outcome as when the receive had been posted first.
-    if (abort_and_quiesce) abort_and_quiesce(error);
-    return failed_request(error);
   }
   copy(landing->own.view(), into);
   return {};
@@ -260,16 +264,11 @@ base::Result<std::shared_ptr<Matcher::Landing>> Matcher::arrive(Tag tag, base::C
   std::lock_guard<base::Monitor> lock(*impl_->monitor);
   if (impl_->failed) return *impl_->failed;
   const bool service = is_service(tag);
-  if (!service) {
-    auto found = impl_->posted.lower_bound(tag);
-    if (found != impl_->posted.end() && found->first == tag) {
-      if (found->second->into.size() != body_bytes) {
-        return impl_->size_error(tag, body_bytes, found->second->into.size());
-      }
-      auto landing = impl_->land_posted(found->second, phantom);
-      impl_->posted.erase(found);
-      return landing;
-    }
+  bool wanted = true;
+  if (const auto receive = service ? nullptr : impl_->take_posted(tag)) {
+    if (receive->into.size() == body_bytes) return impl_->land_posted(receive, phantom);
+    impl_->finish(*receive, impl_->size_error(tag, body_bytes, receive->into.size()));
+    wanted = false;
   }
   auto landing = std::make_shared<Landing>();
   landing->tag = tag;
@@ -281,7 +280,7 @@ base::Result<std::shared_ptr<Matcher::Landing>> Matcher::arrive(Tag tag, base::C
   landing->into = landing->own.view();
   if (service) {
     landing->head.assign(head.begin(), head.end());
-  } else {
+  } else if (wanted) {
     impl_->early.emplace(tag, landing);
   }
   impl_->under_way.insert(landing);
@@ -317,8 +316,8 @@ base::Status Matcher::arrive_whole(Tag tag, base::ConstBytes head, base::ConstBy
   }
   std::lock_guard<base::Monitor> lock(*impl_->monitor);
   if (impl_->failed) return *impl_->failed;
-  const auto found = impl_->posted.lower_bound(tag);
-  if (found == impl_->posted.end() || found->first != tag) {
+  const std::shared_ptr<Receive> receive = impl_->take_posted(tag);
+  if (!receive) {
     GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, keep(body));
     auto landing = std::make_shared<Landing>();
     landing->tag = tag;
@@ -327,11 +326,10 @@ base::Status Matcher::arrive_whole(Tag tag, base::ConstBytes head, base::ConstBy
     impl_->early.emplace(tag, std::move(landing));
     return {};
   }
-  if (found->second->into.size() != body.size()) {
-    return impl_->size_error(tag, body.size(), found->second->into.size());
+  if (receive->into.size() != body.size()) {
+    impl_->finish(*receive, impl_->size_error(tag, body.size(), receive->into.size()));
+    return {};
   }
-  const std::shared_ptr<Receive> receive = std::move(found->second);
-  impl_->posted.erase(found);
   copy(body, receive->into);
   impl_->finish(*receive, std::nullopt);
   return {};

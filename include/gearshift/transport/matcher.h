@@ -56,8 +56,9 @@ class Matcher {
   /// must stop the transport from writing into the buffer.
   Request post(Tag tag, base::Bytes into);
 
-  /// A message with this tag, head and body size begins to arrive. An error (size differs from
-  /// the posted receive) means that the connection must be aborted.
+  /// A message with this tag, head and body size begins to arrive. If its size differs from that of
+  /// the posted receive, the receive fails (kMismatch), and what comes is dropped. An error means
+  /// that the connection must be aborted.
   base::Result<std::shared_ptr<Landing>> arrive(Tag tag, base::ConstBytes head,
                                                 std::uint64_t body_bytes, bool phantom = false);
   /// The body is in place: wakes the receiver, or delivers to the mailbox, or keeps it.
@@ -75,9 +76,8 @@ class Matcher {
   void fail(const base::Error& reason);
 
   /// Called, without locks held, when a receive gives up while its message is half way in. It must
-  /// abort the connection and return only when no more bytes are written to any landing. Also
-  /// called when a receive is posted whose size differs from the message that was kept for it.
-  /// Capture the connection weakly: receives can outlive it.
+  /// abort the connection and return only when no more bytes are written to any landing. Capture
+  /// the connection weakly: receives can outlive it.
   void on_stuck(std::function<void(base::Error)> abort_and_quiesce);
 
   /// Has receives wait beyond their deadline while payload moves. `moved` is called by who waits,

@@ -48,6 +48,24 @@ assert gs.all_reduce(np.ones(1))[0] == 2
         assert process.returncode == 0, process.stderr
 
 
+def test_different_lengths_over_a_network_are_no_lost_peer() -> None:
+    script = """
+import numpy as np, gearshift as gs
+gs.init()
+for size in (1, 1000, 100_000, 3_000_000):
+    try:
+        gs.all_reduce(np.ones(size + 24 * gs.rank()))
+    except gs.MismatchError as error:
+        assert f"rank {1 - gs.rank()} sent" in str(error), error
+        assert "of all ranks must fit each other" in str(error), error
+    else:
+        raise AssertionError(size)
+assert gs.all_reduce(np.ones(1))[0] == 2
+"""
+    for process in run_script(script, 2, extra={"GEARSHIFT_TRANSPORTS": "tcp"}):
+        assert process.returncode == 0, process.stderr
+
+
 def test_threads_receive_from_different_workers_at_the_same_time() -> None:
     script = """
 import threading, time, numpy as np, gearshift as gs

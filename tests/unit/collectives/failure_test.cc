@@ -61,7 +61,7 @@ TEST_P(Failure, DifferentSizesAreAnErrorThatSaysBoth) {
                                    {.algorithm = Algorithm::kRing});
     ASSERT_FALSE(status.ok());
     group.abort(status.error());
-    if (status.error().code != ErrorCode::kProtocol) return;
+    if (status.error().code != ErrorCode::kMismatch) return;
     const std::string& text = status.error().message;
     EXPECT_NE(text.find("all_reduce (ring, step"), std::string::npos) << text;
     if (text.find("120") != std::string::npos && text.find("160") != std::string::npos) {

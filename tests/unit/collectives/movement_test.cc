@@ -191,7 +191,7 @@ TEST_P(Movement, SizesThatDifferByWholePiecesAreNoticed) {
         Array got(DType::kU8, expected, 1);
         const auto status = recv(group, got.view(), base::Rank(1));
         ASSERT_FALSE(status.ok());
-        EXPECT_EQ(status.error().code, base::ErrorCode::kProtocol) << status.error().to_string();
+        EXPECT_EQ(status.error().code, base::ErrorCode::kMismatch) << status.error().to_string();
       }
     });
   }

@@ -161,11 +161,32 @@ TEST_F(MatcherTest, SizesMustAgree) {
   std::string memory(4, ' ');
   Request recv = matcher.post(tag, view(memory));
   auto landing = matcher.arrive(tag, {}, 5);
-  ASSERT_FALSE(landing.ok());
-  EXPECT_EQ(landing.error().code, ErrorCode::kProtocol);
-  EXPECT_EQ(landing.error().culprit, 5);
-  matcher.fail(landing.error());
-  EXPECT_EQ(recv.wait(soon()).error().code, ErrorCode::kProtocol);
+  ASSERT_TRUE(landing.ok());
+  const auto status = recv.wait(soon());
+  EXPECT_EQ(status.error().code, ErrorCode::kMismatch);
+  EXPECT_EQ(status.error().culprit, 5);
+  std::memcpy((*landing)->into.data(), "01234", 5);
+  matcher.complete(*landing);
+  EXPECT_EQ(memory, "    ");
+
+  // What did not fit is gone: the next message is the next one's.
+  recv = matcher.post(tag, view(memory));
+  land_and_complete("good");
+  EXPECT_TRUE(recv.wait(soon()).ok());
+  EXPECT_EQ(memory, "good");
+}
+
+TEST_F(MatcherTest, SizesOfKeptMessagesMustAgree) {
+  std::string memory(4, ' ');
+  land_and_complete("whole");
+  EXPECT_EQ(matcher.post(tag, view(memory)).wait(soon()).error().code, ErrorCode::kMismatch);
+  const auto half = matcher.arrive(tag, {}, 5);
+  ASSERT_TRUE(half.ok());
+  EXPECT_EQ(matcher.post(tag, view(memory)).wait(soon()).error().code, ErrorCode::kMismatch);
+  matcher.complete(*half);
+  land_and_complete("good");
+  EXPECT_TRUE(matcher.post(tag, view(memory)).wait(soon()).ok());
+  EXPECT_EQ(memory, "good");
 }
 
 TEST_F(MatcherTest, AfterAFailureWholeMessagesAreStillMatched) {
@@ -233,8 +254,9 @@ TEST_F(MatcherTest, PhantomsArriveWhole) {
 TEST_F(MatcherTest, WhatArrivesWholeMustFitAndFindTheLinkUp) {
   std::string memory(5, ' ');
   Request recv = matcher.post(tag, view(memory));
-  EXPECT_EQ(matcher.arrive_whole(tag, {}, text("toolong")).error().code, ErrorCode::kProtocol);
-  EXPECT_FALSE(recv.done());
+  EXPECT_TRUE(matcher.arrive_whole(tag, {}, text("toolong")).ok());
+  EXPECT_EQ(recv.wait(now()).error().code, ErrorCode::kMismatch);
+  EXPECT_EQ(memory, "     ");
   matcher.fail({ErrorCode::kPeerLost, "gone"});
   for (const Tag& any : {tag, Tag(kFirstService, 1, 2)}) {
     EXPECT_EQ(matcher.arrive_whole(any, {}, text("hello")).error().code, ErrorCode::kPeerLost);

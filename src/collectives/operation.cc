@@ -1,5 +1,8 @@
 #include "collectives/operation.h"
 
+#include <algorithm>
+#include <chrono>
+
 #include "collectives/arguments.h"
 
 namespace gearshift::collectives {
@@ -12,6 +15,9 @@ constexpr std::size_t kPartsPerSequence = 65536;
 constexpr std::uint32_t kPointToPointBit = 0x8000'0000;
 constexpr int kKindShift = 27;
 constexpr int kDetailShift = 19;
+/// Messages that are half across may take so long after others turned out not to fit: the links are
+/// well, and cutting one off would break its link.
+constexpr base::Duration kGrace = std::chrono::seconds(1);
 constexpr std::uint32_t kCollectiveMask = (std::uint32_t{1} << kDetailShift) - 1;
 
 std::uint32_t space_of(const Meaning& meaning) {
@@ -102,6 +108,7 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
   if (error.culprit < 0 && error.code != base::ErrorCode::kClosed) error.culprit = known_as;
   if (error.code == base::ErrorCode::kMismatch) {
     error.message += "; the arrays of all ranks must fit each other in length";
+    if (!grace_) grace_ = scheduler_.after(std::min(timeout_, kGrace));
   }
   // It may be that the other one is in something else, as its progress shows.
   if (error.code == base::ErrorCode::kTimeout && !detail_.empty()) {
@@ -111,7 +118,7 @@ base::Status Operation::await(const transport::Request& request, std::string_vie
 }
 
 void Operation::withdraw(const transport::Request& request) const {
-  (void)request.wait(scheduler_.now());
+  (void)request.wait(grace_.value_or(scheduler_.now()));
 }
 
 }  // namespace gearshift::collectives

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -93,6 +94,7 @@ class Operation {
   const Numbering numbering_;
   const std::string detail_;
   group::ProgressScope progress_;
+  mutable std::optional<base::TimePoint> grace_{};  ///< until then what is under way may end
 };
 
 }  // namespace gearshift::collectives

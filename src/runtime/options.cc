@@ -2,8 +2,10 @@
 #include <net/if.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <optional>
 #include <sstream>
 
@@ -154,13 +156,11 @@ bool is_wildcard(const std::string& interface) {
   return ::inet_pton(AF_INET6, bare.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
 }
 
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
+/// "tcp, shm" -> {"tcp", "shm"}.
+std::vector<std::string> names_in(std::string text) {
+  std::replace(text.begin(), text.end(), ',', ' ');
   std::istringstream in(text);
-  for (std::string part; std::getline(in, part, separator);) {
-    if (!part.empty()) parts.push_back(part);
-  }
-  return parts;
+  return {std::istream_iterator<std::string>(in), {}};
 }
 
 base::Status read_common(SessionOptions& options) {
@@ -179,7 +179,7 @@ base::Status read_common(SessionOptions& options) {
   options.rdzv = variable("GEARSHIFT_RDZV").value_or("");
   options.interface = variable("GEARSHIFT_INTERFACE").value_or("");
   options.congestion_control = SessionOptions::congestion_control_from_environment();
-  options.transports = split(variable("GEARSHIFT_TRANSPORTS").value_or(""), ',');
+  options.transports = names_in(variable("GEARSHIFT_TRANSPORTS").value_or(""));
   return {};
 }
 
@@ -239,6 +239,11 @@ base::Status SessionOptions::validate() const {
                " cannot be servers: at least one must be a worker");
   }
   if (timeout <= base::Duration::zero()) return bad("timeout must be positive");
+  for (const std::string& name : transports) {
+    if (name == "tcp" || name == "shm") continue;
+    return bad("there is no transport '" + name +
+               "': GEARSHIFT_TRANSPORTS, or the argument `transports`, may name tcp and shm");
+  }
   if (is_wildcard(interface)) {
     return bad("GEARSHIFT_INTERFACE: the other processes cannot connect to '" + interface +
                "'; it must be an address that this host has, as they see it");

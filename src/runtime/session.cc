@@ -385,7 +385,8 @@ base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::ma
   }
   if (made.empty()) {
     return Error(ErrorCode::kInvalidArgument,
-                 "none of the transports asked for is viable here; known are tcp and shm");
+                 "shared memory, the only transport that is allowed, does not work here (the log "
+                 "says why): allow tcp as well");
   }
   return made;
 }

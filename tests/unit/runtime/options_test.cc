@@ -86,6 +86,23 @@ TEST(SessionOptions, ANameOfAnInterfaceIsNoAddress) {
   EXPECT_THAT(status.error().message, HasSubstr("'lo', the name of an interface"));
 }
 
+TEST(SessionOptions, TransportsAreNamed) {
+  const Environment given({{"RANK", "0"},
+                           {"WORLD_SIZE", "1"},
+                           {"MASTER_ADDR", "localhost"},
+                           {"MASTER_PORT", "29400"},
+                           {"GEARSHIFT_TRANSPORTS", "tcp, shm,"}});
+  const auto options = SessionOptions::from_environment();
+  ASSERT_TRUE(options.ok()) << options.error().message;
+  EXPECT_EQ(options->transports, (std::vector<std::string>{"tcp", "shm"}));
+
+  const Environment other(std::map<std::string, std::string>{{"GEARSHIFT_TRANSPORTS", "tcp,udp"}});
+  const auto refused = SessionOptions::from_environment();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("no transport 'udp': GEARSHIFT_TRANSPORTS"));
+}
+
 /// As Kubernetes' PyTorchJob and scripts set them, with what else a case adds.
 base::Result<SessionOptions> of_rank_1(std::map<std::string, std::string> more) {
   more.insert({{"RANK", "1"}, {"WORLD_SIZE", "4"}});

@@ -30,8 +30,8 @@ base::Result<std::optional<SwitchRecord>> ReplicaImpl::switch_if_due(bool voted)
           (leave_after_ > 0 && step_ >= leave_after_);
     if (due) {
       GEARSHIFT_RETURN_IF_ERROR(server_->client().leave(step_));
-      GEARSHIFT_ASSIGN_OR_RETURN(const bool all_joined, meet(Intent::kSwitch));
-      due = !all_joined;
+      GEARSHIFT_ASSIGN_OR_RETURN(const Meeting meeting, meet(Intent::kSwitch));
+      due = !meeting.all_join;
     }
   }
   checked_step_ = step_;
@@ -114,8 +114,8 @@ base::Status ReplicaImpl::last_updates(const std::string& label) {
 base::Status ReplicaImpl::finish_server() {
   GEARSHIFT_RETURN_IF_ERROR(comm_->drain());
   GEARSHIFT_RETURN_IF_ERROR(server_->client().leave(step_));
-  GEARSHIFT_ASSIGN_OR_RETURN(const bool all_joined, meet(Intent::kFinish));
-  static_cast<void>(all_joined);
+  GEARSHIFT_ASSIGN_OR_RETURN(const Meeting meeting, meet(Intent::kFinish));
+  static_cast<void>(meeting);
   return last_updates("last updates");
 }
 
@@ -172,33 +172,45 @@ base::Duration ReplicaImpl::patience(std::optional<Vigil>& vigil) {
   return kForever;
 }
 
-/// Whether all have come to join. Some may come to join and some to switch, but none ends alone.
-base::Result<bool> ReplicaImpl::meet(Intent intent) {
+/// Some may come to join and some to switch, but none ends alone.
+base::Result<ReplicaImpl::Meeting> ReplicaImpl::meet(Intent intent) {
+  constexpr std::uint64_t kIntents = 8;  // what is told is intent + kIntents * steps
+  const char* const label = intent == Intent::kJoin ? "out of batches, waiting for the other ranks"
+                            : intent == Intent::kStop ? "end of parameter servers"
+                                                      : "waiting for the other ranks";
   std::optional<Vigil> vigil;
   const base::Duration bound = patience(vigil);
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      const std::vector<std::uint64_t> intents,
-      gather_u64(control_, static_cast<std::uint64_t>(intent),
-                 intent == Intent::kJoin ? "out of batches, waiting for the other ranks"
-                                         : "waiting for the other ranks",
-                 bound));
-  const auto ends = [](std::uint64_t i) {
-    return i == static_cast<std::uint64_t>(Intent::kFinish);
+  const std::uint64_t mine =
+      static_cast<std::uint64_t>(intent) + kIntents * static_cast<std::uint64_t>(step_);
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> told,
+                             gather_u64(control_, mine, label, bound));
+  const auto intent_of = [](std::uint64_t t) { return static_cast<Intent>(t % kIntents); };
+  const auto rank_with = [&](const auto& holds) {
+    const auto found = std::find_if(told.begin(), told.end(), holds);
+    return found == told.end() ? -1 : static_cast<int>(found - told.begin());
   };
-  const auto some = std::find_if(intents.begin(), intents.end(), ends);
-  const auto other = std::find_if_not(intents.begin(), intents.end(), ends);
-  if (some != intents.end() && other != intents.end()) {
-    return base::Error(base::ErrorCode::kMismatch,
-                       "rank " + std::to_string(some - intents.begin()) +
-                           " has ended the training of this model, rank " +
-                           std::to_string(other - intents.begin()) +
-                           " is at the end of an epoch or before a switch: where ranks have "
-                           "different numbers of batches, join() before the end",
-                       static_cast<int>(some - intents.begin()));
+  const int finishes = rank_with([&](auto t) { return intent_of(t) == Intent::kFinish; });
+  const int stops = rank_with([&](auto t) { return intent_of(t) == Intent::kStop; });
+  const int goes_on = rank_with([&](auto t) { return intent_of(t) < Intent::kFinish; });
+  const int ends = stops >= 0 ? stops : finishes;
+  const int other = goes_on >= 0 ? goes_on : finishes;
+  if (ends >= 0 && other >= 0 &&
+      intent_of(told[static_cast<std::size_t>(ends)]) !=
+          intent_of(told[static_cast<std::size_t>(other)])) {
+    return base::Error(
+        base::ErrorCode::kMismatch,
+        "rank " + std::to_string(ends) + " has ended the training of this model, rank " +
+            std::to_string(other) +
+            (goes_on >= 0 ? " is at the end of an epoch or before a switch: where ranks have "
+                            "different numbers of batches, join() before the end"
+                          : " releases it: all ranks must, or none"),
+        ends);
   }
-  return std::all_of(intents.begin(), intents.end(), [](std::uint64_t i) {
-    return i == static_cast<std::uint64_t>(Intent::kJoin);
-  });
+  const auto most = std::max_element(told.begin(), told.end(),
+                                     [](auto a, auto b) { return a / kIntents < b / kIntents; });
+  return Meeting{
+      std::all_of(told.begin(), told.end(), [&](auto t) { return intent_of(t) == Intent::kJoin; }),
+      static_cast<int>(most - told.begin()), static_cast<std::int64_t>(*most / kIntents)};
 }
 
 base::Result<std::uint64_t> ReplicaImpl::compare_replicas(const std::string& when) {
@@ -235,9 +247,9 @@ base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>&
     if (!left) return told(left.error());
   }
   while (server_) {
-    base::Result<bool> all_joined = meet(Intent::kJoin);
-    if (!all_joined) return told(all_joined.error());
-    if (*all_joined) {
+    const base::Result<Meeting> meeting = meet(Intent::kJoin);
+    if (!meeting) return told(meeting.error());
+    if (meeting->all_join) {
       base::Result<JoinReport> joined = join_server();
       if (!joined) return told(joined.error());
       return joined;

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <optional>
 
-#include "gearshift/collectives/collectives.h"
+#include "gearshift/base/log.h"
 #include "gearshift/kernels/reduce.h"
 #include "strategy/agreement.h"
 #include "strategy/bucket_size.h"
@@ -304,12 +304,19 @@ base::Status ReplicaImpl::stop() {
 base::Status ReplicaImpl::stop_server() {
   // Gradients of a backward that no step followed may still be on their way to the servers.
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
-  collectives::Options options;
-  options.label = "end of parameter servers";
-  {
-    std::optional<Vigil> vigil;  // asynchronous workers make their last steps at different times
-    options.timeout = patience(vigil);
-    GEARSHIFT_RETURN_IF_ERROR(checked(collectives::barrier(control_, options)));
+  if (server_->has_bound()) GEARSHIFT_RETURN_IF_ERROR(checked(server_->client().leave(step_)));
+  const base::Result<Meeting> meeting = meet(Intent::kStop);
+  if (!meeting) return told(meeting.error());
+  // Of replicas that are equal otherwise, one that ended early is not.
+  if (meeting->steps > step_ && server_->is_synchronous()) {
+    GEARSHIFT_LOG_AT(kWarn, "strategy",
+                     "this rank " << environment_.world->rank().value
+                                  << " ended the training after step " << step_ << ", rank "
+                                  << meeting->furthest << " went on without it to step "
+                                  << meeting->steps
+                                  << ": its model is not that of the others. Join where ranks have "
+                                     "different numbers of batches (gst.join in Python, "
+                                     "Replica::join in C++)");
   }
   GEARSHIFT_RETURN_IF_ERROR(checked(server_->close()));
   server_.reset();

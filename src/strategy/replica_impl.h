@@ -50,7 +50,12 @@ class ReplicaImpl final : public Replica {
 
  private:
   /// What a rank comes to a meeting for while a server is in force.
-  enum class Intent : std::uint64_t { kJoin = 1, kSwitch = 2, kFinish = 3 };
+  enum class Intent : std::uint64_t { kJoin = 1, kSwitch = 2, kFinish = 3, kStop = 4 };
+  struct Meeting {
+    bool all_join = false;
+    int furthest = 0;        ///< a rank that made the most steps …
+    std::int64_t steps = 0;  ///< … and how many
+  };
 
   base::Bytes view_of(base::Bytes bucket, std::uint32_t index) const;
   /// Passes a status through; an error is explained by the monitor, told to the others, and kept.
@@ -84,7 +89,7 @@ class ReplicaImpl final : public Replica {
   base::Status finish_server();
   base::Status last_updates(const std::string& label);
   base::Status stop_server();
-  base::Result<bool> meet(Intent intent);
+  base::Result<Meeting> meet(Intent intent);
   base::Duration patience(std::optional<Vigil>& vigil);
   base::Status sync_steps_after_server();
   base::Result<std::uint64_t> compare_replicas(const std::string& when);

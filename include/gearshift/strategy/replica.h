@@ -193,7 +193,8 @@ class Replica {
   /// all ranks, as is what `fetch_state` returns. What may follow is `fetch_state` and `stop`.
   virtual base::Status finish() = 0;
   /// Collective: ends servers of this model. The replica makes no steps any more. Waits for other
-  /// ranks as `join` does; parameters stay as the latest step left them.
+  /// ranks as `join` does, whose steps do without this one; parameters stay as the latest step left
+  /// them.
   virtual base::Status stop() = 0;
 };
 

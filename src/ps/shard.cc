@@ -158,7 +158,20 @@ ShardImpl::ShardImpl(group::Group group, group::Group shards, ShardOptions optio
 ShardImpl::~ShardImpl() { stop(); }
 
 void ShardImpl::launch() {
+  forget_old_gradients();
   task_ = group_.scheduler().spawn("shard " + std::to_string(options_.index), [this] { run(); });
+}
+
+/// Of an earlier shard, which a link with several streams brought when it had stopped. Workers push
+/// only when every shard has been started; parameters and state may come before.
+void ShardImpl::forget_old_gradients() {
+  std::vector<transport::Message> early;
+  while (auto message = mailbox_->try_pop()) early.push_back(std::move(*message));
+  for (transport::Message& message : early) {
+    const auto head = decode_head({message.head.data(), message.head.size()});
+    const bool old = message.from != kNobody && head && head->kind == Kind::kStage;
+    if (!old) mailbox_->push(std::move(message));
+  }
 }
 
 void ShardImpl::stop() {

@@ -66,6 +66,7 @@ class ShardImpl final : public Shard {
   };
 
   // shard.cc: the task and the simple requests.
+  void forget_old_gradients();
   void run();
   void fail(const base::Error& error);
   base::Status handle(transport::Message message);

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <utility>
 
+#include "gearshift/base/log.h"
 #include "gearshift/collectives/collectives.h"
 #include "ps/layout_check.h"
 #include "ps/shard_impl.h"

@@ -3,9 +3,12 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <optional>
 #include <sstream>
 
@@ -24,16 +27,25 @@ std::optional<std::string> variable(const char* name) {
   return std::string(value);
 }
 
-base::Result<int> integer(const char* name, int fallback) {
+template <typename T>
+base::Result<T> whole(const char* name, T fallback, T most) {
   const std::optional<std::string> text = variable(name);
   if (!text) return fallback;
-  char* end = nullptr;
-  const long value = std::strtol(text->c_str(), &end, 10);
-  if (*end != '\0' || value < 0 || value > 1 << 20) {
+  T value = 0;
+  const char* const end = text->data() + text->size();
+  const auto [rest, error] = std::from_chars(text->data(), end, value);
+  if (error != std::errc() || rest != end || value < 0 || value > most) {
+    const bool too_large = error == std::errc::result_out_of_range || value > most;
     return Error(ErrorCode::kInvalidArgument,
-                 std::string(name) + " must be a whole number, not '" + *text + "'");
+                 std::string(name) + " must be a whole number" +
+                     (too_large ? " of at most " + std::to_string(most) : "") + ", not '" + *text +
+                     "'");
   }
-  return static_cast<int>(value);
+  return value;
+}
+base::Result<int> integer(const char* name, int fallback) {
+  constexpr int kMost = 1 << 20;
+  return whole(name, fallback, kMost);
 }
 
 /// How a launcher that is not ours numbers its processes.
@@ -205,7 +217,10 @@ base::Result<std::optional<strategy::Strategy>> SessionOptions::strategy_from_en
   if (!strategy) {
     return Error(ErrorCode::kInvalidArgument, "GEARSHIFT_STRATEGY: " + strategy.error().message);
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(strategy->total_steps, integer("GEARSHIFT_TOTAL_STEPS", 0));
+  constexpr std::int64_t kNone = 0;
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      strategy->total_steps,
+      whole("GEARSHIFT_TOTAL_STEPS", kNone, std::numeric_limits<std::int64_t>::max()));
   return std::optional(*std::move(strategy));
 }
 

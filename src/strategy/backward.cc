@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <span>
@@ -13,7 +14,7 @@ namespace {
 /// Adds the time until its end to a sum.
 class Stopwatch {
  public:
-  Stopwatch(base::Scheduler& scheduler, double& sum)
+  Stopwatch(base::Scheduler& scheduler, std::atomic<double>& sum)
       : scheduler_(scheduler), sum_(sum), begin_(scheduler.now()) {}
   ~Stopwatch() { sum_ += base::to_seconds(scheduler_.now() - begin_); }
   Stopwatch(const Stopwatch&) = delete;
@@ -21,7 +22,7 @@ class Stopwatch {
 
  private:
   base::Scheduler& scheduler_;
-  double& sum_;
+  std::atomic<double>& sum_;
   base::TimePoint begin_;
 };
 
@@ -274,7 +275,7 @@ base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   ++step_;
   ++pushes_;
   staleness_sum_ += static_cast<double>(reply.staleness);
-  max_staleness_ = std::max(max_staleness_, reply.staleness);
+  max_staleness_ = std::max(max_staleness_.load(), reply.staleness);
   leave_after_ = std::max(leave_after_, reply.leave_after);
   latest_loss_ = reply.loss;
   remember_parameters();

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <utility>
 
 #include "gearshift/base/log.h"
@@ -40,7 +41,16 @@ base::Result<std::optional<SwitchRecord>> ReplicaImpl::switch_if_due(bool voted)
   return std::optional<SwitchRecord>(std::move(record));
 }
 
+/// Nobody can go on after half a switch, whatever the error.
 base::Result<SwitchRecord> ReplicaImpl::hand_over() {
+  handing_over_ = true;
+  auto record = switch_over();
+  if (!record) return told(record.error());
+  handing_over_ = false;
+  return record;
+}
+
+base::Result<SwitchRecord> ReplicaImpl::switch_over() {
   const base::TimePoint begin = scheduler_.now();
   const transport::Traffic before = environment_.world->traffic();
   SwitchRecord record;
@@ -65,7 +75,10 @@ base::Result<SwitchRecord> ReplicaImpl::hand_over() {
       after.bytes_sent - before.bytes_sent + after.bytes_received - before.bytes_received;
   record.seconds = base::to_seconds(scheduler_.now() - begin);
   checked_step_ = step_;
-  switches_.push_back(record);
+  {
+    const std::lock_guard<base::Monitor> lock(*stats_monitor_);
+    switches_.push_back(record);
+  }
   GEARSHIFT_LOG_AT(kInfo, "strategy",
                    "switched from " << record.from << " to " << record.to << " after step "
                                     << record.step << " in " << record.seconds << " s ("
@@ -94,10 +107,22 @@ base::Status ReplicaImpl::open_server() {
       world->abort(error);  // else this process's own worker would wait for its answer
     }
   };
-  GEARSHIFT_ASSIGN_OR_RETURN(server_, ServerPhase::open(environment_, plan_, *memory_, control_,
-                                                        std::move(options), state));
+  if (!state.empty()) GEARSHIFT_RETURN_IF_ERROR(check_state(state));
+  GEARSHIFT_ASSIGN_OR_RETURN(auto server, ServerPhase::open(environment_, plan_, *memory_, control_,
+                                                            std::move(options), state));
+  {
+    const std::lock_guard<base::Monitor> lock(*stats_monitor_);
+    server_ = std::move(server);
+  }
   staged_ = false;
   remember_parameters();
+  return {};
+}
+
+base::Status ReplicaImpl::end_server() {
+  GEARSHIFT_RETURN_IF_ERROR(server_->close());
+  const std::lock_guard<base::Monitor> lock(*stats_monitor_);
+  server_.reset();
   return {};
 }
 
@@ -124,9 +149,8 @@ base::Status ReplicaImpl::close_server() {
   GEARSHIFT_RETURN_IF_ERROR(last_updates("last updates before switch"));
   GEARSHIFT_ASSIGN_OR_RETURN(std::vector<ps::StateEntry> state, fetch_state());
   GEARSHIFT_RETURN_IF_ERROR(options_.bridge->import_state(std::move(state)));
-  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("end of parameter servers")));
-  GEARSHIFT_RETURN_IF_ERROR(server_->close());
-  server_.reset();
+  GEARSHIFT_RETURN_IF_ERROR(await_all("end of parameter servers"));
+  GEARSHIFT_RETURN_IF_ERROR(end_server());
   // Worker 0 alone has seen all losses; from here on every rank decides by itself again.
   GEARSHIFT_RETURN_IF_ERROR(take_history(base::Rank(0)));
   hypers_digest_ = 0;  // of an earlier phase
@@ -170,6 +194,13 @@ base::Duration ReplicaImpl::patience(std::optional<Vigil>& vigil) {
   if (environment_.monitor == nullptr) return control_.timeout() * kPatientTimeouts;
   vigil.emplace(scheduler_, *environment_.monitor, control_.timeout());
   return kForever;
+}
+
+/// A barrier behind transfers that take longer to some ranks than to others.
+base::Status ReplicaImpl::await_all(const std::string& label) {
+  collectives::Options options = labelled(label);
+  options.timeout = control_.timeout() * kPatientTimeouts;
+  return collectives::barrier(control_, options);
 }
 
 /// Some may come to join and some to switch, but none ends alone.
@@ -284,7 +315,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
     // This rank's last step came before the others' gradients of it were complete: it does not
     // count, and its replica is made theirs. So it is where batches are accumulated, and some rank
     // steps with its last one early.
-    step_ = std::min(step_, round.step);
+    step_ = std::min(step_.load(), round.step);
   }
   hypers_digest_ = 0;  // the rates of different steps, where steps differ
   rounds_ = 0;
@@ -312,7 +343,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
                              server_->client().pull(memory_->all_parameters()));
   static_cast<void>(fresh);
   // Nobody pushes before everybody has the same parameters.
-  GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
+  GEARSHIFT_RETURN_IF_ERROR(await_all("join"));
   remember_parameters();
   return report;
 }

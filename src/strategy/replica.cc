@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <optional>
 
 #include "gearshift/base/log.h"
@@ -101,9 +102,12 @@ ReplicaImpl::ReplicaImpl(Environment environment, ReplicaOptions options, Bucket
       ready_(plan_.buckets.size()),
       is_ready_(plan_.parameters.size(), false),
       present_(plan_.parameters.size(), false),
-      staged_hashes_(plan_.buckets.size()) {}
+      staged_hashes_(plan_.buckets.size()),
+      stats_monitor_(scheduler_.make_monitor()) {}
 
-ReplicaImpl::~ReplicaImpl() = default;
+ReplicaImpl::~ReplicaImpl() {
+  comm_.reset();  // its jobs use nearly everything else
+}
 
 base::Status ReplicaImpl::prepare() {
   GEARSHIFT_RETURN_IF_ERROR(checked(check_agreement(control_, description())));
@@ -183,10 +187,10 @@ base::Status ReplicaImpl::usable() const {
 }
 
 base::Error ReplicaImpl::told(const base::Error& error) {
-  if (error.code == base::ErrorCode::kInvalidArgument ||
-      error.code == base::ErrorCode::kUnsupported) {
-    return error;
-  }
+  const bool harmless = error.code == base::ErrorCode::kInvalidArgument ||
+                        error.code == base::ErrorCode::kUnsupported;
+  if (failed_) return *failed_;
+  if (harmless && !handing_over_) return error;
   base::Error told = error;
   if (environment_.monitor != nullptr) {
     told = environment_.monitor->explain(error);
@@ -221,12 +225,33 @@ base::Result<std::vector<ps::StateEntry>> ReplicaImpl::fetch_state() {
   return state;
 }
 
+base::Status ReplicaImpl::check_state(const std::vector<ps::StateEntry>& state) const {
+  const auto bad = [](const std::string& text) {
+    return base::Error(base::ErrorCode::kInvalidArgument, text);
+  };
+  if (state.size() != plan_.parameters.size()) {
+    return bad("optimizer state has " + std::to_string(state.size()) + " entries for " +
+               std::to_string(plan_.parameters.size()) + " parameters");
+  }
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const ParameterSpec& parameter = plan_.parameters[i];
+    const std::size_t bytes = parameter.elements() * base::size_of(parameter.dtype);
+    for (const auto& [name, tensor] : state[i].tensors) {
+      if (tensor.size() == bytes) continue;
+      return bad("optimizer state '" + name + "' of parameter " + parameter.name + " has " +
+                 std::to_string(tensor.size()) + " bytes, the parameter " + std::to_string(bytes) +
+                 ": it must be of the same shape and dtype");
+    }
+  }
+  return {};
+}
+
 base::Status ReplicaImpl::store_state(const std::vector<ps::StateEntry>& state) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
-  if (!server_ || state.size() != plan_.parameters.size()) {
-    return base::Error(base::ErrorCode::kInvalidArgument,
-                       "store_state needs a server in force and one entry per parameter");
+  if (!server_) {
+    return base::Error(base::ErrorCode::kInvalidArgument, "store_state needs a server in force");
   }
+  GEARSHIFT_RETURN_IF_ERROR(check_state(state));
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
   return checked(server_->client().store_state(state));
 }
@@ -265,6 +290,7 @@ bool ReplicaImpl::parameters_written() {
   return written;
 }
 
+/// Also a policy may ask, on the task of a shard.
 Stats ReplicaImpl::stats() const {
   Stats stats;
   stats.strategy = strategy::to_string(decider_.phase());
@@ -276,6 +302,7 @@ Stats ReplicaImpl::stats() const {
   stats.pushes = pushes_;
   stats.mean_staleness = pushes_ > 0 ? staleness_sum_ / static_cast<double>(pushes_) : 0;
   stats.max_staleness = max_staleness_;
+  const std::lock_guard<base::Monitor> lock(*stats_monitor_);
   if (server_) {
     if (const auto shard = server_->shard_stats()) {
       stats.max_lead = shard->max_lead;
@@ -304,7 +331,9 @@ base::Status ReplicaImpl::stop() {
 base::Status ReplicaImpl::stop_server() {
   // Gradients of a backward that no step followed may still be on their way to the servers.
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
-  if (server_->has_bound()) GEARSHIFT_RETURN_IF_ERROR(checked(server_->client().leave(step_)));
+  // The answer comes when the servers have seen all that was sent before; and those that wait for
+  // every worker go on without this one.
+  GEARSHIFT_RETURN_IF_ERROR(checked(server_->client().leave(step_)));
   const base::Result<Meeting> meeting = meet(Intent::kStop);
   if (!meeting) return told(meeting.error());
   // Of replicas that are equal otherwise, one that ended early is not.
@@ -318,9 +347,7 @@ base::Status ReplicaImpl::stop_server() {
                                      "different numbers of batches (gst.join in Python, "
                                      "Replica::join in C++)");
   }
-  GEARSHIFT_RETURN_IF_ERROR(checked(server_->close()));
-  server_.reset();
-  return {};
+  return checked(end_server());
 }
 
 }  // namespace gearshift::strategy

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -63,6 +64,7 @@ class ReplicaImpl final : public Replica {
   base::Error told(const base::Error& error);
   base::Status usable() const;
   std::vector<std::string> description() const;
+  base::Status check_state(const std::vector<ps::StateEntry>& state) const;
   void make_reducer(group::Group group, const std::optional<AllReduce>& all_reduce);
 
   // backward.cc
@@ -84,11 +86,14 @@ class ReplicaImpl final : public Replica {
   // hand_over.cc
   base::Result<std::optional<SwitchRecord>> switch_if_due(bool voted);
   base::Result<SwitchRecord> hand_over();
+  base::Result<SwitchRecord> switch_over();
   base::Status open_server();
   base::Status close_server();
+  base::Status end_server();
   base::Status finish_server();
   base::Status last_updates(const std::string& label);
   base::Status stop_server();
+  base::Status await_all(const std::string& label);
   base::Result<Meeting> meet(Intent intent);
   base::Duration patience(std::optional<Vigil>& vigil);
   base::Status sync_steps_after_server();
@@ -109,11 +114,12 @@ class ReplicaImpl final : public Replica {
   group::Group control_;
   Decider decider_;
   std::optional<base::Error> failed_;
+  bool handing_over_ = false;
   bool stopped_ = false;
 
   std::unique_ptr<Reducer> reducer_;
   std::unique_ptr<ServerPhase> server_;
-  std::unique_ptr<CommTask> comm_;  ///< ends first: its jobs use the two above
+  std::unique_ptr<CommTask> comm_;  ///< ends before all else
   std::int64_t incarnations_ = 0;
 
   // The round (backward) in progress:
@@ -128,14 +134,14 @@ class ReplicaImpl final : public Replica {
   std::vector<std::uint64_t> staged_hashes_;  ///< per bucket: of the gradients sent
   std::optional<base::TimePoint> sending_since_;  ///< server: first bucket of the step under way
 
-  std::int64_t step_ = 0;
+  std::atomic<std::int64_t> step_ = 0;
   int rounds_ = 0;  ///< of All-Reduce since the last step
   std::optional<std::uint64_t>
       parameters_hash_;        ///< as the servers sent them, where it is compared
   bool were_written_ = false;  ///< once, by the program
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
-  double latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks
+  std::atomic<double> latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks
   ps::HyperValues latest_hypers_;    ///< All-Reduce: what the latest step was told
   std::uint32_t hypers_digest_ = 0;  ///< of these; 0: none given
   RoundResult latest_round_;
@@ -143,10 +149,13 @@ class ReplicaImpl final : public Replica {
   std::int64_t leave_after_ = 0;
   bool behind_ = false;  ///< step_ is that of others since a switch: this rank made fewer
 
-  double exposed_seconds_ = 0, server_seconds_ = 0;
-  double staleness_sum_ = 0;
-  std::int64_t max_staleness_ = 0, pushes_ = 0;
+  // What `stats` reads on other tasks; written by this one. The monitor guards switches_, and
+  // server_ while it is set.
+  std::atomic<double> exposed_seconds_ = 0, server_seconds_ = 0;
+  std::atomic<double> staleness_sum_ = 0;
+  std::atomic<std::int64_t> max_staleness_ = 0, pushes_ = 0;
   std::vector<SwitchRecord> switches_;
+  const std::unique_ptr<base::Monitor> stats_monitor_;
 };
 
 }  // namespace gearshift::strategy

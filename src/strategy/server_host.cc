@@ -40,7 +40,9 @@ class ServerHost {
         if (++byes_ == environment_.workers_count) return {};
         continue;
       }
-      const base::Status done = obey(order, reader);
+      const base::Status done = order == ServerOrder::kOpen
+                                    ? open(std::as_const(message->body).view())
+                                    : obey(order, reader);
       if (!done) {
         if (environment_.monitor != nullptr) environment_.monitor->fail(done.error());
         return done;
@@ -64,7 +66,6 @@ class ServerHost {
   }
 
   base::Status obey(ServerOrder order, base::Reader& reader) {
-    if (order == ServerOrder::kOpen) return open(reader.rest());
     const auto model = reader.get<std::uint16_t>();
     const auto step = order == ServerOrder::kLeaveAfter ? reader.get<std::int64_t>() : 0;
     GEARSHIFT_RETURN_IF_ERROR(reader.status("order to a dedicated server"));

@@ -38,7 +38,7 @@ ps::Slice get_slice(base::Reader& reader) {
 std::vector<std::byte> pack_open(const OpenOrder& order) {
   const ps::ShardOptions& o = order.options;
   base::Writer writer;
-  writer.put(ServerOrder::kOpen).put(order.model).put(order.first_step).put(order.report_commits);
+  writer.put(order.model).put(order.first_step).put(order.report_commits);
   writer.put(order.phantom);
   writer.put(o.model).put(o.index).put(o.workers).put(o.at_once);
   writer.put(o.consistency.kind).put(o.consistency.bound).put(o.consistency.buffer);

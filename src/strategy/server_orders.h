@@ -10,7 +10,7 @@ namespace gearshift::strategy {
 
 /// What worker 0 orders a dedicated server process to do (service kServerHostService).
 enum class ServerOrder : unsigned char {
-  kOpen = 1,        ///< start a shard: OpenOrder
+  kOpen = 1,        ///< start a shard: OpenOrder, as the message's body
   kClose = 2,       ///< stop it: wire model
   kLeaveAfter = 3,  ///< announce the end of the phase: wire model, step
   kBye = 4,         ///< from every worker: it is done
@@ -25,7 +25,6 @@ struct OpenOrder {
 };
 
 std::vector<std::byte> pack_open(const OpenOrder& order);
-/// Of the bytes behind the order byte.
 base::Result<OpenOrder> unpack_open(base::ConstBytes bytes);
 
 std::vector<std::byte> pack_news(const ps::CommitInfo& info);

@@ -95,9 +95,10 @@ int most_workers_on_a_host(const group::Topology* world, int workers) {
   return *std::max_element(on.begin(), on.end());
 }
 
-base::Status send_order(group::Group& world, base::Rank server, base::ConstBytes order) {
+base::Status send_order(group::Group& world, base::Rank server, base::ConstBytes order,
+                        base::ConstBytes body = {}) {
   return world.link(server)
-      .send(transport::Tag(kServerHostService, 0, 0), order, {})
+      .send(transport::Tag(kServerHostService, 0, 0), order, body)
       .wait(world.deadline());
 }
 
@@ -200,7 +201,10 @@ base::Status ServerPhase::start_dedicated(const std::vector<ps::StateEntry>& sta
     order.report_commits = k == 0 && options_.on_commit != nullptr;
     order.phantom = options_.phantom;
     order.options = shard_options(static_cast<int>(k));
-    GEARSHIFT_RETURN_IF_ERROR(send_order(world, servers_[k], pack_open(order)));
+    // The layout of a large model is more than a head may be.
+    base::Writer open;
+    open.put(ServerOrder::kOpen);
+    GEARSHIFT_RETURN_IF_ERROR(send_order(world, servers_[k], open.view(), pack_open(order)));
   }
   std::vector<base::ConstBytes> buckets(memory_.all_parameters().begin(),
                                         memory_.all_parameters().end());

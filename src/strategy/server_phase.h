@@ -48,8 +48,6 @@ class ServerPhase {
   /// Of the shard in this process.
   std::optional<ps::ShardStats> shard_stats() const;
   bool is_synchronous() const { return options_.config.consistency.is_synchronous(); }
-  /// Whether a worker's answer may wait for the others' commits.
-  bool has_bound() const { return is_synchronous() || options_.config.consistency.bound >= 0; }
   /// Takes in what dedicated servers told this worker, and answers; cheap when there is nothing.
   base::Status handle_news();
 

@@ -115,6 +115,11 @@ class Deal:
         """Samples that the loop had got at the latest forward."""
         return self._samples
 
+    @property
+    def delivered(self) -> int:
+        """Samples that the loop has got."""
+        return self._delivered()[1]
+
     def note_forward(self, samples: int) -> None:
         """A forward of some model on so many samples.
 

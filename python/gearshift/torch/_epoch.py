@@ -27,6 +27,8 @@ class _Place:
         self.active = active
         """Whether the model is expected to train on it."""
         self.trained = False
+        self.stepped = False
+        """Whether there was a step after gradients of all samples had been made."""
         self._counted = 0
         self._reached = 0
 
@@ -82,6 +84,9 @@ class Epoch:
         self._explicit = False
         self._place: _Place | None = None
         self._candidate: _Place | None = None
+        """On which it may come to train, by the first backward."""
+        self._delivered = 0
+        """Of what it trains on, when the candidate came."""
         self._latest: Deal | None = None
         """For which an epoch was open last."""
         self._trained: Deal | None = None
@@ -94,6 +99,11 @@ class Epoch:
 
     def note_forward(self, samples: int) -> None:
         """A forward with gradients, on so many samples."""
+        if self._place is not None and self._candidate is not None and self._turned():
+            candidate = self._candidate
+            self._check(candidate.deal.uneven and not self._alone)
+            _finish([self])
+            self._open(candidate)
         place = self._place or self._candidate
         if place is not None:
             place.active = True
@@ -112,14 +122,22 @@ class Epoch:
     def settle(self, stepped: bool = False) -> None:
         """Join if all samples have been seen: after a step, and before the user's collectives.
 
-        After a step other models may still train on the last batch.
+        After a step other models may still train on the last batch, or apply its gradients.
         """
         place = self._place
         if place is None or self._explicit or not place.through:
             return
-        others = (e._place for e in place.deal.epochs if e._is_open(place.deal))
-        if not stepped or all(p is None or p.through or not p.active for p in others):
+        place.stepped = place.stepped or stepped
+        others = (e for e in place.deal.epochs if e._is_open(place.deal))
+        if not stepped or all(e._is_done() for e in others):
             self.finish()
+
+    def _is_done(self) -> bool:
+        """Whether no step of the epoch that is open is expected any more."""
+        place = self._place
+        if place is None or not place.active:
+            return True
+        return place.through and (place.stepped or self._owner.optimizer is None)
 
     def finish(self) -> None:
         """Join, if an epoch is open. Collective in the sense of gst.join."""
@@ -158,7 +176,25 @@ class Epoch:
         if not torch.is_grad_enabled():
             return False
         model = self._model()
+        if self._place is not None and self._is_midway(deal):
+            return False
         return _same_sampler(self._latest, deal) or (model is not None and model.training)
+
+    def _is_midway(self, deal: Deal) -> bool:
+        """Whether the epoch that is open may go on after an iteration over another sampler."""
+        place = self._place
+        if place is None or self._explicit or place.through or not place.trained:
+            return False
+        return place.deal.target is not None and not _same_sampler(place.deal, deal)
+
+    def _turned(self) -> bool:
+        """Whether the loop has come to train on the candidate: what was open came no further."""
+        assert self._place is not None and self._candidate is not None
+        return (
+            not self._explicit
+            and self._candidate.deal.delivered > 0
+            and self._place.deal.delivered == self._delivered
+        )
 
     def _begin(self, deal: Deal, trains: bool) -> None:
         new = not _same_sampler(self._latest, deal)
@@ -167,6 +203,7 @@ class Epoch:
             self._open(place)
         else:  # an evaluation, unless the model is going to train on it
             self._candidate = place
+            self._delivered = 0 if self._place is None else self._place.deal.delivered
 
     def _open(self, place: _Place) -> None:
         self._place, self._candidate, self._latest = place, None, place.deal

@@ -316,6 +316,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
     // count, and its replica is made theirs. So it is where batches are accumulated, and some rank
     // steps with its last one early.
     step_ = std::min(step_.load(), round.step);
+    behind_ = true;  // also where steps are not told of (a program that updates by itself)
   }
   hypers_digest_ = 0;  // the rates of different steps, where steps differ
   rounds_ = 0;

@@ -3,7 +3,45 @@
 #include <string>
 #include <utility>
 
+#include "gearshift/base/serial.h"
+#include "gearshift/collectives/collectives.h"
+#include "strategy/agreement.h"
+
 namespace gearshift::strategy {
+namespace {
+
+/// Which tensors there are, and the scalars.
+base::Writer describe_state(const std::vector<ps::StateEntry>& state) {
+  base::Writer writer;
+  for (const ps::StateEntry& entry : state) {
+    writer.put(static_cast<std::uint32_t>(entry.tensors.size()));
+    for (const auto& [name, tensor] : entry.tensors) writer.put(std::string_view(name));
+    writer.put(static_cast<std::uint32_t>(entry.scalars.size()));
+    for (const auto& [name, value] : entry.scalars) writer.put(std::string_view(name)).put(value);
+  }
+  return writer;
+}
+
+/// The same state with tensors of zeros.
+base::Result<std::vector<ps::StateEntry>> state_like(base::ConstBytes description,
+                                                     const std::vector<ParameterSpec>& parameters) {
+  base::Reader reader(description);
+  std::vector<ps::StateEntry> state(parameters.size());
+  for (std::size_t p = 0; p < parameters.size(); ++p) {
+    const std::size_t bytes = parameters[p].elements() * base::size_of(parameters[p].dtype);
+    for (auto n = reader.get<std::uint32_t>(); n > 0 && reader.ok(); --n) {
+      state[p].tensors[reader.get_string()] = base::Buffer(bytes);
+    }
+    for (auto n = reader.get<std::uint32_t>(); n > 0 && reader.ok(); --n) {
+      const std::string name = reader.get_string();
+      state[p].scalars[name] = reader.get<double>();
+    }
+  }
+  GEARSHIFT_RETURN_IF_ERROR(reader.status("optimizer state"));
+  return state;
+}
+
+}  // namespace
 
 base::Result<std::unique_ptr<LocalOptimizer>> LocalOptimizer::create(
     const std::vector<ParameterSpec>& parameters, const ps::OptimizerSpec& spec, bool phantom) {
@@ -27,11 +65,46 @@ LocalOptimizer::LocalOptimizer(const std::vector<ParameterSpec>& parameters,
 
 base::Status LocalOptimizer::apply(Replica& replica, const std::vector<bool>& present,
                                    const ps::HyperValues& hypers) {
+  const std::vector<ParameterSpec>& others = replica.plan().parameters;
+  bool same = others.size() == parameters_.size() && present.size() == parameters_.size();
+  for (std::size_t p = 0; same && p < parameters_.size(); ++p) {
+    same = others[p].elements() == parameters_[p].elements() &&
+           others[p].dtype == parameters_[p].dtype;
+  }
+  if (!same) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "the optimizer was made for " + std::to_string(parameters_.size()) +
+                           " parameters, the replica has " + std::to_string(others.size()) +
+                           (others.size() == parameters_.size() ? " others" : "") + ", and " +
+                           std::to_string(present.size()) + " flags were given");
+  }
   std::vector<ps::SegmentUpdate> updates;
-  for (std::uint32_t p = 0; p < parameters_.size() && p < present.size(); ++p) {
+  for (std::uint32_t p = 0; p < parameters_.size(); ++p) {
     if (present[p]) updates.push_back({p, 0, replica.parameter(p), replica.gradient(p)});
   }
   return rule_->apply(updates, hypers, 1);
+}
+
+base::Status LocalOptimizer::take_over(group::Group& workers, base::Rank root) {
+  std::vector<ps::StateEntry> state;
+  std::vector<std::byte> mine;
+  if (workers.rank() == root) {
+    GEARSHIFT_ASSIGN_OR_RETURN(state, export_state());
+    mine = describe_state(state).take();
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::byte> description,
+                             broadcast_blob(workers, mine, root, "optimizer state"));
+  if (workers.rank() != root) {
+    GEARSHIFT_ASSIGN_OR_RETURN(state, state_like(description, parameters_));
+  }
+  collectives::Options options;
+  options.label = "optimizer state";
+  for (ps::StateEntry& entry : state) {
+    for (auto& [name, tensor] : entry.tensors) {
+      GEARSHIFT_RETURN_IF_ERROR(collectives::broadcast(workers, tensor.view(), root, options));
+    }
+  }
+  return workers.rank() == root ? base::Status() : import_state(std::move(state));
 }
 
 base::Result<std::vector<ps::StateEntry>> LocalOptimizer::export_state() {

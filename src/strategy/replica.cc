@@ -175,15 +175,27 @@ base::Bytes ReplicaImpl::gradient(std::uint32_t index) {
 }
 
 base::Status ReplicaImpl::start() {
-  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (failed_) return *failed_;
+  if (started_ || stopped_) {
+    return base::Error(base::ErrorCode::kInvalidArgument, "start() was called already");
+  }
   GEARSHIFT_RETURN_IF_ERROR(checked(broadcast_model(base::Rank(0))));
   if (decider_.uses_server()) GEARSHIFT_RETURN_IF_ERROR(checked(open_server()));
+  started_ = true;
   return {};
 }
 
 base::Status ReplicaImpl::usable() const {
-  if (!failed_) return {};
-  return *failed_;
+  if (failed_) return *failed_;
+  if (stopped_) {
+    return base::Error(base::ErrorCode::kClosed,
+                       "this replica was stopped: it makes no more steps");
+  }
+  if (!started_) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "call start() first: until then parameters are each rank's own");
+  }
+  return {};
 }
 
 base::Error ReplicaImpl::told(const base::Error& error) {

@@ -115,6 +115,7 @@ class ReplicaImpl final : public Replica {
   Decider decider_;
   std::optional<base::Error> failed_;
   bool handing_over_ = false;
+  bool started_ = false;
   bool stopped_ = false;
 
   std::unique_ptr<Reducer> reducer_;

@@ -227,7 +227,11 @@ double train_epoch(Job job, const Images& images, std::vector<std::uint32_t> ord
     }
     sum += step.loss;
   }
-  check(job.replica.join());  // ranks may have one batch more or less
+  // Ranks may have one batch more or less: who had fewer takes over the state of one that had most.
+  const auto joined = check(job.replica.join());
+  if (joined.steps_differ && !job.replica.uses_server()) {
+    check(job.optimizer.take_over(job.session.workers(), joined.root));
+  }
   return steps == 0 ? 0 : sum / static_cast<double>(steps);
 }
 

@@ -21,9 +21,14 @@ class LocalOptimizer final : public OptimizerBridge {
       bool phantom = false);
 
   /// Updates the replica's parameters with a gradient (`present[p]`). Under All-Reduce, between
-  /// `backward_end` and `step`.
+  /// `backward_end` and `step`. kInvalidArgument for a replica of other parameters, or flags of
+  /// another number.
   base::Status apply(Replica& replica, const std::vector<bool>& present,
                      const ps::HyperValues& hypers);
+
+  /// Collective: the state of rank `root` on all ranks. After a `Replica::join` that says
+  /// `steps_differ`, unless a server is in force then.
+  base::Status take_over(group::Group& workers, base::Rank root);
 
   base::Result<std::vector<ps::StateEntry>> export_state() override;
   base::Status import_state(std::vector<ps::StateEntry> state) override;

@@ -140,7 +140,8 @@ class Replica {
   virtual std::shared_ptr<const void> memory() const = 0;
 
   /// Collective: parameters and buffers of rank 0 to all; starts the servers when the strategy
-  /// begins with them. Call once, after the memory was filled and before the first step.
+  /// begins with them. Call once, after the memory was filled and before the first step: without
+  /// it everything else is kInvalidArgument, after `stop` kClosed.
   virtual base::Status start() = 0;
 
   virtual bool uses_server() const = 0;

@@ -1,0 +1,16 @@
+"""Where epochs of uneven samplers end (see epoch_ends_cases.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gearshift_testing import check, grid
+
+CASES = Path(__file__).with_name("epoch_ends_cases.py")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("world", "name"), grid(CASES))
+def test_epoch_ends(world: int, name: str) -> None:
+    check(CASES, name, world)

@@ -253,7 +253,9 @@ base::Result<std::uint64_t> ReplicaImpl::compare_replicas(const std::string& whe
     return base::Error(base::ErrorCode::kMismatch,
                        "replicas differ " + when + ": rank " + std::to_string(r) +
                            " has other parameters than rank 0; every rank must apply the same "
-                           "updates (a rank-dependent learning rate or clipping?)",
+                           "updates (a rank-dependent learning rate or clipping? Processors that "
+                           "PyTorch computes on in different ways? ATEN_CPU_CAPABILITY=default on "
+                           "all ranks makes them one)",
                        static_cast<int>(r));
   }
   return mine;

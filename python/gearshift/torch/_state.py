@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .. import _session
 from ._memory import bytes_of, tensor_on
 from ._rules import SCALAR_STATE
 
+_log = logging.getLogger("gearshift")
 Entry = tuple[dict[str, np.ndarray[Any, Any]], dict[str, float]]
 """Of one parameter: element-wise state as bytes, and numbers; both by torch's names."""
 
@@ -94,13 +97,35 @@ def _export(state: dict[str, Any], parameter: nn.Parameter) -> Entry:
         if not isinstance(value, Tensor) or _is_scalar(name, value, parameter):
             scalars[name] = float(value)
         elif value.shape == parameter.shape:
-            tensors[name] = bytes_of(value.to(device="cpu", dtype=parameter.dtype))
+            kept = value.to(device="cpu", dtype=parameter.dtype)
+            _warn_of_rounding(name, value, kept)
+            tensors[name] = bytes_of(kept)
         else:
             raise ValueError(
                 f"state '{name}' has shape {tuple(value.shape)}, its parameter has "
                 f"{tuple(parameter.shape)}"
             )
     return tensors, scalars
+
+
+_warned_of: set[tuple[str, torch.dtype, torch.dtype]] = set()
+
+
+def _warn_of_rounding(name: str, value: Tensor, kept: Tensor) -> None:
+    """Servers keep state in the dtype of the parameter."""
+    case = (name, value.dtype, kept.dtype)
+    if value.dtype == kept.dtype or case in _warned_of or _session.rank() != 0:
+        return
+    if torch.equal(kept.to(value.dtype), value.cpu()):
+        return
+    _warned_of.add(case)
+    _log.warning(
+        "the optimizer's state '%s' is rounded from %s to %s on its way to the servers, which keep "
+        "state in the parameters' dtype",
+        name,
+        str(value.dtype).removeprefix("torch."),
+        str(kept.dtype).removeprefix("torch."),
+    )
 
 
 def _is_scalar(name: str, value: Tensor, parameter: nn.Parameter) -> bool:

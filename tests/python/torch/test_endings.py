@@ -169,3 +169,64 @@ def test_torchrun_on_several_hosts_meets_through_its_store(
             thread.join(60)
     assert found[0].startswith("tcp://127.0.0.1:")
     assert found == dict.fromkeys(range(3), found[0])
+
+
+def test_servers_end_with_gradients_on_their_way() -> None:
+    """Of backward passes that no step followed; the next model's servers must not see them."""
+    script = """
+import torch, gearshift as gs, gearshift.torch as gst
+gs.init(timeout=10)
+torch.manual_seed(0)
+for _ in range(CYCLES):
+    model = torch.nn.Sequential(*(torch.nn.Linear(200, 200) for _ in range(10)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    model, optimizer = gst.distribute(model, optimizer, "ps:asp")
+    for step in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(2, 200)).square().mean().backward()
+        if step < 2:
+            optimizer.step()
+    gst.release(model)
+    gs.barrier()
+"""
+    for transports, cycles in (("shm", 15), ("tcp", 3)):
+        text = script.replace("CYCLES", str(cycles))
+        for process in run_script(text, 2, extra={"GEARSHIFT_TRANSPORTS": transports}):
+            assert process.returncode == 0, process.stderr
+
+
+WIDE = """
+import torch
+
+class Wide(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                sum_ = self.state[p].setdefault("sum", torch.zeros_like(p, dtype=torch.float32))
+                sum_.mul_(0.9).add_(p.grad.float())
+                p.sub_(group["lr"] * sum_.to(p.dtype))
+"""
+
+
+def test_state_that_servers_round_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "wide.py").write_text(WIDE)
+    script = """
+import torch, gearshift as gs, gearshift.torch as gst
+from wide import Wide
+gs.init()
+torch.manual_seed(0)
+model = torch.nn.Linear(64, 1).bfloat16()
+strategy = gs.StrategySwitch(then=gs.ParameterServer(), policy=gs.At(step=3))
+model, optimizer = gst.distribute(model, Wide(model.parameters()), strategy, elementwise=True)
+for _ in range(5):
+    optimizer.zero_grad()
+    model(torch.randn(8, 64).bfloat16()).square().mean().backward()
+    optimizer.step()
+"""
+    first, second = run_script(script, 2, extra={"PYTHONPATH": str(tmp_path)})
+    assert first.stderr.count("'sum' is rounded from float32 to bfloat16") == 1, first.stderr
+    assert "rounded" not in second.stderr

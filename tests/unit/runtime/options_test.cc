@@ -53,6 +53,18 @@ TEST(SessionOptions, TheJobMayComeWithAStrategy) {
     EXPECT_EQ((*found)->total_steps, 90);
     EXPECT_THAT((*found)->to_string(), HasSubstr("consistency=ssp(3)"));
   }
+  {
+    const Environment job({{"GEARSHIFT_STRATEGY", "ps"}, {"GEARSHIFT_TOTAL_STEPS", "5000000000"}});
+    const auto found = SessionOptions::strategy_from_environment();
+    ASSERT_TRUE(found.ok()) << found.error().to_string();
+    EXPECT_EQ((*found)->total_steps, 5'000'000'000);
+  }
+  for (const char* steps : {"1e6", "-1", "99999999999999999999"}) {
+    const Environment job({{"GEARSHIFT_STRATEGY", "ps"}, {"GEARSHIFT_TOTAL_STEPS", steps}});
+    const auto found = SessionOptions::strategy_from_environment();
+    ASSERT_FALSE(found.ok()) << steps;
+    EXPECT_THAT(found.error().message, HasSubstr("GEARSHIFT_TOTAL_STEPS must be a whole number"));
+  }
   const Environment job({{"GEARSHIFT_STRATEGY", "gossip"}, {"GEARSHIFT_TOTAL_STEPS", "1"}});
   const auto wrong = SessionOptions::strategy_from_environment();
   ASSERT_FALSE(wrong.ok());

@@ -145,9 +145,17 @@ void ReplicaImpl::absorb(const RoundResult& result) {
 }
 
 base::Status ReplicaImpl::check(const StepInput& input) const {
+  const auto bad = [](const char* text) {
+    return base::Error(base::ErrorCode::kInvalidArgument, text);
+  };
+  if (round_open_) return bad("step belongs behind backward_end: a backward has begun");
+  // The gradients of the step before are in place still, and would be applied again.
+  const bool complete = server_ ? staged_ || input.skip : rounds_ > 0;
+  if (!complete) {
+    return bad("step without a backward since the last one: call backward_end before");
+  }
   if (!input.modified.empty() && input.modified.size() != plan_.buckets.size()) {
-    return base::Error(base::ErrorCode::kInvalidArgument,
-                       "step needs one flag per bucket, or none");
+    return bad("step needs one flag per bucket, or none");
   }
   return server_ && !input.skip && samples_ > 0 ? check_hypers(input.hypers) : base::Status();
 }

@@ -160,7 +160,9 @@ class Replica {
   virtual base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present,
                                                        bool settled = false) = 0;
 
-  /// Ends a step; performs the switch that is due.
+  /// Ends a step; performs the switch that is due. Since the step before, a `backward_end` must have
+  /// been there (kInvalidArgument; under a server a step that skips may do without), of no samples
+  /// where there are none, and no backward may be under way.
   virtual base::Result<StepReport> step(const StepInput& input) = 0;
 
   struct JoinReport {

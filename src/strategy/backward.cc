@@ -157,6 +157,10 @@ base::Status ReplicaImpl::check(const StepInput& input) const {
   if (!input.modified.empty() && input.modified.size() != plan_.buckets.size()) {
     return bad("step needs one flag per bucket, or none");
   }
+  if (!std::isfinite(input.gradient_factor)) return bad("gradient_factor must be finite");
+  if (!(input.clip_norm >= 0) || !std::isfinite(input.clip_norm)) {
+    return bad("clip_norm must be finite and not negative");
+  }
   return server_ && !input.skip && samples_ > 0 ? check_hypers(input.hypers) : base::Status();
 }
 

@@ -69,9 +69,10 @@ struct StepInput {
   /// count must have the same (kMismatch). Under All-Reduce, where they may be any that ranks must
   /// apply alike, or none, the next round compares them (kMismatch).
   ps::HyperValues hypers{};
-  double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient
+  double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient; finite
   bool skip = false;           ///< under a server: this gradient is unusable
-  double clip_norm = 0;        ///< under a server: for this step, instead of the strategy's; 0: its
+  /// Under a server: for this step, instead of the strategy's; finite; 0: the strategy's.
+  double clip_norm = 0;
   /// Under a server: which buckets' gradients were changed since backward; empty: find out.
   std::vector<bool> modified{};
 };
@@ -160,9 +161,9 @@ class Replica {
   virtual base::Result<std::vector<bool>> backward_end(const std::vector<bool>& present,
                                                        bool settled = false) = 0;
 
-  /// Ends a step; performs the switch that is due. Since the step before, a `backward_end` must have
-  /// been there (kInvalidArgument; under a server a step that skips may do without), of no samples
-  /// where there are none, and no backward may be under way.
+  /// Ends a step; performs the switch that is due. Since the step before, a `backward_end` must
+  /// have been there (kInvalidArgument; under a server a step that skips may do without), of no
+  /// samples where there are none, and no backward may be under way.
   virtual base::Result<StepReport> step(const StepInput& input) = 0;
 
   struct JoinReport {

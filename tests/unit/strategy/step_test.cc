@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <string>
 
 #include "gearshift/strategy/replica.h"
@@ -53,6 +54,37 @@ TEST(Replica, AGradientThatServersSkipNeedsNoBackward) {
     ASSERT_TRUE(report.ok()) << report.error().to_string();
     EXPECT_TRUE(report->skipped);
     EXPECT_EQ(worker.bias(), before);
+    worker.ok(worker.replica->stop());
+  });
+}
+
+TEST(Replica, NumbersOfAStepAreFinite) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+    StepInput good;
+    good.hypers = Worker::hypers();
+    const auto refused = [&](const StepInput& input, const std::string& which) {
+      const auto report = worker.replica->step(input);
+      ASSERT_FALSE(report.ok());
+      EXPECT_EQ(report.error().code, base::ErrorCode::kInvalidArgument);
+      EXPECT_NE(report.error().message.find(which), std::string::npos) << report.error().message;
+    };
+    for (const double number : {infinity, -infinity, nan}) {
+      StepInput input = good;
+      input.gradient_factor = number;
+      refused(input, "gradient_factor");
+    }
+    for (const double number : {infinity, -1.0, nan}) {
+      StepInput input = good;
+      input.clip_norm = number;
+      refused(input, "clip_norm");
+    }
+    EXPECT_TRUE(worker.replica->step(good).ok());
     worker.ok(worker.replica->stop());
   });
 }

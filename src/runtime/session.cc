@@ -126,6 +126,9 @@ class SessionImpl final : public Session {
     if (!is_server()) {
       return Error(ErrorCode::kInvalidArgument, "this process is a worker, not a server");
     }
+    if (closed_ || std::exchange(served_, true)) {
+      return Error(ErrorCode::kClosed, "this server has served: its workers will not come again");
+    }
     return strategy::run_server(environment());
   }
 
@@ -233,6 +236,7 @@ class SessionImpl final : public Session {
   std::uint16_t next_model_ = 0;
   std::array<bool, strategy::kMaxModels> models_{};  ///< that are distributed
   bool mentioned_strategy_ = false;
+  bool served_ = false;
   bool closed_ = false;
   std::vector<std::string> processes_;  ///< rank by rank, where it runs: see link_cache.h
 };

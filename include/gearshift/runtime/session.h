@@ -91,7 +91,7 @@ class Session {
   /// in `options`; where the job was started with another (GEARSHIFT_STRATEGY), a warning says so.
   virtual base::Result<std::unique_ptr<strategy::Replica>> distribute(
       strategy::ReplicaOptions options) = 0;
-  /// A dedicated server's whole life.
+  /// A dedicated server's whole life. Once; kClosed again, and after `close`.
   virtual base::Status serve() = 0;
 
   virtual transport::Traffic traffic() const = 0;

@@ -2,8 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <functional>
 #include <memory>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "gearshift/strategy/local_optimizer.h"
@@ -74,6 +79,44 @@ TEST_F(Models, AreLimitedAtATime) {
   ASSERT_TRUE(replicas[77]->stop().ok());
   EXPECT_TRUE(distribute({}).ok());
   EXPECT_FALSE(distribute({}).ok());
+}
+
+/// Sessions of a job's ranks, as threads of this process.
+void run_job(int ranks, int servers, const std::function<void(Session&)>& body) {
+  std::string directory = ::testing::TempDir() + "session-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      SessionOptions options;
+      options.rank = rank;
+      options.world_size = ranks;
+      options.servers = servers;
+      options.rdzv = "file://" + directory;
+      options.token = "secret";
+      const auto session = Session::create(options);
+      ASSERT_TRUE(session.ok()) << session.error().to_string();
+      body(**session);
+      EXPECT_TRUE((*session)->close().ok());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::filesystem::remove_all(directory);
+}
+
+TEST(Serving, IsOnce) {
+  run_job(2, 1, [](Session& session) {
+    if (!session.is_server()) return;
+    const auto closed = [&] {
+      const base::Status again = session.serve();
+      ASSERT_FALSE(again.ok());
+      EXPECT_EQ(again.error().code, base::ErrorCode::kClosed);
+    };
+    EXPECT_TRUE(session.serve().ok());
+    closed();
+    EXPECT_TRUE(session.close().ok());
+    closed();
+  });
 }
 
 }  // namespace

@@ -11,6 +11,8 @@ namespace gearshift::strategy {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+/// Of a parameter: no address space has more, and sums over a model do not overflow.
+constexpr std::size_t kMostBytes = std::size_t{1} << 48;
 
 std::size_t align_up(std::size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -51,6 +53,33 @@ void append_slices(const BucketPlan& plan, std::uint32_t bucket, std::size_t beg
   }
 }
 
+/// Bytes that a parameter takes in its bucket.
+base::Result<std::size_t> checked_bytes(const ParameterSpec& parameter) {
+  if (!base::is_floating(parameter.dtype)) {
+    return base::Error(base::ErrorCode::kUnsupported,
+                       "parameter '" + parameter.name + "' is " +
+                           std::string(base::to_string(parameter.dtype)) +
+                           "; only float parameters can be trained");
+  }
+  std::size_t bytes = base::size_of(parameter.dtype);
+  bool is_empty = false, is_too_large = false;
+  for (const std::int64_t extent : parameter.shape) {
+    if (extent < 0) {
+      return base::Error(base::ErrorCode::kInvalidArgument,
+                         "parameter '" + parameter.name + "' has a dimension of " +
+                             std::to_string(extent) + ": none can be negative");
+    }
+    is_empty = is_empty || extent == 0;
+    if (extent == 0 || is_too_large) continue;
+    is_too_large = static_cast<std::size_t>(extent) > kMostBytes / bytes;
+    if (!is_too_large) bytes *= static_cast<std::size_t>(extent);
+  }
+  if (is_empty) return 0;
+  if (!is_too_large) return align_up(bytes);
+  return base::Error(base::ErrorCode::kInvalidArgument,
+                     "parameter '" + parameter.name + "' is larger than any memory");
+}
+
 }  // namespace
 
 std::size_t ParameterSpec::elements() const {
@@ -70,13 +99,7 @@ base::Result<BucketPlan> BucketPlan::make(std::vector<ParameterSpec> parameters,
   std::vector<int> open(8, -1);  // dtype → bucket being filled
   for (std::size_t i = parameters.size(); i-- > 0;) {
     const ParameterSpec& parameter = parameters[i];
-    if (!base::is_floating(parameter.dtype)) {
-      return base::Error(base::ErrorCode::kUnsupported,
-                         "parameter '" + parameter.name + "' is " +
-                             std::string(base::to_string(parameter.dtype)) +
-                             "; only float parameters can be trained");
-    }
-    const std::size_t bytes = align_up(parameter.elements() * base::size_of(parameter.dtype));
+    GEARSHIFT_ASSIGN_OR_RETURN(const std::size_t bytes, checked_bytes(parameter));
     int& current = open[static_cast<std::size_t>(parameter.dtype)];
     if (current >= 0) {
       const std::size_t so_far = plan.buckets[static_cast<std::size_t>(current)].bytes;

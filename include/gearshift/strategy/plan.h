@@ -48,6 +48,8 @@ struct BucketPlan {
   std::vector<std::uint32_t> bucket_of;  ///< parameter → bucket
   std::vector<std::size_t> offset_of;    ///< parameter → byte offset in its bucket
 
+  /// Errors: kUnsupported (a dtype that cannot be trained), kInvalidArgument (a negative dimension,
+  /// a parameter that no memory could hold, bucket_bytes of zero).
   static base::Result<BucketPlan> make(std::vector<ParameterSpec> parameters,
                                        std::size_t bucket_bytes);
   std::size_t total_bytes() const;

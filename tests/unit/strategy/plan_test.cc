@@ -52,6 +52,24 @@ TEST(BucketPlan, RefusesWhatCannotBeTrained) {
   EXPECT_FALSE(BucketPlan::make(model(), 0).ok());
 }
 
+TEST(BucketPlan, RefusesShapesThatCannotBe) {
+  constexpr std::int64_t kHuge = std::int64_t{1} << 40;
+  for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{-3},
+                                                 {4, -1},
+                                                 {0, -1},
+                                                 {-2, -2},
+                                                 {kHuge, kHuge},
+                                                 {kHuge, 1 << 24},
+                                                 {1 << 30, 1 << 30, 1 << 30}}) {
+    const auto plan =
+        BucketPlan::make({{"good", {2, 3}, DType::kF32, 0}, {"bad", shape, DType::kF64, 0}}, 64);
+    ASSERT_FALSE(plan.ok()) << testing::PrintToString(shape);
+    EXPECT_EQ(plan.error().code, base::ErrorCode::kInvalidArgument);
+    EXPECT_NE(plan.error().message.find("'bad'"), std::string::npos) << plan.error().message;
+  }
+  EXPECT_TRUE(BucketPlan::make({{"empty", {kHuge, 0, kHuge, kHuge}, DType::kF64, 0}}, 64).ok());
+}
+
 TEST(BucketPlan, ModelWithoutParameters) {
   const auto plan = BucketPlan::make({}, 64);
   ASSERT_TRUE(plan.ok());

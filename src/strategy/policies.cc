@@ -65,7 +65,7 @@ class At final : public Policy {
   }
 
   base::Status validate(std::int64_t total_steps) const override {
-    const bool fraction_bad = fraction_ < 0 || fraction_ >= 1;
+    const bool fraction_bad = !(fraction_ >= 0 && fraction_ < 1);  // NaN, too
     if (fraction_bad || (fraction_ == 0 && step_ < 1)) {
       return base::Error(base::ErrorCode::kInvalidArgument,
                          name() + ": step must be at least 1, or fraction between 0 and 1");

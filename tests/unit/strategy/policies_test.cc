@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "gearshift/base/scheduler.h"
 #include "gearshift/strategy/config.h"
@@ -39,6 +40,7 @@ TEST(At, KnowsItsStep) {
   EXPECT_TRUE(at_fraction(0.5)->validate(10).ok());
   EXPECT_FALSE(at_fraction(0)->validate(10).ok());
   EXPECT_FALSE(at_fraction(1.5)->validate(10).ok());
+  EXPECT_FALSE(at_fraction(std::numeric_limits<double>::quiet_NaN())->validate(10).ok());
   EXPECT_FALSE(at_step(0)->validate(10).ok());
 }
 

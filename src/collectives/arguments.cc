@@ -4,8 +4,6 @@
 #include <numeric>
 #include <string>
 
-#include "gearshift/collectives/collectives.h"
-
 namespace gearshift::collectives {
 namespace {
 
@@ -25,6 +23,12 @@ base::Status check_whole_elements(std::string_view name, base::ConstBytes data, 
   if (data.size() % base::size_of(dtype) == 0) return {};
   return invalid(name, bytes(data.size()) + " are no whole number of " +
                            std::string(base::to_string(dtype)) + " elements");
+}
+
+base::Status check_algorithm(Algorithm algorithm) {
+  if (algorithm_from_string(to_string(algorithm))) return {};
+  return invalid("all_reduce",
+                 "there is no algorithm " + std::to_string(static_cast<int>(algorithm)));
 }
 
 base::Status check_rank(const group::Group& group, std::string_view name, base::Rank rank) {

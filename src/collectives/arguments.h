@@ -9,6 +9,7 @@
 #include "gearshift/base/dtype.h"
 #include "gearshift/base/ids.h"
 #include "gearshift/base/result.h"
+#include "gearshift/collectives/collectives.h"
 #include "gearshift/group/group.h"
 
 namespace gearshift::collectives {
@@ -19,6 +20,8 @@ std::string reduction_text(base::DType dtype, base::ReduceOp op);
 /// Checks of what a caller passes; kInvalidArgument says what is wrong. `name` is the operation.
 
 base::Status check_whole_elements(std::string_view name, base::ConstBytes data, base::DType dtype);
+/// `algorithm` is one of the enumeration's.
+base::Status check_algorithm(Algorithm algorithm);
 /// `rank` exists in the group.
 base::Status check_rank(const group::Group& group, std::string_view name, base::Rank rank);
 /// `peer` exists in the group and is another rank.

@@ -133,6 +133,7 @@ Status any_all_reduce(group::Group& group, base::Bytes data, DType dtype, Reduce
 Status all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
                   const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_reduce", data, dtype));
+  GEARSHIFT_RETURN_IF_ERROR(check_algorithm(options.algorithm));
   if (!widens(dtype, op)) return any_all_reduce(group, data, dtype, op, options);
   base::Buffer wide = widen(dtype, data);
   GEARSHIFT_RETURN_IF_ERROR(any_all_reduce(group, wide.view(), DType::kI64, op, options));

@@ -33,7 +33,11 @@ std::string describe(const StrategySwitch& s) {
          ", policy=" + s.policy->name() + ", back=" + (s.back ? s.back->name() : "never") + ")";
 }
 
-Status check(const AllReduce&, int, int) { return {}; }
+Status check(const AllReduce& s, int, int) {
+  if (collectives::algorithm_from_string(collectives::to_string(s.algorithm))) return {};
+  return Error(ErrorCode::kInvalidArgument,
+               "there is no all-reduce algorithm " + std::to_string(static_cast<int>(s.algorithm)));
+}
 
 Status check(const ParameterServer& s, int workers, int servers) {
   GEARSHIFT_RETURN_IF_ERROR(s.consistency.validate());
@@ -77,9 +81,9 @@ Status Strategy::validate(int workers, int servers) const {
   if (bucket_bytes == 0) return Error(ErrorCode::kInvalidArgument, "bucket_bytes must be positive");
   const auto* s = std::get_if<StrategySwitch>(&kind);
   if (s == nullptr) {
-    return std::holds_alternative<AllReduce>(kind)
-               ? Status()
-               : check(std::get<ParameterServer>(kind), workers, servers);
+    const auto* server = std::get_if<ParameterServer>(&kind);
+    return server ? check(*server, workers, servers)
+                  : check(std::get<AllReduce>(kind), workers, servers);
   }
   GEARSHIFT_RETURN_IF_ERROR(check(s->start, workers, servers));
   GEARSHIFT_RETURN_IF_ERROR(check(s->then, workers, servers));

@@ -36,6 +36,9 @@ TEST_P(Failure, WrongArgumentsAreRefusedBeforeAnythingIsSent) {
   const std::uint64_t sent = group.traffic().messages_sent;
   expect_invalid(all_reduce(group, data.first(7), DType::kF32, ReduceOp::kSum),
                  "7 bytes are no whole number of float32 elements");
+  expect_invalid(all_reduce(group, data, DType::kF32, ReduceOp::kSum,
+                            {.algorithm = static_cast<Algorithm>(77)}),
+                 "no algorithm 77");
   expect_invalid(reduce_scatter(group, data, data.first(3), DType::kU8, ReduceOp::kSum), "`out`");
   expect_invalid(all_gather(group, data.first(9), DType::kI64), "all_gather");
   expect_invalid(all_gather_v(group, data, {1}), "1 sizes for a group of 3");

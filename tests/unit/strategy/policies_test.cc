@@ -50,6 +50,11 @@ TEST(Strategy, ValidatesItself) {
   EXPECT_FALSE(strategy.validate(2, 0).ok()) << "from all-reduce to all-reduce";
   strategy.kind = ParameterServer{ps::Consistency::bsp(), 3, -1};
   EXPECT_FALSE(strategy.validate(2, 0).ok()) << "more shards than workers";
+  const AllReduce unknown{static_cast<collectives::Algorithm>(77)};
+  strategy.kind = unknown;
+  EXPECT_FALSE(strategy.validate(2, 0).ok()) << "no such algorithm";
+  strategy.kind = StrategySwitch{unknown, ParameterServer{}, at_step(3), nullptr};
+  EXPECT_FALSE(strategy.validate(2, 0).ok()) << "nor in a switch";
   strategy.kind = ParameterServer{ps::Consistency::bsp(), 0, 2};
   const base::Status status = strategy.validate(2, 0);
   ASSERT_FALSE(status.ok());

@@ -94,14 +94,15 @@ Status gather(group::Group& group, std::string_view name, base::ConstBytes data,
 }
 
 /// Through messages: over any transport, and phantoms, too.
-Status message_all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
+Status message_all_reduce(group::Group& group, base::Bytes data, Reduction reduction,
                           const Options& options) {
+  const auto [dtype, op, meant] = reduction;
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const Algorithm algorithm = options.algorithm == Algorithm::kAuto
                                   ? fastest(data.size(), Network(*topology)).algorithm
                                   : options.algorithm;
   Operation operation(group, "all_reduce", to_string(algorithm), options,
-                      Meaning::reduction(Meaning::Kind::kAllReduce, dtype, op));
+                      Meaning::reduction(Meaning::Kind::kAllReduce, meant, op));
   if (options.factor != 1 && base::is_floating(dtype)) kernels::scale(dtype, data, options.factor);
   if (trivial(operation, data)) return {};
   return run_all_reduce(operation, *topology, data, dtype, op, algorithm);
@@ -121,11 +122,11 @@ base::Result<group::Window*> window_for(group::Group& group, base::ConstBytes da
                      "leave the choice of the algorithm to \"auto\"");
 }
 
-Status any_all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp op,
+Status any_all_reduce(group::Group& group, base::Bytes data, Reduction reduction,
                       const Options& options) {
   GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_for(group, data, options));
-  if (window != nullptr) return window_all_reduce(group, *window, data, dtype, op, options);
-  return message_all_reduce(group, data, dtype, op, options);
+  if (window != nullptr) return window_all_reduce(group, *window, data, reduction, options);
+  return message_all_reduce(group, data, reduction, options);
 }
 
 }  // namespace
@@ -134,9 +135,9 @@ Status all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp o
                   const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_reduce", data, dtype));
   GEARSHIFT_RETURN_IF_ERROR(check_algorithm(options.algorithm));
-  if (!widens(dtype, op)) return any_all_reduce(group, data, dtype, op, options);
+  if (!widens(dtype, op)) return any_all_reduce(group, data, {dtype, op, dtype}, options);
   base::Buffer wide = widen(dtype, data);
-  GEARSHIFT_RETURN_IF_ERROR(any_all_reduce(group, wide.view(), DType::kI64, op, options));
+  GEARSHIFT_RETURN_IF_ERROR(any_all_reduce(group, wide.view(), {DType::kI64, op, dtype}, options));
   narrow(dtype, wide.view(), data);
   return {};
 }

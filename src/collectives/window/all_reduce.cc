@@ -29,7 +29,7 @@ struct alignas(kLine) Header {
   double factor = 1;
   Window::Place place{};
   std::uint64_t round = 0;  ///< another one stands there when the rank came for something else
-  base::DType dtype{};
+  base::DType dtype{};      ///< as the caller has it
   base::ReduceOp op{};
 };
 static_assert(sizeof(Header) == kLine && kChunkBytes + kLine <= Window::kStageBytes);
@@ -70,13 +70,13 @@ void copy_shared(std::byte* to, const std::byte* from, std::size_t bytes) {
 /// One all-reduce of this rank.
 class AllReduce {
  public:
-  AllReduce(WindowOperation& operation, Bytes data, base::DType dtype, base::ReduceOp op,
-            double factor)
+  AllReduce(WindowOperation& operation, Bytes data, const Reduction& reduction, double factor)
       : operation_(operation),
         window_(operation.window()),
         data_(data),
-        dtype_(dtype),
-        op_(op),
+        dtype_(reduction.dtype),
+        op_(reduction.op),
+        meant_(reduction.meant),
         factor_(factor),
         pointers_(static_cast<std::size_t>(operation.size())) {}
 
@@ -90,7 +90,7 @@ class AllReduce {
     return said;
   }
   void announce(Window::Place place) {
-    const Header mine{data_.size(), factor_, place, window_.coming_round(), dtype_, op_};
+    const Header mine{data_.size(), factor_, place, window_.coming_round(), meant_, op_};
     std::memcpy(window_.stage(operation_.rank(), part_), &mine, sizeof mine);
   }
 
@@ -103,9 +103,9 @@ class AllReduce {
       if (said.round != mine.round)
         return operation_.disagreement(
             r, "is in another operation: all must call the same in the same order");
-      if (said.dtype != dtype_ || said.op != op_) {
+      if (said.dtype != meant_ || said.op != op_) {
         return operation_.disagreement(r, "wants the " + reduction_text(said.dtype, said.op) +
-                                              ", this one the " + reduction_text(dtype_, op_));
+                                              ", this one the " + reduction_text(meant_, op_));
       }
       if (said.bytes != data_.size()) {
         return operation_.disagreement(r, "reduces " + std::to_string(said.bytes) +
@@ -246,6 +246,7 @@ class AllReduce {
   const Bytes data_;
   const base::DType dtype_;
   const base::ReduceOp op_;
+  const base::DType meant_;
   const double factor_;
   int part_ = 0;
   std::vector<std::byte*> pointers_;
@@ -254,11 +255,11 @@ class AllReduce {
 
 }  // namespace
 
-Status window_all_reduce(group::Group& group, Window& window, Bytes data, base::DType dtype,
-                         base::ReduceOp op, const Options& options) {
+Status window_all_reduce(group::Group& group, Window& window, Bytes data,
+                         const Reduction& reduction, const Options& options) {
   WindowOperation operation(group, window, "all_reduce (window)", options);
   GEARSHIFT_RETURN_IF_ERROR(operation.begin());
-  return AllReduce(operation, data, dtype, op, options.factor).run();
+  return AllReduce(operation, data, reduction, options.factor).run();
 }
 
 Status window_barrier(group::Group& group, Window& window, const Options& options) {

@@ -2,8 +2,8 @@
 
 #include <cstddef>
 
+#include "collectives/widen.h"
 #include "gearshift/base/bytes.h"
-#include "gearshift/base/dtype.h"
 #include "gearshift/base/result.h"
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/group/group.h"
@@ -30,7 +30,7 @@ namespace gearshift::collectives {
 /// Elements are combined in the order of ranks, by one rank or by all in the same way:
 /// bit-identical everywhere.
 base::Status window_all_reduce(group::Group& group, group::Window& window, base::Bytes data,
-                               base::DType dtype, base::ReduceOp op, const Options& options);
+                               const Reduction& reduction, const Options& options);
 
 base::Status window_barrier(group::Group& group, group::Window& window, const Options& options);
 

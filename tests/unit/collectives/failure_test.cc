@@ -100,6 +100,28 @@ TEST_P(Failure, RanksThatReduceDifferentlyNeverSucceed) {
   }
 }
 
+/// All of them travel as int64.
+TEST_P(Failure, MeansOfDifferentIntegersNeverSucceed) {
+  World world = make_world(kLong);
+  const bool windows = GetParam().wire.name == "shm";
+  world.run([&](group::Group& group) {
+    const bool odd = group.rank().value == 1;
+    const Options options{.timeout = std::chrono::milliseconds(100)};
+    const auto expect_told = [&](const base::Status& status, ErrorCode code) {
+      ASSERT_FALSE(status.ok());
+      EXPECT_EQ(status.error().code, code) << status.error().to_string();
+      const std::string& said = status.error().message;
+      EXPECT_NE(said.find(odd ? "mean of int8" : "mean of int32"), std::string::npos) << said;
+    };
+    const DType dtype = odd ? DType::kI8 : DType::kI32;
+    Array data(dtype, 90), part(dtype, 30);
+    expect_told(all_reduce(group, data.view(), dtype, ReduceOp::kMean, options),
+                windows ? ErrorCode::kMismatch : ErrorCode::kTimeout);
+    expect_told(reduce_scatter(group, data.view(), part.view(), dtype, ReduceOp::kMean, options),
+                ErrorCode::kTimeout);
+  });
+}
+
 TEST(Disagreement, ABroadcastFromAnotherRootIsNotTaken) {
   World world(inproc_wire(), 4);
   world.run([&](group::Group& group) {

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string>
 #include <utility>
+
+#include "sim/learner_call.h"
 
 namespace gearshift::sim {
 
@@ -64,7 +67,7 @@ base::Status PacedWorker::step(int step) {
   times.computed = seconds(scheduler_.now());
 
   std::vector<bool> present = learnt_.present;
-  present.resize(workload.parameters.size(), true);
+  if (present.empty()) present.resize(workload.parameters.size(), true);
   base::TimePoint waiting = scheduler_.now();
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<bool> reduced, replica_.backward_end(present, true));
   span("computation", "wait for gradients", waiting);
@@ -95,7 +98,17 @@ base::Status PacedWorker::step(int step) {
 /// step, the gradient is computed.
 base::Status PacedWorker::learn(int step) {
   if (options_.learner == nullptr) return {};
-  GEARSHIFT_ASSIGN_OR_RETURN(learnt_, options_.learner->gradient(result_.rank, step, replica_));
+  GEARSHIFT_ASSIGN_OR_RETURN(learnt_, call_learner([&] {
+                               return options_.learner->gradient(result_.rank, step, replica_);
+                             }));
+  const std::size_t flags = learnt_.present.size();
+  const std::size_t parameters = options_.workload->parameters.size();
+  if (flags != 0 && flags != parameters) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "the learner says of " + std::to_string(flags) +
+                           " parameters whether they have a gradient, and the workload has " +
+                           std::to_string(parameters));
+  }
   if (learnt_.hypers.empty()) learnt_.hypers = options_.hypers;
   loss_sum_ += learnt_.loss;
   ++loss_count_;
@@ -103,7 +116,7 @@ base::Status PacedWorker::learn(int step) {
 }
 
 bool PacedWorker::is_present(std::uint32_t parameter) const {
-  return parameter >= learnt_.present.size() || learnt_.present[parameter];
+  return learnt_.present.empty() || learnt_.present[parameter];
 }
 
 base::Status PacedWorker::evaluate(int step) {
@@ -114,7 +127,8 @@ base::Status PacedWorker::evaluate(int step) {
   point.seconds = result_.steps.back().end;
   point.step = step;
   point.loss = loss_sum_ / loss_count_;
-  GEARSHIFT_ASSIGN_OR_RETURN(point.metric, options_.learner->evaluate(replica_));
+  GEARSHIFT_ASSIGN_OR_RETURN(point.metric,
+                             call_learner([&] { return options_.learner->evaluate(replica_); }));
   loss_sum_ = loss_count_ = 0;
   curve_.push_back(point);
   return {};

@@ -7,6 +7,7 @@
 #include "gearshift/collectives/collectives.h"
 #include "sim/check.h"
 #include "sim/job.h"
+#include "sim/learner_call.h"
 #include "sim/paced_worker.h"
 #include "sim/regularity.h"
 #include "sim/steady_state.h"
@@ -93,7 +94,10 @@ class Training {
     replica_options.bridge = optimizer.get();
     GEARSHIFT_ASSIGN_OR_RETURN(const auto replica,
                                strategy::Replica::create(environment, std::move(replica_options)));
-    if (!phantom) GEARSHIFT_RETURN_IF_ERROR(options_.learner->begin(rank, *replica));
+    if (!phantom) {
+      GEARSHIFT_RETURN_IF_ERROR(
+          call_learner([&] { return options_.learner->begin(rank, *replica); }));
+    }
     GEARSHIFT_RETURN_IF_ERROR(replica->start());
     GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(workers));
     GEARSHIFT_RETURN_IF_ERROR(train(rank, world, *replica, *optimizer));
@@ -280,7 +284,10 @@ base::Status check(const SimulationOptions& options) {
   if (const auto problem = find_problem(options.workload)) {
     return invalid_option("workload: " + problem->to_string());
   }
-  if (options.learner) GEARSHIFT_RETURN_IF_ERROR(options.learner->check(options.workload));
+  if (options.learner) {
+    GEARSHIFT_RETURN_IF_ERROR(
+        call_learner([&] { return options.learner->check(options.workload); }));
+  }
   if (options.steps < 1) {
     return invalid_option("steps must be positive, this is " + std::to_string(options.steps));
   }

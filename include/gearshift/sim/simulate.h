@@ -18,8 +18,8 @@ namespace gearshift::sim {
 /// What a learner says about one step of one worker.
 struct LearnerStep {
   double loss = 0;  ///< mean over the batch
-  /// Which parameters have a gradient, as for Replica::backward_end; empty: all. What stands in the
-  /// memory of the others does not matter.
+  /// Which parameters have a gradient, as for Replica::backward_end: one flag for each of the
+  /// workload's; empty: all. What stands in the memory of the others does not matter.
   std::vector<bool> present;
   /// The optimizer's numbers in this step, where they follow a schedule; empty: those of the
   /// options.
@@ -30,7 +30,8 @@ struct LearnerStep {
 /// and at the staleness, that virtual time dictates.
 ///
 /// All calls come from the thread that simulates, one at a time, and take no virtual time: that is
-/// what the workload is for. An error ends the simulation.
+/// what the workload is for. An error ends the simulation, and so does what is thrown, which
+/// `simulate` returns as kInvalidArgument.
 class Learner {
  public:
   virtual ~Learner() = default;

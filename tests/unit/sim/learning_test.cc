@@ -8,6 +8,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "clusters.h"
@@ -191,6 +193,61 @@ TEST(Learning, RefusesParamGroupsOfAnotherModel) {
   const auto result = simulate(options);
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.error().message, "param_groups has 1 entries, the workload 2 parameters");
+}
+
+/// Learns nothing, and does something wrong in its second step, or before.
+class Wrong final : public Learner {
+ public:
+  enum class Call { kCheck, kBegin, kGradient, kEvaluate, kFlags };
+  explicit Wrong(Call call) : call_(call) {}
+
+  base::Status check(const Workload&) override {
+    throw_in(Call::kCheck);
+    return {};
+  }
+  base::Status begin(int, strategy::Replica&) override {
+    throw_in(Call::kBegin);
+    return {};
+  }
+  base::Result<LearnerStep> gradient(int, std::int64_t step, strategy::Replica&) override {
+    if (step == 2) throw_in(Call::kGradient);
+    LearnerStep learnt;
+    if (step == 2 && call_ == Call::kFlags) learnt.present = {true};
+    return learnt;
+  }
+  base::Result<double> evaluate(strategy::Replica&) override {
+    throw_in(Call::kEvaluate);
+    return 0.0;
+  }
+
+ private:
+  void throw_in(Call call) const {
+    if (call == call_) throw std::runtime_error("no more data");
+  }
+  Call call_;
+};
+
+TEST(Learning, WhatALearnerDoesWrongIsAnError) {
+  using Call = Wrong::Call;
+  for (const Sharing sharing : {Sharing::kMaxMin, Sharing::kPerLink}) {
+    for (const Call call :
+         {Call::kCheck, Call::kBegin, Call::kGradient, Call::kEvaluate, Call::kFlags}) {
+      SimulationOptions options = learning_options(3, 10);
+      options.sharing = sharing;
+      options.learner = std::make_shared<Wrong>(call);
+      in_child([&] {
+        const auto result = simulate(options);
+        ASSERT_FALSE(result.ok());
+        EXPECT_EQ(result.error().code, base::ErrorCode::kInvalidArgument);
+        const char* const text = call == Call::kFlags
+                                     ? "of 1 parameters whether they have a gradient, and the "
+                                       "workload has 2"
+                                     : "the learner threw: no more data";
+        EXPECT_NE(result.error().message.find(text), std::string::npos)
+            << result.error().to_string();
+      });
+    }
+  }
 }
 
 TEST(Learning, OneAsynchronousWorkerLearnsWhatOneProcessLearns) {

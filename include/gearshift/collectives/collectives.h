@@ -47,15 +47,23 @@ struct Options {
   bool background = false;
 };
 
-/// All functions: every rank of the group calls the same function with equal sizes, in the same
-/// order. Arrays are flat; an element count is `data.size() / size_of(dtype)` and must be whole.
-/// Views may be unaligned, empty and phantom. Blocking. On error the contents of the destination
-/// are unspecified, no buffer is touched afterwards, and the group should be aborted.
-/// Errors: kInvalidArgument (sizes), kTimeout / kPeerLost / kAborted / kClosed. Through a window,
-/// ranks whose arrays, dtypes, operations or roots differ get kMismatch. Elsewhere those whose
-/// sizes differ get kProtocol, and the others wait for each other (kTimeout). Never each other's
-/// data. The result is bit-identical on all ranks, for every algorithm. An empty array sends
-/// nothing, and still counts as an operation on every rank.
+/// All functions: every rank of the group calls the same function with equal sizes and the same
+/// algorithm, in the same order. Arrays are flat; an element count is `data.size() /
+/// size_of(dtype)` and must be whole. Views may be unaligned, empty and phantom. Blocking. On error
+/// the contents of the destination are unspecified, no buffer is touched afterwards, and the group
+/// should be aborted: other ranks may be waiting for this one, or have succeeded. The result is
+/// bit-identical on all ranks, for every algorithm. An empty array sends nothing, and still counts
+/// as an operation on every rank. Errors: kInvalidArgument (what this rank passes), kTimeout /
+/// kPeerLost / kAborted / kClosed, and kMismatch.
+///
+/// Ranks that differ in what they call never take each other's data (unless they name different
+/// algorithms), but not all of them are told:
+/// - all_reduce through a window: all get kMismatch where lengths, dtypes or operations differ.
+///   Where some are in a barrier, those in the all_reduce do, and those in the barrier succeed.
+/// - Over messages, whoever is sent another length than it expects gets kMismatch; the links go on.
+///   Whoever waits for what nobody sends (for another dtype, operation, root or function) gets
+///   kTimeout. Whoever waits for nobody succeeds: with an empty array, or as the root of a
+///   broadcast by its own account. all_gather compares lengths, not dtypes.
 ///
 /// Accuracy: floats are combined in their own type, one rounding per combination (float16 and
 /// bfloat16 in float32, then rounded), N-1 combinations per element: a sum is within
@@ -95,9 +103,10 @@ base::Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes ou
 
 base::Status barrier(group::Group& group, const Options& options = {});
 
-/// Point to point, in order per pair. Sizes must agree (kProtocol otherwise). `send` may wait until
-/// the peer receives. Not collective: these count messages per pair, and may run beside a
-/// collective of the same group, one `send` and one `recv` per peer at a time.
+/// Point to point, in order per pair. Sizes must agree: otherwise `recv` fails (kMismatch), and the
+/// `send` may succeed. `send` may wait until the peer receives. Not collective: these count
+/// messages per pair, and may run beside a collective of the same group, one `send` and one `recv`
+/// per peer at a time.
 base::Status send(group::Group& group, base::ConstBytes data, base::Rank to,
                   const Options& options = {});
 base::Status recv(group::Group& group, base::Bytes data, base::Rank from,

@@ -134,6 +134,29 @@ TEST(Disagreement, ABroadcastFromAnotherRootIsNotTaken) {
   });
 }
 
+TEST(Disagreement, OverMessagesWhoWaitsForNobodySucceeds) {
+  World world(inproc_wire(), 2);
+  world.run([&](group::Group& group) {
+    const bool odd = group.rank().value == 1;
+    Array data(DType::kU8, 160);
+    const base::Bytes some = base::slice(data.view(), 0, odd ? 80 : 160);
+    const base::Bytes none = base::slice(data.view(), 0, odd ? 0 : 160);
+    EXPECT_TRUE(broadcast(group, data.view(), group.rank()).ok()) << "all are roots";
+    const auto shorter = broadcast(group, some, base::Rank(0));
+    ASSERT_EQ(shorter.ok(), !odd);
+    if (odd) {
+      EXPECT_EQ(shorter.error().code, ErrorCode::kMismatch);
+    }
+    EXPECT_TRUE(barrier(group).ok()) << "the link goes on";
+    const auto empty = all_reduce(group, none, DType::kU8, ReduceOp::kSum,
+                                  {.timeout = std::chrono::milliseconds(100)});
+    ASSERT_EQ(empty.ok(), odd);
+    if (!odd) {
+      EXPECT_EQ(empty.error().code, ErrorCode::kTimeout);
+    }
+  });
+}
+
 TEST_P(Failure, AMissingRankIsNamedWithOperationAndStep) {
   World world = make_world(kLong);
   const auto begin = world.scheduler().now();

@@ -28,6 +28,7 @@ using base::ErrorCode;
 /// there, `timeout` alone rules.
 constexpr int kStartTimeouts = 10;
 constexpr std::uint16_t kWorkersChannel = 1;
+static_assert(kWorkersChannel < group::kFirstUserChannel);
 
 /// As far as this process may, and a job needs. A link to each rank takes several, and the soft
 /// limit of many systems is kept low only for programs that use select(2). Beyond, children that

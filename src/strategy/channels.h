@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "gearshift/group/group.h"
 #include "gearshift/strategy/replica.h"
 #include "gearshift/transport/message.h"
 
@@ -11,11 +12,12 @@ namespace gearshift::strategy {
 inline constexpr std::uint16_t kMaxIncarnations = 16;
 
 /// Channels of model m's groups, which are used again when a model has been stopped: whoever makes
-/// the next one waits for all ranks, and so for the end of what they did before. The user's own
-/// collectives run on channel 0.
+/// the next one waits for all ranks, and so for the end of what they did before. A session's groups
+/// and the program's own have the channels below.
 constexpr std::uint16_t reducer_channel(std::uint16_t m) {
   return static_cast<std::uint16_t>(0x0100 + m * 8);
 }
+static_assert(reducer_channel(0) > group::kLastUserChannel);
 constexpr std::uint16_t control_channel(std::uint16_t m) {
   return static_cast<std::uint16_t>(reducer_channel(m) + 1);
 }

@@ -97,6 +97,11 @@ struct Context {
 
 class Window;
 
+/// The channels that a program may use for groups of its own, these two included. The others are
+/// the library's: those of sessions below, those of replicas and servers above.
+inline constexpr std::uint16_t kFirstUserChannel = 2;
+inline constexpr std::uint16_t kLastUserChannel = 0xFF;
+
 /// Ranks that can talk to each other: a rank, a size, connections, and a channel on which this
 /// group numbers its operations.
 ///
@@ -152,8 +157,9 @@ class Group {
   /// Not while a collective runs on this object.
   void set_topology(std::shared_ptr<const Topology> topology) { topology_ = std::move(topology); }
 
-  /// The same ranks on a channel of its own, for operations that interleave with this group's.
-  /// Channels below kFirstService; each may be handed out once per member set.
+  /// The same ranks on a channel of its own, for operations that interleave with this group's. A
+  /// program takes kFirstUserChannel to kLastUserChannel: on another, its data would get mixed up
+  /// with those of a training. Groups that have two ranks in common need different channels.
   Group with_channel(std::uint16_t channel) const;
   /// The members `ranks` (ascending, containing this rank) renumbered 0 … n-1.
   Group subgroup(const std::vector<base::Rank>& ranks, std::uint16_t channel) const;

@@ -67,6 +67,8 @@ struct SessionOptions {
 ///
 /// Thread-safety: accessors from anywhere; collective calls in the same order on all ranks, one at
 /// a time.
+/// Lifetime: it outlives the replicas that it made, groups made from `workers()`, and buffers that
+/// were allocated on them (collectives::SharedBuffer). What Replica::memory() returns may stay.
 class Session {
  public:
   /// Collective over the job. A world of one needs nothing and nobody. When its session has ended,

@@ -192,9 +192,11 @@ class Replica {
   virtual bool parameters_written() = 0;
 
   virtual Stats stats() const = 0;
-  /// Collective: no more steps of this rank will come, and nobody waits for one. Waits as long as
-  /// anyone makes steps. Under a server, all updates are applied then, and parameters are equal on
+  /// Under a server, collective: no more steps of this rank will come, and nobody waits for one.
+  /// Waits as long as anyone makes steps. All updates are applied then, and parameters are equal on
   /// all ranks, as is what `fetch_state` returns. What may follow is `fetch_state` and `stop`.
+  /// Under All-Reduce it does nothing, and waits for nobody: where ranks have different numbers of
+  /// batches, `join` makes them equal.
   virtual base::Status finish() = 0;
   /// Collective: ends servers of this model. The replica makes no steps any more. Waits for other
   /// ranks as `join` does, whose steps do without this one; parameters stay as the latest step left

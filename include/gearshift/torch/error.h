@@ -18,13 +18,18 @@ class Failure : public std::runtime_error {
 
   const base::Error& error() const noexcept { return error_; }
   /// What this process should end with: 75 tells `gearshift run` that it suffers from another
-  /// rank's end and is not to blame; else 1.
+  /// rank's end or silence and is not to blame; else 1.
   int exit_code() const noexcept {
     using base::ErrorCode;
-    const ErrorCode code = error_.code;
-    const bool victim =
-        code == ErrorCode::kPeerLost || code == ErrorCode::kAborted || code == ErrorCode::kClosed;
-    return victim ? 75 : 1;
+    switch (error_.code) {
+      case ErrorCode::kPeerLost:
+      case ErrorCode::kAborted:
+      case ErrorCode::kClosed:
+      case ErrorCode::kTimeout:
+        return 75;
+      default:
+        return 1;
+    }
   }
 
  private:

@@ -110,6 +110,15 @@ CASE(steps_say_what_they_lack) {
   expect_refused(d.step(), Code::kClosed, "on their own");
 }
 
+CASE(exit_codes_tell_victims) {
+  for (const Code code : {Code::kPeerLost, Code::kAborted, Code::kClosed, Code::kTimeout}) {
+    expect(gs::torch::Failure({code, "x"}).exit_code() == 75, gs::base::to_string(code));
+  }
+  for (const Code code : {Code::kInvalidArgument, Code::kMismatch, Code::kProtocol, Code::kIo}) {
+    expect(gs::torch::Failure({code, "x"}).exit_code() == 1, gs::base::to_string(code));
+  }
+}
+
 CASE(second_steps_are_noticed) {
   Trained served(session, {server()}, "adam");
   const Batch b = batch_of(served.rank, 0);

@@ -119,6 +119,7 @@ class Distributed {
 
   // detail/start.h
   base::Status open();
+  base::Status check_alone() const;
   base::Status check_optimizer() const;
   std::string fingerprint() const;
   void adopt_memory();
@@ -171,7 +172,8 @@ class Distributed {
   std::vector<::torch::Tensor> parameters_;
   detail::StateBridge bridge_;
   std::unique_ptr<strategy::Replica> replica_;
-  std::vector<const Hook*> hooks_;  ///< of the trainables, which own them
+  /// What hooks have of it, which its parameters own; null when they have nothing to do any more.
+  std::shared_ptr<Distributed*> self_ = std::make_shared<Distributed*>(this);
   std::optional<base::Error> failed_;
   bool stopped_ = false;
 
@@ -191,7 +193,7 @@ class Distributed {
 /// Makes a module and its optimizer train together with those of all other workers. Collective: all
 /// go on from rank 0's parameters, buffers and optimizer state. Parameters that require a gradient
 /// take part; they, and buffers, become views of memory that processes share. Move, cast and freeze
-/// before. To unfreeze later, `stop` and distribute again.
+/// before. To unfreeze later, `stop` and distribute again: a module is distributed once at a time.
 ///
 /// Under All-Reduce the optimizer may be any but LBFGS. Servers know SGD, Adam, AdamW and Adagrad,
 /// with all their options, which may differ between param groups.

@@ -18,25 +18,28 @@
 /// distribute.h, not for users.
 namespace gearshift::torch {
 
-/// Beside a hook that the parameter had before.
+/// Beside a hook that the parameter had before. It may outlive its owner: as the former one of a
+/// hook that somebody has set since.
 class Distributed::Hook final : public ::torch::autograd::PostAccumulateGradHook {
  public:
-  Hook(Distributed& owner, std::uint32_t index,
-       std::unique_ptr<::torch::autograd::PostAccumulateGradHook> former)
-      : owner_(owner), index_(index), former_(std::move(former)) {}
+  using Slot = std::unique_ptr<::torch::autograd::PostAccumulateGradHook>;
+
+  Hook(std::shared_ptr<Distributed* const> owner, std::uint32_t index, Slot former)
+      : owner_(std::move(owner)), index_(index), former_(std::move(former)) {}
+  /// The one that a parameter has, if it is of this kind.
+  static Hook* in(const Slot& slot) { return dynamic_cast<Hook*>(slot.get()); }
 
   void operator()(const ::torch::autograd::Variable& parameter) override {
     if (former_) (*former_)(parameter);
-    owner_.on_gradient(index_);
+    if (!is_over()) (*owner_)->on_gradient(index_);
   }
-  std::unique_ptr<::torch::autograd::PostAccumulateGradHook> take_former() {
-    return std::move(former_);
-  }
+  bool is_over() const { return *owner_ == nullptr; }
+  Slot take_former() { return std::move(former_); }
 
  private:
-  Distributed& owner_;
+  const std::shared_ptr<Distributed* const> owner_;
   std::uint32_t index_;
-  std::unique_ptr<::torch::autograd::PostAccumulateGradHook> former_;
+  Slot former_;
 };
 
 inline Distributed::Distributed(runtime::Session& session, ::torch::optim::Optimizer& optimizer,
@@ -54,6 +57,7 @@ inline Distributed::Distributed(runtime::Session& session, ::torch::optim::Optim
 
 inline base::Status Distributed::open() {
   const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(check_alone());
   GEARSHIFT_RETURN_IF_ERROR(check_optimizer());
   strategy::ReplicaOptions wanted;
   wanted.parameters = detail::specs_of(model_);
@@ -74,6 +78,17 @@ inline base::Status Distributed::open() {
   show_buffers();
   install_hooks();
   settle();
+  return {};
+}
+
+inline base::Status Distributed::check_alone() const {
+  for (const detail::Trainable& t : model_.trainables) {
+    const Hook* const hook = Hook::in(::torch::autograd::impl::post_acc_grad_hooks(t.parameter()));
+    if (hook == nullptr || hook->is_over()) continue;
+    return detail::invalid("parameter '" + t.value.name() +
+                           "' is distributed already: call stop() on what distribute() returned "
+                           "for it, or let it go, before the next one");
+  }
   return {};
 }
 
@@ -139,18 +154,18 @@ inline void Distributed::adopt_memory() {
 inline void Distributed::install_hooks() {
   for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
     auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(parameters_[i]);
-    auto hook = std::make_unique<Hook>(*this, i, std::move(slot));
-    hooks_.push_back(hook.get());
-    slot = std::move(hook);
+    slot = std::make_unique<Hook>(self_, i, std::move(slot));
   }
 }
 
 inline void Distributed::remove_hooks() {
-  for (std::size_t i = 0; i < hooks_.size(); ++i) {
-    auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(parameters_[i]);
-    if (slot.get() == hooks_[i]) slot = static_cast<Hook&>(*slot).take_former();
+  *self_ = nullptr;
+  for (const ::torch::Tensor& p : parameters_) {
+    auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(p);
+    for (Hook* hook = Hook::in(slot); hook != nullptr && hook->is_over(); hook = Hook::in(slot)) {
+      slot = hook->take_former();
+    }
   }
-  hooks_.clear();
 }
 
 /// An error of a collective, as the failure contract has it.

@@ -195,6 +195,41 @@ CASE(hooks_of_others_stay) {
   expect(calls == 2, "afterwards");
 }
 
+CASE(a_module_is_distributed_once_at_a_time) {
+  Net net = make_net();
+  torch::optim::SGD optimizer(net->parameters(), torch::optim::SGDOptions(0.1));
+  const auto distribute = [&] {
+    return gs::torch::distribute(session, *net, optimizer, {all_reduce()});
+  };
+  auto distributed = or_throw(distribute());
+  expect_refused(distribute(), Code::kInvalidArgument,
+                 "'first.weight' is distributed already: call stop()");
+  or_throw(distributed->batch(1));
+  loss_of(net, batch_of(0, 0)).backward();
+  or_throw(distributed->step());
+  or_throw(distributed->stop());
+  distributed = or_throw(distribute());
+  or_throw(distributed->stop());
+}
+
+/// A hook that passes on to the one that was there before.
+struct Wrapper final : torch::autograd::PostAccumulateGradHook {
+  explicit Wrapper(std::unique_ptr<PostAccumulateGradHook> before) : former(std::move(before)) {}
+  void operator()(const Tensor& p) override { (*former)(p); }
+  std::unique_ptr<PostAccumulateGradHook> former;
+};
+
+CASE(hooks_may_outlive_what_they_belong_to) {
+  Trained trained(session, {all_reduce()});
+  auto& slot = torch::autograd::impl::post_acc_grad_hooks(trained.net->first->weight);
+  slot = std::make_unique<Wrapper>(std::move(slot));
+  trained.step(batch_of(trained.rank, 0));
+  or_throw(trained.distributed->stop());
+  loss_of(trained.net, batch_of(0, 0)).backward();
+  trained.distributed.reset();
+  loss_of(trained.net, batch_of(0, 0)).backward();
+}
+
 CASE(tensors_outlive_the_session) {
   Net net = make_net();
   OptimizerPtr optimizer = optimizers().at("sgd")(net);

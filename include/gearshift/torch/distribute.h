@@ -150,6 +150,7 @@ class Distributed {
   base::Status prepare_parameters();
   base::Status usable() const;
   base::Status check_frozen() const;
+  base::Status check_parameters() const;
   base::Result<bool> bring_parameters();
   base::Status bring_buffers();
   void show_parameters();

@@ -55,6 +55,7 @@ inline base::Status Distributed::begin_backward() {
         "backward() on a distributed module without batch(): say before each how many samples it "
         "is on, its weight in the average over the ranks");
   }
+  GEARSHIFT_RETURN_IF_ERROR(check_parameters());
   count_samples();
   GEARSHIFT_RETURN_IF_ERROR(begin_round());
   ::torch::autograd::Engine::get_default_engine().queue_callback([this] { on_backward_end(); });

@@ -63,18 +63,25 @@ class Mirror {
     if (!staged_) tensor_.set_data(home_);
   }
 
+  /// Whether the tensor is still what was distributed, wherever its data are.
+  base::Status check() const {
+    const bool moved = !staged_ && tensor_.device() != home_.device();
+    if (!moved && tensor_.sizes() == home_.sizes() &&
+        tensor_.scalar_type() == home_.scalar_type()) {
+      return {};
+    }
+    return invalid("'" + name_ + "' became " + describe(tensor_) + " after distribute(), where " +
+                   describe(home_) + " was expected: move, cast and reshape the module before");
+  }
+
   /// Makes the core's memory show the tensor; returns whether its data had been replaced.
   base::Result<bool> bring() {
+    GEARSHIFT_RETURN_IF_ERROR(check());
     if (staged_) {
       home_.copy_(tensor_.detach());
       return false;
     }
-    if (tensor_.numel() == home_.numel() && tensor_.data_ptr() == home_.data_ptr()) return false;
-    if (tensor_.sizes() != home_.sizes() || tensor_.scalar_type() != home_.scalar_type() ||
-        tensor_.device() != home_.device()) {
-      return invalid("'" + name_ + "' became " + describe(tensor_) + " after distribute(), where " +
-                     describe(home_) + " was expected: move, cast and reshape the module before");
-    }
+    if (tensor_.data_ptr() == home_.data_ptr()) return false;
     home_.copy_(tensor_.detach());
     tensor_.set_data(home_);
     return true;

@@ -34,6 +34,7 @@ inline base::Result<strategy::StepReport> Distributed::make_step(std::optional<d
   const ::torch::NoGradGuard no_grad;
   GEARSHIFT_RETURN_IF_ERROR(usable());
   GEARSHIFT_RETURN_IF_ERROR(check_frozen());
+  GEARSHIFT_RETURN_IF_ERROR(check_parameters());
   if (uses_server() && bridge_.has_state()) {
     return detail::invalid(
         "the servers have the optimizer's state, and it was given some here: leave out "
@@ -113,6 +114,11 @@ inline base::Status Distributed::check_frozen() const {
                            "now, which would not travel: call stop() and distribute() again, on "
                            "all ranks");
   }
+  return {};
+}
+
+inline base::Status Distributed::check_parameters() const {
+  for (const detail::Trainable& t : model_.trainables) GEARSHIFT_RETURN_IF_ERROR(t.value.check());
   return {};
 }
 

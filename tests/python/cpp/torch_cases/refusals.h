@@ -110,6 +110,36 @@ CASE(steps_say_what_they_lack) {
   expect_refused(d.step(), Code::kClosed, "on their own");
 }
 
+/// It would train on gradients that are rounded to the type that the module had.
+CASE(a_cast_after_distribute_is_refused) {
+  for (const auto stage : {gs::torch::Stage::kAuto, gs::torch::Stage::kForce}) {
+    gs::torch::Options options{all_reduce()};
+    options.stage = stage;
+    Trained trained(session, options);
+    trained.step(batch_of(trained.rank, 0));
+    const Batch b = batch_of(trained.rank, 1);
+    trained.net->to(torch::kFloat);
+    or_throw(trained.distributed->batch(b.samples()));
+    trained.optimizer->zero_grad();
+    const char* const text = "became Float[7, 5] on cpu after distribute(), where Double[7, 5]";
+    try {
+      torch::mse_loss(trained.net->forward(b.x.to(torch::kFloat)), b.y.to(torch::kFloat))
+          .backward();
+      expect(false, "a backward of another type");
+    } catch (const gs::torch::Failure& failure) {
+      expect_error(failure.error(), Code::kInvalidArgument, text);
+    }
+    trained.net->to(torch::kDouble);
+    trained.optimizer->zero_grad();
+    loss_of(trained.net, b).backward();
+    trained.net->to(torch::kFloat);
+    expect_refused(trained.distributed->step(), Code::kInvalidArgument, text);
+    trained.net->to(torch::kDouble);
+    or_throw(trained.distributed->step());
+    or_throw(trained.distributed->stop());
+  }
+}
+
 CASE(exit_codes_tell_victims) {
   for (const Code code : {Code::kPeerLost, Code::kAborted, Code::kClosed, Code::kTimeout}) {
     expect(gs::torch::Failure({code, "x"}).exit_code() == 75, gs::base::to_string(code));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -90,7 +91,8 @@ def clip_grad_norm_(
                 "under a parameter server clip_grad_norm_ takes all parameters of one model, and "
                 "the 2-norm"
             )
-        distributed.clip_norm = float(max_norm)
+        # The core takes numbers; an infinite one asks for the norm alone, as in torch.
+        distributed.clip_norm = min(float(max_norm), sys.float_info.max)
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients, norm_type, error_if_nonfinite)
 

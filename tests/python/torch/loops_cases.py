@@ -120,6 +120,26 @@ def clipping_of_a_model_and_by_the_strategy() -> None:
 
 
 @case(WORLDS)
+def an_infinite_norm_clips_nothing() -> None:
+    """Nor does the strategy's then."""
+    alone = reference(make("mlp"), adam, lambda m, o: train(m, o, batches(STEPS), alone=True))
+    trained = make("mlp")
+    trained, its = gst.distribute(
+        trained, adam(trained.parameters()), gs.ParameterServer(clip_norm=0.001)
+    )
+    train(
+        trained,
+        its,
+        batches(STEPS),
+        alone=False,
+        before_step=lambda step: gst.clip_grad_norm_(trained, math.inf),
+    )
+    found = difference(trained, alone)
+    gst.release(trained)
+    assert found <= 1e-12, f"{found:.2e}"
+
+
+@case(WORLDS)
 def plain_torch_clipping_under_all_reduce() -> None:
     def run(model: nn.Module, optimizer: torch.optim.Optimizer, alone: bool) -> None:
         train(

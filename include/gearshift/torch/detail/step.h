@@ -190,7 +190,8 @@ inline base::Result<double> Distributed::clip_grad_norm(double max_norm) {
   if (!(max_norm > 0)) return detail::invalid("clip_grad_norm takes a norm above 0");
   if (rounds_ == 0) return detail::invalid("clip_grad_norm() belongs between backward and step");
   if (!uses_server()) return ::torch::nn::utils::clip_grad_norm_(parameters_, max_norm);
-  clip_norm_ = max_norm;
+  // The core takes numbers; an infinite one asks for the norm alone, as in libtorch.
+  clip_norm_ = std::min(max_norm, std::numeric_limits<double>::max());
   double squares = 0;
   for (const ::torch::Tensor& p : parameters_) {
     if (!p.grad().defined()) continue;

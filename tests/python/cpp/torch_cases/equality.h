@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <sstream>
 
 #include "toy.h"
@@ -230,6 +231,25 @@ CASE(clips_the_mean) {
     expect_close(everything(trained.net), everything(alone.net), strategy.to_string());
     or_throw(trained.distributed->stop());
   }
+}
+
+/// Nor does the strategy's norm then.
+CASE(an_infinite_norm_clips_nothing) {
+  gs::Strategy strategy = server();
+  std::get<gs::ParameterServer>(strategy.kind).clip_norm = 0.001;
+  Trained trained(session, {strategy}, "sgd");
+  Alone alone("sgd");
+  for (int s = 0; s < 3; ++s) {
+    const Batch mine = batch_of(trained.rank, s);
+    or_throw(trained.distributed->batch(mine.samples()));
+    trained.optimizer->zero_grad();
+    loss_of(trained.net, mine).backward();
+    or_throw(trained.distributed->clip_grad_norm(std::numeric_limits<double>::infinity()));
+    or_throw(trained.distributed->step());
+    alone.step(of_all(session.world_size(), s));
+  }
+  expect_close(everything(trained.net), everything(alone.net), "not clipped");
+  or_throw(trained.distributed->stop());
 }
 
 CASE(buffers_are_equal_everywhere) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -117,17 +118,21 @@ class _Map:
         label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
     def _points(self, crossovers: Sequence[Crossover]) -> dict[tuple[int, int, bool], float]:
-        """Where edges between cells are crossed: (x, y, whether upwards) → position."""
+        """Where edges between cells are crossed: (x, y, whether upwards) → position.
+
+        Where a third strategy wins in between, which has no colour there: between both of its ends.
+        """
         names = {self._grid.axes[self._across].name: False}
         if self._up is not None:
             names[self._grid.axes[self._up].name] = True
-        points = {}
+        points: dict[tuple[int, int, bool], list[float]] = {}
         for crossover in crossovers:
             x = crossover.cell[self._across]
             y = 0 if self._up is None else crossover.cell[self._up]
             if crossover.axis in names and self._cell(x, y) == crossover.cell:
-                points[x, y, names[crossover.axis]] = crossover.position
-        return points
+                edge = x, y, names[crossover.axis]
+                points.setdefault(edge, []).append(crossover.position)
+        return {edge: fmean(positions) for edge, positions in points.items()}
 
     def _label(self) -> None:
         across = self._grid.axes[self._across]

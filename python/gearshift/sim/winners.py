@@ -78,32 +78,58 @@ def best(throughput: Mapping[str, float]) -> Winner:
 
 
 def crossovers(grid: Grid) -> list[Crossover]:
-    """One for each pair of cells that are neighbours on a numeric axis and have other winners."""
+    """Of all cells that are neighbours on a numeric axis: one for each change of the winner.
+
+    Several lie between two cells where a strategy that is the fastest in neither wins in between.
+    """
     found = []
     for cell in grid.cells():
         for number, axis in enumerate(grid.axes):
             if not axis.numeric or cell[number] + 1 >= len(axis.values):
                 continue
             after = (*cell[:number], cell[number] + 1, *cell[number + 1 :])
-            crossover = _between(grid, cell, after, number)
-            if crossover is not None:
-                found.append(crossover)
+            found += _between(grid, cell, after, number)
     return found
 
 
-def _between(grid: Grid, cell: Cell, after: Cell, number: int) -> Crossover | None:
+def _between(grid: Grid, cell: Cell, after: Cell, number: int) -> list[Crossover]:
     first, second = grid.winner(cell), grid.winner(after)
-    if first is None or second is None or first.strategy == second.strategy:
-        return None
-    names = (first.strategy, second.strategy)
+    if first is None or second is None:
+        return []
     here, there = grid.throughput[cell], grid.throughput[after]
-    if any(name not in found for name in names for found in (here, there)):
-        return None
+    times = {name: (1 / here[name], 1 / there[name]) for name in here if name in there}
+    if first.strategy not in times or second.strategy not in times:
+        return []
     axis = grid.axes[number]
     low, high = (float(axis.values[i]) for i in (cell[number], cell[number] + 1))
-    part = crossing([1 / here[name] for name in names], [1 / there[name] for name in names])
-    value = between(low, high, part)
-    return Crossover(axis.name, value, cell[number] + part, cell, names)
+    return [
+        Crossover(axis.name, between(low, high, part), cell[number] + part, cell, names)
+        for names, part in changes(times, first.strategy, second.strategy)
+    ]
+
+
+def changes(
+    times: Mapping[str, tuple[float, float]], first: str, second: str
+) -> list[tuple[tuple[str, str], float]]:
+    """Who is followed by whom, and at which part of the way, if logarithms of times run straight.
+
+    Of straight lines the lowest at each place form a curve that only bends down. So two that are
+    the lowest at the ends are so on all of the way, unless a third one lies below them where they
+    cross; then it is asked how that one takes over, and how it is followed.
+
+    Args:
+        times: of each strategy at the beginning and at the end.
+        first: the fastest at the beginning.
+        second: the fastest at the end.
+    """
+    if first == second:
+        return []
+    part = crossing(*zip(times[first], times[second], strict=True))
+    there = {name: 1 / between(*times[name], part) for name in (first, second, *times)}
+    third = best(there).strategy
+    if third in (first, second):
+        return [((first, second), part)]
+    return changes(times, first, third) + changes(times, third, second)
 
 
 def crossing(before: Sequence[float], after: Sequence[float]) -> float:

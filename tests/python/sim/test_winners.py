@@ -74,6 +74,39 @@ def test_without_both_strategies_on_both_sides_there_is_no_crossover() -> None:
     })) == []  # fmt: skip
 
 
+def test_a_third_strategy_that_wins_in_between_is_seen() -> None:
+    # Straight lines in logarithms: c is the fastest of none of the cells, and between 2e7 and 5e7.
+    axis = Axis("bandwidth", (1e7, 1e8))
+    times = {
+        "a": lambda b: 1.0,
+        "b": lambda b: (3e7 / b) ** 2,
+        "c": lambda b: (2e7 / b) ** 0.5,
+        "d": lambda b: (2.9e7 / b) ** 0.1,  # never ahead of c
+    }
+    grid = grid_of([axis], times)
+    found = crossovers(grid)
+    assert [c.between for c in found] == [("a", "c"), ("c", "b")]
+    assert [c.value for c in found] == [
+        pytest.approx(2e7),
+        pytest.approx((3e7**2 / 2e7**0.5) ** (1 / 1.5)),
+    ]
+    for crossover in found:  # both are equally fast there, and nobody is faster
+        there = sorted(time(crossover.value) for time in times.values())
+        assert there[0] == pytest.approx(there[1])
+    assert [c.cell for c in found] == [(0,), (0,)]
+
+
+def test_what_is_equal_all_the_way_is_no_third_strategy() -> None:
+    axis = Axis("bandwidth", (1e7, 1e8))
+    times = {"a": lambda b: 1.0, "b": lambda b: (3e7 / b) ** 2, "same": lambda b: 0.9995}
+    (found,) = crossovers(grid_of([axis], times))
+    assert found.between == ("a", "b")
+    # In one of the cells it failed: nobody knows how fast it is in between.
+    times["c"] = lambda b: (2e7 / b) ** 0.5
+    assert len(crossovers(grid_of([axis], times))) == 2
+    assert len(crossovers(grid_of([axis], times, {((1,), "c")}))) == 1
+
+
 def test_a_map_is_drawn_over_two_numbers(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from gearshift.sim.heatmap import draw

@@ -22,7 +22,7 @@ from ..strategy import parse, to_text
 from .axes import STRATEGY, Axis, parse_sweep
 from .batch import Batch, Job, Settings
 from .display import display
-from .inputs import Source, read_cluster, read_workload
+from .inputs import Source, read_both
 from .processes import Pool
 from .result import Result, margin, pace_hint
 from .table import NOT_ACCURACY, comparison, fastest, learning_table, sweep_table
@@ -142,8 +142,7 @@ class _Command:
     def __init__(self, options: SimulateOptions, batch: Batch) -> None:
         self._options = options
         self._batch = batch
-        self._cluster = read_cluster(options.cluster)
-        self._workload = read_workload(options.workload)
+        self._cluster, self._workload = read_both(options.cluster, options.workload)
         for folder in (options.out, (options.timeline or options.out).parent):
             folder.mkdir(parents=True, exist_ok=True)  # rather fail now than after an hour
         if options.timeline is not None and options.timeline.is_dir():

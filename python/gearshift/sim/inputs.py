@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
-from . import toml_text, workload_file
+from . import extension, toml_text, workload_file
 from .durations import parse_duration
+from .given import kind, text
 from .workload import Workload
 
 ClusterLike = str | Path | Mapping[str, Any]
@@ -88,26 +90,54 @@ def read_workload(workload: WorkloadLike | Source) -> Source:
     return _source(workload, "workload")
 
 
+def read_both(
+    cluster: ClusterLike | Source, workload: WorkloadLike | Source
+) -> tuple[Source, Source]:
+    """Both files, whose contents figures can be made of once they are simulated.
+
+    Where they cannot, the simulator's own reader says best what is wrong, and where.
+
+    Raises:
+        InvalidArgument: when it is no such file, or no TOML.
+        Error: when a file cannot be read.
+    """
+    sources = read_cluster(cluster), read_workload(workload)
+    checks = extension.describe_cluster, extension.check_workload
+    for source, check in zip(sources, checks, strict=True):
+        try:
+            source.document()
+        except InvalidArgument:
+            check(source.text, source.name)
+            raise
+    return sources
+
+
 def _source(given: Any, what: str) -> Source:
     if isinstance(given, Source):
         return given
     if isinstance(given, Mapping):
         return Source(toml_text.dumps(given), f"<{what}>", what)
-    if isinstance(given, str) and ("\n" in given or "=" in given):
-        return Source(given, f"<{what}>", what)
+    if isinstance(given, str) and _is_text(given):
+        return Source(text(what, given).removeprefix("\ufeff"), f"<{what}>", what)
     if not isinstance(given, str | Path):
-        raise InvalidArgument(
-            f"{what}: give a path, TOML text or a dict, not a {type(given).__name__}"
-        )
+        raise InvalidArgument(f"{what}: give a path, TOML text or a dict, not {kind(given)}")
     path = Path(given)
-    text = workload_file.read_text(path)
-    return Source(_from_json(text, path) if path.suffix == ".json" else text, str(path), path.stem)
+    read = workload_file.read_text(path)
+    return Source(_from_json(read, path) if path.suffix == ".json" else read, str(path), path.stem)
 
 
-def _from_json(text: str, path: Path) -> str:
+def _is_text(given: str) -> bool:
+    """Whether it is TOML and no path, which may have a "=" as well: "runs/lr=0.1/cluster.toml"."""
+    if "\n" in given:
+        return True
+    is_path = given.endswith((".toml", ".json")) or os.path.isfile(given)
+    return "=" in given and not is_path
+
+
+def _from_json(given: str, path: Path) -> str:
     try:
-        document = json.loads(text)
-    except ValueError as error:
+        document = json.loads(given)
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path}: no JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidArgument(f"{path}: must hold an object")

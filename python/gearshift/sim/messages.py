@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from ..errors import InvalidArgument
 from ..strategy import Strategy
+from .given import flag, number, whole
 
 _LENGTH = struct.Struct("<Q")
 
@@ -23,6 +24,9 @@ class AfterFailure:
     """Steps between the checkpoints from which training goes on when it is back; 0: none."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "detection", number("detection", self.detection))
+        every = whole("checkpoint_every", self.checkpoint_every)
+        object.__setattr__(self, "checkpoint_every", every)
         if not 0 <= self.detection < float("inf"):
             raise InvalidArgument(f"detection={self.detection}: must be seconds, not negative")
         if self.checkpoint_every < 0:
@@ -46,6 +50,9 @@ class Fidelity:
     0: only what repeats exactly is left out."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "every_step", flag("every_step", self.every_step))
+        tolerance = number("steady_tolerance", self.steady_tolerance)
+        object.__setattr__(self, "steady_tolerance", tolerance)
         if not 0 <= self.steady_tolerance < 1:
             raise InvalidArgument(
                 f"steady_tolerance={self.steady_tolerance}: must be a share, at least 0 and below 1"

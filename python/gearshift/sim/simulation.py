@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from pathlib import Path
 
 from ..errors import InvalidArgument
 from ..strategy import Strategy, parse
-from . import task
-from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_cluster, read_workload
+from . import given, task
+from .inputs import ClusterLike, Source, WorkloadFacts, WorkloadLike, read_both
 from .messages import STEADY_TOLERANCE, AfterFailure, Fidelity, Request
 from .processes import OnStep, Pool
 from .result import Result, make_result
@@ -81,22 +80,22 @@ def simulate(
     """
     train = None if train is None else str(train)
     check(steps, warmup, seed, train, evaluate_every)
-    sources = read_cluster(cluster), read_workload(workload)
+    sources = read_both(cluster, workload)
     request = make_request(
         *sources,
         parse(strategy),
-        steps,
-        seed,
-        optimizer,
-        timeline,
+        int(steps),
+        int(seed),
+        given.text("optimizer", optimizer),
+        given.flag("timeline", timeline),
         train,
-        evaluate_every,
+        int(evaluate_every),
         AfterFailure(detection, checkpoint_every),
         Fidelity(sharing, every_step, steady_tolerance),
     )
     raw = (pool or Pool()).run(request, progress)
     names = sources[0].title, sources[1].title
-    return make_result(raw, request, names, WorkloadFacts.of(sources[1]), warmup)
+    return make_result(raw, request, names, WorkloadFacts.of(sources[1]), int(warmup))
 
 
 def make_request(
@@ -139,9 +138,9 @@ def check(
         InvalidArgument: with what is wrong.
         Error: when there is no file with the task.
     """
-    for name, value in (("steps", steps), ("warmup", warmup), ("seed", seed)):
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise InvalidArgument(f"{name}={value!r}: must be a whole number")
+    named = {"steps": steps, "warmup": warmup, "seed": seed, "evaluate_every": evaluate_every}
+    for name, value in named.items():
+        given.whole(name, value)
     if steps > MOST_STEPS:
         raise InvalidArgument(f"steps={steps}: at most {MOST_STEPS:,} are simulated")
     if warmup < 0 or steps <= warmup:

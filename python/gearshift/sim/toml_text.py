@@ -8,20 +8,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidArgument
+from .given import kind, plain
 
 
 def dumps(document: Mapping[str, Any]) -> str:
-    """A document of tables, lists of tables and plain values as TOML."""
-    plain, tables = [], []
-    for key, value in document.items():
+    """A document of tables, lists of tables and values as TOML; numpy's are Python's.
+
+    Raises:
+        InvalidArgument: naming the key, for what TOML cannot say.
+    """
+    pairs, tables = [], []
+    for key, value in plain(document).items():
         if isinstance(value, Mapping):
             tables += [f"\n[{_key(key)}]", *_pairs(value, key)]
         elif _is_tables(value):
             for i, table in enumerate(value):
                 tables += [f"\n[[{_key(key)}]]", *_pairs(table, f"{key}[{i}]")]
         else:
-            plain.append(f"{_key(key)} = {_value(value, key)}")
-    return "\n".join(plain + tables) + "\n"
+            pairs.append(f"{_key(key)} = {_value(value, key)}")
+    return "\n".join(pairs + tables) + "\n"
 
 
 def _pairs(table: Mapping[str, Any], path: str) -> list[str]:
@@ -59,4 +64,4 @@ def _value(value: Any, path: str) -> str:
         return "{ " + ", ".join(pairs) + " }"
     if _is_list(value):
         return "[" + ", ".join(_value(v, f"{path}[{i}]") for i, v in enumerate(value)) + "]"
-    raise InvalidArgument(f"{path}: a {type(value).__name__} cannot stand in a TOML file")
+    raise InvalidArgument(f"{path}: {kind(value)} cannot stand in a TOML file")

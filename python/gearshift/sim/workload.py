@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import InvalidArgument
+from .given import plain
 
 Kind = Literal["constant", "normal", "log-normal", "empirical"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -36,6 +38,9 @@ class Variability:
     factors: tuple[float, ...] = ()
     """Empirical: one of these, divided by their mean."""
 
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
     def relative_spread(self) -> float:
         """Standard deviation of the factor, in proportion to its mean."""
         if self.kind == "log-normal":
@@ -54,6 +59,9 @@ class WorkloadParameter:
     shape: tuple[int, ...]
     dtype: str = "float32"
     ready_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
 
     @property
     def elements(self) -> int:
@@ -83,6 +91,9 @@ class Workload:
     variability: Variability = field(default_factory=Variability)
     """Of forward and backward together."""
 
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
     @property
     def elements(self) -> int:
         """Numbers in all parameters."""
@@ -104,6 +115,8 @@ class Workload:
         Raises:
             InvalidArgument: "key: what is wrong with it", for the first thing that is.
         """
+        _check_text("name", self.name)
+        _check_whole("batch_size", self.batch_size)
         if self.batch_size < 1:
             raise InvalidArgument(f"batch_size: must be positive, this is {self.batch_size}")
         _check_number("forward", self.forward_seconds, positive=True)
@@ -140,7 +153,29 @@ class Workload:
         save(self, Path(path), comment)
 
 
+def _make_plain(value: Any) -> None:
+    """Fields that numpy made get Python's values; arrays are tuples."""
+    for one in fields(value):
+        before = getattr(value, one.name)
+        after = plain(before, one.name)
+        if isinstance(after, list):
+            after = tuple(after)
+        object.__setattr__(value, one.name, after)
+
+
+def _check_text(key: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{key}: must be text, {value!r} is none")
+
+
+def _check_whole(key: str, value: object) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise InvalidArgument(f"{key}: must be a whole number, {value!r} is none")
+
+
 def _check_number(key: str, value: float, *, positive: bool = False) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InvalidArgument(f"{key}: must be a number, {value!r} is none")
     if not math.isfinite(value):
         raise InvalidArgument(f"{key}: must be finite, this is {value}")
     if value < 0 or (positive and value == 0):
@@ -154,6 +189,10 @@ def _check_variability(variability: Variability) -> None:
             f'variability.kind: "{variability.kind}" is none of {", ".join(KINDS)}'
         )
     _check_number("variability.spread", variability.spread)
+    if not isinstance(variability.factors, tuple):
+        raise InvalidArgument(
+            f"variability.factors: must be a tuple, {variability.factors!r} is none"
+        )
     if variability.kind == "empirical" and not variability.factors:
         raise InvalidArgument('variability.factors: "empirical" needs at least one factor')
     for i, factor in enumerate(variability.factors):
@@ -164,12 +203,16 @@ def _check_parameters(parameters: Iterable[WorkloadParameter], backward: float) 
     names: set[str] = set()
     for i, p in enumerate(parameters):
         key = f"parameters[{i}]"
+        _check_text(f"{key}.name", p.name)
         if not p.name:
             raise InvalidArgument(f"{key}.name: must not be empty")
         if p.name in names:
             raise InvalidArgument(f'{key}.name: "{p.name}" is the name of another one already')
         names.add(p.name)
+        if not isinstance(p.shape, tuple):
+            raise InvalidArgument(f"{key}.shape: must be a tuple, {p.shape!r} is none")
         for d, size in enumerate(p.shape):
+            _check_whole(f"{key}.shape[{d}]", size)
             if size < 1:
                 raise InvalidArgument(f"{key}.shape[{d}]: must be positive, this is {size}")
         if p.dtype not in DTYPES:

@@ -34,11 +34,13 @@ def read_text(path: Path) -> str:
         InvalidArgument: when it is no text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
     except OSError as error:
         raise Error(f"{path}: {error.strerror or error}", code="io") from error
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"{path}: not UTF-8 text: {error}") from error
+    except ValueError as error:  # a path that no file can have
+        raise InvalidArgument(f"{str(path)!r} is no path: {error}") from error
 
 
 def save(workload: Workload, path: Path, comment: str = "") -> None:

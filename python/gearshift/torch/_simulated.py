@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import InvalidArgument, Unsupported
+from ..sim import given
 from ..sim.inputs import seconds
 from ..sim.workload import DTYPES, Workload, WorkloadParameter
 from ..sim.workload_file import spread_ready
@@ -94,11 +95,27 @@ class SimulatedTraining:
         entries = tuple(
             WorkloadParameter(label, tuple(p.shape), dtype_name(p)) for label, p in found
         )
-        times = (seconds(forward), seconds(backward), seconds(optimizer))
-        title = name or type(self.model).__name__
-        workload = Workload(title, batch_size, *times, entries)
+        title = type(self.model).__name__ if name is None else given.text("name", name)
+        workload = Workload(
+            title,
+            batch_size,
+            _seconds("forward", forward),
+            _seconds("backward", backward),
+            _seconds("optimizer", optimizer),
+            entries,
+        )
         workload.validate()
         return spread_ready(workload, [False] * len(entries))
+
+
+def _seconds(name: str, value: Any) -> float:
+    """A time, as a number or as text."""
+    if not isinstance(value, str):
+        return given.number(name, value)
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise InvalidArgument(f"{name}: {error}") from error
 
 
 def check_training(training: SimulatedTraining) -> Rule:
@@ -161,12 +178,13 @@ def _check_types(training: SimulatedTraining) -> None:
         value = getattr(training, what)
         if not isinstance(value, kind):
             raise InvalidArgument(
-                f"SimulatedTraining: {what} is a {type(value).__name__}, no {kind.__name__}"
+                f"SimulatedTraining: {what} is {given.kind(value)}, no {kind.__name__}"
             )
     for what in ("loss", "batch", "evaluate"):
         value = getattr(training, what)
         if not callable(value) and not (what == "evaluate" and value is None):
             raise InvalidArgument(f"SimulatedTraining: {what} {value!r} cannot be called")
+    given.whole("SimulatedTraining: steps_per_epoch", training.steps_per_epoch)
     if training.steps_per_epoch < 0:
         raise InvalidArgument(
             f"SimulatedTraining: steps_per_epoch={training.steps_per_epoch} must not be negative"

@@ -21,6 +21,8 @@ from gearshift_testing.learning import (  # noqa: E402
     workload,
 )
 
+from gearshift.torch import _simulated  # noqa: E402
+
 pytestmark = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
 )
@@ -98,6 +100,29 @@ def test_under_all_reduce_worker_0_s_buffers_are_everybody_s(tmp_path: Path) -> 
             (training.loss(training.model, training.batch(worker, step, 3)) / 3).backward()
         training.optimizer.step()
     assert_equal_models(tmp_path / "model.pt", training.model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("3", "6 ms"), 'forward: "3" is no time'),
+        ((None, "6 ms"), "forward=None: must be a number"),
+        (("3 ms", True), "backward=True: must be a number"),
+        (("3 ms", "6 ms", "x"), 'optimizer: "x" is no time'),
+        (("3 ms", "6 ms", 0, 1.5), "batch_size: must be a whole number"),
+        (("3 ms", "6 ms", 0, 1, 3), "name=3: must be a text"),
+    ],
+)
+def test_a_workload_of_a_training_names_what_is_wrong(arguments: Any, message: str) -> None:
+    with pytest.raises(gs.InvalidArgument, match=f"^{message}"):
+        tasks.sgd().workload(*arguments)
+
+
+def test_steps_of_an_epoch_are_a_whole_number() -> None:
+    training = tasks.sgd()
+    training.steps_per_epoch = 1.5  # type: ignore[assignment]
+    with pytest.raises(gs.InvalidArgument, match=r"steps_per_epoch=1\.5: must be a whole number"):
+        _simulated.check_training(training)
 
 
 def test_stale_gradients_teach_less() -> None:

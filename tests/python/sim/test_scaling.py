@@ -178,8 +178,10 @@ def test_dicts_and_files_are_the_same(tmp_path: Any) -> None:
 def test_what_is_no_cluster_is_refused(tmp_path: Any) -> None:
     with pytest.raises(gs.Error, match=r"nowhere\.toml: No such file"):
         read_cluster(tmp_path / "nowhere.toml")
-    with pytest.raises(gs.InvalidArgument, match="not a int"):
+    with pytest.raises(gs.InvalidArgument, match="a dict, not an int"):
         read_cluster(3)  # type: ignore[arg-type]
+    with pytest.raises(gs.InvalidArgument, match="a dict, not None"):
+        read_cluster(None)  # type: ignore[arg-type]
     with pytest.raises(gs.InvalidArgument, match=r"hosts\[0\].name: a set"):
         read_cluster({"hosts": [{"name": {1}}]})
     (tmp_path / "bad.toml").write_text("name = \n", encoding="utf-8")

@@ -307,7 +307,7 @@ def test_a_json_workload_with_a_hole_is_named(
 ) -> None:
     (folder / "w.json").write_text('{"forward": null}', encoding="utf-8")
     assert simulate("-w", "w.json") == 2
-    assert "w.json: forward: a NoneType cannot stand" in capsys.readouterr().err
+    assert "w.json: forward: None cannot stand" in capsys.readouterr().err
 
 
 def test_a_switch_that_never_comes_is_told(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
 from ..errors import Error, InvalidArgument
+from ..sim import given
 from ..sim.workload import Workload
 from ._distributed import everything, unwrapped
 from ._profile_steps import ParameterInfo, Recording, StepTimes, summarize
@@ -91,7 +92,7 @@ class Recorder:
         self._handles: list[Any] = []
         self._backward: Callable[..., None] | None = None
         self._backwards = 0
-        self._server = False
+        self._server = self._stepped = False
         self._process = os.getpid()
 
     # Life.
@@ -160,11 +161,11 @@ class Recorder:
         return Recording(made.workload, made.steps, tuple(warnings))
 
     def _missing(self) -> str:
-        if self._backwards == 0 and not self._optimizers:
+        if self._backwards == 0 and not self._stepped:
             return "neither a backward() nor a step of a torch.optim.Optimizer was seen"
         if self._backwards == 0:
             return "an optimizer made steps, but no backward() of PyTorch was seen"
-        if not self._optimizers or self._leader is None:
+        if not self._stepped:
             return "no step of a torch.optim.Optimizer was seen, only backward()"
         return "no complete training step (forward, backward, optimizer step) was seen"
 
@@ -294,7 +295,7 @@ class Recorder:
             self._nested -= 1
             return
         now = self._now()
-        self._stepping = None
+        self._stepping, self._stepped = None, True
         # A closure's forward and backward ran within the optimizer's step.
         within = self._step.compute - self._step_compute
         self._step.optimizer += now - self._step_begin - within
@@ -448,7 +449,13 @@ def profile(
         warmup: steps to leave out at first.
         steps: to record; ``done`` says when that is reached. None: all.
     """
-    if warmup < 0 or (steps is not None and steps < 1):
-        raise InvalidArgument(f"profile: cannot record {steps} steps after {warmup}")
+    if given.whole("profile: warmup", warmup) < 0:
+        raise InvalidArgument(f"profile: warmup={warmup}: must not be negative")
+    if steps is not None and given.whole("profile: steps", steps) < 1:
+        raise InvalidArgument(f"profile: cannot record {steps} steps: give at least 1, or None")
+    if batch_size is not None and given.whole("profile: batch_size", batch_size) < 1:
+        raise InvalidArgument(f"profile: batch_size={batch_size}: must be positive")
+    if name is not None:
+        given.text("profile: name", name)
     recorder = Recorder(model, optimizer, warmup=warmup, steps=steps)
     return Profile(recorder, name, batch_size)

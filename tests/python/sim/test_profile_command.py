@@ -16,6 +16,7 @@ import pytest
 from gearshift_testing.template import run_python
 
 import gearshift.launch
+from gearshift.errors import InvalidArgument
 from gearshift.sim.workload import Workload
 
 ROOT = Path(__file__).parents[3]
@@ -302,3 +303,21 @@ def test_the_training_program_of_the_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     workload = Workload.load(tmp_path / "workload.toml")
     assert (workload.elements, workload.batch_size) == (109_024, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": "3"}, "profile: steps='3': must be a whole number"),
+        ({"steps": 2.5}, "profile: steps=2.5: must be a whole number"),
+        ({"warmup": None}, "profile: warmup=None: must be a whole number"),
+        ({"warmup": -1}, "profile: warmup=-1: must not be negative"),
+        ({"batch_size": 0}, "profile: batch_size=0: must be positive"),
+        ({"name": 3}, "profile: name=3: must be a text"),
+    ],
+)
+def test_what_cannot_be_recorded_is_named(arguments: dict[str, Any], message: str) -> None:
+    import gearshift.torch as gst
+
+    with pytest.raises(InvalidArgument, match=rf"^{message}"):
+        gst.profile(**arguments)

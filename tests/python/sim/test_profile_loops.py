@@ -297,6 +297,15 @@ def test_nothing_recorded() -> None:
         _ = p.workload
     with pytest.raises(gs.InvalidArgument, match="cannot record 0 steps"):
         gst.profile(steps=0)
+    model = nn.Linear(2, 2)
+    with gst.profile(model, sgd(model)) as p:  # that it is given an optimizer is no step
+        pass
+    with pytest.raises(gs.Error, match="neither a backward"):
+        _ = p.workload
+    with gst.profile(model, sgd(model)) as p:
+        model(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(gs.Error, match=r"no step of a torch\.optim\.Optimizer was seen, only"):
+        _ = p.workload
 
 
 def test_a_workload_has_the_mean_and_the_distribution_of_its_steps(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from gearshift.launch.plan import LaunchOptions
 from gearshift.report.files import claimed, write_json
 from gearshift.report.fit import print_table
 from gearshift.report.table import report_console, summary_table
+from gearshift.report.words import count
 
 from . import STRATEGIES
 from .display import Display, DisplaySink, LiveDisplay, PlainDisplay
@@ -143,7 +144,7 @@ def _conclude(
     if idle:
         console.print(
             "gearshift demo: strategy_switch never switched, as its policy saw no plateau "
-            f"within {options.epochs} epochs; give more --epochs"
+            f"within {count(options.epochs, 'epoch')}; give more --epochs"
         )
     return 1 if idle else 0
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..report.fit import print_table
 from ..report.table import human_bytes
+from ..sim.durations import short_duration
 from .finding import Finding, Level
 from .process import Process, labels
 from .together import Report
@@ -57,7 +58,7 @@ def print_report(console: Console, report: Report) -> None:
         console.print(
             Text(
                 f"all-reduce of {entry['bytes'] / 1024:,.0f} KiB: "
-                f"{1e3 * entry['seconds']:.2f} ms; {entry['how']}"
+                f"{short_duration(entry['seconds'])}; {entry['how']}"
             )
         )
     if report.all_reduces:

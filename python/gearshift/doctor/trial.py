@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..sim.durations import short_duration
 from .finding import Finding, ok, problem, warning
 from .variables import PLACES
 
@@ -59,7 +60,7 @@ def run(transport: str, environ: Mapping[str, str]) -> Finding:
     return ok(
         topic,
         f"an all-reduce of {result['bytes'] >> 20} MiB was right, and took "
-        f"{1e3 * result['seconds']:.2f} ms; they started within {result['start']:.1f} s",
+        f"{short_duration(result['seconds'])}; they started within {result['start']:.1f} s",
     )
 
 

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .words import count
+
 _MIN_WIDTH = 100
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -24,7 +26,8 @@ def report_console() -> Console:
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """One row per run of a summary.json."""
     table = Table(
-        title=f"{summary['workers']} workers, {summary['epochs']} epochs, seed {summary['seed']}",
+        title=f"{count(summary['workers'], 'worker')}, {count(summary['epochs'], 'epoch')}, "
+        f"seed {summary['seed']}",
         caption="samples/s leaves evaluation out; seconds include it\n"
         "sent: what is reduced in shared memory, on one host, does not count",
         box=box.SIMPLE_HEAD,

@@ -19,6 +19,7 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from .result import Result
+from ..report.words import count
 
 
 @rc_context({"text.parse_math": False})  # a "$" in a name is no formula
@@ -28,7 +29,7 @@ def draw_curves(results: Mapping[str, Result], path: Path, target: float | None 
     axes = figure.subplots()
     draw_learning(axes, results, target)
     first = next(iter(results.values()))
-    figure.suptitle(f"{first.workload} on {first.cluster}, {first.workers} workers")
+    figure.suptitle(f"{first.workload} on {first.cluster}, {count(first.workers, 'worker')}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path

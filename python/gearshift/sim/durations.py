@@ -41,6 +41,11 @@ def format_duration(seconds: float) -> str:
     return "0 s"
 
 
+def short_duration(seconds: float) -> str:
+    """The same in three digits."""
+    return format_duration(float(f"{seconds:.3g}"))
+
+
 def _plain(number: float) -> str:
     text = f"{number:.6g}"
     return text if "e" not in text else f"{number:.12f}".rstrip("0").rstrip(".")

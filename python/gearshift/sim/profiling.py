@@ -25,6 +25,7 @@ from gearshift.errors import Error
 from gearshift.launch import LaunchError
 from gearshift.launch.environment import detect
 from gearshift.report.table import human_bytes, report_console
+from gearshift.report.words import count
 
 from .durations import format_duration
 from .profile_display import progress_display
@@ -108,7 +109,8 @@ def show(recording: Recording) -> None:
     workload = recording.workload
     console = report_console()
     console.print(
-        f"{workload.name}: {workload.elements:,} parameters in {len(workload.parameters)} tensors, "
+        f"{workload.name}: {workload.elements:,} parameters in "
+        f"{count(len(workload.parameters), 'tensor')}, "
         f"{human_bytes(workload.parameter_bytes)}, batch size {workload.batch_size}",
         markup=False,
         highlight=False,
@@ -124,8 +126,9 @@ def show(recording: Recording) -> None:
         table.add_row(part, *(_milliseconds(value) for value in columns))
     console.print(table)
     spread = workload.variability.relative_spread()
+    steps = count(len(recording.steps), "step")
     console.print(
-        f"forward + backward: spread {100 * spread:.1f} % over {len(recording.steps)} steps",
+        f"forward + backward: spread {100 * spread:.1f} % over {steps}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -140,8 +143,8 @@ def _comment(recording: Recording, threads: int) -> str:
     workload = recording.workload
     step = format_duration(workload.forward_seconds + workload.backward_seconds)
     return (
-        f"Recorded by `gearshift profile`: {len(recording.steps)} steps on {platform.machine()} "
-        f"with {threads} thread{'s' if threads > 1 else ''},\n"
+        f"Recorded by `gearshift profile`: {count(len(recording.steps), 'step')} on "
+        f"{platform.machine()} with {count(threads, 'thread')},\n"
         f"{workload.elements:,} parameters, {step} of forward and backward on average."
     )
 
@@ -170,6 +173,11 @@ def _check_out(out: Path) -> None:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        there = out.exists()
+        if not there or out.is_file():
+            out.open("ab").close()  # of root's rights, of full and of strange file systems, too
+        if not there:
+            out.unlink()
     except OSError as error:
         raise LaunchError(f"profile: --out {out}: {error.strerror or error}") from error
 

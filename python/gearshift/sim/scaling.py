@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidArgument
+from ..report.words import count as counted
 from .inputs import seconds
 from .rates import parse_rate
 
@@ -91,7 +92,8 @@ def set_stragglers(cluster: Document, count: int, factor: float) -> None:
     """
     names = _with_workers(cluster)
     if count > len(names):
-        raise InvalidArgument(f"stragglers={count}: only {len(names)} hosts have workers")
+        have = f"{counted(len(names), 'host')} {'has' if len(names) == 1 else 'have'} workers"
+        raise InvalidArgument(f"stragglers={count}: only {have}")
     cluster["stragglers"] = [
         {"host": name, "factor": factor} for name in names[len(names) - count :]
     ]

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import Error
+from ..report.words import count
 from .durations import format_duration
 from .result import Result
 from .winners import Grid, best
@@ -22,10 +23,11 @@ NOT_ACCURACY = (
 def comparison(results: Mapping[str, Result | Error]) -> Table:
     """One row per strategy; the one with the greatest throughput is marked."""
     first = next(result for result in results.values() if isinstance(result, Result))
-    servers = f", {first.servers} servers" if first.servers else ""
+    servers = f", {count(first.servers, 'server')}" if first.servers else ""
     table = Table(
-        title=f"{escape(first.workload)} on {escape(first.cluster)}: {first.workers} workers"
-        f"{servers}, {first.steps} steps, seed {first.seed}",
+        title=f"{escape(first.workload)} on {escape(first.cluster)}: "
+        f"{count(first.workers, 'worker')}{servers}, {count(first.steps, 'step')}, "
+        f"seed {first.seed}",
         caption="waiting: per step; for slower workers, and for communication" + _notes(results),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..launch import LaunchError
+from ..report.words import count
 
 if TYPE_CHECKING:
     from .cell import Cell, Study
@@ -64,7 +65,7 @@ def study(
     if dry_run:
         for cell in cells:
             typer.echo(cell.label)
-        typer.echo(f"{len(cells)} cells")
+        typer.echo(count(len(cells), "cell"))
         raise typer.Exit
     whole = ["gearshift", "study", str(file), *(() if out is None else ("--out", str(out)))]
     raise typer.Exit(_run(read, cells, out or Path("runs") / read.name, whole, jobs, again))
@@ -182,7 +183,7 @@ def report_again(folder: Path) -> int:
 
 
 def _tell(found: Found) -> None:
-    parts = [f"{found.done} cells run"]
+    parts = [f"{count(found.done, 'cell')} run"]
     if found.kept:
         parts.append(f"{found.kept} kept from before")
     if found.failures:

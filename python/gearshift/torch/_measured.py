@@ -22,6 +22,7 @@ import gearshift as gs
 
 from .. import _session
 from ..errors import Diverged, Error, InvalidArgument, PeerLost, TimeoutError
+from ..sim import given
 from ..sim import task as tasks
 from ..study.work import Work
 from . import _control, _distributed, _learner, _simulated
@@ -67,8 +68,8 @@ def load(work: Work) -> SimulatedTraining:
     _learner.seed_all(work.seed, "training")
     training = tasks.make(work.task)
     if not isinstance(training, SimulatedTraining):
-        kind = type(training).__name__
-        raise InvalidArgument(f"{work.task} returned a {kind}, no SimulatedTraining")
+        kind = given.kind(training)
+        raise InvalidArgument(f"{work.task} returned {kind}, no SimulatedTraining")
     _simulated.check_training(training)
     _learner.check_workload(training, [(n, list(s), d) for n, s, d in work.parameters])
     return training

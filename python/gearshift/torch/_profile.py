@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
 from ..errors import Error, InvalidArgument
+from ..report.words import count
 from ..sim import given
 from ..sim.workload import Workload
 from ._distributed import everything, unwrapped
@@ -145,10 +146,12 @@ class Recorder:
         made = summarize(steps, infos, name or self._name(), batch_size)
         warnings = list(made.warnings)
         if self.steps < (self._wanted or 1):
-            more = "" if self._wanted is None else f" of {self._wanted}"
+            seen = count(self.steps, "step")
+            if self._wanted is not None:
+                seen = f"{self.steps} of {count(self._wanted, 'step')}"
             warnings.insert(
                 0,
-                f"only {self.steps}{more} steps after a warm-up of {self._warmup}"
+                f"only {seen} after a warm-up of {self._warmup}"
                 + ("" if self.steps else ": the last one before its end is in the file"),
             )
         if not self._called and self._model is None:

@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import InvalidArgument, Unsupported
+from ..sim import given
 from ._rules import Rule
 
 
@@ -98,15 +99,15 @@ def check_schedulers(
 
 
 def _check_scheduler(optimizer: Optimizer, label: str, scheduler: object) -> None:
-    kind = type(scheduler).__name__
+    kind = given.kind(scheduler)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise Unsupported(
-            f"SimulatedTraining: {label} is a {kind}, which decides by a metric that workers of a "
+            f"SimulatedTraining: {label} is {kind}, which decides by a metric that workers of a "
             "job do not share; use a scheduler that depends on steps or epochs alone"
         )
     if not isinstance(scheduler, LRScheduler):
         raise InvalidArgument(
-            f"SimulatedTraining: {label} is a {kind}, no LRScheduler of torch.optim.lr_scheduler"
+            f"SimulatedTraining: {label} is {kind}, no LRScheduler of torch.optim.lr_scheduler"
         )
     if scheduler.optimizer is not optimizer:
         raise InvalidArgument(

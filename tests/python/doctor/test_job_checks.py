@@ -6,8 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
-from gearshift.doctor import compare, judge, meeting, speed, together
+from gearshift.doctor import compare, display, judge, meeting, speed, together
 from gearshift.doctor.finding import warning
 from gearshift.doctor.pace import Pace
 from gearshift.doctor.process import Process, labels
@@ -111,6 +112,17 @@ def test_processes_travel_as_json():
         world=2, processes=[sent], links=[link(0, 1)], paces={0: Pace(1.0, 2.0)}
     )
     assert together.Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_times_have_the_unit_that_suits():
+    entries = [{"bytes": 4096, "seconds": 2.13e-6, "how": "ring"},
+               {"bytes": 1 << 24, "seconds": 0.01234, "how": "ring"}]  # fmt: skip
+    console = Console(record=True, width=100)
+    report = together.Report(world=2, processes=[], all_reduces=entries)
+    display.print_report(console, report)
+    shown = console.export_text()
+    assert "all-reduce of 4 KiB: 2.13 us; ring" in shown
+    assert "all-reduce of 16,384 KiB: 12.3 ms; ring" in shown
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 4, 7, 8])

@@ -262,6 +262,7 @@ def test_a_script_that_exits_with_a_code(tmp_path: Path) -> None:
         (("--batch-size", "0"), "--batch-size must be at least 1"),
         (("--out", "."), "--out .: Is a directory"),
         (("--out", "train.py/x"), "--out train.py/x: "),
+        (("--out", "/proc/w.toml"), "--out /proc/w.toml: "),  # where even root writes no file
     ],
 )
 def test_refusals(tmp_path: Path, options: tuple[str, ...], message: str) -> None:

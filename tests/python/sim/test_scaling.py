@@ -139,6 +139,8 @@ def test_a_point_of_a_sweep_sets_everything() -> None:
     assert workload["optimizer"] == "1 ms"
     with pytest.raises(gs.InvalidArgument, match="only 6 hosts"):
         scaling.set_stragglers(cluster, 7, 2.0)
+    with pytest.raises(gs.InvalidArgument, match="stragglers=2: only 1 host has workers"):
+        scaling.set_stragglers({"hosts": [{"name": "a"}]}, 2, 2.0)
     with pytest.raises(gs.InvalidArgument, match="no stragglers"):
         scaling.set_factor({"hosts": []}, 2.0)
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+from ...report.words import count, several
 from .analysis import LEAST_LEAD, Arm, Combination, compare, factors
 from .context import Context
 from .document import code
-from .numbers import count, number, several, times
+from .numbers import number, times
 from .spread import FEWEST
 from .switches import Switch, switches
 from .words import SEEDS

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...report.words import count
 from .analysis import Group
 from .context import Context
 from .document import code, plain
-from .numbers import NONE, count, duration, number, rate_factor, times
+from .numbers import NONE, duration, number, rate_factor, times
 from .words import time_to_target
 
 _DEFINITIONS = (

@@ -57,16 +57,6 @@ def percent(share: float | None) -> str:
     return NONE if share is None else f"{number(100 * share)} %"
 
 
-def count(amount: int, noun: str, plural: str = "") -> str:
-    """With its noun: "1 cell", "2 cells"."""
-    return f"{amount:,} {noun if amount == 1 else plural or noun + 's'}"
-
-
-def several(words: list[str]) -> str:
-    """A list in words: "a", "a and b", "a, b and c"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def _significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from ...report.words import several
 from .analysis import Comparison
 from .context import Context
 from .document import code, plain
 from .factors_chart import Excess, draw_staleness, excesses
-from .numbers import NONE, duration, number, several, times
+from .numbers import NONE, duration, number, times
 from .switch_chart import draw_switches
 from .switches import Switch, switches
 from .words import lead

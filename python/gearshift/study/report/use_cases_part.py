@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...report.words import count
 from ...sim.inputs import seconds
 from .analysis import Arm, Combination
 from .context import Context
 from .curves_chart import draw_curves
 from .document import code, plain
 from .factors_chart import draw_factors
-from .numbers import NONE, count, duration, number, percent, rate_factor
+from .numbers import NONE, duration, number, percent, rate_factor
 from .words import reason, time_to_target
 
 _HEADER = [

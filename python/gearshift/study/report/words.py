@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ...report.words import several
 from .analysis import Arm, Combination, Comparison, Group, compare, factors
 from .document import code
-from .numbers import duration, duration_range, number, percent, rate_factor, several, times
+from .numbers import duration, duration_range, number, percent, rate_factor, times
 
 SEEDS = {0: "no seed in common", 1: "one seed", 2: "two seeds"}
 

@@ -61,8 +61,8 @@ def simulate(
         ),
     ] = None,
     evaluate_every: Annotated[
-        int, typer.Option(min=1, help="With --train: steps between evaluations.")
-    ] = 100,
+        int | None, typer.Option(min=1, help="With --train: steps between evaluations (100).")
+    ] = None,
     target: Annotated[
         float | None, typer.Option(help="With --train: the metric to time, such as 0.9.")
     ] = None,
@@ -106,6 +106,8 @@ def simulate(
 
     if axes and sweep is None:
         raise LaunchError(f"{axes[0]!r} goes with --sweep only")
+    if evaluate_every is not None and train is None:
+        raise LaunchError("--evaluate-every goes with --train only")
     try:
         after_failure = AfterFailure(detection, checkpoint_every)
         fidelity = Fidelity(sharing, every_step, steady_tolerance)
@@ -118,7 +120,7 @@ def simulate(
         optimizer,
         timeline is not None,
         train,
-        evaluate_every,
+        100 if evaluate_every is None else evaluate_every,
         after_failure,
         fidelity,
     )

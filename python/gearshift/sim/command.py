@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,14 @@ from rich.table import Table
 from ..errors import Error, InvalidArgument
 from ..report.files import finite, write_json
 from ..report.fit import print_table
+from ..report.words import count, several, times
 from ..strategy import parse, to_text
 from .axes import STRATEGY, Axis, parse_sweep
 from .batch import Batch, Job, Settings
 from .display import display
 from .inputs import Source, read_both
 from .processes import Pool
-from .result import Result, margin, pace_hint
+from .result import NAN_METRIC, Result, margin, pace_hint
 from .table import NOT_ACCURACY, comparison, fastest, learning_table, sweep_table
 
 SUMMARY = "summary.json"
@@ -160,6 +162,8 @@ class _Command:
             raise InvalidArgument("--train goes with neither --sweep nor --recommend")
         if options.target is not None and not learns:
             raise InvalidArgument("--target goes with --train only")
+        if options.target is not None and not math.isfinite(options.target):
+            raise InvalidArgument(f"--target {options.target}: must be finite")
         if learns:
             from . import curves_plot  # noqa: F401  # rather fail now than after an hour
         if options.recommend:
@@ -189,21 +193,22 @@ class _Command:
             self._add_learning(outcome, worked)
         for name, error in failed.items():
             outcome.add(f"- {name}: {error}")
+        unsettled = [name for name, result in worked.items() if result.unsettled]
+        if unsettled:
+            outcome.add(f"- {several(unsettled)}: {self._too_few()}")
         for name, result in worked.items():
             if result.skipped is not None:
                 outcome.add(f"- {name}: {result.skipped}")
-            if result.unsettled:
-                outcome.add(f"- {name}: only {result.steps} steps: {pace_hint()}")
             if result.idle_switch is not None:
                 outcome.add(f"- {name}: {result.idle_switch}")
             if result.restarts:
                 outcome.add(
-                    f"- {name}: restarted {result.restarts} times after failures; of all workers "
-                    f"{result.repeated_steps} steps were done twice"
+                    f"- {name}: restarted {times(result.restarts)} after failures; of all workers "
+                    f"{count(result.repeated_steps, 'step was', 'steps were')} done twice"
                 )
             if result.failure is not None:
                 outcome.add(
-                    f"- {name}: training ended early, after {result.steps_done} steps: "
+                    f"- {name}: training ended early, after {count(result.steps_done, 'step')}: "
                     f"{result.failure}"
                 )
         self._add_timelines(outcome, worked)
@@ -218,6 +223,9 @@ class _Command:
         path = self._options.out / CURVES
         outcome.document |= {"target": target, "seconds_to_target": times, "curves": str(path)}
         outcome.add_table(learning_table(results, target))
+        without = [name for name, result in results.items() if result.nan_metrics]
+        if without:
+            outcome.add(f"- {several(without)}: {NAN_METRIC}")
         for name, result in results.items():
             if result.diverged is not None:
                 outcome.add(f"- {name}: {result.diverged}: {result.diverged.reason}")
@@ -253,7 +261,7 @@ class _Command:
                 f"simulated, means {margin(max(estimated))} or better (95 %)"
             )
         if any(row["unsettled"] for row in found.rows):
-            outcome.add(f"- only {self._options.settings.steps} steps: {pace_hint()}")
+            outcome.add(f"- {self._too_few()}")
         if any(row["synchronous"] is False for row in found.rows):
             outcome.add(f"- {NOT_ACCURACY.replace(' (*)', '')}")
         with outcome.saving("Files"):
@@ -274,6 +282,9 @@ class _Command:
             outcome.add(f"- not tried: {what}: {why}")
         outcome.save("Numbers", lambda: self._write(RECOMMENDATION, outcome.document))
         return outcome
+
+    def _too_few(self) -> str:
+        return f"only {count(self._options.settings.steps, 'step')}: {pace_hint()}"
 
     def _head(self) -> dict[str, Any]:
         settings = self._options.settings

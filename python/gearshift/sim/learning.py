@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from ..errors import Error, InvalidArgument, Unsupported
 from ..strategy import AllReduce
-from . import task
+from . import given, task
 from .messages import Request
 
 Simulate = Callable[..., dict[str, Any]]
@@ -15,8 +15,9 @@ Simulate = Callable[..., dict[str, Any]]
 
 
 def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
-    """The core's result, with ``diverged``: None, or worker, step and reason; and
-    ``steps_per_epoch``, 0 where the training does not say.
+    """The core's result, with ``diverged``: None, or worker, step and reason;
+    ``steps_per_epoch``, 0 where the training does not say; and ``nan_metrics``, the evaluations
+    that returned no number.
 
     It ends there when a parameter server found that the loss ran away.
 
@@ -34,8 +35,8 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
     _learner.seed_all(request.seed, "training")
     training = task.make(request.train)
     if not isinstance(training, gst.SimulatedTraining):
-        kind = type(training).__name__
-        raise InvalidArgument(f"train: {request.train} returned a {kind}, no SimulatedTraining")
+        kind = given.kind(training)
+        raise InvalidArgument(f"train: {request.train} returned {kind}, no SimulatedTraining")
     rule = _simulated.check_training(training)
     kind, names, groups = rule.spec()
     learner = _learner.Learner(
@@ -62,7 +63,11 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
     if result["diverged"] is not None:
         worker, reason = result["diverged"]
         diverged = worker, learner.last_step[worker], reason
-    return result | {"diverged": diverged, "steps_per_epoch": training.steps_per_epoch}
+    return result | {
+        "diverged": diverged,
+        "steps_per_epoch": training.steps_per_epoch,
+        "nan_metrics": learner.nan_metrics,
+    }
 
 
 def _raise(raised: BaseException | None, error: Error) -> NoReturn:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
+from ..report.words import count
 from ..strategy import to_text
-from . import figures
+from . import figures, given
 from .curve import CurvePoint, Divergence, curve_of, divergence_of, time_to
 from .durations import format_duration
 from .figures import Distribution, Link, Waiting
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 PACE_STEPS = 250
 """Steps after which asynchronous workers are taken to go at the pace that they keep."""
+
+
+NAN_METRIC = "evaluate() returned NaN, which is no metric: those points of the curve have none"
 
 
 def pace_hint(option: str = "--steps 1000") -> str:
@@ -116,6 +120,8 @@ class Result:
     diverged: Divergence | None
     """Whether training diverged. Other figures are those of the time until then when a parameter
     server found that the loss ran away; otherwise those of a training that goes on."""
+    nan_metrics: int
+    """Evaluations that returned NaN: those points of the curve have no metric."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """What the core returned: the steps of every worker, and the timeline."""
 
@@ -178,7 +184,12 @@ class Result:
         """The first virtual second at which the metric is at least so great; None: never.
 
         Between two points of the curve the metric is taken to run straight.
+
+        Raises:
+            InvalidArgument: for a metric that is no finite number.
         """
+        if not math.isfinite(given.number("metric", metric)):
+            raise InvalidArgument(f"metric={metric!r}: must be finite")
         return time_to(self.curve, metric)
 
     def curve_frame(self) -> pd.DataFrame:
@@ -224,8 +235,8 @@ class Result:
         """The chief figures in a few lines."""
         step, wait = self.step_seconds, self.waiting
         lines = [
-            f"{self.strategy}: {self.workload} on {self.cluster}, {self.workers} workers"
-            + (f", {self.servers} servers" if self.servers else ""),
+            f"{self.strategy}: {self.workload} on {self.cluster}, {count(self.workers, 'worker')}"
+            + (f", {count(self.servers, 'server')}" if self.servers else ""),
             f"step        {_time(step.mean)} (median {_time(step.p50)}, p95 {_time(step.p95)})",
             f"throughput  {self.throughput:,.0f} samples/s,"
             f" {100 * self.efficiency:.0f} % of workers who compute alone",
@@ -245,14 +256,18 @@ class Result:
             lines.append(f"learning    {self.diverged}: {self.diverged.reason}")
         elif self.curve:
             lines.append(f"learning    {_learnt(self.curve[-1])}")
+        if self.nan_metrics:
+            lines.append(f"metric      {NAN_METRIC}")
         if self.skipped is not None:
             lines.append(f"simulated   {self.simulated_steps} of {self.steps}: {self.skipped}")
         if self.unsettled:
             lines.append(f"note        {pace_hint('steps=1000')}")
         if self.restarts:
-            lines.append(f"restarts    {self.restarts}, {self.repeated_steps} steps done twice")
+            lines.append(
+                f"restarts    {self.restarts}, {count(self.repeated_steps, 'step')} done twice"
+            )
         if self.failure is not None:
-            lines.append(f"ended early after {self.steps_done} steps: {self.failure}")
+            lines.append(f"ended early after {count(self.steps_done, 'step')}: {self.failure}")
         return "\n".join(lines)
 
 
@@ -304,6 +319,7 @@ def make_result(
         skipped=SkippedSteps(**raw["skipped"]) if raw.get("skipped") else None,
         curve=curve_of(raw, diverged),
         diverged=diverged,
+        nan_metrics=raw.get("nan_metrics", 0),
         raw=raw,
     )
 

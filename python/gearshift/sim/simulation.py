@@ -143,7 +143,9 @@ def check(
         given.whole(name, value)
     if steps > MOST_STEPS:
         raise InvalidArgument(f"steps={steps}: at most {MOST_STEPS:,} are simulated")
-    if warmup < 0 or steps <= warmup:
+    if warmup < 0:
+        raise InvalidArgument(f"warmup={warmup}: must not be negative")
+    if steps <= warmup:
         raise InvalidArgument(f"steps={steps}, warmup={warmup}: there must be steps after warm-up")
     if not 0 <= seed < 2**63:
         raise InvalidArgument(f"seed={seed}: must not be negative, and less than 2^63")

@@ -81,6 +81,8 @@ class Learner:
         """What the training raised, if it did."""
         self.diverged: tuple[int, int, str] | None = None
         """Worker and step whose gradient was the first that is not finite, and what was not."""
+        self.nan_metrics = 0
+        """Evaluations that returned no number."""
         self.last_step: dict[int, int] = {}
         """The step of each worker's latest gradient."""
 
@@ -174,6 +176,7 @@ class Learner:
             worker = self._workers[0]
             self._put_in(worker)
             metric = evaluate(self._training, self._seed)
+            self.nan_metrics += math.isnan(metric)
         return metric
 
     def _put_in(self, worker: _Worker) -> None:

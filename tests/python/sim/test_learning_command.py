@@ -57,6 +57,12 @@ def wild():
 
 def fails():
     return missing_name
+
+
+def measures_nothing():
+    made = training()
+    made.evaluate = lambda model: float("nan")
+    return made
 """
 
 
@@ -119,6 +125,25 @@ def test_the_example_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @needs_simulator
+def test_a_metric_that_is_none_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    options = ("--train", "task.py:measures_nothing", "--evaluate-every", "4", "--target", "0.5")
+    assert simulate(*options, "--steps", "8", "-s", "all_reduce", "-s", "ps:asp") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("NaN") == 1
+    assert "- all_reduce and ps:asp: evaluate() returned NaN, which is no metric" in shown
+    summary = json.loads((folder / "runs/simulate/summary.json").read_text(encoding="utf-8"))
+    assert [result["nan_metrics"] for result in summary["results"]] == [2, 2]
+    assert [point["metric"] for point in summary["results"][0]["curve"]] == [None, None]
+    task_ = "task.py:measures_nothing"
+    result = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=4, train=task_)
+    assert "metric      evaluate() returned NaN" in result.summary()
+    with pytest.raises(gs.InvalidArgument, match="metric=nan: must be finite"):
+        result.time_to(float("nan"))
+
+
+@needs_simulator
 def test_divergence_is_an_outcome(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
@@ -150,6 +175,11 @@ def test_a_task_that_fails_is_told_with_its_line(
         (["--train", "task.py", "--recommend"], "--train goes with neither"),
         (["--train", "task.py", "--sweep", "workers=2"], "--train goes with neither"),
         (["--target", "1"], "--target goes with --train only"),
+        (["--target", "1", "--sweep", "workers=2"], "--target goes with --train only"),
+        (["--evaluate-every", "100"], "--evaluate-every goes with --train only"),
+        (["--train", "task.py", "--target", "nan"], "--target nan: must be finite"),
+        (["--train", "task.py", "--target", "inf"], "--target inf: must be finite"),
+        (["--warmup", "-1"], "warmup=-1: must not be negative"),
     ],
 )
 def test_wrong_options_are_told(

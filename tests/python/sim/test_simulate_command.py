@@ -79,6 +79,12 @@ def test_strategies_are_compared(folder: Path, capsys: pytest.CaptureFixture[str
     }
 
 
+def test_too_few_steps_are_told_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("--steps", "3", "-s", "all_reduce", "-s", "ps:asp", "-s", "ps:ssp(3)") == 0
+    (hint,) = (line for line in capsys.readouterr().out.splitlines() if "only 3 steps" in line)
+    assert hint.startswith("- ps:asp and ps:ssp(3): only 3 steps: workers who don't wait")
+
+
 def test_json_is_all_that_goes_to_stdout(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate("--json", "--out", "elsewhere") == 0
     printed = json.loads(capsys.readouterr().out)

@@ -101,4 +101,4 @@ def test_the_command_says_what_happened(tmp_path: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["results"][0]["restarts"] == 1
-    assert "restarted 1 times" in outcome.output
+    assert "restarted once after failures" in outcome.output

@@ -10,7 +10,7 @@ from importlib import resources
 from statistics import fmean
 from typing import Any
 
-from ..errors import Error, InvalidArgument
+from ..errors import Error
 from . import scaling
 from .batch import Batch, Job
 from .extension import describe_cluster
@@ -234,7 +234,8 @@ def recommend(
         strategies: the candidates; none: :data:`CANDIDATES`.
 
     Raises:
-        InvalidArgument: when the files are wrong or no candidate works.
+        InvalidArgument: when the files are wrong, or no candidate can be.
+        Error: when training failed with all of them.
     """
     cluster_facts = describe_cluster(cluster.text, cluster.name)
     names = list(strategies) or _candidates(cluster_facts)
@@ -274,7 +275,8 @@ def _sort_out(
         else:
             impossible[name] = str(result if isinstance(result, Error) else result.failure)
     if not worked:
-        raise InvalidArgument(next(iter(impossible.values())))
+        first = found[0]
+        raise first if isinstance(first, Error) else Error(str(first.failure))
     return worked, impossible
 
 

@@ -153,7 +153,8 @@ def sweep(
         strategies: where the axes have none.
 
     Raises:
-        InvalidArgument: for the files, or when no combination works.
+        InvalidArgument: for the files, or when no combination can be.
+        Error: when training failed in all of them.
     """
     describe_cluster(cluster.text, cluster.name)
     check_workload(workload.text, workload.name)
@@ -203,7 +204,10 @@ def _collect(
     if not grid.throughput:
         first = next(iter(results.values()))
         why = first if isinstance(first, Error) else first.failure
-        raise InvalidArgument(f"sweep: nothing could be simulated; the first error: {why}")
+        told = f"sweep: nothing could be simulated; the first error: {why}"
+        if isinstance(first, InvalidArgument):
+            raise InvalidArgument(told)
+        raise Error(told, code=first.code if isinstance(first, Error) else None)
     rows = []
     for cell, name in product(grid.cells(), strategies):
         winner = grid.winner(cell)

@@ -102,3 +102,25 @@ def test_the_command_says_what_happened(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["results"][0]["restarts"] == 1
     assert "restarted once after failures" in outcome.output
+
+
+@pytest.mark.parametrize("steps", [4, 10])  # it fails before the warm-up is over, and after it
+@pytest.mark.parametrize(
+    "options", ["-s all_reduce", "--sweep workers=2,4", "--recommend -s all_reduce"]
+)
+def test_a_training_that_fails_is_no_wrong_input(tmp_path: Path, steps: int, options: str) -> None:
+    if "sweep" in options:
+        pytest.importorskip("pyarrow")
+        pytest.importorskip("matplotlib")
+    for name, text in {"c.toml": CLUSTER, "w.toml": WORKLOAD}.items():
+        (tmp_path / name).write_text(text)
+    warmup = 3 if steps == 4 else 1
+    arguments = f"simulate -c {tmp_path}/c.toml -w {tmp_path}/w.toml --out {tmp_path}/out"
+    more = f"--steps {steps} --warmup {warmup} --detection 2 {options}"
+    outcome = CliRunner().invoke(app, [*arguments.split(), *more.split()])
+    if steps == 10 and options == "-s all_reduce":  # what was measured until then is an outcome
+        assert outcome.exit_code == 0, outcome.output
+        assert "training ended early" in outcome.output
+        return
+    assert outcome.exit_code == 1, outcome.output
+    assert "failed after 0.35 s of training" in outcome.output

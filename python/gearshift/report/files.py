@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -59,6 +60,28 @@ def write_json(path: Path, document: Any, indent: int = 2) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file, and see that it can be written: rather fail now than in the end.
+
+    Raises:
+        OSError: when it cannot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = path.exists()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not there or path.is_file():
+        path.open("ab").close()  # permissions tell nothing to root, nor of strange file systems
+    if not there:
+        path.unlink()
+
+
+def io_text(error: OSError) -> str:
+    """The file and what is wrong with it, without the number of the error."""
+    told = error.strerror or str(error)
+    return f"{error.filename}: {told}" if error.filename else told
 
 
 def finite(value: Any) -> Any:

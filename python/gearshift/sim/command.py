@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import Error, InvalidArgument
-from ..report.files import finite, write_json
+from ..report.files import finite, io_text, write_json
 from ..report.fit import print_table
 from ..report.words import count, several, times
 from ..strategy import parse, to_text
@@ -70,7 +70,7 @@ def run(options: SimulateOptions) -> int:
         wrong = isinstance(error, InvalidArgument) or error.code in ("io", "unsupported")
         return _USAGE_ERROR if wrong else 1
     except OSError as error:
-        print(f"gearshift simulate: {_io_text(error)}", file=sys.stderr)
+        print(f"gearshift simulate: {io_text(error)}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
         print("gearshift simulate: interrupted", file=sys.stderr)
@@ -81,7 +81,7 @@ def run(options: SimulateOptions) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"gearshift simulate: stdout: {_io_text(error)}", file=sys.stderr)
+        print(f"gearshift simulate: stdout: {io_text(error)}", file=sys.stderr)
         _drop_stdout()
         return 1
     if batch.interrupted:
@@ -118,7 +118,7 @@ class _Outcome:
             yield
         except OSError as error:
             self.code = 1
-            told = f"{what} could not be written: {_io_text(error)}"
+            told = f"{what} could not be written: {io_text(error)}"
             print(f"gearshift simulate: {told}", file=sys.stderr)
 
     def show(self, as_json: bool) -> None:
@@ -309,11 +309,6 @@ class _Command:
 
 def _time_to(result: Result, target: float | None) -> float | None:
     return None if target is None else result.time_to(target)
-
-
-def _io_text(error: OSError) -> str:
-    told = error.strerror or str(error)
-    return f"{error.filename}: {told}" if error.filename else told
 
 
 def _drop_stdout() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.util
 import os
 import platform
@@ -24,6 +23,7 @@ from rich.table import Table
 from gearshift.errors import Error
 from gearshift.launch import LaunchError
 from gearshift.launch.environment import detect
+from gearshift.report.files import check_writable
 from gearshift.report.table import human_bytes, report_console
 from gearshift.report.words import count
 
@@ -170,14 +170,7 @@ def _check(options: ProfileOptions) -> None:
 def _check_out(out: Path) -> None:
     """Rather fail now than after the last step."""
     try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        there = out.exists()
-        if not there or out.is_file():
-            out.open("ab").close()  # of root's rights, of full and of strange file systems, too
-        if not there:
-            out.unlink()
+        check_writable(out.absolute())
     except OSError as error:
         raise LaunchError(f"profile: --out {out}: {error.strerror or error}") from error
 

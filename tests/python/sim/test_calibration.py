@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -128,6 +130,60 @@ def test_a_wrong_file_is_named_with_its_key(
     assert command.run((), measured, tmp_path / "cluster.toml") == 2
     assert f"gearshift calibrate: {measured}: {told}" in capsys.readouterr().err
     assert not (tmp_path / "cluster.toml").exists()
+
+
+def test_a_file_without_rates_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "links.json"
+    measured.write_text(command.json.dumps({"work": {}, "links": [LINK]}))
+    assert command.run((), measured, tmp_path / "cluster.toml") == 2
+    assert f"{measured}: work: must hold rates" in capsys.readouterr().err
+
+
+def test_files_that_are_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.run((), Path("none.json"), Path("c.toml")) == 2
+    assert capsys.readouterr().err == "gearshift calibrate: none.json: No such file or directory\n"
+    Path("file").touch()
+    assert command.run(["shm"], None, Path("file/x/c.toml")) == 2
+    assert "gearshift calibrate: file/x: Not a directory" in capsys.readouterr().err
+    assert command.run(["shm"], None, Path("/proc/c.toml")) == 2
+    assert "gearshift calibrate: /proc/c.toml: No such file" in capsys.readouterr().err
+    assert not Path("c.toml").exists()
+
+
+def test_a_link_within_a_host_is_none_between_hosts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    near = LINK | {"rank": 2, "same_host": True}
+    measured = tmp_path / "links.json"
+    measured.write_text(command.json.dumps({"work": WORK, "links": [LINK, near]}))
+    assert command.run((), measured, tmp_path / "cluster.toml") == 0
+    shown = capsys.readouterr().out
+    assert "rank 0 and rank 1: latency" in shown
+    assert "rank 0 and rank 2 of the same host: latency" in shown
+    assert "hosts:" not in shown
+
+
+@pytest.mark.parametrize(
+    ("launcher", "file", "told"),
+    [
+        ([], "links.json", "one process has no link"),
+        (["-m", "gearshift", "run", "-n", "2"], "/proc/x/links.json", "/proc/x: No such file"),
+    ],
+)
+def test_a_probe_that_cannot_measure_says_so(
+    launcher: list[str], file: str, told: str, tmp_path: Path
+) -> None:
+    command_line = [sys.executable, *launcher, "-m", "gearshift.sim.calibration.probe", file]
+    done = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"gearshift.sim.calibration.probe: {told}" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("given", [["loopback", "shm"], ["shm", "loopback"]])

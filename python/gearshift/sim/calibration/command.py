@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from ...errors import Error
 from ...launch.launcher import launch
 from ...launch.plan import LaunchOptions
+from ...report.files import check_writable, io_text
 from .. import extension, toml_text
 from .fit import Line, fit_line
 
@@ -84,16 +84,13 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
     """Measure this machine, or read what a job measured; print and write. The exit code."""
     try:
         extension.load()
-        out.parent.mkdir(parents=True, exist_ok=True)  # rather fail now than after measuring
-        if out.is_dir():
-            raise IsADirectoryError(f"{out}: Is a directory")
-        if not os.access(out if out.exists() else out.parent, os.W_OK):
-            raise PermissionError(f"{out}: cannot be written")
+        check_writable(out)
         found = {"hosts": read_measured(measured)} if measured else _measure_all(transports)
     except _Interrupted as interrupt:
         return interrupt.code
     except (Error, OSError, ValueError) as error:
-        print(f"gearshift calibrate: {error}", file=sys.stderr)
+        told = io_text(error) if isinstance(error, OSError) else error
+        print(f"gearshift calibrate: {told}", file=sys.stderr)
         return _USAGE_ERROR
     keys: dict[str, float] = {}
     for name, probe in found.items():
@@ -122,7 +119,9 @@ def _write(text: str, out: Path) -> int:
 
 
 def _title(name: str, link: Mapping[str, Any]) -> str:
-    return name if link["same_host"] else f"rank 0 and rank {link['rank']}"
+    if name in TRANSPORTS:
+        return name
+    return f"rank 0 and rank {link['rank']}" + (" of the same host" if link["same_host"] else "")
 
 
 def _keys(
@@ -209,6 +208,8 @@ def _wrong(found: Any) -> str | None:
         return "work: must hold rates"
     if not isinstance(links, list):
         return "links: must be a list"
+    if not work:
+        return "work: must hold rates"
     for number, link in enumerate(links):
         key = _wrong_in_link(link) if isinstance(link, dict) else ""
         if key is not None:

@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import Error, InvalidArgument
 from .layers import (
     Layer,
     Network,
@@ -26,6 +27,8 @@ from .layers import (
 from .workload import Workload, WorkloadParameter
 
 RATE, BANDWIDTH = 10e12, 500e9
+_LEAST, _MOST = 1e6, 1e21
+"""Per second; beyond, times are none that a simulation takes."""
 
 _TRAFFIC = {"SGD with momentum": 20, "AdamW": 28}
 """Bytes that an update moves per float32 parameter: reads value, gradient, state; writes value,
@@ -189,11 +192,21 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("examples/workloads"))
     arguments = parser.parse_args()
+    try:
+        _write(arguments.out, arguments.rate, arguments.bandwidth)
+    except Error as error:
+        parser.error(str(error))
+
+
+def _write(out: Path, rate: float, bandwidth: float) -> None:
+    for name, value in (("--rate", rate), ("--bandwidth", bandwidth)):
+        if not _LEAST <= value <= _MOST:
+            raise InvalidArgument(f"{name} {value:g}: must be from {_LEAST:g} to {_MOST:g}")
     for stem, make in NETWORKS.items():
         network = make()
-        path = arguments.out / f"{stem}.toml"
-        workload = workload_of(network, arguments.rate, arguments.bandwidth)
-        workload.save(path, comment_of(network, arguments.rate, arguments.bandwidth))
+        path = out / f"{stem}.toml"
+        workload = workload_of(network, rate, bandwidth)
+        workload.save(path, comment_of(network, rate, bandwidth))
         print(f"{path}: {network.elements:,} parameters, {network.macs / 1e9:.2f} GMACs per sample")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from gearshift.sim import architectures
 from gearshift.sim.architectures import NETWORKS, workload_of
 from gearshift.sim.workload import Workload
 
@@ -95,3 +97,20 @@ def test_the_demo_has_been_recorded() -> None:
     assert workload.variability.kind == "empirical"
     ready = [p.ready_seconds for p in workload.parameters if p.name.endswith(".weight")]
     assert ready == sorted(ready, reverse=True)
+
+
+@pytest.mark.parametrize("option", ["--rate", "--bandwidth"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e300", "1e-9"])
+def test_a_rate_that_is_none_is_refused(
+    option: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    arguments = ["architectures", f"{option}={value}", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as caught:
+        architectures.main()
+    assert caught.value.code == 2
+    assert f"error: {option} {float(value):g}: must be from 1e+06 to 1e+21" in (
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())

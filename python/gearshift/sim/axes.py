@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidArgument
@@ -102,8 +102,7 @@ def changes(values: Mapping[str, object]) -> list[Axis]:
         InvalidArgument: naming the axis, as :func:`parse_sweep` does.
     """
     return [
-        _axis(name, [str(v) for v in (value if isinstance(value, list) else [value])])
-        for name, value in values.items()
+        _axis(name, value if isinstance(value, list) else [value]) for name, value in values.items()
     ]
 
 
@@ -114,27 +113,31 @@ def _split(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _axis(name: str, texts: list[str]) -> Axis:
-    if not texts:
+def _axis(name: str, given: Sequence[object]) -> Axis:
+    if not given:
         raise InvalidArgument(f"sweep: {name} has no values")
     if name == STRATEGY:
-        values: list[float | str] = [to_text(parse(text)) for text in texts]
+        values: list[float | str] = [to_text(parse(str(text))) for text in given]
     elif name not in _NUMBERS:
         known = ", ".join([STRATEGY, *_NUMBERS])
         raise InvalidArgument(f'sweep: there is no axis "{name}"; there are {known}')
     else:
         number = _NUMBERS[name]
-        values = sorted(_number(name, t, number) for t in texts) if number else list(texts)
+        values = sorted(_number(name, value, number) for value in given) if number else []
+        values = values or [str(value) for value in given]
     if len(set(values)) < len(values):
         raise InvalidArgument(f"sweep: {name} has a value twice")
     return Axis(name, tuple(values))
 
 
-def _number(name: str, text: str, number: Callable[[str], float]) -> float:
+def _number(name: str, given: object, number: Callable[[str], float]) -> float:
+    """A value as text, or of a file, where a plain number is bytes per second, or seconds."""
+    text, has_unit = str(given), number in (parse_rate, parse_duration)
     try:
-        value = number(text)
+        is_plain = isinstance(given, int | float) and not isinstance(given, bool)
+        value = float(text) if is_plain and has_unit else number(text)
     except ValueError as error:
-        told = str(error) if number in (parse_rate, parse_duration) else f'"{text}" is no number'
+        told = str(error) if has_unit else f'"{text}" is no number'
         raise InvalidArgument(f"sweep: {name}: {told}") from error
     least = _LEAST.get(name)
     if not math.isfinite(value) or value < 0 or (least is not None and value < least):

@@ -189,6 +189,8 @@ def _use_case(table: Table, folder: Path) -> UseCase:
     where = _located(table, text, folder)
     module = _module(table, where)
     rates = table.get("learning_rates", list, "an array of factors")
+    if rates == []:
+        table.fail("learning_rates", "is empty; leave the key out for the task's own rate")
     for rate in rates or ():
         table.check("learning_rates", rate, (int, float), "an array of factors")
         if not 0 < rate < float("inf"):
@@ -289,6 +291,9 @@ def _workload(table: Table, folder: Path, made: Any, module: ModuleType) -> Sour
     try:
         return read_workload(made.workload(**times, batch_size=batch))
     except Error as error:
+        key, _, what = str(error).removeprefix("train: ").partition(": ")
+        if key in _STEP_KEYS and table.has(key):
+            table.fail(key, what)
         table.fail("task", str(error).removeprefix("train: "))
 
 

@@ -101,6 +101,18 @@ def test_values_of_set_make_clusters(folder):
     assert last["stragglers"] == [{"host": "node-3", "factor": 2.0}]
 
 
+def test_values_of_set_are_numbers_as_in_cluster_files(folder):
+    changed = 'file = "two.toml"\nset = { bandwidth = [1e6, "1G"], latency = 0.5, workers = 4 }'
+    study = read(folder, STUDY.replace('file = "two.toml"', changed))
+    hosts = [cluster.source.document()["hosts"][0] for cluster in study.clusters]
+    assert [host["bandwidth"] for host in hosts] == [1e6, 125e6]
+    assert [(host["latency"], host["count"]) for host in hosts] == [(0.5, 4)] * 2
+    for wrong in ("bandwidth = true", "workers = 2.5", "workers = true"):
+        with pytest.raises(LaunchError, match=r":13: clusters\[0\]\.set: .*is no"):
+            read(folder, STUDY.replace(
+                'file = "two.toml"', f'file = "two.toml"\nset = {{ {wrong} }}'))  # fmt: skip
+
+
 def test_clocks_are_the_clusters_or_the_studys(folder):
     second = '[[clusters]]\nfile = "two.toml"\nname = "b"\nclocks = ["measured", "simulated"]\n'
     study = read(folder, STUDY + second)
@@ -138,6 +150,9 @@ WRONG = [
     ('"study_task.py"', '"study_task.py:unmeasured"', r":8: .*task: .*with evaluate="),
     ('learning_rates = [1, 0.5]', 'learning_rates = [0]', r":9: .*must be positive"),
     ('learning_rates = [1, 0.5]', 'forward = "2 parsecs"', r":9: .*forward: .*no time"),
+    ('learning_rates = [1, 0.5]', 'forward = -1', r":9: .*\.forward: must be positive"),
+    ('learning_rates = [1, 0.5]', 'backward = nan', r":9: .*\.backward: must be finite"),
+    ('learning_rates = [1, 0.5]', 'learning_rates = []', r":9: .*learning_rates: is empty"),
     ('learning_rates = [1, 0.5]', 'workload = "w.toml"', r":9: .*w.toml does not exist"),
     ('learning_rates = [1, 0.5]', 'name = "a/b"', r":9: .*files are named by it"),
     ('file = "two.toml"', 'name = "x"', r":11: clusters\[0\].file: is missing"),

@@ -252,6 +252,19 @@ class StrategySwitch:
                 raise InvalidArgument(f"StrategySwitch: {name} {policy!r} cannot be called")
         if self.policy is None:
             raise InvalidArgument("StrategySwitch: needs a policy")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """At looks at one step: one that is over when the other comes never does."""
+        if not isinstance(self.policy, At) or not isinstance(self.back, At):
+            return
+        for what in ("step", "fraction"):
+            there, back = getattr(self.policy, what), getattr(self.back, what)
+            if there is not None and back is not None and back <= there:
+                raise InvalidArgument(
+                    f"StrategySwitch: back at {what} {back} would never happen: it must come after "
+                    f"the switch at {what} {there}"
+                )
 
     def _to_core(self) -> _core.StrategySwitch:
         from . import _core

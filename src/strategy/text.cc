@@ -138,8 +138,8 @@ std::shared_ptr<Policy> policy_at(std::string_view text) {
   return fraction && *fraction > 0 && *fraction < 1 ? at_fraction(*fraction) : nullptr;
 }
 
-std::shared_ptr<Policy> read_at(TextOptions& options, const std::string& key) {
-  const auto text = options.word(key);
+std::shared_ptr<Policy> read_at(TextOptions& options, const std::string& key,
+                                const std::optional<std::string>& text) {
   if (!text) return nullptr;
   auto policy = policy_at(*text);
   if (policy == nullptr) {
@@ -147,6 +147,13 @@ std::shared_ptr<Policy> read_at(TextOptions& options, const std::string& key) {
                  " is neither a step, from 1 on, nor a fraction between 0 and 1");
   }
   return policy;
+}
+
+/// Refuses a way back that is over when the switch comes; a step and a fraction do not compare.
+void check_order(TextOptions& options, const std::string& at, const std::string& back) {
+  if (whole_number(at).has_value() != whole_number(back).has_value()) return;
+  if (decimal_number(back) > decimal_number(at)) return;
+  options.fail("switch: back=" + back + " would never happen: it must come after at=" + at);
 }
 
 /// One end of a switch; with the bucket of the job, when it is where that starts.
@@ -172,8 +179,11 @@ base::Result<Strategy> parse_switch(const Text& text) {
   StrategySwitch change;
   GEARSHIFT_RETURN_IF_ERROR(read_phase(options, "start", change.start, &result.bucket_bytes));
   GEARSHIFT_RETURN_IF_ERROR(read_phase(options, "then", change.then, nullptr));
-  const auto at = read_at(options, "at");
-  change.back = read_at(options, "back");
+  const auto at_text = options.word("at");
+  const auto back_text = options.word("back");
+  const auto at = read_at(options, "at", at_text);
+  change.back = read_at(options, "back", back_text);
+  if (at != nullptr && change.back != nullptr) check_order(options, *at_text, *back_text);
   const auto window = options.whole("window", 1);
   const auto threshold = options.number("threshold", false);
   if (at != nullptr && (window || threshold)) {

@@ -172,6 +172,10 @@ def test_nonsense_is_refused_where_it_is_written(make: object) -> None:
         "switch(at=1.0)",
         "switch(at=soon)",
         "switch(back=0)",
+        "switch(at=10, back=5)",
+        "switch(at=10, back=10)",
+        "switch(at=0.5, back=0.25)",
+        "switch(back=.5, at=.5)",
         "switch(at=3, window=2)",
         "switch(window=0)",
         "switch(threshold=0)",
@@ -184,6 +188,15 @@ def test_nonsense_is_refused_where_it_is_written(make: object) -> None:
 def test_neither_language_reads_nonsense(text: str) -> None:
     for read in (parse, parse_strategy):
         with pytest.raises(gs.InvalidArgument):
+            read(text)
+
+
+def test_a_way_back_comes_after_the_switch() -> None:
+    with pytest.raises(gs.InvalidArgument, match=r"back at step 5 would never happen.* step 10"):
+        gs.StrategySwitch(policy=gs.At(step=10), back=gs.At(step=5))
+    # A step and a fraction do not compare before the number of steps is known.
+    for text in ("switch(at=10, back=11)", "switch(at=0.5, back=10)", "switch(at=10, back=0.1)"):
+        for read in (parse, parse_strategy):
             read(text)
 
 

@@ -51,6 +51,9 @@ TEST(Text, SaysWhatIsWrong) {
   EXPECT_THAT(error_of("ps(bucket_mb=large)"),
               HasSubstr("bucket_mb=large is no positive number up to a billion, nor auto"));
   EXPECT_THAT(error_of("switch(at=1.5)"), HasSubstr("at=1.5 is neither a step"));
+  EXPECT_THAT(error_of("switch(at=10, back=5)"), HasSubstr("back=5 would never happen"));
+  EXPECT_THAT(error_of("switch(at=0.5, back=0.5)"), HasSubstr("back=0.5 would never happen"));
+  EXPECT_EQ(error_of("switch(at=10, back=0.5)"), "no error");
   EXPECT_THAT(error_of("switch(then=ps:soon)"), HasSubstr("consistency 'soon'"));
 }
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ..errors import Error
+from ..report.words import count
 from . import scaling
 from .batch import Batch, Job
 from .extension import describe_cluster
@@ -327,6 +328,17 @@ def _changes(cluster: Source) -> dict[str, Callable[[scaling.Document], None]]:
     return {
         "twice the bandwidth": partial(scaling.scale_bandwidth, factor=2.0),
         "half the bandwidth": partial(scaling.scale_bandwidth, factor=0.5),
-        **{f"{n} workers": partial(scaling.scale_workers, workers=n) for n in sizes},
+        **{_workers(cluster, n): partial(scaling.scale_workers, workers=n) for n in sizes},
         "a straggler (half as fast)": partial(scaling.add_straggler, factor=2.0),
     }
+
+
+def _workers(cluster: Source, workers: int) -> str:
+    """So many workers, and on how many hosts where those have several: hosts are repeated."""
+    named, document = count(workers, "worker"), cluster.document()
+    try:
+        scaling.scale_workers(document, workers)
+    except Error:
+        return named  # why is told when it is tried
+    hosts = scaling.hosts_with_workers(document)
+    return named if hosts == workers else f"{named} on {count(hosts, 'host')}"

@@ -214,6 +214,11 @@ def _get(cluster: Document, entry: Document, key: str, default: Any) -> Any:
     return entry.get(key, cluster.get("defaults", {}).get(key, default))
 
 
+def hosts_with_workers(cluster: Document) -> int:
+    """How many hosts have workers."""
+    return len(_with_workers(cluster))
+
+
 def _with_workers(cluster: Document) -> list[str]:
     """The names of all hosts that have workers."""
     return [name for entry in _hosts(cluster) if _get(cluster, entry, "workers", 1)

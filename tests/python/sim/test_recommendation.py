@@ -9,6 +9,7 @@ import pytest
 from gearshift_testing.simulated import raw_answer, result
 
 from gearshift.sim import recommend
+from gearshift.sim.inputs import read_cluster
 from gearshift.sim.recommend import Accuracy, Estimate, Recommendation
 
 
@@ -51,6 +52,14 @@ def test_what_is_too_close_is_said_to_be() -> None:
     text = found.text()
     assert "in 24 configurations the model was 25.0 % off on average" in text
     assert "it cannot be told from all_reduce" in text
+
+
+def test_changes_say_on_how_many_hosts_workers_are() -> None:
+    pytest.importorskip("gearshift._sim", reason="built without the simulator")
+    several = recommend._changes(read_cluster({"hosts": [{"name": "n", "workers": 4}]}))
+    assert [c for c in several if "worker" in c] == ["8 workers on 2 hosts", "2 workers"]
+    alone = recommend._changes(read_cluster({"hosts": [{"name": "n", "count": 2}]}))
+    assert [c for c in alone if "worker" in c] == ["4 workers", "1 worker"]
 
 
 def test_equals_are_no_runner_up() -> None:

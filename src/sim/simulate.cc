@@ -253,6 +253,25 @@ base::Error invalid_option(const std::string& what) {
   return {base::ErrorCode::kInvalidArgument, what};
 }
 
+/// Refuses what would not end before the virtual clock does.
+base::Status check_length(const SimulationOptions& options) {
+  constexpr double kClockEnd = 9e9;
+  const Workload& workload = options.workload;
+  double slowest = 0;
+  for (const Host& host : options.cluster.hosts) {
+    double factor = 1 / host.speed;
+    for (const Straggler& straggler : options.cluster.stragglers) {
+      if (straggler.host == host.name) factor *= std::max(straggler.factor, 1.0);
+    }
+    slowest = std::max(slowest, factor);
+  }
+  const double step = workload.forward_seconds + workload.backward_seconds;
+  const double total = slowest * (step + workload.optimizer_seconds) * options.steps;
+  if (total <= kClockEnd) return {};
+  return invalid_option(std::to_string(options.steps) + " steps would take " + shown(total) +
+                        " s, and the virtual clock goes to " + shown(kClockEnd) + " s");
+}
+
 /// Groups that are too great the optimizer refuses.
 base::Status check_param_groups(const SimulationOptions& options) {
   const std::size_t parameters = options.workload.parameters.size();
@@ -291,6 +310,7 @@ base::Status check(const SimulationOptions& options) {
   if (options.steps < 1) {
     return invalid_option("steps must be positive, this is " + std::to_string(options.steps));
   }
+  GEARSHIFT_RETURN_IF_ERROR(check_length(options));
   if (options.checkpoint_every < 0) {
     return invalid_option("checkpoint_every must not be negative, this is " +
                           std::to_string(options.checkpoint_every));

@@ -3,6 +3,7 @@
 #include <alloca.h>
 
 #include <cmath>
+#include <limits>
 #include <simgrid/kernel/Timer.hpp>
 #include <simgrid/s4u/Actor.hpp>
 #include <simgrid/s4u/Comm.hpp>
@@ -22,6 +23,14 @@ namespace {
 TimePoint virtual_now() { return {base::Duration(std::llround(sg4::Engine::get_clock() * 1e9))}; }
 
 double seconds_of(TimePoint t) { return static_cast<double>(t.since_origin.count()) * 1e-9; }
+
+/// SimGrid's time at which it is `t` or later here: from months on, its seconds are coarser than
+/// nanoseconds, and an alarm that came before its time would be set anew for ever.
+double date_of(TimePoint t) {
+  const double date = seconds_of(t);
+  if (std::llround(date * 1e9) >= t.since_origin.count()) return date;
+  return std::nextafter(date, std::numeric_limits<double>::infinity());
+}
 
 /// Leaves SimGrid when it finds tasks that wait for each other, before it unwinds them: their
 /// destructors would wait for others.
@@ -87,7 +96,7 @@ void SimGridRunner::resume(Actor& actor) { task(actor).actor->resume(); }
 
 void SimGridRunner::set_alarm(Actor& actor, TimePoint at) {
   actor.alarm_at = at;
-  task(actor).timer = Timer::set(seconds_of(at), [this, &actor] {
+  task(actor).timer = Timer::set(date_of(at), [this, &actor] {
     task(actor).timer = nullptr;
     actor.alarm_at = TimePoint::never();
     alarms().alarm(actor);
@@ -101,7 +110,7 @@ void SimGridRunner::drop_alarm(Actor& actor) {
 
 void SimGridRunner::rouse_at(TimePoint at) {
   if (rousing_ != nullptr) rousing_->remove();
-  rousing_ = Timer::set(seconds_of(at), [this] {
+  rousing_ = Timer::set(date_of(at), [this] {
     rousing_ = nullptr;
     set_current(nullptr);
     alarms().rouse();

@@ -320,6 +320,18 @@ TEST(Simulate, AProcessSimulatesOnce) {
   });
 }
 
+TEST(Simulate, EndsWhereSecondsAreCoarserThanNanoseconds) {
+  in_child([] {
+    SimulationOptions options = some_options();
+    options.cluster.variability.reset();
+    options.workload.forward_seconds = 1e7 + 1e-9;
+    options.steps = 3;
+    const auto result = run(options);
+    ASSERT_TRUE(result.ok()) << result.error().message;
+    EXPECT_NEAR(result->virtual_seconds, 3e7, 10);
+  });
+}
+
 TEST(Simulate, RefusesWhatDoesNotFit) {
   const auto refused = [](const SimulationOptions& options) {
     const auto result = simulate(options);
@@ -328,6 +340,11 @@ TEST(Simulate, RefusesWhatDoesNotFit) {
   SimulationOptions options = some_options();
   options.steps = 0;
   EXPECT_EQ(refused(options), "steps must be positive, this is 0");
+  options = some_options();
+  options.workload.forward_seconds = 1e9;
+  options.steps = 10;
+  EXPECT_NE(refused(options).find("10 steps would take 1"), std::string::npos) << refused(options);
+  EXPECT_NE(refused(options).find("and the virtual clock goes to 9e+09 s"), std::string::npos);
   options = some_options();
   options.workload.parameters.clear();
   EXPECT_NE(refused(options).find("parameters"), std::string::npos);

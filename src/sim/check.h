@@ -33,14 +33,16 @@ class Checks {
     section_ = std::move(section);
     index_ = index;
   }
-  void number(const char* noun, const char* key, double value, Bound bound) {
-    if (auto what = complaint(noun, value, bound, shown(value)); !what.empty()) fail(key, what);
+  void number(const char* noun, const char* key, double value, Bound bound,
+              const Limits& limits = {}) {
+    const std::string what = complaint(noun, value, bound, shown(value), limits);
+    if (!what.empty()) fail(key, what);
   }
   void rate(const char* key, double value, Bound bound = Bound::kPositive) {
-    number("a rate", key, value, bound);
+    number("a rate", key, value, bound, kRateLimits);
   }
   void time(const char* key, double value, Bound bound = Bound::kNotNegative) {
-    number("a time", key, value, bound);
+    number("a time", key, value, bound, kTimeLimits);
   }
   void fail(std::string key, std::string what) {
     if (!problem_) problem_ = Problem{section_, index_, std::move(key), std::move(what)};

@@ -77,7 +77,7 @@ void check_zones(const Cluster& cluster, Checks& checks) {
 void check_host(const Host& host, Checks& checks) {
   checks.number("a number of workers", "workers", host.workers, Bound::kNotNegative);
   checks.number("a number of servers", "servers", host.servers, Bound::kNotNegative);
-  checks.number("a speed", "speed", host.speed, Bound::kPositive);
+  checks.number("a speed", "speed", host.speed, Bound::kPositive, kFactorLimits);
   checks.rate("bandwidth", host.bandwidth);
   checks.time("latency", host.latency);
   checks.time("queue", host.queue);
@@ -116,7 +116,7 @@ void check_hosts(const Cluster& cluster, Checks& checks) {
 }
 
 void check_straggler(const Straggler& straggler, Checks& checks) {
-  checks.number("a factor", "factor", straggler.factor, Bound::kPositive);
+  checks.number("a factor", "factor", straggler.factor, Bound::kPositive, kFactorLimits);
   if (straggler.from_step < 1) {
     checks.fail("from_step", "steps count from 1, this is " + std::to_string(straggler.from_step));
   }

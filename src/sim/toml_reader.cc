@@ -133,7 +133,7 @@ bool TomlTable::number(const std::string& key, double& out) {
 }
 
 std::optional<double> TomlTable::quantity(const std::string& key, const std::string& noun,
-                                          Bound bound,
+                                          Bound bound, const Limits& limits,
                                           base::Result<double> (*parse)(std::string_view)) {
   const toml::node* node = find(key);
   if (node == nullptr) return std::nullopt;
@@ -150,19 +150,19 @@ std::optional<double> TomlTable::quantity(const std::string& key, const std::str
     fail_type(*node, key, noun + ", a number or a text with a unit");
     return std::nullopt;
   }
-  const std::string wrong = complaint(noun, *value, bound, describe(*node));
+  const std::string wrong = complaint(noun, *value, bound, describe(*node), limits);
   if (wrong.empty()) return value;
   fail_at(*node, key, wrong);
   return std::nullopt;
 }
 
 bool TomlTable::rate(const std::string& key, double& out) {
-  out = quantity(key, "a rate", Bound::kPositive, parse_rate).value_or(out);
+  out = quantity(key, "a rate", Bound::kPositive, kRateLimits, parse_rate).value_or(out);
   return has(key);
 }
 
 bool TomlTable::duration(const std::string& key, double& out) {
-  out = quantity(key, "a time", Bound::kNotNegative, parse_duration).value_or(out);
+  out = quantity(key, "a time", Bound::kNotNegative, kTimeLimits, parse_duration).value_or(out);
   return has(key);
 }
 

@@ -109,6 +109,7 @@ class TomlTable {
   std::optional<std::int64_t> integer_within(const std::string& key, std::int64_t least,
                                              std::int64_t most);
   std::optional<double> quantity(const std::string& key, const std::string& noun, Bound bound,
+                                 const Limits& limits,
                                  base::Result<double> (*parse)(std::string_view));
   const toml::array* array(const std::string& key, const std::string& wanted);
 

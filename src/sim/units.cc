@@ -97,17 +97,22 @@ base::Result<double> parse_duration(std::string_view text) {
                    "\" is no time: write a number with ns, us, ms, s, min, h or d (\"25 us\")");
 }
 
-std::string complaint(std::string_view noun, double value, Bound bound, std::string_view shown) {
-  const char* rule = nullptr;
+std::string complaint(std::string_view noun, double value, Bound bound, std::string_view shown,
+                      const Limits& limits) {
+  std::string rule;
   if (!std::isfinite(value)) {
-    rule = " must be finite";
+    rule = "finite";
   } else if (bound == Bound::kPositive && value <= 0) {
-    rule = " must be positive";
+    rule = "positive";
   } else if (value < 0) {
-    rule = " must not be negative";
+    return std::string(noun) + " must not be negative, this is " + std::string(shown);
+  } else if (value > limits.most) {
+    rule = "at most " + sim::shown(limits.most) + std::string(limits.unit);
+  } else if (value > 0 && value < limits.least) {
+    rule = "at least " + sim::shown(limits.least) + std::string(limits.unit);
   }
-  if (rule == nullptr) return {};
-  return std::string(noun) + rule + ", this is " + std::string(shown);
+  if (rule.empty()) return {};
+  return std::string(noun) + " must be " + rule + ", this is " + std::string(shown);
 }
 
 std::string shown(double value) {

@@ -10,6 +10,8 @@ namespace {
 /// Of a parameter, in elements: sums of bytes stay far from overflow.
 constexpr std::int64_t kMaxElements = std::int64_t{1} << 40;
 
+constexpr double kMostLogSpread = 10;
+
 void check_shape(const std::vector<std::int64_t>& shape, Checks& checks) {
   std::int64_t elements = 1;
   for (std::size_t d = 0; d < shape.size(); ++d) {
@@ -71,13 +73,16 @@ std::size_t Workload::parameter_bytes() const {
 std::optional<Problem> find_problem(const Variability& variability) {
   Checks checks;
   checks.at("variability");
-  checks.number("a spread", "spread", variability.spread, Bound::kNotNegative);
+  // The mean of a logarithm's normal distribution is e^(spread^2 / 2) times its median.
+  const bool of_logarithm = variability.kind == Variability::Kind::kLogNormal;
+  checks.number("a spread", "spread", variability.spread, Bound::kNotNegative,
+                of_logarithm ? Limits{0, kMostLogSpread} : Limits{0, kFactorLimits.most});
   if (variability.kind == Variability::Kind::kEmpirical && variability.factors.empty()) {
     checks.fail("factors", "\"empirical\" needs at least one factor");
   }
   for (std::size_t i = 0; i < variability.factors.size(); ++i) {
     const std::string key = "factors[" + std::to_string(i) + "]";
-    checks.number("a factor", key.c_str(), variability.factors[i], Bound::kPositive);
+    checks.number("a factor", key.c_str(), variability.factors[i], Bound::kPositive, kFactorLimits);
   }
   return std::move(checks).problem();
 }

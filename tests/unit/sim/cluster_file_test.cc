@@ -145,6 +145,25 @@ TEST(ClusterFile, RefusesWrongKeysOfAHost) {
             "3: hosts[0].zone: must be a text, this is a date or time");
 }
 
+TEST(ClusterFile, RefusesNumbersThatOverflow) {
+  EXPECT_EQ(host_error("bandwidth = 1e-320"),
+            "3: hosts[0].bandwidth: a rate must be at least 1 B/s, this is 1e-320");
+  EXPECT_EQ(host_error("bandwidth = '1e30 GB/s'"),
+            "3: hosts[0].bandwidth: a rate must be at most 1e+18 B/s, this is \"1e30 GB/s\"");
+  EXPECT_EQ(host_error("latency = 1e300"),
+            "3: hosts[0].latency: a time must be at most 1e+09 s, this is 1e+300");
+  EXPECT_EQ(host_error("speed = 1e-300"),
+            "3: hosts[0].speed: a speed must be at least 1e-09, this is 1e-300");
+  EXPECT_EQ(host_error("[[stragglers]]\nhost = 'a'\nfactor = 1e308"),
+            "5: stragglers[0].factor: a factor must be at most 1e+09, this is 1e+308");
+  EXPECT_EQ(host_error("[variability]\nkind = 'empirical'\nfactors = [1e308, 1e308]"),
+            "5: variability.factors[0]: a factor must be at most 1e+09, this is 1e+308");
+  EXPECT_EQ(host_error("[variability]\nkind = 'log-normal'\nspread = 1000"),
+            "5: variability.spread: a spread must be at most 10, this is 1000");
+  EXPECT_EQ(host_error("[[failures]]\nhost = 'a'\nat = '1e9 d'"),
+            "5: failures[0].at: a time must be at most 1e+09 s, this is \"1e9 d\"");
+}
+
 TEST(ClusterFile, RefusesWrongRatesAndTimes) {
   for (const char* key :
        {"bandwidth", "local_bandwidth", "reduce_bandwidth", "update_bandwidth", "copy_bandwidth"}) {

@@ -75,6 +75,13 @@ TEST(Complaint, SaysWhatAValueMustBe) {
   EXPECT_EQ(complaint("a rate", infinity, Bound::kPositive, shown(infinity)),
             "a rate must be finite, this is inf");
   EXPECT_NE(complaint("a rate", std::nan(""), Bound::kNotNegative, "nan"), "");
+  const Limits limits{1, 1e18, " B/s"};
+  EXPECT_EQ(complaint("a rate", 1e-320, Bound::kPositive, "1e-320", limits),
+            "a rate must be at least 1 B/s, this is 1e-320");
+  EXPECT_EQ(complaint("a rate", 2e18, Bound::kPositive, "2e18", limits),
+            "a rate must be at most 1e+18 B/s, this is 2e18");
+  EXPECT_EQ(complaint("a rate", 0, Bound::kNotNegative, "0", limits), "");
+  EXPECT_EQ(complaint("a rate", 1, Bound::kPositive, "1", limits), "");
 }
 
 TEST(Suggest, NamesTheNearestIfItIsNear) {

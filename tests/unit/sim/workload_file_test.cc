@@ -82,6 +82,8 @@ TEST(WorkloadFile, RefusesWrongKeys) {
             "(\"25 us\")");
   EXPECT_EQ(workload_error("forward = 0\nbackward = 1\nparameters = [{name='p', shape=[1]}]"),
             "1: forward: a time must be positive, this is 0");
+  EXPECT_EQ(workload_error("forward = 1e300\nbackward = 1\nparameters = [{name='p', shape=[1]}]"),
+            "1: forward: a time must be at most 1e+09 s, this is 1e+300");
   EXPECT_EQ(workload_error("forward = 1\nbackward = inf\nparameters = [{name='p', shape=[1]}]"),
             "2: backward: a time must be finite, this is inf");
   EXPECT_EQ(workload_error("forward = 1\nparameters = [{name='p', shape=[1]}]"),

@@ -16,6 +16,9 @@ from ._samples import Forward, ForwardHook, SampleCounter, override
 
 _queue_callback = torch.autograd.Variable._execution_engine.queue_callback
 _current_task: Callable[[], int] = torch._C._current_graph_task_id
+_BACKWARDS_TO_WATCH = 8
+"""As many tell which parameters reentrant checkpointing gives gradients more than once."""
+_FIRED, _SENT = 1, 2
 
 
 class Adapter:
@@ -56,8 +59,12 @@ class Adapter:
         self._depth = 0
         self._present = bytearray(len(self.trainables))
         self._taken = bytearray(len(self.trainables))
-        self._given = bytearray(len(self.trainables))
-        """Whose hook has fired in this round."""
+        self._fired = bytearray(len(self.trainables))
+        """Whose hook has fired in this backward, and whose gradient is on its way."""
+        self._repeated = bytearray(len(self.trainables))
+        """Whose hook has fired more than once in some backward: only its end is the end of them."""
+        self._backwards = 0
+        self._watched_until = _BACKWARDS_TO_WATCH
         self._sparse_dims = [0] * len(self.trainables)
         self._in_backward = False
         self._exchanges = False
@@ -95,11 +102,15 @@ class Adapter:
             self._handles.append(model.register_forward_hook(after))
 
     def _gradient_hook(self, index: int, trainable: Trainable) -> Callable[[Tensor], None]:
-        ready, given = self.replica.ready, self._given
+        ready, fired, repeated = self.replica.ready, self._fired, self._repeated
 
         def hook(parameter: Tensor) -> None:
             if not self._in_backward:
                 self._begin_backward()
+            if fired[index]:
+                self._note_repeated(index)
+            else:
+                fired[index] = _FIRED
             if not self._exchanges or self._empty:
                 return
             gradient = parameter.grad
@@ -108,10 +119,34 @@ class Adapter:
                     self._refuse_taken(trainable)
                     return
                 self._take_in(index, gradient)
-            given[index] = 1
+            if repeated[index] or (
+                self._backwards < self._watched_until and self._may_fire_again()
+            ):
+                return  # it travels when backward is over
+            fired[index] = _SENT
             ready(index)
 
         return hook
+
+    def _may_fire_again(self) -> bool:
+        """Whether a hook that fires now, for the first time in this backward, may not be the last.
+
+        Reentrant activation checkpointing runs a backward of its own for each part, in which a
+        module that several parts use has a gradient each time. Nothing tells of the last one but
+        what earlier backwards were like.
+        """
+        return self._backwards == 0 or _current_task() != self._armed_task
+
+    def _note_repeated(self, index: int) -> None:
+        if not self._repeated[index]:
+            self._repeated[index] = 1
+            self._watched_until = self._backwards + _BACKWARDS_TO_WATCH
+        if self._fired[index] == _SENT and _session.world_size() > 1 and not self.uses_server:
+            raise Unsupported(
+                f"the gradient of '{self.trainables[index].name}' came again after it had gone to "
+                "the other ranks: under torch.utils.checkpoint(use_reentrant=True) a module is "
+                "used more often in this backward than in those before; say use_reentrant=False"
+            )
 
     def _before_forward(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         if not torch.is_grad_enabled() or self.closed:
@@ -159,6 +194,7 @@ class Adapter:
     def _begin_backward(self) -> None:
         self._in_backward = True
         if self._armed_task is None:
+            self._armed_task = _current_task()
             _queue_callback(self._end_backward)
         self._on_backward(self.samples.begin_backward())
         self._exchanges = self.no_sync_depth == 0
@@ -175,6 +211,8 @@ class Adapter:
         override.value = None
         if self._exchanges:
             self._end_round()
+        self._backwards += 1
+        self._fired[:] = bytes(len(self._fired))
 
     # Rounds.
 
@@ -210,13 +248,12 @@ class Adapter:
 
     def _collect(self) -> bytearray:
         """Bring the gradients of parameters whose hook did not fire; say who has one."""
-        present, taken, given = self._present, self._taken, self._given
+        present, taken, fired = self._present, self._taken, self._fired
         for index, t in enumerate(self.trainables):
             gradient = t.parameter.grad
             present[index] = 0
-            if gradient is None and given[index]:
+            if gradient is None and fired[index] and not self._empty:
                 self._refuse_taken(t)
-            given[index] = 0
             if gradient is not None and not self._empty and self._travels(t):
                 present[index] = 1
                 if gradient is not t.gradient and not taken[index]:

@@ -1,0 +1,118 @@
+"""Gradients that come by other ways than one plain backward: each equals one process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from gearshift_testing import case
+from gearshift_testing.training import (
+    assert_equal_everywhere,
+    batches,
+    cross_entropy,
+    difference,
+    reference,
+    share,
+    train,
+)
+from torch import Tensor, nn
+
+import gearshift as gs
+import gearshift.torch as gst
+
+STEPS = 20
+WORLDS = (1, 2)
+Loop = Callable[[nn.Module, torch.optim.Optimizer, bool], None]
+
+
+def sgd(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+def both() -> list[gs.strategy.Strategy]:
+    return [gs.AllReduce(bucket_mb=2**-10), gs.ParameterServer(bucket_mb=2**-10)]
+
+
+def all_reduce() -> list[gs.strategy.Strategy]:
+    return both()[:1]
+
+
+def equal_to_alone(
+    start: nn.Module,
+    loop: Loop,
+    strategies: list[gs.strategy.Strategy],
+    **options: object,
+) -> None:
+    """Train by `loop(model, optimizer, alone)` distributed and alone, and compare."""
+    alone = reference(start, sgd, lambda m, o: loop(m, o, True))
+    for strategy in strategies:
+        model = copy.deepcopy(start)
+        model, its = gst.distribute(model, sgd(model.parameters()), strategy, **options)
+        loop(model, its, False)
+        assert_equal_everywhere(model)
+        found = difference(model, alone)
+        gst.release(model)
+        assert found <= 1e-12, f"{strategy}: relative difference {found:.2e}"
+
+
+def plain(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+    train(model, its, batches(STEPS), alone=alone)
+
+
+class Reused(nn.Module):
+    """One layer in several checkpointed parts, and after them, where `tied`."""
+
+    def __init__(self, uses: int, tied: bool = False) -> None:
+        super().__init__()
+        self.uses, self.tied = uses, tied
+        self.first, self.layer, self.last = nn.Linear(6, 40), nn.Linear(40, 40), nn.Linear(40, 3)
+
+    def part(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.layer(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(self.uses):
+            x = torch.utils.checkpoint.checkpoint(self.part, x, use_reentrant=True)
+        return self.last(self.layer(x) if self.tied else x)
+
+
+@case(WORLDS)
+def modules_that_several_checkpointed_parts_use() -> None:
+    """Each part has a backward of its own, which adds to the gradient."""
+    torch.manual_seed(3)
+    for uses, tied in ((1, False), (3, False), (2, True)):
+        for stage in ("auto", "force"):
+            equal_to_alone(Reused(uses, tied).double(), plain, both(), stage=stage)
+
+
+@case(WORLDS)
+def modules_that_come_to_be_used_more_often() -> None:
+    """At first only the end of backward tells that no more of a gradient will come."""
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        def use(step: int) -> None:
+            model.uses = 1 + (step % 5 > 2)
+
+        use(0)
+        train(model, its, batches(STEPS), alone=alone, after_step=use)
+
+    torch.manual_seed(3)
+    equal_to_alone(Reused(1).double(), loop, both())
+
+
+@case([2])
+def modules_that_are_used_more_often_too_late() -> None:
+    torch.manual_seed(3)
+    model = Reused(1).double()
+    model, its = gst.distribute(model, sgd(model.parameters()), all_reduce()[0])
+    train(model, its, batches(STEPS))
+    model.uses = 2
+    loss = cross_entropy(model, *map(share, next(batches(1))))
+    with pytest.raises(gs.Unsupported, match=r"'layer.*use_reentrant=False"):
+        loss.backward()
+    gs.barrier()
+    gst.release(model)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import _session
 from .._core import Replica
-from ..errors import Error, Unsupported
+from ..errors import Error, MismatchError, Unsupported
 from ._memory import Buffers, Trainable, copy_gradient, readopt
 from ._samples import Forward, ForwardHook, SampleCounter, override
 
@@ -50,6 +50,8 @@ class Adapter:
         """Rounds since the last step."""
         self.versions_of_round: list[int] = []
         """Of the parameters, after the latest round that was not the first."""
+        self._bare: list[Trainable] = []
+        """Those that had no gradient on any rank in the latest round."""
         self.unsynced = False
         """Some gradient was accumulated under no_sync, and not exchanged since."""
         self.closed = False
@@ -222,6 +224,29 @@ class Adapter:
             t.renew_gradient()
         self.replica.backward_begin(self.samples.pending)
 
+    def exchange_new(self, rounds: int = 0) -> None:
+        """Before gradients are applied: exchange them, unless all have been since a moment.
+
+        What was set by hand in place of a mean is applied as it is, for it is likely made of that.
+
+        Args:
+            rounds: how many there had been since the last step at that moment.
+        """
+        if self.unsynced or self.rounds == rounds:
+            self.exchange()
+            return
+        new = next((t for t in self._bare if t.parameter.grad is not None), None)
+        if new is None:
+            return
+        try:
+            self.exchange()
+        except MismatchError as error:
+            raise MismatchError(
+                f"'{new.name}' was given a gradient after backward, which had left it without one "
+                "on all ranks, so that this rank exchanged gradients again; did all ranks do so? "
+                f"{error}"
+            ) from error
+
     def exchange(self) -> None:
         """A round without a backward: for gradients that were made in another way.
 
@@ -301,11 +326,13 @@ class Adapter:
 
     def _hand_out(self, result: bytes) -> None:
         """Make every p.grad the mean over all ranks, or None where no rank has one."""
+        self._bare.clear()
         for index, t in enumerate(self.trainables):
             parameter = t.parameter
             if not result[index]:
                 if self._travels(t):
                     parameter.grad = None
+                    self._bare.append(t)
             elif t.staged:
                 if parameter.grad is None:
                     parameter.grad = torch.empty_like(parameter).copy_(t.gradient)

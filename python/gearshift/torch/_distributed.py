@@ -124,8 +124,7 @@ class Distributed:
                 self._updating = False
             loss = seen[0] if loss is None and seen else loss
         else:
-            if self.adapter.unsynced or self.adapter.rounds == 0:
-                self.adapter.exchange()
+            self.adapter.exchange_new()
             result = update()
         if self._rule is not None:
             self.adapter.bring_parameters()
@@ -236,11 +235,16 @@ class Distributed:
         return self.adapter.bring_parameters()
 
     def _counting(self, closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
-        """The closure, with the loss of all ranks for optimizers that decide by it."""
+        """The closure, with the gradients of all ranks whichever way it made them.
+
+        Optimizers that decide by the loss get that of all ranks, too.
+        """
         decides = decides_by_loss(self.optimizer)
 
         def counted() -> Any:
+            rounds = self.adapter.rounds
             loss = closure()
+            self.adapter.exchange_new(rounds)
             seen.append(loss)
             if not decides or _session.world_size() == 1:
                 return loss

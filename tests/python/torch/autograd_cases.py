@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +12,12 @@ import torch
 import torch.utils.checkpoint
 from gearshift_testing import case
 from gearshift_testing.training import (
+    MakeOptimizer,
     assert_equal_everywhere,
     batches,
     cross_entropy,
     difference,
+    make,
     reference,
     share,
     train,
@@ -44,18 +48,20 @@ def equal_to_alone(
     start: nn.Module,
     loop: Loop,
     strategies: list[gs.strategy.Strategy],
+    optimizer: MakeOptimizer = sgd,
+    bound: float = 1e-12,
     **options: object,
 ) -> None:
     """Train by `loop(model, optimizer, alone)` distributed and alone, and compare."""
-    alone = reference(start, sgd, lambda m, o: loop(m, o, True))
+    alone = reference(start, optimizer, lambda m, o: loop(m, o, True))
     for strategy in strategies:
         model = copy.deepcopy(start)
-        model, its = gst.distribute(model, sgd(model.parameters()), strategy, **options)
+        model, its = gst.distribute(model, optimizer(model.parameters()), strategy, **options)
         loop(model, its, False)
         assert_equal_everywhere(model)
         found = difference(model, alone)
         gst.release(model)
-        assert found <= 1e-12, f"{strategy}: relative difference {found:.2e}"
+        assert found <= bound, f"{strategy}: relative difference {found:.2e}"
 
 
 def plain(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
@@ -114,5 +120,101 @@ def modules_that_are_used_more_often_too_late() -> None:
     loss = cross_entropy(model, *map(share, next(batches(1))))
     with pytest.raises(gs.Unsupported, match=r"'layer.*use_reentrant=False"):
         loss.backward()
+    gs.barrier()
+    gst.release(model)
+
+
+def set_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> None:
+    for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        p.grad = gradient
+
+
+def closures(way: str) -> Loop:
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for x, y in batches(STEPS):
+            a, b = (x, y) if alone else (share(x), share(y))
+            its.step(functools.partial(closure, model, its, a, b, "plain" if alone else way))
+
+    return loop
+
+
+def closure(model: nn.Module, its: torch.optim.Optimizer, x: Tensor, y: Tensor, way: str) -> Tensor:
+    its.zero_grad()
+    loss = cross_entropy(model, x, y)
+    if way == "grad":
+        set_gradients(loss, list(model.parameters()))
+    else:
+        with gst.no_sync(model) if way == "no_sync" else contextlib.nullcontext():
+            loss.backward()
+    return loss
+
+
+@case(WORLDS)
+def closures_that_make_gradients_in_other_ways() -> None:
+    for way in ("plain", "grad", "no_sync"):
+        equal_to_alone(make("mlp"), closures(way), both())
+
+
+@case(WORLDS)
+def closures_that_only_give_the_loss() -> None:
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for x, y in batches(STEPS):
+            a, b = (x, y) if alone else (share(x), share(y))
+            loss = closure(model, its, a, b, "plain")
+            model[0].weight.grad.mul_(0.5)
+            its.step(lambda loss=loss: loss)
+
+    equal_to_alone(make("mlp"), loop, both())
+
+
+@case(WORLDS)
+def line_searches_on_gradients_that_were_set() -> None:
+    def lbfgs(parameters: object) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(parameters, lr=0.1, max_iter=3)
+
+    # It divides by differences of gradients, which magnifies rounding.
+    equal_to_alone(make("mlp"), closures("grad"), all_reduce(), lbfgs, bound=1e-9)
+
+
+class Scaled(nn.Module):
+    """Its scale is trained on another loss, or by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = make("mlp")
+        self.scale = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+    def forward(self, x: Tensor, fixed: bool = True) -> Tensor:
+        return self.body(x) * (self.scale.detach() if fixed else self.scale)
+
+
+@case(WORLDS)
+def gradients_set_beside_those_of_backward() -> None:
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for step, (x, y) in enumerate(batches(STEPS)):
+            a, b = (x, y) if alone else (share(x), share(y))
+            its.zero_grad()
+            cross_entropy(model, a, b).backward()
+            if step % 3:
+                set_gradients(nn.functional.cross_entropy(model(a, False), b), [model.scale])
+            its.step()
+
+    equal_to_alone(Scaled(), loop, both())
+
+
+@case([2])
+def gradients_set_by_one_rank_alone() -> None:
+    model = Scaled()
+    model, its = gst.distribute(model, sgd(model.parameters()), all_reduce()[0])
+    x, y = next(batches(1))
+    cross_entropy(model, x, y).backward()
+    if gs.rank() == 0:
+        model.scale.grad = torch.ones_like(model.scale)
+        with pytest.raises(gs.MismatchError, match=r"'scale' was given a gradient"):
+            its.step()
+    else:
+        its.step()
+        with pytest.raises(gs.MismatchError, match="different numbers of optimizer steps"):
+            cross_entropy(model, x, y).backward()
     gs.barrier()
     gst.release(model)

@@ -73,6 +73,8 @@ class Adapter:
         self._empty = False
         self._armed_task: int | None = None
         self._handles: list[Any] = []
+        self._own_hooks: list[tuple[dict[int, Any], int]] = []
+        """Of each parameter all hooks of its gradient, and which is ours."""
         self._install_hooks(model)
 
     @property
@@ -91,8 +93,10 @@ class Adapter:
         for index, trainable in enumerate(self.trainables):
             if trainable.group < 0 and self.holds_server:
                 continue  # no server may update it; its gradient stays the worker's own
-            hook = self._gradient_hook(index, trainable)
-            self._handles.append(trainable.parameter.register_post_accumulate_grad_hook(hook))
+            hook, parameter = self._gradient_hook(index, trainable), trainable.parameter
+            handle = parameter.register_post_accumulate_grad_hook(hook)
+            self._handles.append(handle)
+            self._own_hooks.append((parameter._post_accumulate_grad_hooks, handle.id))
         parts = list(_called_parts(model))
         for part in parts:
             before, after = ForwardHook(self._before_part), ForwardHook(self._after_part)
@@ -107,13 +111,12 @@ class Adapter:
         ready, fired, repeated = self.replica.ready, self._fired, self._repeated
 
         def hook(parameter: Tensor) -> None:
-            if not self._in_backward:
-                self._begin_backward()
+            last = self._in_backward or self._begin_backward()
             if fired[index]:
                 self._note_repeated(index)
             else:
                 fired[index] = _FIRED
-            if not self._exchanges or self._empty:
+            if not self._exchanges or self._empty or not last:
                 return
             gradient = parameter.grad
             if gradient is not trainable.gradient:
@@ -129,6 +132,20 @@ class Adapter:
             ready(index)
 
         return hook
+
+    def _run_last(self) -> bool:
+        """Have the hooks of this class run after the user's, which may change gradients.
+
+        Returns:
+            Whether they would have, where one is running.
+        """
+        own = self._own_hooks
+        late = [
+            (hooks, key) for hooks, key in own if len(hooks) > 1 and next(reversed(hooks)) != key
+        ]
+        for hooks, key in late:
+            hooks[key] = hooks.pop(key)
+        return not late
 
     def _may_fire_again(self) -> bool:
         """Whether a hook that fires now, for the first time in this backward, may not be the last.
@@ -189,20 +206,25 @@ class Adapter:
         if task != self._armed_task:
             self._armed_task = task
             _queue_callback(self._end_backward)
+            self._run_last()
             if self.samples.pending and all(p.grad is None for p in self.parameters):
                 self.samples.exchanged()  # what was accumulated has been thrown away
         self.samples.reach(forward)
 
-    def _begin_backward(self) -> None:
+    def _begin_backward(self) -> bool:
+        """Returns whether the hook that runs is the last one of its parameter."""
         self._in_backward = True
+        last = True
         if self._armed_task is None:
             self._armed_task = _current_task()
             _queue_callback(self._end_backward)
+            last = self._run_last()
         self._on_backward(self.samples.begin_backward())
         self._exchanges = self.no_sync_depth == 0
         self.unsynced = True
         if self._exchanges:
             self._begin_round()
+        return last
 
     def _end_backward(self) -> None:
         self._armed_task = None

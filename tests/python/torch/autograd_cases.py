@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -218,3 +218,47 @@ def gradients_set_by_one_rank_alone() -> None:
             cross_entropy(model, x, y).backward()
     gs.barrier()
     gst.release(model)
+
+
+def halve(parameter: nn.Parameter) -> None:
+    parameter.grad.mul_(0.5)
+
+
+def replace_by_half(parameter: nn.Parameter) -> None:
+    parameter.grad = parameter.grad * 0.5
+
+
+@case(WORLDS)
+def hooks_that_change_gradients() -> None:
+    """They come before the exchange, whenever they were registered."""
+
+    def hooked(
+        model: nn.Module, call: Callable[[nn.Parameter], None], at: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        handles = []
+        for k, (x, y) in enumerate(batches(STEPS)):
+            if k == at:
+                handles = [p.register_post_accumulate_grad_hook(call) for p in model.parameters()]
+            yield x, y
+        for handle in handles:
+            handle.remove()
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for call in (halve, replace_by_half):
+            train(model, its, hooked(model, call, 0), alone=alone)
+            train(model, its, hooked(model, call, 5), alone=alone)
+
+    def in_parts(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        """Nothing tells of such a backward before the first gradient is there."""
+        for call in (halve, replace_by_half):
+            for x, y in hooked(model, call, 3):
+                its.zero_grad()
+                a, b = (x, y) if alone else (share(x), share(y))
+                for layer in model:
+                    a = layer(a)
+                nn.functional.cross_entropy(a, b).backward()
+                its.step()
+
+    for run in (loop, in_parts):
+        for stage in ("auto", "force"):
+            equal_to_alone(make("mlp"), run, both(), stage=stage)

@@ -244,6 +244,7 @@ class Adapter:
         self._empty = self.samples.pending == 0
         for t in self.trainables:
             t.renew_gradient()
+            t.spare_kept_gradient()
         self.replica.backward_begin(self.samples.pending)
 
     def exchange_new(self, rounds: int = 0) -> None:
@@ -343,6 +344,7 @@ class Adapter:
                 self.exchange()  # another set of parameters has gradients now
                 return
             if gradient is not None and gradient is not t.gradient and self._travels(t):
+                t.spare_kept_gradient()
                 self._take_in(index, gradient)
                 self._taken[index] = 0
 
@@ -369,7 +371,9 @@ class Adapter:
         """Let every p.grad be what it is while the core's memory is used for others' gradients."""
         for t in self.trainables:
             if t.parameter.grad is t.gradient:
-                t.parameter.grad = t.gradient.clone()
+                t.part_with_gradient()
+            else:
+                t.spare_kept_gradient()
 
     # Parameters.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,10 @@ class Home:
             "training goes on in memory of its own; send copies to other processes",
             name,
         )
+        return self.tensor()
+
+    def tensor(self) -> Tensor:
+        """Another tensor on the memory."""
         return tensor_on(self._memory, self._dtype, self._shape)
 
 
@@ -110,6 +116,28 @@ class Trainable:
         """Have the gradient on the core's memory again, if it is elsewhere."""
         if self.gradient.data_ptr() != self.gradient_home.address:
             self.gradient = self.gradient_home.again(self.gradient, f"gradient of '{self.name}'")
+
+    def spare_kept_gradient(self) -> None:
+        """Before another gradient comes in: one that the user has kept stays what it is.
+
+        In one process ``zero_grad()`` lets go of a gradient, and the next backward makes another.
+        """
+        if sys.getrefcount(self.gradient) > _UNKEPT and self.parameter.grad is not self.gradient:
+            self.part_with_gradient()
+
+    def part_with_gradient(self) -> None:
+        """Whoever has the gradient has it in memory of its own from here on."""
+        self.gradient.data = self.gradient.clone()
+        self.gradient = self.gradient_home.tensor()
+
+
+def _references_of_unkept() -> int:
+    """What sys.getrefcount says of an attribute that nobody else has."""
+    holder = SimpleNamespace(attribute=object())
+    return sys.getrefcount(holder.attribute)
+
+
+_UNKEPT = _references_of_unkept()
 
 
 def adopt_parameters(

@@ -262,3 +262,52 @@ def hooks_that_change_gradients() -> None:
     for run in (loop, in_parts):
         for stage in ("auto", "force"):
             equal_to_alone(make("mlp"), run, both(), stage=stage)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 8)
+        self.heads = nn.ModuleList([nn.Linear(8, 3), nn.Linear(8, 3)])
+
+    def forward(self, x: Tensor, head: int) -> Tensor:
+        return self.heads[head](torch.tanh(self.body(x)))
+
+
+@case(WORLDS)
+def gradients_kept_over_zero_grad() -> None:
+    """Of several losses, to be combined: a head has a gradient of one of them only."""
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        parameters = list(model.parameters())
+        for x, y in batches(STEPS):
+            a, b = (x, y) if alone else (share(x), share(y))
+            kept = []
+            for head in range(2):
+                its.zero_grad()
+                nn.functional.cross_entropy(model(a, head), b).backward()
+                kept.append([p.grad for p in parameters])
+            for p, one, other in zip(parameters, *kept, strict=True):
+                found = [g for g in (one, other) if g is not None]
+                p.grad = sum(found[1:], 2 * found[0])
+            its.step()
+
+    torch.manual_seed(3)
+    for stage in ("auto", "force"):
+        equal_to_alone(TwoHeads().double(), loop, both(), stage=stage)
+
+
+@case([2])
+def gradients_kept_while_others_go_on() -> None:
+    model = make("mlp")
+    model, its = gst.distribute(model, sgd(model.parameters()), all_reduce()[0])
+    with gst.join(model):
+        for x, y in list(batches(2 + 2 * gs.rank())):
+            its.zero_grad()
+            cross_entropy(model, share(x), share(y)).backward()
+            kept = [p.grad for p in model.parameters()]
+            before = [p.grad.clone() for p in model.parameters()]
+            its.step()
+        its.zero_grad()
+    gst.release(model)
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))

@@ -123,6 +123,8 @@ class Adapter:
                 if gradient is None:
                     self._refuse_taken(trainable)
                     return
+                if gradient.requires_grad and torch.is_grad_enabled() and not self._is_own():
+                    self._refuse_graph(trainable)
                 self._take_in(index, gradient)
             if repeated[index] or (
                 self._backwards < self._watched_until and self._may_fire_again()
@@ -318,6 +320,18 @@ class Adapter:
                 "this rank's alone; let it step when backward is over"
             )
 
+    def _refuse_graph(self, t: Trainable) -> None:
+        raise Unsupported(
+            f"backward(create_graph=True): the gradient of '{t.name}' becomes the mean over all "
+            "ranks, through which no backward can go; torch.autograd.grad(loss, parameters, "
+            "create_graph=True) gives this rank's gradients, and backward() of what is made of "
+            "them exchanges"
+        )
+
+    def _is_own(self) -> bool:
+        """Whether p.grad is this worker's alone, so that it may be part of a graph."""
+        return self.uses_server or _session.world_size() == 1
+
     def _travels(self, t: Trainable) -> bool:
         return t.group >= 0 or not self.holds_server
 
@@ -327,7 +341,7 @@ class Adapter:
         copy_gradient(gradient, t.gradient)
         if gradient.is_sparse:
             self._sparse_dims[index] = gradient.sparse_dim()
-        elif not t.staged:
+        elif not t.staged and not (gradient.requires_grad and self._is_own()):
             t.parameter.grad = t.gradient
         self._taken[index] = 1
 
@@ -352,19 +366,21 @@ class Adapter:
         """Make every p.grad the mean over all ranks, or None where no rank has one."""
         self._bare.clear()
         for index, t in enumerate(self.trainables):
-            parameter = t.parameter
+            parameter, gradient = t.parameter, t.parameter.grad
             if not result[index]:
                 if self._travels(t):
                     parameter.grad = None
                     self._bare.append(t)
+            elif gradient is not None and gradient.requires_grad and self._is_own():
+                continue  # it is the mean, and has a graph
             elif t.staged:
-                if parameter.grad is None:
+                if gradient is None:
                     parameter.grad = torch.empty_like(parameter).copy_(t.gradient)
                 else:
-                    parameter.grad.copy_(t.gradient)
+                    gradient.copy_(t.gradient)
             elif self._sparse_dims[index]:
                 parameter.grad = t.gradient.to_sparse(self._sparse_dims[index])
-            elif parameter.grad is not t.gradient:
+            elif gradient is not t.gradient:
                 parameter.grad = t.gradient
 
     def keep_gradients(self) -> None:

@@ -311,3 +311,41 @@ def gradients_kept_while_others_go_on() -> None:
         its.zero_grad()
     gst.release(model)
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
+
+
+def penalised(model: nn.Module, x: Tensor, y: Tensor, gradients: list[Tensor]) -> Tensor:
+    return cross_entropy(model, x, y) + 0.5 * sum((g**2).sum() for g in gradients)
+
+
+@case(WORLDS)
+def gradients_with_a_graph() -> None:
+    """Under All-Reduce with several workers, only those that are not exchanged have one."""
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        parameters = list(model.parameters())
+        own = alone or gs.world_size() == 1 or "server" in gst.stats(model)["strategy"]
+        for x, y in batches(STEPS):
+            n = gs.world_size() if alone else 1
+            a, b = (x, y) if alone else (share(x), share(y))
+            losses = []
+            for part in zip(a.chunk(n), b.chunk(n), strict=True):
+                its.zero_grad()
+                with contextlib.nullcontext() if own else gst.no_sync(model):
+                    cross_entropy(model, *part).backward(create_graph=True)
+                losses.append(penalised(model, *part, [p.grad for p in parameters]))
+            its.zero_grad()
+            (sum(losses) / n).backward()
+            its.step()
+
+    for stage in ("auto", "force"):
+        equal_to_alone(make("mlp"), loop, both(), stage=stage)
+
+
+@case([2])
+def graphs_that_an_exchange_would_cut() -> None:
+    model, _ = gst.distribute(make("mlp"))
+    loss = cross_entropy(model, *map(share, next(batches(1))))
+    with pytest.raises(gs.Unsupported, match=r"autograd\.grad\(loss, parameters, create_graph"):
+        loss.backward(create_graph=True)
+    gs.barrier()
+    gst.release(model)

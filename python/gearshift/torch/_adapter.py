@@ -67,7 +67,7 @@ class Adapter:
         """Whose hook has fired more than once in some backward: only its end is the end of them."""
         self._backwards = 0
         self._watched_until = _BACKWARDS_TO_WATCH
-        self._sparse_dims = [0] * len(self.trainables)
+        self._sparse_dims = _sparse_dims(model, self.trainables)
         self._in_backward = False
         self._exchanges = False
         self._empty = False
@@ -339,9 +339,9 @@ class Adapter:
         """Copy a gradient into the core's memory, and let p.grad be there, if it can."""
         t = self.trainables[index]
         copy_gradient(gradient, t.gradient)
-        if gradient.is_sparse:
-            self._sparse_dims[index] = gradient.sparse_dim()
-        elif not t.staged and not (gradient.requires_grad and self._is_own()):
+        self._sparse_dims[index] = gradient.sparse_dim() if gradient.is_sparse else 0
+        keeps_graph = gradient.requires_grad and self._is_own()
+        if not (gradient.is_sparse or t.staged or keeps_graph):
             t.parameter.grad = t.gradient
         self._taken[index] = 1
 
@@ -373,13 +373,14 @@ class Adapter:
                     self._bare.append(t)
             elif gradient is not None and gradient.requires_grad and self._is_own():
                 continue  # it is the mean, and has a graph
+            elif self._sparse_dims[index]:
+                sparse = t.gradient.to_sparse(self._sparse_dims[index])
+                parameter.grad = sparse.to(parameter.device)
             elif t.staged:
                 if gradient is None:
                     parameter.grad = torch.empty_like(parameter).copy_(t.gradient)
                 else:
                     gradient.copy_(t.gradient)
-            elif self._sparse_dims[index]:
-                parameter.grad = t.gradient.to_sparse(self._sparse_dims[index])
             elif gradient is not t.gradient:
                 parameter.grad = t.gradient
 
@@ -428,6 +429,16 @@ class Adapter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def _sparse_dims(model: nn.Module, trainables: Sequence[Trainable]) -> list[int]:
+    """Of each gradient, 0 for dense ones: for ranks that do not use a parameter in the first step.
+
+    What is not known here is learned from the first gradient.
+    """
+    modules = (m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag))
+    sparse = {id(m.weight) for m in modules if m.sparse}
+    return [int(id(t.parameter) in sparse) for t in trainables]
 
 
 def _called_parts(model: nn.Module) -> Iterator[nn.Module]:

@@ -349,3 +349,35 @@ def graphs_that_an_exchange_would_cut() -> None:
         loss.backward(create_graph=True)
     gs.barrier()
     gst.release(model)
+
+
+class Vectors(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.bags = nn.Embedding(9, 4, sparse=True), nn.EmbeddingBag(9, 4, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.words(x) + self.bags(x[:, None])
+
+
+@case(WORLDS)
+def sparse_gradients_that_a_rank_has_none_of() -> None:
+    """What it gets from the others is sparse from the first step on, as SparseAdam demands."""
+
+    def adam(parameters: object) -> torch.optim.Optimizer:
+        return torch.optim.SparseAdam(list(parameters), lr=0.1)
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for step in range(6):
+            its.zero_grad()
+            if alone or gs.rank() == 0 or step > 2:
+                x = torch.arange(4) + step % 5
+                gst.samples(4 if gs.rank() == 0 else 2)
+                model(x).pow(2).sum().backward()
+            else:
+                gst.samples(0)
+            its.step()
+
+    torch.manual_seed(3)
+    for stage in ("auto", "force"):
+        equal_to_alone(Vectors().double(), loop, all_reduce(), adam, stage=stage)

@@ -30,6 +30,7 @@ from ._distributed import (
 from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
+from ._overlap import check_parameters_apart
 from ._rules import Rule, group_numbers, rule_of
 from ._state import StateBridge, load_as_sent
 
@@ -209,7 +210,7 @@ def _trainable(model: nn.Module, optimizer: Optimizer | None) -> Found:
                 "distributed: distribute one nn.ModuleList (or nn.Module) of both with one "
                 "optimizer, or call gst.release() for the other one first"
             )
-    _check_apart([(name, p) for name, p, _ in found])
+    check_parameters_apart([(name, p) for name, p, _ in found], _others(model))
     _check_renormalised(model)
     if optimizer is not None:
         _check_owned(model, optimizer)
@@ -236,18 +237,6 @@ def _check_parameter(name: str, p: nn.Parameter) -> None:
         raise Unsupported(f"parameter '{name}' is {p.layout} {p.dtype}: only dense real ones do")
     if p.is_meta:
         raise InvalidArgument(f"parameter '{name}' is on the meta device: give it memory before")
-
-
-def _check_apart(found: list[tuple[str, nn.Parameter]]) -> None:
-    """Parameters that are tied by their memory alone would come apart."""
-    first: dict[tuple[torch.device, int], str] = {}
-    for name, p in found:
-        if p.numel() and first.setdefault((p.device, p.data_ptr()), name) != name:
-            raise InvalidArgument(
-                f"parameters '{first[p.device, p.data_ptr()]}' and '{name}' are two that share "
-                "memory (a.data = b.data), and would get memory of their own: tie them by making "
-                "them one (module.weight = other.weight)"
-            )
 
 
 def _check_renormalised(model: nn.Module) -> None:

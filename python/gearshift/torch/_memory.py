@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .._core import Replica
 from ..errors import InvalidArgument
 from ._heap import keep_freed_memory
+from ._overlap import buffers_within
 
 _ALIGNMENT = 64
 _log = logging.getLogger("gearshift")
@@ -184,7 +185,7 @@ def readopt(trainable: Trainable) -> None:
     trainable.parameter.data = trainable.value
 
 
-@dataclass
+@dataclass(eq=False)
 class _Buffer:
     holder: dict[str, Tensor | None]
     name: str
@@ -195,6 +196,9 @@ class _Buffer:
     home: Home
     staged: bool
     persistent: bool
+    own: np.ndarray[Any, Any]
+    whole: _Buffer | None = None
+    """That of which this one is a view. It does not use memory of its own then."""
 
 
 class Buffers:
@@ -205,6 +209,8 @@ class Buffers:
 
     def __init__(self, model: nn.Module) -> None:
         self._found = list(distinct_buffers(model))
+        frozen = [(name, p) for name, p in model.named_parameters() if not p.requires_grad]
+        self._within = buffers_within([(label, t) for _, _, label, t in self._found], frozen)
         self._adopted: list[_Buffer] = []
 
     @property
@@ -223,12 +229,15 @@ class Buffers:
             offset += _aligned(tensor)
             shadow.copy_(tensor)
             staged = stage or tensor.device.type != "cpu"
-            if not staged:
-                tensor.data = shadow
             persistent = name not in module._non_persistent_buffers_set
             self._adopted.append(
-                _Buffer(module._buffers, name, label, tensor, shadow, home, staged, persistent)
+                _Buffer(module._buffers, name, label, tensor, shadow, home, staged, persistent, own)
             )
+        for index, whole in self._within.items():
+            _unite(self._adopted[index], self._adopted[whole])
+        for b in self._adopted:
+            if not b.staged:
+                b.tensor.data = b.shadow
 
     def gather(self) -> None:
         """Make the core's memory show the buffers as they are, wherever the model put them.
@@ -244,6 +253,8 @@ class Buffers:
                 if not b.persistent:
                     continue
                 raise InvalidArgument(_changed(b, current))
+            if not b.staged:
+                self._part(b)
             if b.shadow.data_ptr() != b.home.address:
                 b.shadow = b.home.again(b.shadow, f"buffer '{b.label}'")
             b.shadow.copy_(current)
@@ -251,11 +262,38 @@ class Buffers:
             if not b.staged:
                 current.data = b.shadow
 
+    def _part(self, replaced: _Buffer) -> None:
+        """One that became another tensor is no view any more, and none are views of it."""
+        views = [b for b in self._adopted if b.whole is replaced]
+        kept = [b.label for b in views if b.holder.get(b.name) is b.tensor]
+        if len(kept) > 1:  # they share memory still
+            raise InvalidArgument(
+                f"buffer '{replaced.label}', of which '{kept[0]}' and '{kept[1]}' are views, "
+                "became another tensor after distribute(): write to it in place, or call "
+                "distribute(..., broadcast_buffers=False)"
+            )
+        for b in views if replaced.whole is None else [replaced]:
+            b.whole = None
+            b.shadow = tensor_on(b.own, b.shadow.dtype, b.shadow.shape).copy_(b.tensor)
+            b.home = Home(b.own, b.shadow)
+            if b is not replaced:
+                b.tensor.data = b.shadow
+
     def scatter(self) -> None:
         """Make the buffers show what the core's memory has."""
         for b in self._adopted:
             if b.staged:
                 b.tensor.copy_(b.shadow)
+
+
+def _unite(part: _Buffer, whole: _Buffer) -> None:
+    """Have a buffer be a view of another one's memory in the core, as it is of that one now."""
+    if part.staged:
+        return
+    steps = (part.tensor.data_ptr() - whole.tensor.data_ptr()) // part.tensor.element_size()
+    part.shadow = whole.shadow.as_strided(part.tensor.shape, part.tensor.stride(), steps)
+    part.home = Home(part.own, part.shadow)
+    part.whole = whole
 
 
 def _fits(current: Tensor, shadow: Tensor) -> bool:

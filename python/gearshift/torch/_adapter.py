@@ -54,6 +54,8 @@ class Adapter:
         """Those that had no gradient on any rank in the latest round."""
         self.unsynced = False
         """Some gradient was accumulated under no_sync, and not exchanged since."""
+        self._zeroed = False
+        """The optimizer has zeroed what was exchanged: other gradients are new."""
         self.closed = False
         self._on_forward = on_forward
         self._on_backward = on_backward
@@ -257,7 +259,7 @@ class Adapter:
         Args:
             rounds: how many there had been since the last step at that moment.
         """
-        if self.unsynced or self.rounds == rounds:
+        if self.unsynced or self._zeroed or self.rounds == rounds:
             self.exchange()
             return
         new = next((t for t in self._bare if t.parameter.grad is not None), None)
@@ -294,7 +296,7 @@ class Adapter:
         if self.rounds > 0:
             self.versions_of_round = [p._version for p in self.parameters]
         self.rounds += 1
-        self.unsynced = False
+        self.unsynced = self._zeroed = False
 
     def _collect(self) -> bytearray:
         """Bring the gradients of parameters whose hook did not fire; say who has one."""
@@ -350,6 +352,9 @@ class Adapter:
 
         What was changed in place (clipping, unscaling) the core finds by itself.
         """
+        if self._zeroed:
+            self.exchange()
+            return
         if self._empty:
             return
         for index, t in enumerate(self.trainables):
@@ -383,6 +388,15 @@ class Adapter:
                     gradient.copy_(t.gradient)
             elif gradient is not t.gradient:
                 parameter.grad = t.gradient
+
+    def forget_gradients(self) -> None:
+        """The optimizer has zeroed its gradients, or let go of them.
+
+        What was accumulated under no_sync counts no more, unless the optimizer has not all of it.
+        """
+        if all(t.group >= 0 or t.parameter.grad is None for t in self.trainables):
+            self.samples.exchanged()
+        self._zeroed = self.rounds > 0
 
     def keep_gradients(self) -> None:
         """Let every p.grad be what it is while the core's memory is used for others' gradients."""

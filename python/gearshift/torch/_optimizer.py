@@ -61,6 +61,13 @@ class DistributedOptimizer(Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # the original runs the user's hooks
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
+    @torch._disable_dynamo
+    def zero_grad(self, *arguments: Any, **more: Any) -> None:
+        """As ever; what was accumulated has no weight in the average any more."""
+        super().zero_grad(*arguments, **more)
+        if not self._gearshift.closed:
+            self._gearshift.adapter.forget_gradients()
+
     @Optimizer.profile_hook_step
     def _step_server(self, closure: Any, *, loss: Any, epoch: int | None) -> Any:
         return self._gearshift.step_server(closure, loss, epoch)

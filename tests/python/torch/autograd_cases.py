@@ -381,3 +381,32 @@ def sparse_gradients_that_a_rank_has_none_of() -> None:
     torch.manual_seed(3)
     for stage in ("auto", "force"):
         equal_to_alone(Vectors().double(), loop, all_reduce(), adam, stage=stage)
+
+
+@case(WORLDS)
+def gradients_that_are_thrown_away() -> None:
+    """Their samples have no weight in what comes after, and it is exchanged however it is made."""
+
+    def uneven(x: Tensor, step: int) -> Tensor:
+        cut = 1 + 5 * (step % 2) if gs.world_size() > 1 else 0
+        return x[:cut] if gs.rank() == 0 and cut else x[cut:]
+
+    def loop(model: nn.Module, its: torch.optim.Optimizer, alone: bool) -> None:
+        for to_none in (True, False):
+            for step, (x, y) in enumerate(batches(STEPS)):
+                a, b = (x, y) if alone else (uneven(x, step), uneven(y, step))
+                loss = cross_entropy(model, a, b)
+                with contextlib.nullcontext() if alone or step % 3 else gst.no_sync(model):
+                    loss.backward(retain_graph=True)
+                its.zero_grad(set_to_none=to_none)
+                x, y = x.flip(0), y.flip(0)
+                a, b = (x, y) if alone else (uneven(x, step + 1), uneven(y, step + 1))
+                loss = cross_entropy(model, a, b)
+                if step % 4:
+                    loss.backward()
+                else:
+                    set_gradients(loss, list(model.parameters()))
+                its.step()
+                its.zero_grad(set_to_none=to_none)
+
+    equal_to_alone(make("mlp"), loop, both())

@@ -21,7 +21,7 @@ def check_parameters_apart(found: Iterable[Named], others: Iterable[Named]) -> N
     """
     trainable = list(found)
     names = {name for name, _ in trainable}
-    for (first, _), (second, _) in sharing([*trainable, *others]):
+    for (first, _), (second, _) in sharing([*trainable, *on_host(others)]):
         if first in names and second in names:
             raise InvalidArgument(
                 f"parameters '{first}' and '{second}' are two that share memory (a.data = b.data), "
@@ -44,7 +44,7 @@ def buffers_within(buffers: list[Named], frozen: Iterable[Named]) -> dict[int, i
     """
     position = {name: index for index, (name, _) in enumerate(buffers)}
     within: dict[int, int] = {}
-    for (first, _), (second, part) in sharing([*buffers, *frozen]):
+    for (first, _), (second, part) in sharing(on_host([*buffers, *frozen])):
         if first not in position or second not in position:
             _refuse(first, second)
         index = position[second]
@@ -64,22 +64,30 @@ def _refuse(first: str, second: str) -> NoReturn:
     )
 
 
+def on_host(tensors: Iterable[Named]) -> Iterator[Named]:
+    """Those that move; on an accelerator they stay where they are."""
+    return ((name, t) for name, t in tensors if t.device.type == "cpu")
+
+
 def sharing(tensors: Iterable[Named]) -> Iterator[tuple[Named, Named]]:
-    """Pairs that share memory of the host, the one that begins first, or is longer, first."""
-    found = [(name, t) for name, t in tensors if _has_memory(t)]
-    found.sort(key=lambda item: (item[1].data_ptr(), -_end(item[1])))
-    open_: list[Named] = []
-    for item in found:
-        open_ = [before for before in open_ if _end(before[1]) > item[1].data_ptr()]
-        yield from ((before, item) for before in open_ if _meet(before[1], item[1]))
-        open_.append(item)
+    """Pairs that share memory, the one that begins first, or is longer, first."""
+    places: dict[torch.device, list[Named]] = {}
+    for name, t in tensors:
+        if _has_memory(t):
+            places.setdefault(t.device, []).append((name, t))
+    for found in places.values():
+        found.sort(key=lambda item: (item[1].data_ptr(), -_end(item[1])))
+        open_: list[Named] = []
+        for item in found:
+            open_ = [before for before in open_ if _end(before[1]) > item[1].data_ptr()]
+            yield from ((before, item) for before in open_ if _meet(before[1], item[1]))
+            open_.append(item)
 
 
 def _has_memory(tensor: Tensor) -> bool:
     if nn.parameter.is_lazy(tensor) or hasattr(type(tensor), "__tensor_flatten__"):
         return False  # none yet, or only that of tensors within
-    dense = tensor.layout is torch.strided
-    return dense and tensor.device.type == "cpu" and tensor.numel() > 0
+    return tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() > 0
 
 
 def _end(tensor: Tensor) -> int:

@@ -28,7 +28,7 @@ class AfterFailure:
         every = whole("checkpoint_every", self.checkpoint_every)
         object.__setattr__(self, "checkpoint_every", every)
         if not 0 <= self.detection < float("inf"):
-            raise InvalidArgument(f"detection={self.detection}: must be seconds, not negative")
+            raise InvalidArgument(f"detection={self.detection:g}: must be seconds, not negative")
         if self.checkpoint_every < 0:
             raise InvalidArgument(f"checkpoint_every={self.checkpoint_every}: must not be negative")
 
@@ -55,7 +55,7 @@ class Fidelity:
         object.__setattr__(self, "steady_tolerance", tolerance)
         if not 0 <= self.steady_tolerance < 1:
             raise InvalidArgument(
-                f"steady_tolerance={self.steady_tolerance}: must be a share, at least 0 and below 1"
+                f"steady_tolerance={tolerance:g}: must be a share, at least 0 and below 1"
             )
         if self.sharing not in SHARINGS:
             raise InvalidArgument(f"sharing={self.sharing!r}: must be one of {', '.join(SHARINGS)}")

@@ -221,7 +221,7 @@ def test_switches_that_waited_for_the_loss_are_told_when_it_runs_away() -> None:
         ("forgets_one", gs.InvalidArgument, "does not have parameter '0.weight'"),
         ("raises", gs.InvalidArgument, "ValueError: this loss is not ready"),
         ("no_number", gs.InvalidArgument, r"loss\(\) must return a tensor of one number"),
-        ("nothing", gs.InvalidArgument, "nothing returned a int, no SimulatedTraining"),
+        ("nothing", gs.InvalidArgument, "nothing returned an int, no SimulatedTraining"),
         ("nowhere", gs.InvalidArgument, 'has no function "nowhere"; its functions are batch,'),
     ],
 )

@@ -98,19 +98,19 @@ def test_a_cell_is_what_the_simulator_says(study_path):
 
 
 def test_what_is_done_is_kept_until_it_would_be_different(study_path):
-    assert "1 cells run" in run(study_path, "--strategy", "ps:bsp")
+    assert "1 cell run" in run(study_path, "--strategy", "ps:bsp")
     whole = f"gearshift study {study_path} --out {study_path.parent / 'o'}"
     assert Store(study_path.parent / "o").facts()["command"] == whole  # makes all of the report
     file = next((study_path.parent / "o" / "cells").iterdir())
     before = file.stat().st_mtime_ns
     said = run(study_path)
-    assert "1 cells run, 1 kept from before" in said
+    assert "1 cell run, 1 kept from before" in said
     assert file.stat().st_mtime_ns == before
     study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 5\ntarget = -0.01"))
     assert "0 cells run, 2 kept" in run(study_path)  # asked of what was found
     assert file.stat().st_mtime_ns == before
     study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 4"))
-    assert "1 cells run" in run(study_path, "--strategy", "ps:bsp")
+    assert "1 cell run" in run(study_path, "--strategy", "ps:bsp")
     assert file.stat().st_mtime_ns > before
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_cell_is_run_again(study_path):
     said = run(study_path)
     assert "no JSON" in said
     assert str(files[0]) in said
-    assert "1 cells run, 1 kept from before" in said
+    assert "1 cell run, 1 kept from before" in said
     assert json.loads(files[0].read_text())["error"] is None
 
 
@@ -154,7 +154,7 @@ def test_a_cell_that_fails_is_told_and_the_others_are_kept(study_path):
         )
     )
     said = run(study_path, "--strategy", "ps:bsp", code=1)
-    assert "1 cells run, 1 failed" in said
+    assert "1 cell run, 1 failed" in said
     assert "broken on two, ps:bsp, seed 1, simulated" in said
     assert "ValueError: the data are gone" in said
     cells = (study_path.parent / "o" / "cells").glob("*.json")
@@ -167,7 +167,7 @@ def test_a_cell_that_fails_is_told_and_the_others_are_kept(study_path):
 
 def test_options_choose_cells(study_path):
     said = CliRunner().invoke(app, ["study", str(study_path), "--dry-run", "-s", "PS:ASP"]).output
-    assert said.splitlines() == ["study_task on two, ps:asp, seed 1, simulated", "1 cells"]
+    assert said.splitlines() == ["study_task on two, ps:asp, seed 1, simulated", "1 cell"]
     for options, told in (
         (("--cluster", "three"), '--cluster: there is no "three"; there are two'),
         (("--strategy", "all_reduce"), "there are ps:bsp, ps:asp"),

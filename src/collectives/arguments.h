@@ -20,7 +20,7 @@ std::string reduction_text(base::DType dtype, base::ReduceOp op);
 /// Checks of what a caller passes; kInvalidArgument says what is wrong. `name` is the operation.
 
 base::Status check_whole_elements(std::string_view name, base::ConstBytes data, base::DType dtype);
-/// `algorithm` is one of the enumeration's.
+/// `algorithm` is one of the enumeration's, whose last is kWindow.
 base::Status check_algorithm(Algorithm algorithm);
 /// `rank` exists in the group.
 base::Status check_rank(const group::Group& group, std::string_view name, base::Rank rank);

@@ -120,7 +120,7 @@ class BadBridge final : public OptimizerBridge {
 TEST(Life, HalfASwitchEndsTheReplicaWhateverTheError) {
   BadBridge bridge;
   toy::run_ranks(2, 0, [&](int, const Environment& environment) {
-    const StrategySwitch later{AllReduce{}, ParameterServer{}, at_step(1)};
+    const StrategySwitch later{AllReduce{}, ParameterServer{}, at_step(1), nullptr};
     const auto replica = *Replica::create(environment, options_for(&bridge, later));
     ASSERT_TRUE(replica->start().ok());
     base::Status status;

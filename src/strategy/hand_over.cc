@@ -345,6 +345,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
                              server_->client().pull(memory_->all_parameters()));
   static_cast<void>(fresh);
+  staged_ = false;  // a gradient from before is one of other parameters
   // Nobody pushes before everybody has the same parameters.
   GEARSHIFT_RETURN_IF_ERROR(await_all("join"));
   remember_parameters();

@@ -87,6 +87,8 @@ class Deal:
         uneven: bool = False,
     ) -> None:
         self.sampler = weakref.ref(sampler)
+        self.data = id(getattr(sampler, "dataset", sampler))
+        """What dataset it is of. (One that took the place of another is taken for it.)"""
         self.number = number
         """Of the epoch, for the metrics."""
         self.target = target
@@ -139,6 +141,7 @@ class Deal:
         """For training that goes on when all samples have been seen."""
         if self._rest is None:
             self._rest = Deal(self.sampler() or self, self.number, None)
+            self._rest.data = self.data
         return self._rest
 
     def _delivered(self) -> tuple[int | None, int]:

@@ -181,11 +181,11 @@ class Epoch:
         return _same_sampler(self._latest, deal) or (model is not None and model.training)
 
     def _is_midway(self, deal: Deal) -> bool:
-        """Whether the epoch that is open may go on after an iteration over another sampler."""
+        """Whether the epoch that is open may go on after an iteration over another dataset."""
         place = self._place
         if place is None or self._explicit or place.through or not place.trained:
             return False
-        return place.deal.target is not None and not _same_sampler(place.deal, deal)
+        return place.deal.target is not None and place.deal.data != deal.data
 
     def _turned(self) -> bool:
         """Whether the loop has come to train on the candidate: what was open came no further."""

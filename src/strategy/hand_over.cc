@@ -43,10 +43,8 @@ base::Result<std::optional<SwitchRecord>> ReplicaImpl::switch_if_due(bool voted)
 
 /// Nobody can go on after half a switch, whatever the error.
 base::Result<SwitchRecord> ReplicaImpl::hand_over() {
-  handing_over_ = true;
   auto record = switch_over();
-  if (!record) return told(record.error());
-  handing_over_ = false;
+  if (!record) return told(record.error(), true);
   return record;
 }
 
@@ -216,26 +214,22 @@ base::Result<ReplicaImpl::Meeting> ReplicaImpl::meet(Intent intent) {
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> told,
                              gather_u64(control_, mine, label, bound));
   const auto intent_of = [](std::uint64_t t) { return static_cast<Intent>(t % kIntents); };
-  const auto rank_with = [&](const auto& holds) {
-    const auto found = std::find_if(told.begin(), told.end(), holds);
-    return found == told.end() ? -1 : static_cast<int>(found - told.begin());
+  // 0: it goes on, after a join or a switch.
+  const auto finality = [&](std::uint64_t t) {
+    return intent_of(t) < Intent::kFinish ? 0 : static_cast<int>(intent_of(t));
   };
-  const int finishes = rank_with([&](auto t) { return intent_of(t) == Intent::kFinish; });
-  const int stops = rank_with([&](auto t) { return intent_of(t) == Intent::kStop; });
-  const int goes_on = rank_with([&](auto t) { return intent_of(t) < Intent::kFinish; });
-  const int ends = stops >= 0 ? stops : finishes;
-  const int other = goes_on >= 0 ? goes_on : finishes;
-  if (ends >= 0 && other >= 0 &&
-      intent_of(told[static_cast<std::size_t>(ends)]) !=
-          intent_of(told[static_cast<std::size_t>(other)])) {
+  const auto by_finality = [&](auto a, auto b) { return finality(a) < finality(b); };
+  const auto ends = std::max_element(told.begin(), told.end(), by_finality);
+  const auto other = std::min_element(told.begin(), told.end(), by_finality);
+  if (finality(*ends) != finality(*other)) {
     return base::Error(
         base::ErrorCode::kMismatch,
-        "rank " + std::to_string(ends) + " has ended the training of this model, rank " +
-            std::to_string(other) +
-            (goes_on >= 0 ? " is at the end of an epoch or before a switch: where ranks have "
-                            "different numbers of batches, join() before the end"
-                          : " releases it: all ranks must, or none"),
-        ends);
+        "rank " + std::to_string(ends - told.begin()) +
+            " has ended the training of this model, rank " + std::to_string(other - told.begin()) +
+            (finality(*other) == 0 ? " is at the end of an epoch or before a switch: where ranks "
+                                     "have different numbers of batches, join() before the end"
+                                   : " releases it: all ranks must, or none"),
+        static_cast<int>(ends - told.begin()));
   }
   const auto most = std::max_element(told.begin(), told.end(),
                                      [](auto a, auto b) { return a / kIntents < b / kIntents; });

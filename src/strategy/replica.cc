@@ -198,11 +198,11 @@ base::Status ReplicaImpl::usable() const {
   return {};
 }
 
-base::Error ReplicaImpl::told(const base::Error& error) {
+base::Error ReplicaImpl::told(const base::Error& error, bool fatal) {
+  if (failed_) return *failed_;
   const bool harmless = error.code == base::ErrorCode::kInvalidArgument ||
                         error.code == base::ErrorCode::kUnsupported;
-  if (failed_) return *failed_;
-  if (harmless && !handing_over_) return error;
+  if (harmless && !fatal) return error;
   base::Error told = error;
   if (environment_.monitor != nullptr) {
     told = environment_.monitor->explain(error);

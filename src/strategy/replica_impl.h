@@ -61,7 +61,8 @@ class ReplicaImpl final : public Replica {
   base::Bytes view_of(base::Bytes bucket, std::uint32_t index) const;
   /// Passes a status through; an error is explained by the monitor, told to the others, and kept.
   base::Status checked(base::Status status);
-  base::Error told(const base::Error& error);
+  /// `fatal`: ends the replica, also where the arguments are wrong.
+  base::Error told(const base::Error& error, bool fatal = false);
   base::Status usable() const;
   std::vector<std::string> description() const;
   base::Status check_state(const std::vector<ps::StateEntry>& state) const;
@@ -114,7 +115,6 @@ class ReplicaImpl final : public Replica {
   group::Group control_;
   Decider decider_;
   std::optional<base::Error> failed_;
-  bool handing_over_ = false;
   bool started_ = false;
   bool stopped_ = false;
 

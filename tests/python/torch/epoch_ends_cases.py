@@ -7,37 +7,12 @@ from collections.abc import Callable
 
 import torch
 from gearshift_testing import case
+from gearshift_testing.epochs import batches, data, loader_of, uneven
 from gearshift_testing.training import assert_equal_everywhere, difference
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import gearshift as gs
 import gearshift.torch as gst
-
-SIZE = 3
-
-
-def data(size: int) -> TensorDataset:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(size, 6, generator=generator, dtype=torch.float64)
-    return TensorDataset(x, torch.randint(0, 3, (size,), generator=generator))
-
-
-def uneven() -> TensorDataset:
-    """Rank 0 has three batches, the last of one sample, and each other rank has two."""
-    return data(2 * SIZE * gs.world_size() + 1)
-
-
-def loader_of(dataset: TensorDataset, workers: int = 0) -> DataLoader[tuple[Tensor, Tensor]]:
-    sampler = gst.DistributedSampler(dataset, shuffle=False)
-    return DataLoader(dataset, SIZE, sampler=sampler, num_workers=workers)
-
-
-def together(dataset: TensorDataset) -> list[tuple[Tensor, Tensor]]:
-    """What all ranks have in each step, as one batch."""
-    n = SIZE * gs.world_size()
-    x, y = dataset.tensors
-    return list(zip(x.split(n), y.split(n), strict=True))
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -74,7 +49,7 @@ def train_two(between: Callable[[list[nn.Module], int], None], strategy: str) ->
         for k, (x, y) in enumerate(loader_of(dataset)):
             backwards_then_steps(models, optimizers, x, y)
             between(models, k)
-        for x, y in together(dataset):
+        for x, y in batches(dataset):
             backwards_then_steps(alone, references, x, y)
     gs.barrier()
     for model, other in zip(models, alone, strict=True):
@@ -192,7 +167,7 @@ def an_optimizer_that_makes_no_steps() -> None:
     for _ in range(3):
         for x, _y in loader_of(dataset):
             train(model, optimizer, x)
-        for x, _y in together(dataset):
+        for x, _y in batches(dataset):
             train(alone, reference, x)
     gs.barrier()
     assert_equal_everywhere(model)

@@ -123,8 +123,11 @@ def _axis(name: str, given: Sequence[object]) -> Axis:
         raise InvalidArgument(f'sweep: there is no axis "{name}"; there are {known}')
     else:
         number = _NUMBERS[name]
-        values = sorted(_number(name, value, number) for value in given) if number else []
-        values = values or [str(value) for value in given]
+        values = (
+            sorted(_number(name, value, number) for value in given)
+            if number
+            else [str(value) for value in given]
+        )
     if len(set(values)) < len(values):
         raise InvalidArgument(f"sweep: {name} has a value twice")
     return Axis(name, tuple(values))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
+from ..report.words import count
 
 try:
     from matplotlib import rc_context
@@ -19,7 +20,6 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from .result import Result
-from ..report.words import count
 
 
 @rc_context({"text.parse_math": False})  # a "$" in a name is no formula

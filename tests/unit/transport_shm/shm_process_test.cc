@@ -112,6 +112,14 @@ class ShmProcessTest : public ::testing::Test {
     }
   }
 
+  /// Stops the child, and returns once it stands still: what is sent from now on is not taken.
+  void freeze() {
+    ::kill(child, SIGSTOP);
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, WUNTRACED), child);
+    ASSERT_TRUE(WIFSTOPPED(status));
+  }
+
   void TearDown() override {
     here.reset();
     if (child > 0) {
@@ -191,10 +199,11 @@ TEST_F(ShmProcessTest, APeerKilledInTheMiddleOfATransferIsALoss) {
   });
   std::vector<std::byte> got(kEndless);
   Request recv = here->link->recv(Tag(2, 0, 0), got);
-  const auto waiting = pattern(kEndless, 0);
-  Request send = here->link->send(Tag(2, 0, 0), waiting);
   Request first = here->link->recv(Tag(1, 0, 0), got);
   wait_for_traffic();
+  freeze();  // or it may take the whole of what is sent before the signal comes
+  const auto waiting = pattern(kEndless, 0);
+  Request send = here->link->send(Tag(2, 0, 0), waiting);
   ::kill(child, SIGKILL);
   EXPECT_EQ(exit_status(), -SIGKILL);
   for (const Request& request : {recv, send}) {
@@ -222,7 +231,7 @@ TEST_F(ShmProcessTest, AbortNeedsNothingFromAFrozenPeer) {
   Request recv = here->link->recv(Tag(2, 0, 0), got);
   Request first = here->link->recv(Tag(1, 0, 0), got);
   wait_for_traffic();
-  ::kill(child, SIGSTOP);
+  freeze();
   const auto waiting = pattern(kEndless, 0);
   Request send = here->link->send(Tag(2, 0, 0), waiting);
   const auto late = here->scheduler->after(std::chrono::milliseconds(50));

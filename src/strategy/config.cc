@@ -95,8 +95,15 @@ Status Strategy::validate(int workers, int servers) const {
   }
   if (s->policy == nullptr) return Error(ErrorCode::kInvalidArgument, "a switch needs a policy");
   GEARSHIFT_RETURN_IF_ERROR(s->policy->validate(total_steps));
-  if (s->back != nullptr) GEARSHIFT_RETURN_IF_ERROR(s->back->validate(total_steps));
-  return {};
+  if (s->back == nullptr) return {};
+  GEARSHIFT_RETURN_IF_ERROR(s->back->validate(total_steps));
+  const auto there = s->policy->known_step(total_steps);
+  const auto back = s->back->known_step(total_steps);
+  if (!there || !back || *back >= *there) return {};
+  return Error(ErrorCode::kInvalidArgument,
+               "the switch back after step " + std::to_string(*back) +
+                   " would never happen: it must come after the switch, which is after step " +
+                   std::to_string(*there));
 }
 
 std::string Strategy::to_string() const {

@@ -62,6 +62,18 @@ TEST(Strategy, ValidatesItself) {
   EXPECT_TRUE(strategy.validate(2, 2).ok());
 }
 
+TEST(Strategy, ComesBackAfterItHasSwitched) {
+  Strategy strategy;
+  strategy.kind = StrategySwitch{AllReduce{}, ParameterServer{}, at_step(10), at_fraction(0.1)};
+  strategy.total_steps = 50;
+  const base::Status status = strategy.validate(2, 0);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.error().message.find("back after step 5 would never happen"), std::string::npos)
+      << status.error().message;
+  strategy.total_steps = 500;
+  EXPECT_TRUE(strategy.validate(2, 0).ok());
+}
+
 TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {
   auto scheduler = base::make_os_scheduler();
   Strategy strategy;

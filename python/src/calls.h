@@ -6,6 +6,7 @@
 
 #include "bindings.h"
 #include "gearshift/base/result.h"
+#include "gil.h"
 
 namespace gearshift::python {
 
@@ -52,7 +53,7 @@ auto call(F&& f) {
   // A signal from before the count is seen here, one from after it by the signal thread.
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
   auto result = [&] {
-    nb::gil_scoped_release release;
+    GilReleased released;
     return f();
   }();
   return unwrap(std::move(result));

@@ -14,7 +14,7 @@ namespace {
 /// Runs `f` with the GIL; what it raises becomes an error of the core.
 template <typename F>
 base::Status guarded(const char* where, F&& f) {
-  nb::gil_scoped_acquire acquire;
+  GilHeld held;
   try {
     f();
     return {};
@@ -40,7 +40,7 @@ class PythonOptimizer final : public ps::Optimizer {
       rule_.release();
       return;
     }
-    nb::gil_scoped_acquire acquire;
+    GilHeld held;
     rule_.reset();
   }
   PythonOptimizer(const PythonOptimizer&) = delete;

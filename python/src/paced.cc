@@ -18,7 +18,7 @@ namespace {
 
 template <typename F>
 auto without_gil(F&& f) {
-  nb::gil_scoped_release release;
+  GilReleased released;
   return f();
 }
 

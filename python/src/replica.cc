@@ -81,7 +81,7 @@ class PythonReplica {
     }
     if (state.use_count() > 1) return;
     state->bridge.forget();
-    nb::gil_scoped_release release;
+    GilReleased released;
     state.reset();
   }
 
@@ -149,7 +149,7 @@ std::vector<std::shared_ptr<PythonPolicy>> policies_of(const strategy::Strategy&
 void leave_everything() { leaving.store(true); }
 
 base::Result<std::vector<ps::StateEntry>> PythonBridge::export_state() {
-  nb::gil_scoped_acquire acquire;
+  GilHeld held;
   try {
     return state_from_python(export_());
   } catch (nb::python_error& e) {
@@ -158,7 +158,7 @@ base::Result<std::vector<ps::StateEntry>> PythonBridge::export_state() {
 }
 
 base::Status PythonBridge::import_state(std::vector<ps::StateEntry> state) {
-  nb::gil_scoped_acquire acquire;
+  GilHeld held;
   try {
     import_(to_python(std::move(state)));
     return {};
@@ -214,7 +214,7 @@ void bind_replica(nb::module_& m) {
           [](const R& r, const nb::callable& before) {
             const auto report = call([&] {
               return r.core().join([&before] {
-                nb::gil_scoped_acquire held;
+                GilHeld held;
                 before();
               });
             });
@@ -232,14 +232,14 @@ void bind_replica(nb::module_& m) {
           nb::arg("state"))
       .def("parameters_written",
            [](const R& r) {
-             nb::gil_scoped_release release;
+             GilReleased released;
              return r.core().parameters_written();
            })
       .def("store_parameters",
            [](const R& r) { call([&] { return r.core().store_parameters(); }); })
       .def("stats",
            [](const R& r) {
-             nb::gil_scoped_release release;
+             GilReleased released;
              return r.core().stats();
            })
       .def("finish", &R::finish)

@@ -238,12 +238,12 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   options.measure = unwrap(runtime::SessionOptions::measure_from_environment());
   options.congestion_control = runtime::SessionOptions::congestion_control_from_environment();
   options.interrupted = [] {
-    const nb::gil_scoped_acquire acquire;
+    const GilHeld held;
     return PyErr_CheckSignals() != 0;
   };
   if (rdzv_moves) {
     options.rdzv_now = [] {
-      const nb::gil_scoped_acquire acquire;
+      const GilHeld held;
       return nb::cast<std::string>(nb::module_::import_("gearshift._session").attr("rdzv_now")());
     };
   }
@@ -291,13 +291,13 @@ void bind_life(nb::class_<PythonSession>& c) {
       .def(
           "fail",
           [](const S& s, const std::string& message) {
-            nb::gil_scoped_release release;
+            GilReleased released;
             s.core().fail(Error(ErrorCode::kAborted, message));
           },
           nb::arg("message"))
       .def("hang_report",
            [](const S& s) {
-             nb::gil_scoped_release release;
+             GilReleased released;
              return s.core().hang_report();
            })
       .def("watch_signals", [](const S& s) { watch_signals(s.shared()); })

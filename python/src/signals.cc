@@ -48,7 +48,7 @@ void on_interrupt(int number, siginfo_t* info, void* context) {
 }
 
 bool python_interrupts() {
-  nb::gil_scoped_acquire acquire;
+  GilHeld held;
   try {
     nb::module_ signal = nb::module_::import_("signal");
     return signal.attr("getsignal")(SIGINT).is(signal.attr("default_int_handler"));
@@ -155,7 +155,7 @@ void watch_signals(std::shared_ptr<runtime::Session> session) {
 }
 
 void unwatch_signals() {
-  nb::gil_scoped_release release;
+  GilReleased released;
   delete std::exchange(watcher, nullptr);
 }
 

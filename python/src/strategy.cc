@@ -83,14 +83,14 @@ PythonPolicy::~PythonPolicy() {
     decide_.release();
     return;
   }
-  nb::gil_scoped_acquire acquire;
+  GilHeld held;
   decide_.reset();
 }
 
 strategy::Verdict PythonPolicy::decide(const strategy::Metrics& metrics) {
   std::ostringstream inputs;
   inputs << "step " << metrics.step << ", epoch " << metrics.epoch << ", loss " << metrics.loss;
-  nb::gil_scoped_acquire acquire;
+  GilHeld held;
   try {
     return {nb::cast<bool>(nb::bool_(decide_(metrics))), inputs.str()};
   } catch (nb::python_error& e) {

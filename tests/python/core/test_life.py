@@ -267,6 +267,23 @@ assert gs.all_reduce(np.ones(1))[0] == 2
         assert process.returncode == 0, process.stderr
 
 
+def test_a_thread_in_the_core_does_not_end_a_process_that_ends() -> None:
+    finished = alone("""
+import threading, time, gearshift as gs
+from gearshift import _session
+gs.init()
+class Last:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)  # while the interpreter ends
+last = Last()
+def forever(call):
+    while True:
+        call()
+threading.Thread(target=forever, args=(_session.current().barrier,), daemon=True).start()
+""")
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
 def test_a_forked_child_knows_its_place() -> None:
     script = """
 import os, numpy as np, gearshift as gs

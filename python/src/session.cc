@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include <memory>
 #include <mutex>
@@ -98,7 +99,14 @@ class PythonSession {
   explicit PythonSession(std::shared_ptr<runtime::Session> session)
       : session_(std::move(session)),
         sending_(static_cast<std::size_t>(session_->world_size())),
-        receiving_(static_cast<std::size_t>(session_->world_size())) {}
+        receiving_(static_cast<std::size_t>(session_->world_size())),
+        process_(getpid()) {}
+  ~PythonSession() {
+    // A forked child has none of the threads that would have to end, and the job is its parent's.
+    if (getpid() != process_) new std::shared_ptr<runtime::Session>(std::move(session_));
+  }
+  PythonSession(const PythonSession&) = delete;
+  PythonSession& operator=(const PythonSession&) = delete;
 
   runtime::Session& core() const { return *session_; }
   const std::shared_ptr<runtime::Session>& shared() const { return session_; }
@@ -219,6 +227,7 @@ class PythonSession {
   std::shared_ptr<runtime::Session> session_;
   std::mutex collectives_;
   std::vector<std::mutex> sending_, receiving_;  ///< by peer
+  const pid_t process_;                          ///< that made it
 };
 
 std::unique_ptr<PythonSession> open_session(int rank, int world_size, int servers, int nnodes,

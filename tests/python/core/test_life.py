@@ -267,6 +267,25 @@ assert gs.all_reduce(np.ones(1))[0] == 2
         assert process.returncode == 0, process.stderr
 
 
+def test_a_child_that_is_forked_in_another_thread_leaves_the_job_alone() -> None:
+    script = """
+import os, threading, numpy as np, gearshift as gs
+def work():
+    gs.init(timeout=10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert gs.all_reduce(np.ones(1))[0] == 2
+    print("done", flush=True)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    for process in run_script(script, 2):
+        assert (process.returncode, process.stdout) == (0, "done\n"), process.stderr
+
+
 def test_a_thread_in_the_core_does_not_end_a_process_that_ends() -> None:
     finished = alone("""
 import threading, time, gearshift as gs

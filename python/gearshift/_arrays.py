@@ -143,7 +143,9 @@ def _wrap_tensor(x: Any) -> Array:
         raise TypeError(f"a tensor of layout {x.layout}: pass x.to_dense()")
     x = x.detach()
     if x.is_conj() or x.is_neg():
-        raise TypeError("a lazily conjugated or negated tensor: pass x.resolve_neg()")
+        raise TypeError(
+            "a lazily conjugated or negated tensor: pass x.resolve_conj().resolve_neg()"
+        )
     if x.is_contiguous():
         return _TensorArray(x)
     return _TensorArray(x.contiguous(), x)

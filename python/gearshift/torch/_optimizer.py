@@ -168,7 +168,14 @@ _subclasses: dict[type[Optimizer], type[Optimizer]] = {}
 
 
 def _make_subclass(base: type[Optimizer]) -> type[Optimizer]:
+    @functools.wraps(base.__init__)
+    def init(self: Any, *arguments: Any, **more: Any) -> None:
+        if "_gearshift" not in self.__dict__:  # another one, by type(optimizer)(...): the user's
+            self.__class__ = base
+        base.__init__(self, *arguments, **more)
+
     members = {
+        "__init__": init,
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "_gearshift_own_class": base,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 import subprocess
@@ -119,6 +120,20 @@ def copies_are_models_of_their_own() -> None:
     train(model, its, batches(2))
     gst.release(model)
     assert type(its).__name__ == "Adam"
+
+
+@case([1])
+def another_optimizer_of_its_type_is_the_users() -> None:
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()), "ps:bsp")
+    other = make("mlp")
+    for _ in ("while it takes part", "when it does no more"):
+        another = type(its)(other.parameters(), lr=3e-3, betas=(0.5, 0.9))
+        assert type(another) is torch.optim.Adam
+        assert another.defaults["betas"] == (0.5, 0.9)
+        train(other, another, batches(1), alone=True)
+        gst.release(model)
+    assert inspect.signature(type(its)) == inspect.signature(torch.optim.Adam)
 
 
 @case(WORLDS)

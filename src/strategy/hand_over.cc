@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <mutex>
 #include <utility>
 
@@ -128,9 +129,15 @@ base::Status ReplicaImpl::end_server() {
 base::Status ReplicaImpl::last_updates(const std::string& label) {
   GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled(label)));
+  return pull_latest();
+}
+
+/// The server's parameters, and its loss: of steps for which this rank had no batches, too.
+base::Status ReplicaImpl::pull_latest() {
   GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
                              server_->client().pull(memory_->all_parameters()));
-  static_cast<void>(fresh);
+  const bool knows = fresh.version > 0 || !std::isnan(fresh.loss);  // else the one from before
+  if (knows) latest_loss_ = fresh.loss;
   return {};
 }
 
@@ -336,9 +343,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(report.root));
   GEARSHIFT_RETURN_IF_ERROR(server_->client().enter(step_));
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
-  GEARSHIFT_ASSIGN_OR_RETURN(const ps::Reply fresh,
-                             server_->client().pull(memory_->all_parameters()));
-  static_cast<void>(fresh);
+  GEARSHIFT_RETURN_IF_ERROR(pull_latest());
   staged_ = false;  // a gradient from before is one of other parameters
   // Nobody pushes before everybody has the same parameters.
   GEARSHIFT_RETURN_IF_ERROR(await_all("join"));

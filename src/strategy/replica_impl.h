@@ -93,6 +93,7 @@ class ReplicaImpl final : public Replica {
   base::Status end_server();
   base::Status finish_server();
   base::Status last_updates(const std::string& label);
+  base::Status pull_latest();
   base::Status stop_server();
   base::Status await_all(const std::string& label);
   base::Result<Meeting> meet(Intent intent);

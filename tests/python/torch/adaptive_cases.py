@@ -186,6 +186,26 @@ def losses_are_those_of_all_workers() -> None:
 
 
 @case([2])
+def losses_after_an_epoch_are_the_same_everywhere() -> None:
+    """Also on the rank that had fewer batches: a rate may follow them (ReduceLROnPlateau)."""
+    switch = gs.StrategySwitch(then="ps:bsp", policy=gs.At(step=2))
+    for strategy in ("all_reduce", "ps:bsp", "ps:asp", switch):
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        for epoch in range(2):
+            with gst.join(model):
+                for k, (x, y) in enumerate(batches(3 + 2 * ((gs.rank() + epoch) % 2))):
+                    its.zero_grad()
+                    cross_entropy(model, share(x), share(y)).backward()
+                    its.step(loss=float(10 * epoch + k + gs.rank()))
+            told = gst.stats(model)["loss"]
+            assert gst.broadcast_object(told) == told, f"{strategy}, epoch {epoch}: {told}"
+            if strategy == "ps:bsp":
+                assert told == 10.0 * epoch + 4 + (epoch + 1) % 2, f"epoch {epoch}: {told}"
+        gst.release(model)
+
+
+@case([2])
 def asynchronous_workers_are_equal_after_release() -> None:
     for strategy in ("ps:asp", "ps:ssp(3)", "ps:buffered(3)"):
         model = make("mlp")

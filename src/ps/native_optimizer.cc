@@ -85,7 +85,7 @@ void update_adam(const Target& t, const Hypers& h, double lr_factor, bool decoup
   hyper.beta1 = h.get("betas.0", hyper.beta1);
   hyper.beta2 = h.get("betas.1", hyper.beta2);
   hyper.eps = h.get("eps", hyper.eps);
-  hyper.decoupled = decoupled || h.flag("decoupled_weight_decay");
+  hyper.decoupled = h.get("decoupled_weight_decay", decoupled ? 1 : 0) != 0;
   hyper.weight_decay = h.get("weight_decay", decoupled ? 1e-2 : 0);
   hyper.amsgrad = h.flag("amsgrad");
   hyper.maximize = h.flag("maximize");

@@ -20,8 +20,9 @@ namespace gearshift::ps {
 /// `hyper_names` fixes the order of the numbers that each step brings per param group: those of
 /// torch.optim, with "betas.0", "betas.1" for tuples and 0/1 for booleans. The native rules know:
 /// sgd: lr momentum dampening weight_decay nesterov maximize · adam, adamw: lr betas.0 betas.1 eps
-/// weight_decay amsgrad maximize · adagrad: lr lr_decay weight_decay eps initial_accumulator_value
-/// maximize. Names that a rule does not know are ignored; absent ones take torch's defaults.
+/// weight_decay decoupled_weight_decay amsgrad maximize · adagrad: lr lr_decay weight_decay eps
+/// initial_accumulator_value maximize. Names that a rule does not know are ignored; absent ones
+/// take torch's defaults.
 struct OptimizerSpec {
   std::string kind = "sgd";  ///< "sgd", "adam", "adamw", "adagrad", or an external rule's name
   std::vector<std::string> hyper_names;

@@ -57,6 +57,7 @@ OPTIMIZERS: dict[str, Make] = {
     ),
     "adam_decoupled": of(optim.Adam, lr=3e-3, weight_decay=0.1, decoupled_weight_decay=True),
     "adam_foreach": of(optim.Adam, {"foreach": None, "eps": 1e-4}, lr=3e-3, foreach=True),
+    "adamw_coupled": of(optim.AdamW, {"decoupled_weight_decay": False}, lr=3e-3, weight_decay=0.1),
     "adamw_amsgrad": of(optim.AdamW, {"amsgrad": False}, lr=3e-3, amsgrad=True),
     "adagrad": of(optim.Adagrad, lr=0.05, lr_decay=0.1, initial_accumulator_value=0.2),
     "adadelta": of(optim.Adadelta, {"rho": 0.5}, lr=0.5, weight_decay=0.01),

@@ -170,6 +170,8 @@ class Distributed:
         self.clip_norm = 0.0
         if report.switched is not None:
             _log_switch(report.switched)
+            if not self.uses_server:
+                self.adapter.buffers.scatter()  # workers have met, and have one rank's
         self._settle()
         self.epoch.settle(stepped=True)
 

@@ -1,4 +1,4 @@
-"""Buffers that share memory, with each other or with parameters."""
+"""Buffers that share memory, with each other or with parameters, and where workers meet."""
 
 from __future__ import annotations
 
@@ -125,3 +125,21 @@ def views_of_a_buffer_that_becomes_another() -> None:
         train(model, its, batches(1))
     gs.barrier()
     gst.release(model)
+
+
+@case([2])
+def buffers_are_equal_after_a_switch_back() -> None:
+    """Workers meet there; also those of an accelerator, which are copied to and from the core."""
+    strategy = gs.StrategySwitch(start="ps:bsp", then="all_reduce", policy=gs.At(step=2))
+    for stage in ("auto", "force"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+        model, its = gst.distribute(model, sgd(model.parameters()), strategy, stage=stage)
+        for step in range(2):
+            its.zero_grad()
+            model(torch.randn(4, 3) + gs.rank() + step).mean().backward()
+            its.step()
+        mine = model[0].running_mean.clone()
+        assert gst.stats(model)["strategy"] == "all_reduce"
+        assert torch.equal(gst.broadcast_object(mine), mine), f"{stage}: {mine}"
+        gst.release(model)

@@ -41,6 +41,11 @@ class GroupMonitor final : public Monitor {
       notice.code = error.code;
       notice.culprit = peer.value;
       notice.what = error.message;
+      // A link that broke for want of memory or descriptors here: its peer is well.
+      if (error.code == ErrorCode::kIo) {
+        notice.kind = NoticeKind::kFail;
+        notice.culprit = own_;
+      }
       tell_self(notice);
     });
     try {

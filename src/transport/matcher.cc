@@ -28,18 +28,6 @@ void copy(base::ConstBytes from, base::Bytes into) {
   }
 }
 
-base::Error no_memory(std::uint64_t bytes) {
-  return {base::ErrorCode::kIo, "no memory for a message of " + std::to_string(bytes) + " bytes"};
-}
-
-base::Result<base::Buffer> keep(base::ConstBytes body) {
-  try {
-    return base::Buffer::copy_of(body);
-  } catch (const std::bad_alloc&) {
-    return no_memory(body.size());
-  }
-}
-
 class Receive;
 
 }  // namespace
@@ -57,6 +45,12 @@ struct Matcher::Impl {
                 ")",
             peer.value};
   }
+  /// This process's fault, and not the sender's.
+  base::Error no_memory(std::uint64_t bytes) const {
+    return {base::ErrorCode::kIo, "no memory here for a message of " + std::to_string(bytes) +
+                                      " bytes from rank " + std::to_string(peer.value)};
+  }
+  base::Result<base::Buffer> keep(base::ConstBytes body) const;
   /// The oldest receive with this tag, which is no longer posted then; or null.
   std::shared_ptr<Receive> take_posted(Tag tag);
   std::shared_ptr<Landing> land_posted(const std::shared_ptr<Receive>& receive, bool phantom);
@@ -197,6 +191,14 @@ void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
   if (sleepers > 0) monitor->notify_all();
 }
 
+base::Result<base::Buffer> Matcher::Impl::keep(base::ConstBytes body) const {
+  try {
+    return base::Buffer::copy_of(body);
+  } catch (const std::bad_alloc&) {
+    return no_memory(body.size());
+  }
+}
+
 std::shared_ptr<Receive> Matcher::Impl::take_posted(Tag tag) {
   const auto found = posted.lower_bound(tag);
   if (found == posted.end() || found->first != tag) return nullptr;
@@ -275,7 +277,7 @@ base::Result<std::shared_ptr<Matcher::Landing>> Matcher::arrive(Tag tag, base::C
   try {
     landing->own = phantom ? base::Buffer::phantom(body_bytes) : base::Buffer(body_bytes);
   } catch (const std::bad_alloc&) {
-    return no_memory(body_bytes);
+    return impl_->no_memory(body_bytes);
   }
   landing->into = landing->own.view();
   if (service) {
@@ -311,14 +313,14 @@ void Matcher::complete(const std::shared_ptr<Landing>& landing) {
 
 base::Status Matcher::arrive_whole(Tag tag, base::ConstBytes head, base::ConstBytes body) {
   if (is_service(tag)) {
-    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, keep(body));
+    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, impl_->keep(body));
     return deliver(tag, head, std::move(kept));
   }
   std::lock_guard<base::Monitor> lock(*impl_->monitor);
   if (impl_->failed) return *impl_->failed;
   const std::shared_ptr<Receive> receive = impl_->take_posted(tag);
   if (!receive) {
-    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, keep(body));
+    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer kept, impl_->keep(body));
     auto landing = std::make_shared<Landing>();
     landing->tag = tag;
     landing->own = std::move(kept);

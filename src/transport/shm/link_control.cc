@@ -110,7 +110,14 @@ void Link::on_record(Received received) {
 
 void Link::keep_region(Received received) {
   const std::uint64_t id = received.record->id;
+  if (!received.fd) {
+    return give_up(about_peer(ErrorCode::kProtocol, "offered a shared region without memory"));
+  }
   auto region = SharedRegion::map(received.fd.release(), received.record->size);
+  if (!region && region.error().code == ErrorCode::kIo) {  // no fault of the peer
+    return give_up(region.error().within("a region of " + std::to_string(received.record->size) +
+                                         " bytes from rank " + std::to_string(peer_.value)));
+  }
   if (!region) {
     return give_up(about_peer(region.error().code,
                               "offered what is no shared region: " + region.error().message));

@@ -166,6 +166,7 @@ void Link::on_events(Stream& stream, std::uint32_t events) {
 void Link::settle(const Status& received) {
   if (received.ok()) return finish_if_over();
   const Error& error = received.error();
+  if (error.code == ErrorCode::kIo) return finish(error, News::kReport);  // no fault of the peer
   finish({error.code, peer_name() + ": " + error.message, options_.peer.value}, News::kReport);
 }
 

@@ -307,6 +307,22 @@ TEST_P(MonitorTest, ALossSeenByTheCallerBlamesTheLostRank) {
   EXPECT_THAT(blamed->message, HasSubstr("gave up on this one"));
 }
 
+TEST_P(MonitorTest, WhatThisProcessLacksIsNoFaultOfThePeer) {
+  make(3, seconds(20));
+  group(0).router().report_lost(Rank(1), {ErrorCode::kIo, "no memory for a message"});
+  const auto own = await_failure(0);
+  ASSERT_TRUE(own);
+  EXPECT_EQ(own->code, ErrorCode::kIo);
+  EXPECT_EQ(own->culprit, 0);
+  for (const int r : {1, 2}) {
+    const auto failure = await_failure(r);
+    ASSERT_TRUE(failure);
+    EXPECT_EQ(failure->culprit, 0);
+    EXPECT_THAT(failure->message, HasSubstr("rank 0 reported io: no memory for a message"));
+    EXPECT_THAT(failure->message, Not(HasSubstr("LOST")));
+  }
+}
+
 TEST_P(MonitorTest, OnlyTheFirstErrorCounts) {
   make(2, seconds(20));
   monitor(0).fail({ErrorCode::kDiverged, "first"});

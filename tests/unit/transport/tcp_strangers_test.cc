@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <thread>
 
 #include "gearshift/transport/tcp/factory.h"
@@ -185,6 +188,30 @@ TEST_F(TcpStrangersTest, APeerThatSendsAnOversizedFrameIsCutOff) {
   EXPECT_TRUE(hung_up(sockets[1]));
   expect_traffic(2);
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need all addresses
+TEST_F(TcpStrangersTest, AMessageForWhichThereIsNoMemoryIsNoFaultOfThePeer) {
+  constexpr std::uint64_t kBody = std::uint64_t{3} << 30;
+  const auto sockets = open_rogue();
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlimit little{pages * static_cast<std::size_t>(::getpagesize()) + kBody / 2,
+                      before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &little), 0);
+  Frame frame;
+  frame.body_bytes = kBody;
+  say(sockets[0], base::bytes_of(frame));
+  std::byte byte{};
+  const auto status = rogue->recv(Tag(9, 9, 9), base::writable_bytes_of(byte)).wait(soon());
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kIo);
+  EXPECT_EQ(status.error().culprit, -1);
+  EXPECT_NE(status.error().message.find("no memory here"), std::string::npos);
+}
+#endif
 
 TEST_F(TcpStrangersTest, APeerThatSendsGarbageFramesIsCutOff) {
   expect_service();

@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -134,7 +136,21 @@ TEST_F(ShmLinkTest, RefusesRegionsWithoutMemory) {
   record.kind = ControlRecord::Kind::kRegion;
   record.size = 4096;
   send_record(socket.get(), record);
+  expect_loss(ErrorCode::kProtocol);
+}
+
+/// As it comes with limits on memory. The peer has done nothing wrong.
+TEST_F(ShmLinkTest, ARegionThatCannotBeMappedIsNoFaultOfThePeer) {
+  constexpr std::uint64_t kTooLarge = std::uint64_t{1} << 60;
+  const UniqueFd file(::memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(kTooLarge)), 0);
+  ASSERT_EQ(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+  ControlRecord record;
+  record.kind = ControlRecord::Kind::kRegion;
+  record.size = kTooLarge;
+  send_record(socket.get(), record, file.get());
   expect_loss(ErrorCode::kIo);
+  EXPECT_EQ(link->accept_region(0, soon()).error().culprit, -1);
 }
 
 TEST_F(ShmLinkTest, RefusesARegionOfferedTwice) {

@@ -1,18 +1,21 @@
 #include "membership/wire.h"
 
 #include "gearshift/base/serial.h"
+#include "gearshift/transport/text.h"
 
 namespace gearshift::membership {
 namespace {
+
+using transport::cut_text;
 
 /// Texts are cut, so that a notice always fits and a report stays readable.
 constexpr std::size_t kLongestOperation = 200;
 constexpr std::size_t kLongestText = 4000;
 
-std::string_view cut(std::string_view text, std::size_t longest) { return text.substr(0, longest); }
-
 void write(base::Writer& out, const ProgressNote& note) {
-  out.put(note.step).put(cut(note.operation, kLongestOperation)).put(note.seconds_in_operation);
+  out.put(note.step)
+      .put(cut_text(note.operation, kLongestOperation))
+      .put(note.seconds_in_operation);
 }
 
 ProgressNote read(base::Reader& in) {
@@ -46,7 +49,7 @@ base::Result<ProgressNote> decode_progress(base::ConstBytes bytes) {
 std::vector<std::byte> encode(const Notice& notice) {
   base::Writer out;
   out.put(notice.kind).put(static_cast<std::uint8_t>(notice.code));
-  out.put(static_cast<std::int32_t>(notice.culprit)).put(cut(notice.what, kLongestText));
+  out.put(static_cast<std::int32_t>(notice.culprit)).put(cut_text(notice.what, kLongestText));
   write(out, notice.progress);
   return out.take();
 }

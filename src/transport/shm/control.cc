@@ -9,6 +9,8 @@
 #include <cstring>
 #include <system_error>
 
+#include "gearshift/transport/text.h"
+
 namespace gearshift::transport::shm {
 namespace {
 
@@ -63,9 +65,9 @@ void UniqueFd::reset() {
 }
 
 void ControlRecord::set_text(const std::string& value) {
-  const std::size_t length = std::min(value.size(), kTextBytes - 1);
-  std::memcpy(text, value.data(), length);
-  text[length] = '\0';
+  const std::string_view kept = cut_text(value, kTextBytes - 1);
+  std::memcpy(text, kept.data(), kept.size());
+  text[kept.size()] = '\0';
 }
 
 std::string ControlRecord::get_text() const { return {text, ::strnlen(text, kTextBytes)}; }

@@ -51,6 +51,22 @@ TEST(Wire, LongTextsAreCut) {
   EXPECT_LT(encode(notice).size(), 5000U);
 }
 
+TEST(Wire, NoCharacterIsCutInTwo) {
+  const std::string sign = "\u9519";  // three bytes
+  for (const std::size_t before : {0, 1, 2}) {
+    Notice notice;
+    notice.what = std::string(before, 'x');
+    for (int i = 0; i < 2000; ++i) notice.what += sign;
+    notice.progress.operation = notice.what;
+    const auto got = decode_notice(encode(notice));
+    ASSERT_TRUE(got.ok());
+    for (const std::string& text : {got->what, got->progress.operation}) {
+      EXPECT_EQ((text.size() - before) % sign.size(), 0U);
+      EXPECT_GT(text.size(), 190U);
+    }
+  }
+}
+
 TEST(Wire, ProgressReadsAsASentence) {
   EXPECT_EQ((ProgressNote{41, "push bucket 3", 1}.phrase()), "in push bucket 3 at step 41");
   EXPECT_EQ((ProgressNote{0, "idle", 1}.phrase()), "idle at step 0");

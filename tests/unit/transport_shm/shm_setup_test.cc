@@ -192,6 +192,17 @@ TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
   EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
 }
 
+TEST(ShmControlRecord, CutsNoCharacterOfAReasonInTwo) {
+  for (const std::size_t before : {0, 1, 2}) {
+    std::string text(before, 'x');
+    for (int i = 0; i < 100; ++i) text += "\u9519";  // three bytes
+    ControlRecord record;
+    record.set_text(text);
+    EXPECT_EQ((record.get_text().size() - before) % 3, 0U);
+    EXPECT_GT(record.get_text().size(), 220U);
+  }
+}
+
 TEST_F(ShmSetupTest, ALostDescriptorIsNotTakenForGarbage) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);

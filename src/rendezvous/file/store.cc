@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -53,6 +54,11 @@ std::string hex(unsigned char byte) {
   char text[3];
   std::snprintf(text, sizeof text, "%02X", byte);
   return text;
+}
+
+std::uint64_t random_store_number() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32) | device();
 }
 
 /// A file name for any key: readable for usual keys, a digest for very long ones. Starts with
@@ -161,8 +167,9 @@ class FileStore final : public Store {
   /// Readers see the old value or the new one, never a part: the file is renamed into place; if
   /// `locked`, nobody sees it without its lock. No file and no descriptor when there are no locks.
   base::Result<Fd> put(const std::string& name, const std::string& value, bool locked) {
-    static std::atomic<std::uint64_t> counter{0};
-    const std::string temporary = ".new." + host_and_process() + "." + std::to_string(counter++);
+    // Children that were forked have this store's number, too.
+    const std::string temporary = ".new." + std::to_string(number_) + "." +
+                                  std::to_string(::getpid()) + "." + std::to_string(made_++);
     Fd file(::openat(directory_.get(), temporary.c_str(),
                      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file.valid()) return io_error("create a file in " + path_, errno);
@@ -221,16 +228,13 @@ class FileStore final : public Store {
     return std::optional<std::string>(std::move(value));
   }
 
-  /// Unique among the processes that share the directory, on several hosts, too.
-  static std::string host_and_process() {
-    char host[65] = "";
-    ::gethostname(host, sizeof host - 1);
-    return name_of(host[0] == '\0' ? "host" : host) + "." + std::to_string(::getpid());
-  }
-
   base::Scheduler& scheduler_;
   const Fd directory_;
   const std::string path_;
+  /// Tells the files that stores are about to put into a directory apart: containers of one host
+  /// may have equal names and process numbers.
+  const std::uint64_t number_ = random_store_number();
+  std::atomic<std::uint64_t> made_{0};
   std::unique_ptr<base::Monitor> monitor_;
   std::vector<Fd> presence_;  ///< locked as long as this process is there
 };

@@ -1,9 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
+#include <vector>
 
 #include "gearshift/rendezvous/file/factory.h"
 #include "unit/rendezvous/testing.h"
@@ -63,6 +67,49 @@ TEST_F(FileStoreTest, LeavesNoTemporaryFiles) {
   for (const auto& entry : std::filesystem::directory_iterator(directory_.path())) {
     EXPECT_THAT(entry.path().filename().string(), ::testing::AnyOf("a", "b", ".lock"));
   }
+}
+
+/// Sets `key` in a process that has the number 1, like the first one of a container. False: this
+/// process may not make such ones.
+bool set_as_first_process(const std::string& directory, const std::string& key) {
+  constexpr int kMayNot = 77;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::unshare(CLONE_NEWPID) != 0) ::_exit(kMayNot);
+    const pid_t first = ::fork();
+    if (first == 0) {
+      const auto scheduler = base::make_os_scheduler();
+      const auto store = file::open(*scheduler, directory);
+      ::_exit(::getpid() == 1 && store && (*store)->set(key, "1") ? 0 : 1);
+    }
+    int status = 0;
+    ::waitpid(first, &status, 0);
+    ::_exit(WEXITSTATUS(status));
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (WEXITSTATUS(status) == kMayNot) return false;
+  EXPECT_EQ(status, 0);
+  return true;
+}
+
+TEST_F(FileStoreTest, ProcessesOfEqualNumberAndHostNameDoNotMeetInAFile) {
+  const int watch = ::inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+  ASSERT_GE(::inotify_add_watch(watch, directory_.path().c_str(), IN_CREATE), 0);
+  for (const char* key : {"a", "b"}) {
+    if (!set_as_first_process(directory_.path(), key)) GTEST_SKIP() << "no process namespaces";
+  }
+  alignas(inotify_event) char events[4096];
+  const ssize_t size = ::read(watch, events, sizeof events);
+  ::close(watch);
+  std::vector<std::string> made;
+  for (ssize_t at = 0; at < size;) {
+    const auto* event = reinterpret_cast<const inotify_event*>(events + at);
+    made.emplace_back(event->name);
+    at += static_cast<ssize_t>(sizeof(inotify_event) + event->len);
+  }
+  ASSERT_EQ(made.size(), 2U);
+  EXPECT_NE(made[0], made[1]);
 }
 
 TEST_F(FileStoreTest, ATooLargeFileIsAnError) {

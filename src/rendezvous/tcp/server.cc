@@ -220,7 +220,8 @@ class TcpServer final : public Server {
     Fd fd(::accept4(listener.get(), peer.get(), &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd.valid()) {
       if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
-      GEARSHIFT_LOG_AT(kWarn, "rendezvous", io_error("store cannot accept", errno).message);
+      refusals_.log(base::LogLevel::kWarn, "rendezvous",
+                    io_error("store cannot accept", errno).message);
       // Out of descriptors, most likely: the caller stays queued, so do not spin on it.
       scheduler_.sleep_for(std::chrono::milliseconds(50));
       return;

@@ -8,8 +8,6 @@
 #include <mutex>
 #include <system_error>
 
-#include "gearshift/base/log.h"
-
 namespace gearshift::transport::shm {
 namespace {
 
@@ -18,6 +16,8 @@ using base::ErrorCode;
 
 constexpr base::Duration kHandshakeLimit = std::chrono::seconds(10);
 constexpr std::size_t kMaxGuests = 256;
+/// Callers that are served before the links of this process have their turn again.
+constexpr int kTurns = 64;
 
 UniqueFd open_spare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
@@ -52,18 +52,27 @@ void Acceptor::stop() {
 }
 
 void Acceptor::on_ready() {
-  while (UniqueFd socket = accept_one(listener_.get())) {
+  for (int turn = 0; turn < kTurns; ++turn) {
+    UniqueFd socket = accept_one(listener_.get());
+    if (!socket) {
+      const bool none_left = errno == EMFILE || errno == ENFILE;
+      return none_left ? turn_one_away() : void();
+    }
+    // Before it takes a place: anybody on this host may call, as often as they like.
+    if (const base::Status same = check_user(socket.get()); !same) {
+      refusals_.log(base::LogLevel::kWarn, "shm", "refused a connection: " + same.error().message);
+      continue;
+    }
     std::lock_guard<base::Monitor> lock(*monitor_);
     if (closing_) return;
     forget_finished();
     if (guests_.size() >= kMaxGuests) {
-      GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: too many in their handshake");
+      refusals_.log(base::LogLevel::kWarn, "shm",
+                    "refused a connection: too many in their handshake");
       continue;
     }
     welcome(std::move(socket));
   }
-  const bool none_left = errno == EMFILE || errno == ENFILE;
-  if (none_left) turn_one_away();
 }
 
 /// Caller holds the monitor.
@@ -98,7 +107,8 @@ void Acceptor::forget_finished() {
 void Acceptor::admit(UniqueFd socket, Guest* guest) {
   auto parts = accept_link(scheduler_, identity_, socket.get(), scheduler_.after(kHandshakeLimit));
   if (!parts) {
-    GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: " << parts.error().to_string());
+    refusals_.log(base::LogLevel::kWarn, "shm",
+                  "refused a connection: " + parts.error().to_string());
   }
   std::lock_guard<base::Monitor> lock(*monitor_);
   guest->socket = -1;  // before the descriptor is closed, and its number used for something else
@@ -108,7 +118,7 @@ void Acceptor::admit(UniqueFd socket, Guest* guest) {
   if (is_known(parts->peer)) {
     answer.kind = ControlRecord::Kind::kAbort;
     answer.set_text("rank " + std::to_string(parts->peer.value) + " is connected already");
-    GEARSHIFT_LOG_AT(kWarn, "shm", "refused a connection: " << answer.get_text());
+    refusals_.log(base::LogLevel::kWarn, "shm", "refused a connection: " + answer.get_text());
   }
   if (send_record(socket.get(), answer) != SendOutcome::kSent ||
       answer.kind != ControlRecord::Kind::kReady) {

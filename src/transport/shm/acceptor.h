@@ -24,7 +24,7 @@ class Acceptor {
   /// Refuses everybody from now on, and ends the handshakes that are under way.
   void stop();
 
-  /// The listener has connections. Never waits.
+  /// The listener has connections. Never waits; leaves some for the next call if there are many.
   void on_ready();
   base::Result<LinkParts> take(base::Rank peer, base::TimePoint deadline);
 

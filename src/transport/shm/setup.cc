@@ -44,17 +44,6 @@ base::Result<std::uint64_t> random_number() {
   return value;
 }
 
-base::Status check_user(int socket) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-    return system_error("SO_PEERCRED");
-  }
-  if (peer.uid == ::geteuid()) return {};
-  return Error(ErrorCode::kUnauthenticated, "process " + std::to_string(peer.pid) +
-                                                " belongs to user " + std::to_string(peer.uid));
-}
-
 base::Status connect_socket(const base::Scheduler& scheduler, int socket, const std::string& name,
                             base::TimePoint deadline) {
   sockaddr_un address;
@@ -143,6 +132,17 @@ base::Result<Listener> listen_anywhere() {
   return listener;
 }
 
+base::Status check_user(int socket) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+    return system_error("SO_PEERCRED");
+  }
+  if (peer.uid == ::geteuid()) return {};
+  return Error(ErrorCode::kUnauthenticated, "process " + std::to_string(peer.pid) +
+                                                " belongs to user " + std::to_string(peer.uid));
+}
+
 UniqueFd accept_one(int listener) {
   return UniqueFd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
@@ -160,7 +160,6 @@ base::Result<LinkParts> connect_link(const base::Scheduler& scheduler, const Ide
 
 base::Result<LinkParts> accept_link(const base::Scheduler& scheduler, const Identity& identity,
                                     int socket, base::TimePoint deadline) {
-  GEARSHIFT_RETURN_IF_ERROR(check_user(socket));
   PacketStream stream(scheduler, socket);
   GEARSHIFT_ASSIGN_OR_RETURN(
       const Hello theirs,

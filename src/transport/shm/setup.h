@@ -18,11 +18,14 @@ base::Result<Listener> listen_anywhere();
 /// A connected socket, or nothing when the listener has none (any more).
 UniqueFd accept_one(int listener);
 
-/// The two halves of making a link: proves the token in both directions, checks that the peer is
-/// of the same user, then the connecting side makes the memory of the rings and passes it on. The
-/// accepting half borrows the socket, leaves that part empty, and leaves the answer (kReady, or
-/// kAbort with the reason) to its caller. Errors: those of the handshake,
-/// kIo, kPeerLost, kTimeout.
+/// Whether the process at the other end belongs to this one's user; kUnauthenticated otherwise.
+base::Status check_user(int socket);
+
+/// The two halves of making a link: proves the token in both directions, then the connecting side,
+/// which checks the user before, makes the memory of the rings and passes it on. The accepting half
+/// borrows the socket, leaves that part empty, and leaves the check, and the answer (kReady, or
+/// kAbort with the reason), to its caller. Errors: those of the handshake, kIo, kPeerLost,
+/// kTimeout.
 base::Result<LinkParts> connect_link(const base::Scheduler& scheduler, const Identity& identity,
                                      base::Rank peer, const std::string& socket_name,
                                      std::size_t ring_bytes, base::TimePoint deadline);

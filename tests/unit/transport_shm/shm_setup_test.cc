@@ -3,8 +3,10 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <system_error>
@@ -86,6 +88,39 @@ TEST_F(ShmSetupTest, GarbageAndSilenceDisturbNobody) {
   server.reset();
   ::close(silent);
   ::close(noisy);
+}
+
+TEST_F(ShmSetupTest, StrangersCannotFillTheLog) {
+  auto server = make(0);
+  ::testing::internal::CaptureStderr();
+  constexpr int kStrangers = 300;
+  for (int i = 0; i < kStrangers; ++i) {
+    const UniqueFd one(stranger(*server));
+    ASSERT_GT(::send(one.get(), "GET / HTTP/1.1", 14, MSG_NOSIGNAL), 0);
+    char byte = 0;
+    EXPECT_LE(::recv(one.get(), &byte, 1, 0), 0);
+  }
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(log.find("refused"), std::string::npos);
+  EXPECT_LT(std::count(log.begin(), log.end(), '\n'), kStrangers / 2);
+}
+
+TEST_F(ShmSetupTest, AnotherUserTakesNoPlaceOfTheOwn) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can be another user";
+  auto server = make(0);
+  scheduler->none_left = true;
+  ::testing::internal::CaptureStderr();
+  const pid_t other = ::fork();
+  if (other == 0) {
+    if (::setuid(12345) != 0) ::_exit(1);
+    char byte = 0;
+    ::_exit(::recv(stranger(*server), &byte, 1, 0) == 0 ? 0 : 1);
+  }
+  int status = 1;
+  ASSERT_EQ(::waitpid(other, &status, 0), other);
+  EXPECT_EQ(status, 0);
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("belongs to user 12345"),
+            std::string::npos);
 }
 
 TEST_F(ShmSetupTest, ABrokenConnectionMayBeMadeAnew) {

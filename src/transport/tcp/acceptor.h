@@ -36,9 +36,11 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
   void stop();
   void on_events(std::uint32_t events) override;
 
+  /// How long a caller may take to prove itself, and to bring all sockets of its link.
+  static constexpr base::Duration kPatience = std::chrono::seconds(5);
+
  private:
   static constexpr int kMaxStrangers = 64;
-  static constexpr base::Duration kPatience = std::chrono::seconds(5);
 
   /// One socket from its arrival until it belongs to a link or is refused.
   struct Visit {

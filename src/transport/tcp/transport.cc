@@ -60,7 +60,7 @@ class TcpTransport final : public Transport, public LinkKeeper {
       return Error(ErrorCode::kMismatch,
                    "rank " + std::to_string(peer.value) + " is connected already", peer.value);
     }
-    auto sockets = open_link(scheduler_, identity_, peer, peer_address, options_.streams, deadline);
+    auto sockets = knock(peer, peer_address, deadline);
     if (!sockets) {
       cancel(peer);
       return sockets.error();
@@ -80,6 +80,18 @@ class TcpTransport final : public Transport, public LinkKeeper {
   }
 
  private:
+  /// Anew when the peer ran out of patience, since this process or the network stood still.
+  Result<std::vector<Fd>> knock(Rank peer, const std::string& address, TimePoint deadline) const {
+    for (;;) {
+      const TimePoint begun = scheduler_.now();
+      auto sockets = open_link(scheduler_, identity_, peer, address, options_.streams, deadline);
+      const TimePoint ended = scheduler_.now();
+      const bool held_up = !sockets && sockets.error().code == ErrorCode::kIo &&
+                           ended - begun >= Acceptor::kPatience;
+      if (!held_up || ended >= deadline) return sockets;
+    }
+  }
+
   bool reserve(Rank peer) override {
     std::lock_guard<base::Monitor> lock(*monitor_);
     if (auto found = links_.find(peer); found != links_.end()) {

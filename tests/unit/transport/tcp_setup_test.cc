@@ -1,0 +1,88 @@
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <atomic>
+#include <thread>
+
+#include "gearshift/transport/tcp/factory.h"
+#include "transport/tcp/acceptor.h"
+#include "transport/tcp/setup.h"
+
+namespace gearshift::transport::tcp {
+namespace {
+
+using base::Generation;
+using base::Rank;
+
+/// Real time, and what was added to it, as to that of a process that was stopped for so long.
+class JumpingClock final : public base::Scheduler {
+ public:
+  void jump(base::Duration by) { added_ = added_.load() + by.count(); }
+  base::TimePoint now() const override { return inner_->now() + base::Duration(added_.load()); }
+  void sleep_until(base::TimePoint when) override {
+    inner_->sleep_until({when.since_origin - base::Duration(added_.load())});
+  }
+  std::unique_ptr<base::Monitor> make_monitor() override { return inner_->make_monitor(); }
+  std::unique_ptr<base::Task> spawn(std::string name, std::function<void()> body) override {
+    return inner_->spawn(std::move(name), std::move(body));
+  }
+
+ private:
+  std::unique_ptr<base::Scheduler> inner_ = base::make_os_scheduler();
+  std::atomic<std::int64_t> added_{0};
+};
+
+class TcpSetupTest : public ::testing::Test {
+ protected:
+  static constexpr const char* kToken = "secret";
+
+  Fd next_caller() {
+    pollfd waiting{listener.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&waiting, 1, 60'000), 1);
+    return *accept_from(listener);
+  }
+  /// As the acceptor of rank 1 does, for a link of one socket.
+  void welcome(const Fd& caller) {
+    SocketStream stream(*scheduler, caller);
+    const Hello mine{.purpose = kPurposeLink, .generation = Generation(1), .rank = Rank(1)};
+    ASSERT_TRUE(handshake_as_server(stream, mine, kToken, soon()).ok());
+    LinkSetup setup;
+    ASSERT_TRUE(stream.read_exact(base::writable_bytes_of(setup), soon()));
+    ASSERT_TRUE(stream.write_all(base::bytes_of(Verdict::kAccepted), soon()));
+  }
+  base::Result<std::unique_ptr<Connection>> connect() {
+    auto transport = create(*clock, std::make_shared<Router>(*clock),
+                            {Rank(0), Generation(1), kToken}, {.streams = 1});
+    EXPECT_TRUE(transport.ok());
+    return (*transport)
+        ->connect(Rank(1), local_address(listener), clock->after(std::chrono::seconds(60)));
+  }
+  base::TimePoint soon() const { return scheduler->after(std::chrono::seconds(60)); }
+
+  std::unique_ptr<JumpingClock> clock = std::make_unique<JumpingClock>();
+  std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
+  Fd listener = *listen_on("127.0.0.1", 0);
+};
+
+TEST_F(TcpSetupTest, WhoWasHeldUpTooLongForThePeerKnocksAgain) {
+  std::jthread peer([this] {
+    {
+      const Fd first = next_caller();
+      clock->jump(Acceptor::kPatience);
+    }
+    const Fd second = next_caller();
+    welcome(second);
+  });
+  const auto connected = connect();
+  EXPECT_TRUE(connected.ok()) << connected.error().to_string();
+}
+
+TEST_F(TcpSetupTest, WhoIsTurnedAwayAtOnceSaysSoAtOnce) {
+  std::jthread peer([this] { next_caller(); });
+  const auto connected = connect();
+  ASSERT_FALSE(connected.ok());
+  EXPECT_EQ(connected.error().code, base::ErrorCode::kIo);
+}
+
+}  // namespace
+}  // namespace gearshift::transport::tcp

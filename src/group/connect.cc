@@ -20,6 +20,8 @@ constexpr int kParallel = 16;
 constexpr base::Duration kAcceptSlice = std::chrono::milliseconds(200);
 /// How often whoever waits looks whether another rank has given up.
 constexpr base::Duration kLookForLost = std::chrono::seconds(1);
+/// What that takes longer where it is asked who has gone: a file for each rank, maybe.
+constexpr base::Duration kLookForEach = std::chrono::milliseconds(10);
 
 struct Endpoint {
   std::string transport;
@@ -116,7 +118,7 @@ class Mesh {
     for (int r = 0; r < options_.size; ++r) {
       if (r == options_.rank.value) continue;
       // After the first timeout the deadline has passed: the rest are only looked at, not awaited.
-      auto text = store_.get(rank_key(options_, r), deadline_);
+      auto text = announcement_of(r);
       if (!text && text.error().code != base::ErrorCode::kTimeout) {
         return text.error().within("waiting for rank " + std::to_string(r));
       }
@@ -168,6 +170,15 @@ class Mesh {
   }
 
  private:
+  base::Result<std::string> announcement_of(int rank) {
+    while (true) {
+      const base::TimePoint slice = std::min(deadline_, scheduler_.after(kLookForLost));
+      auto text = store_.get(rank_key(options_, rank), slice);
+      if (text || text.error().code != base::ErrorCode::kTimeout || slice >= deadline_) return text;
+      if (const auto lost = in_vain()) return *lost;
+    }
+  }
+
   base::Status note(int rank, const std::string& text) {
     GEARSHIFT_ASSIGN_OR_RETURN(auto announcement, Announcement::decode(text));
     if (announcement.size != options_.size) {
@@ -222,7 +233,13 @@ class Mesh {
                          peer);
     }
     const base::Rank rank(peer);
-    if (peer < options_.rank.value) return transport->connect(rank, remote->address, deadline_);
+    if (peer < options_.rank.value) {
+      auto link = transport->connect(rank, remote->address, deadline_);
+      if (link || link.error().code != base::ErrorCode::kIo) return link;
+      const auto lost = gone();
+      if (!lost || lost->culprit != peer) return link;
+      return base::Error(lost->code, link.error().message, peer);
+    }
     while (true) {
       const base::TimePoint slice = std::min(deadline_, scheduler_.after(kAcceptSlice));
       auto link = transport->accept(rank, slice);
@@ -230,8 +247,7 @@ class Mesh {
           failed()) {
         return link;
       }
-      if (!may_look()) continue;
-      if (const auto told = given_up()) return *told;
+      if (const auto lost = in_vain()) return *lost;
     }
   }
 
@@ -263,11 +279,29 @@ class Mesh {
   }
 
   /// One of those who wait, now and then.
-  bool may_look() {
+  bool may_look(base::TimePoint& next, base::Duration pause) {
     std::lock_guard<base::Monitor> lock(*monitor_);
-    if (scheduler_.now() < next_look_) return false;
-    next_look_ = scheduler_.after(kLookForLost);
+    if (scheduler_.now() < next) return false;
+    next = scheduler_.after(pause);
     return true;
+  }
+
+  /// Because of whom this rank waits for nothing, if that can be known.
+  std::optional<base::Error> in_vain() {
+    if (!may_look(next_look_, kLookForLost)) return std::nullopt;
+    if (auto told = given_up()) return told;
+    if (!may_look(next_count_, kLookForLost + options_.size * kLookForEach)) return std::nullopt;
+    return gone();
+  }
+
+  /// A rank that had come to the rendezvous (see Store::attend; by its number) and has ended.
+  std::optional<base::Error> gone() {
+    const auto name = store_.absentee();
+    if (!name || name->empty()) return std::nullopt;
+    const int rank = std::atoi(name->c_str());
+    if (std::to_string(rank) != *name || rank == options_.rank.value) return std::nullopt;
+    return base::Error(base::ErrorCode::kPeerLost,
+                       "rank " + *name + " is lost while all connect: it has ended", rank);
   }
 
   /// What another rank has said when it gave up.
@@ -309,6 +343,7 @@ class Mesh {
   std::vector<std::shared_ptr<transport::Connection>> links_;
   int next_ = 0;
   base::TimePoint next_look_{};
+  base::TimePoint next_count_{};
   std::vector<int> late_;
   std::string last_reason_;
   std::optional<base::Error> fatal_;
@@ -381,7 +416,9 @@ base::Result<std::unique_ptr<Group>> connect(
   if (options.size > 1) {
     Mesh mesh(scheduler, store, transports, options);
     GEARSHIFT_RETURN_IF_ERROR(mesh.publish());
-    GEARSHIFT_RETURN_IF_ERROR(mesh.meet());
+    if (auto met = mesh.meet(); !met) {
+      return met.error().code == base::ErrorCode::kPeerLost ? mesh.agree(met.error()) : met.error();
+    }
     if (auto linked = mesh.link_up(); !linked) return mesh.agree(linked.error());
     links = mesh.take_links();
     auto found = exchange_shares(scheduler, links, scheduler.after(options.timeout));

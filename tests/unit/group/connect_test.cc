@@ -17,6 +17,7 @@ using gearshift::testing::Wire;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 class ConnectTest : public ::testing::TestWithParam<Wire> {
  protected:
@@ -68,6 +69,53 @@ TEST_P(ConnectTest, WhoGivesUpTellsTheOthersBecauseOfWhom) {
                 HasSubstr("rank 2 is lost while all connect: another rank says could not connect"));
   });
   EXPECT_LT(scheduler_->now() - begin, seconds(50));
+}
+
+/// A store to which this rank has come, and ended.
+class Deserted final : public rendezvous::Store {
+ public:
+  Deserted(rendezvous::Store& inner, int rank) : inner_(inner), rank_(rank) {}
+  base::Status set(const std::string& key, const std::string& value) override {
+    return inner_.set(key, value);
+  }
+  base::Result<std::string> get(const std::string& key, base::TimePoint deadline) override {
+    return inner_.get(key, deadline);
+  }
+  base::Result<std::int64_t> add(const std::string& key, std::int64_t amount) override {
+    return inner_.add(key, amount);
+  }
+  base::Status attend(const std::string& name) override { return inner_.attend(name); }
+  base::Result<std::string> absentee() override { return std::to_string(rank_); }
+  std::string address() const override { return inner_.address(); }
+
+ private:
+  rendezvous::Store& inner_;
+  const int rank_;
+};
+
+TEST_P(ConnectTest, MissesWhoHasEndedBeforeItConnects) {
+  struct Case {
+    int own, lost, size;
+    bool has_announced;
+  };
+  for (const Case& c : {Case{1, 2, 3, false}, Case{0, 1, 2, true}, Case{1, 0, 2, true}}) {
+    Meeting meeting(*scheduler_, GetParam());
+    if (c.has_announced) {
+      EXPECT_FALSE(meeting.join(c.lost, c.size, milliseconds(1)));
+    }
+    Deserted store(meeting.store(), c.lost);
+    auto router = std::make_shared<transport::Router>(*scheduler_);
+    std::shared_ptr<transport::Transport> own = *meeting.transport(router, Rank(c.own));
+    ConnectOptions options{.rank = Rank(c.own), .size = c.size, .timeout = seconds(60)};
+    const base::TimePoint begin = scheduler_->now();
+    const auto group = connect(*scheduler_, router, store, {own}, options);
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, ErrorCode::kPeerLost) << group.error().message;
+    EXPECT_EQ(group.error().culprit, c.lost);
+    EXPECT_LT(scheduler_->now() - begin, seconds(50));
+    EXPECT_THAT(*store.get("group/1/lost", scheduler_->now()),
+                StartsWith(std::to_string(c.lost) + " "));
+  }
 }
 
 TEST_P(ConnectTest, NoticesAnotherWorldSize) {

@@ -221,7 +221,8 @@ class Mesh {
       const bool of_another = fatal_->culprit >= 0 && fatal_->culprit != peer;
       if (of_another && fatal_->code == base::ErrorCode::kPeerLost) return;  // see given_up()
       fatal_ = fatal_->within("connecting with rank " + std::to_string(peer));
-      fatal_->culprit = peer;
+      // It may be this rank that can make no connection.
+      if (fatal_->culprit != options_.rank.value) fatal_->culprit = peer;
     }
   }
 

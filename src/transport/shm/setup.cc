@@ -154,7 +154,8 @@ base::Result<LinkParts> connect_link(const base::Scheduler& scheduler, const Ide
   if (parts) return parts;
   Error error =
       parts.error().within("shared-memory connection to rank " + std::to_string(peer.value));
-  error.culprit = peer.value;
+  // What fails here without the peer is a lack of this process.
+  error.culprit = error.code == ErrorCode::kIo ? identity.rank.value : peer.value;
   return error;
 }
 

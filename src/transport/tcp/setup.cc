@@ -20,7 +20,7 @@ std::uint64_t random_link_number() {
 Result<Fd> open_stream(const base::Scheduler& scheduler, const Identity& identity,
                        const Hello& mine, base::Rank peer, const std::string& address,
                        std::uint32_t streams, TimePoint deadline) {
-  GEARSHIFT_ASSIGN_OR_RETURN(Fd fd, connect_to(scheduler, address, deadline));
+  GEARSHIFT_ASSIGN_OR_RETURN(Fd fd, connect_to(scheduler, address, deadline, identity.rank.value));
   SocketStream stream(scheduler, fd);
   GEARSHIFT_ASSIGN_OR_RETURN(const Hello theirs,
                              handshake_as_client(stream, mine, identity.token, deadline));

@@ -184,7 +184,7 @@ Result<Fd> listen_on(const std::string& host, int port) {
 }
 
 Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& address,
-                      TimePoint deadline) {
+                      TimePoint deadline, int self) {
   GEARSHIFT_ASSIGN_OR_RETURN(const HostPort at, parse_address(address));
   GEARSHIFT_ASSIGN_OR_RETURN(const Addresses addresses, resolve(at, 0));
   Error last(ErrorCode::kIo, "no address");
@@ -192,6 +192,7 @@ Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& addre
     Fd fd = open_socket(*next);
     if (!fd) {
       last = last_io_error("socket");
+      last.culprit = self;
       continue;
     }
     const Status connected = connect_one(scheduler, fd, *next, deadline);

@@ -36,8 +36,9 @@ base::Result<HostPort> parse_address(const std::string& address);
 
 /// All sockets here are non-blocking, close-on-exec and, once connected, without Nagle's delay.
 base::Result<Fd> listen_on(const std::string& host, int port);
+/// `self`: the culprit where this process may have no more sockets.
 base::Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& address,
-                            base::TimePoint deadline);
+                            base::TimePoint deadline, int self = -1);
 /// The next waiting socket; an empty Fd when there is none. kIo when the process has no more
 /// descriptors.
 base::Result<Fd> accept_from(const Fd& listener);

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "gearshift/transport/tcp/factory.h"
+#include "support/few_descriptors.h"
 #include "transport/tcp/acceptor.h"
 #include "transport/tcp/setup.h"
 
@@ -75,6 +76,18 @@ TEST_F(TcpSetupTest, WhoWasHeldUpTooLongForThePeerKnocksAgain) {
   });
   const auto connected = connect();
   EXPECT_TRUE(connected.ok()) << connected.error().to_string();
+}
+
+TEST_F(TcpSetupTest, WhoHasNoDescriptorToConnectWithBlamesNobodyElse) {
+  auto transport = create(*clock, std::make_shared<Router>(*clock),
+                          {Rank(0), Generation(1), kToken}, {.streams = 1});
+  ASSERT_TRUE(transport.ok());
+  const std::string address = local_address(listener);
+  const base::TimePoint deadline = clock->after(std::chrono::seconds(60));
+  const gearshift::testing::FewDescriptors none(0);
+  const auto connected = (*transport)->connect(Rank(1), address, deadline);
+  ASSERT_FALSE(connected.ok());
+  EXPECT_EQ(connected.error().culprit, 0);
 }
 
 TEST_F(TcpSetupTest, WhoIsTurnedAwayAtOnceSaysSoAtOnce) {

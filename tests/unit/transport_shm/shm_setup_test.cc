@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -14,6 +13,7 @@
 
 #include "gearshift/transport/shared_region.h"
 #include "gearshift/transport/shm/factory.h"
+#include "support/few_descriptors.h"
 #include "support/few_threads.h"
 #include "transport/shm/control.h"
 #include "transport/shm/host.h"
@@ -202,22 +202,7 @@ TEST_F(ShmSetupTest, WithoutAThreadThereIsNoTransport) {
                std::system_error);
 }
 
-/// As many descriptors as this process has now, and `more`, while this lives.
-class FewDescriptors {
- public:
-  explicit FewDescriptors(rlim_t more) {
-    ::getrlimit(RLIMIT_NOFILE, &before_);
-    const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    ::close(next);
-    rlimit low = before_;
-    low.rlim_cur = static_cast<rlim_t>(next) + more;
-    ::setrlimit(RLIMIT_NOFILE, &low);
-  }
-  ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
-
- private:
-  rlimit before_{};
-};
+using gearshift::testing::FewDescriptors;
 
 TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
   auto transport = make(0);
@@ -225,6 +210,17 @@ TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
   const UniqueFd caller(stranger(*transport));  // the last one
   char byte = 0;
   EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
+}
+
+TEST_F(ShmSetupTest, WhoHasNoDescriptorToConnectWithBlamesNobodyElse) {
+  auto server = make(0);
+  auto client = make(1);
+  const base::TimePoint deadline = soon();
+  const FewDescriptors none(0);
+  const auto connected = client->connect(base::Rank(0), server->address(), deadline);
+  ASSERT_FALSE(connected.ok());
+  EXPECT_EQ(connected.error().code, ErrorCode::kIo);
+  EXPECT_EQ(connected.error().culprit, 1);
 }
 
 TEST(ShmControlRecord, CutsNoCharacterOfAReasonInTwo) {

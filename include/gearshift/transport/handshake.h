@@ -38,7 +38,7 @@ inline constexpr std::uint32_t kPurposeStore = 0x53544F52;
 /// HMAC-SHA-256(token, role ‖ own greeting ‖ peer greeting), the client first; constant-time
 /// comparison. The token itself never travels. All messages have a fixed size, so nothing is
 /// allocated for a stranger. Errors: kUnauthenticated (proof or magic wrong), kMismatch (version,
-/// purpose or generation differs; says both), kTimeout, kIo.
+/// purpose or generation differs; says both), kIo, and those of the stream.
 base::Result<Hello> handshake_as_client(ByteStream& stream, const Hello& mine,
                                         const std::string& token, base::TimePoint deadline);
 base::Result<Hello> handshake_as_server(ByteStream& stream, const Hello& mine,

@@ -93,6 +93,13 @@ Status await(const base::Scheduler& scheduler, const Fd& fd, short events, TimeP
   }
 }
 
+/// Of a socket that was connected.
+Error lost_peer(const std::string& what) {
+  Error error = last_io_error(what);
+  error.code = ErrorCode::kPeerLost;
+  return error;
+}
+
 std::string format(const sockaddr_storage& address, socklen_t size) {
   char host[NI_MAXHOST];
   char port[NI_MAXSERV];
@@ -241,11 +248,11 @@ Status SocketStream::read_exact(base::Bytes into, TimePoint deadline) {
     if (got > 0) {
       into = into.subspan(static_cast<std::size_t>(got));
     } else if (got == 0) {
-      return Error(ErrorCode::kIo, "the peer closed the socket during the handshake");
+      return Error(ErrorCode::kPeerLost, "the peer closed the socket during the handshake");
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       GEARSHIFT_RETURN_IF_ERROR(await(scheduler_, fd_, POLLIN, deadline));
     } else if (errno != EINTR) {
-      return last_io_error("recv during the handshake");
+      return lost_peer("recv during the handshake");
     }
   }
   return {};
@@ -259,7 +266,7 @@ Status SocketStream::write_all(base::ConstBytes from, TimePoint deadline) {
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       GEARSHIFT_RETURN_IF_ERROR(await(scheduler_, fd_, POLLOUT, deadline));
     } else if (errno != EINTR) {
-      return last_io_error("send during the handshake");
+      return lost_peer("send during the handshake");
     }
   }
   return {};

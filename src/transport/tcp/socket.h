@@ -55,7 +55,7 @@ std::string remote_address(const Fd& fd);
 /// What the last system call said, as an error of this module.
 base::Error last_io_error(const std::string& what);
 
-/// A connected socket during its handshake.
+/// A connected socket during its handshake. Errors: kPeerLost, kTimeout.
 class SocketStream final : public ByteStream {
  public:
   SocketStream(const base::Scheduler& scheduler, const Fd& fd) : scheduler_(scheduler), fd_(fd) {}

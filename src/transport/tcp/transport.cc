@@ -86,7 +86,7 @@ class TcpTransport final : public Transport, public LinkKeeper {
       const TimePoint begun = scheduler_.now();
       auto sockets = open_link(scheduler_, identity_, peer, address, options_.streams, deadline);
       const TimePoint ended = scheduler_.now();
-      const bool held_up = !sockets && sockets.error().code == ErrorCode::kIo &&
+      const bool held_up = !sockets && sockets.error().code == ErrorCode::kPeerLost &&
                            ended - begun >= Acceptor::kPatience;
       if (!held_up || ended >= deadline) return sockets;
     }

@@ -94,7 +94,7 @@ TEST_F(TcpSetupTest, WhoIsTurnedAwayAtOnceSaysSoAtOnce) {
   std::jthread peer([this] { next_caller(); });
   const auto connected = connect();
   ASSERT_FALSE(connected.ok());
-  EXPECT_EQ(connected.error().code, base::ErrorCode::kIo);
+  EXPECT_EQ(connected.error().code, base::ErrorCode::kPeerLost);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ from ._exit import note_exits
 from .errors import Error, InvalidArgument, PeerLost, TimeoutError, Unsupported
 from .launch import EXIT_PEER_LOST, LaunchError
 from .launch.environment import ProcessEnvironment, detect
+from .launch.streams import open_missing
 
 
 @dataclass
@@ -77,6 +78,7 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
         environment = _environment(timeout, overrides)
         if _process.left and environment.servers > 0:
             raise Unsupported("a job's dedicated servers end with it: it cannot be joined again")
+        open_missing()
         _hook_exceptions()  # first: joining may fail because of others
         session = _open(environment, _transports(transports))
         _process.session = session

@@ -6,18 +6,21 @@ where torch, NumPy or the compiled core are missing.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
 from .doctor.arguments import doctor
 from .launch import LaunchError
 from .launch.plan import LaunchOptions, TargetKind
+from .launch.streams import replace_missing
 from .sim.arguments import simulate
 from .study.command import study
 
@@ -29,6 +32,7 @@ app = typer.Typer(
 )
 
 _USAGE_ERROR = 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
 
@@ -352,19 +356,33 @@ def _never_fail(stream: TextIO) -> None:
         stream.reconfigure(errors="replace")
 
 
+def _end_without_room(cause: int) -> NoReturn:
+    """Leave out what stdout still holds: Python would try once more, and say so at length."""
+    told = f"stdout, results or temporary files cannot be written: {os.strerror(cause)}"
+    with contextlib.suppress(OSError):
+        print(f"gearshift: {told}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``gearshift`` command."""
     raw = list(sys.argv[1:] if arguments is None else arguments)
+    replace_missing()
     for stream in (sys.stdout, sys.stderr):
         _never_fail(stream)
     try:
-        app(args=raw, prog_name="gearshift", obj=raw)
+        try:
+            app(args=raw, prog_name="gearshift", obj=raw)
+        finally:
+            sys.stdout.flush()  # where a failure is told, and not as Python ends
     except LaunchError as error:
         print(f"gearshift: {error}", file=sys.stderr)
         sys.exit(_USAGE_ERROR)
     except BrokenPipeError:
         os._exit(141)  # the reader of our stdout has gone, as in `gearshift --help | head`
     except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            _end_without_room(error.errno)
         if error.filename is None:  # nothing that the user named
             raise
         print(f"gearshift: {error.filename}: {error.strerror}", file=sys.stderr)

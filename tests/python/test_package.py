@@ -70,3 +70,59 @@ def test_terminals_without_every_character_get_the_rest(encoding: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"SCRIPT [ARGS]" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&- >&-", ">&- 2>&-"])
+def test_streams_that_are_closed_are_done_without(tmp_path: Path, closed: str) -> None:
+    """As some daemons start programs; no pipe or socket may take their place."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys; print('line'); open('done', 'w'); sys.exit(3)")
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m gearshift run -n 2 script.py {closed}"],
+        env={"PYTHONPATH": str(PACKAGE_ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "done").exists()
+
+
+def test_what_joins_a_job_leaves_the_numbers_of_closed_streams_alone() -> None:
+    """A socket that is number 2 would be sent the log."""
+    script = (
+        "import os, sys, gearshift as gs; gs.init(); "
+        "sys.exit(0 if all(os.readlink(f'/proc/self/fd/{n}') == os.devnull for n in (1, 2)) else 1)"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'exec {sys.executable} -c "$0" >&- 2>&-', script],
+        env={"PYTHONPATH": str(PACKAGE_ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "arguments", ["--version", "run --dry-run script.py", "run --help", "bench --list"]
+)
+def test_a_stdout_that_is_full_is_told_in_a_line(
+    tmp_path: Path, arguments: str, buffered: bool
+) -> None:
+    (tmp_path / "script.py").touch()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gearshift", *arguments.split()],
+            env={"PYTHONPATH": str(PACKAGE_ROOT), "PYTHONUNBUFFERED": "" if buffered else "1"},
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("gearshift: stdout")
+    assert told.endswith("No space left on device")
+    assert done.returncode == 1

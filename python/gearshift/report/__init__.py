@@ -10,6 +10,7 @@ from pathlib import Path
 
 def show(folder: Path) -> int:
     """Print the table of a finished demo and draw its curves again; returns the exit code."""
+    from .files import io_text
     from .fit import print_table
     from .table import report_console, summary_table
 
@@ -34,7 +35,7 @@ def show(folder: Path) -> int:
     except FileNotFoundError as error:
         return _failed(_missing(error, folder))
     except OSError as error:
-        return _failed(f"the curves cannot be drawn: {error.filename}: {error.strerror}")
+        return _failed(f"the curves cannot be drawn: {io_text(error)}")
     except (ValueError, KeyError, TypeError) as error:
         return _failed(f"the curves cannot be drawn: {error}")
     return 0

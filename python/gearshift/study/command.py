@@ -131,7 +131,7 @@ def _run(
     again: bool,
 ) -> int:
     """Run cells and report; `whole` is the command that runs all of them."""
-    from ..report.files import claimed
+    from ..report.files import claimed, io_text
     from ..sim.display import display
     from ..sim.processes import Pool
     from .runner import Runner
@@ -139,11 +139,17 @@ def _run(
     with claimed(folder):
         with display() as shown:
             runner = Runner(study, folder, whole, Pool(jobs), shown, _note)
-            found = runner.run(cells, again)
+            try:
+                found = runner.run(cells, again)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                _note(f"{io_text(error)}; {_goes_on(folder)}")
+                return 1
         _tell(found)
         reported = found.done + found.kept == 0 or _report(folder, "study")
     if found.interrupted:
-        _note(f"interrupted; the same command goes on from here ({folder} has what is done)")
+        _note(f"interrupted; {_goes_on(folder)}")
         return _INTERRUPTED
     return 1 if found.failures or not reported else 0
 
@@ -163,10 +169,15 @@ def _report(folder: Path, command: str) -> bool:
 def _write_report(folder: Path) -> None:
     from rich.markdown import Markdown
 
+    from ..errors import Error
+    from ..report.files import io_text
     from ..report.table import report_console
     from .report import MARKDOWN, write_report
 
-    path = write_report(folder)
+    try:
+        path = write_report(folder)
+    except OSError as error:
+        raise Error(f"no report in {folder}: {io_text(error)}", code="io") from error
     text = (folder / MARKDOWN).read_text(encoding="utf-8")
     answer = text.partition("\n## 1. ")[2].partition("\n## ")[0].partition("\n")[2]
     report_console().print(Markdown(answer))
@@ -189,6 +200,10 @@ def _tell(found: Found) -> None:
     if found.failures:
         parts.append(f"{len(found.failures)} failed")
     print(", ".join(parts))
+
+
+def _goes_on(folder: Path) -> str:
+    return f"the same command goes on from here ({folder} has what is done)"
 
 
 def _note(text: str) -> None:

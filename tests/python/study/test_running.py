@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_a_cell_that_fails_is_told_and_the_others_are_kept(study_path):
     assert "0 cells run, 1 kept from before, 1 failed" in run(
         study_path, "--strategy", "ps:bsp", code=1
     )
+
+
+@pytest.mark.parametrize("full", ["cells/", "report.html"])
+def test_a_full_disk_is_told_in_a_line_and_keeps_what_is_done(study_path, monkeypatch, full):
+    write_text = Path.write_text
+
+    def write(path, *arguments, **options):
+        if full in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", write)
+    shown = run(study_path, "--strategy", "ps:bsp", code=1).splitlines()
+    folder = study_path.parent / "o"
+    assert "No space left on device" in shown[-1]
+    assert shown[-1].startswith("gearshift study: ")
+    assert str(folder) in shown[-1]
+    assert not [*folder.rglob("*.tmp")]
+    assert len([*folder.glob("cells/*.json")]) == (full == "report.html")
 
 
 def test_options_choose_cells(study_path):

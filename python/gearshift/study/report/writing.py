@@ -73,5 +73,9 @@ def _write_text(context: Context, folder: Path) -> None:
 def _whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees it whole, or the one before."""
     fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError:  # a full disk
+        fresh.unlink(missing_ok=True)
+        raise

@@ -15,7 +15,7 @@ from .finding import Finding, ok, warning
 _SHM = Path("/dev/shm")
 _NAMESPACES = Path("/run/netns")
 _TORCH_FILE = re.compile(r"torch_(\d+)_.*")
-_NAMESPACE = re.compile(r"gsb(\d+)-(?:h\d+|sw)")
+_NAMESPACE = re.compile(r"gs[bst](\d+)-(?:h\d+|sw)")
 _MOST_NAMED = 5
 
 
@@ -29,7 +29,7 @@ class Leftovers:
     """Files of dead PyTorch processes in shared memory."""
     segment_bytes: int
     namespaces: tuple[str, ...]
-    """Networks of benchmarks that have ended."""
+    """Networks of benchmarks and studies that have ended."""
     ranks: tuple[int, ...]
     """Processes of other jobs that run here now."""
 
@@ -77,7 +77,7 @@ def check(left: Leftovers) -> list[Finding]:
             )
         )
     harmless = (
-        ("network namespaces", left.namespaces, "benchmarks", "ip netns delete"),
+        ("network namespaces", left.namespaces, "benchmarks or studies", "ip netns delete"),
         ("rendezvous folders", left.folders, "jobs", "rm -r"),
     )
     for topic, names, origin, command in harmless:

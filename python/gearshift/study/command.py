@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .cell import Cell, Study
     from .runner import Found
 
-_INTERRUPTED = 130
 _NEEDED = ("torch", "pandas", "pyarrow", "matplotlib", "markdown_it")
 _SHOWN_FAILURES = 5
 
@@ -131,12 +130,13 @@ def _run(
     again: bool,
 ) -> int:
     """Run cells and report; `whole` is the command that runs all of them."""
+    from ..bench.interrupts import endings_raised
     from ..report.files import claimed, io_text
     from ..sim.display import display
     from ..sim.processes import Pool
     from .runner import Runner
 
-    with claimed(folder):
+    with claimed(folder), endings_raised():
         with display() as shown:
             runner = Runner(study, folder, whole, Pool(jobs), shown, _note)
             try:
@@ -150,7 +150,7 @@ def _run(
         reported = found.done + found.kept == 0 or _report(folder, "study")
     if found.interrupted:
         _note(f"interrupted; {_goes_on(folder)}")
-        return _INTERRUPTED
+        return found.interrupted
     return 1 if found.failures or not reported else 0
 
 

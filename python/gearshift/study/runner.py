@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..bench.interrupts import exit_code
 from ..errors import Error
 from ..sim.display import Display
 from ..sim.processes import Pool
@@ -37,7 +38,8 @@ class Found:
     failures: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """Clusters that cannot be measured here, and why."""
-    interrupted: bool = False
+    interrupted: int = 0
+    """The exit code of what ended it early."""
 
 
 class Runner:
@@ -64,7 +66,7 @@ class Runner:
     def run(self, cells: Sequence[Cell], again: bool) -> Found:
         """Run cells, those that are to be measured first, while nothing else runs.
 
-        Ctrl-C ends it; what is done is kept.
+        Ctrl-C ends it, and what is raised as Ctrl-C is; what is done is kept.
 
         Args:
             cells: some of the study's.
@@ -86,8 +88,8 @@ class Runner:
         try:
             self._measure([cell for cell in todo if cell.clock == MEASURED])
             self._simulate([cell for cell in todo if cell.clock == SIMULATED])
-        except KeyboardInterrupt:
-            self.found.interrupted = True
+        except KeyboardInterrupt as interrupt:
+            self.found.interrupted = exit_code(interrupt)
         return self.found
 
     def _is_done(self, cell: Cell) -> bool:

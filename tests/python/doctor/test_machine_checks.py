@@ -258,6 +258,14 @@ def test_segments_of_the_dead(tmp_path):
     assert [path.name for path in found] == [f"torch_{gone}_1"]
 
 
+def test_networks_of_the_dead(tmp_path):
+    gone = 4_194_305
+    for name in (f"gsb{gone}-h0", f"gss{gone}-sw", f"gss{os.getpid()}-h1", "gsx1-h0"):
+        (tmp_path / name).touch()
+    found = leftovers._dead(tmp_path, leftovers._NAMESPACE)
+    assert [path.name for path in found] == [f"gsb{gone}-h0", f"gss{gone}-sw"]
+
+
 def test_a_check_that_fails_does_not_end_the_others(monkeypatch):
     def fail() -> None:
         raise ValueError("unexpected line in /proc/meminfo")

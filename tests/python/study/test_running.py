@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -183,6 +188,41 @@ def test_a_full_disk_is_told_in_a_line_and_keeps_what_is_done(study_path, monkey
     assert str(folder) in shown[-1]
     assert not [*folder.rglob("*.tmp")]
     assert len([*folder.glob("cells/*.json")]) == (full == "report.html")
+
+
+def test_a_study_that_is_asked_to_end_ends_as_by_ctrl_c(study_path):
+    """So that all that it has begun is taken down."""
+    script = f"""
+import os, signal
+from gearshift.cli import main
+from gearshift.sim.processes import Pool
+Pool.run_all = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+main(["study", {str(study_path)!r}, "--out", {str(study_path.parent / "o")!r}])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "the same command goes on from here" in done.stderr
+
+
+def test_processes_of_a_study_that_is_killed_end_with_it(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+from gearshift.sim.validation.jobs import Start, run_commands
+folder = Path(sys.argv[1])
+command = 'echo $$ > "$0/pid"; kill -KILL $PPID; exec sleep 60'
+run_commands([Start(["sh", "-c", command, str(folder)], {})], folder, 60.0)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone
+        while status.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline, "still there"
+            time.sleep(0.02)
 
 
 def test_options_choose_cells(study_path):

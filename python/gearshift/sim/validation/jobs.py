@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ...bench.hosts import Hosts
 from ...errors import Error
+from ...launch.process import die_with
 from ..paced import Training, read_result, write_job
 
 PORT = 29600
@@ -98,6 +99,7 @@ def run_commands(starts: Sequence[Start], folder: Path, patience: float) -> None
                     stdin=subprocess.DEVNULL,
                     stdout=logs[-1],
                     stderr=subprocess.STDOUT,
+                    preexec_fn=die_with(os.getpid()),
                 )
             )
         _wait(processes, folder, time.monotonic() + patience)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..launch.process import die_with
 from ..sim.durations import short_duration
 from .finding import Finding, ok, problem, warning
 from .variables import PLACES
@@ -49,6 +50,7 @@ def run(transport: str, environ: Mapping[str, str]) -> Finding:
                 errors="replace",
                 timeout=_PATIENCE,
                 check=False,
+                preexec_fn=die_with(os.getpid()),
             )
         except subprocess.TimeoutExpired:
             return _failed(topic, transport, f"they had not ended after {_PATIENCE:g} s")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +287,24 @@ def test_a_trial_that_cannot_start(monkeypatch):
     tcp_trial, shm_trial = trial.run("tcp", os.environ), trial.run("shm", os.environ)
     assert (tcp_trial.level, shm_trial.level) == ("problem", "warning")
     assert "/no/such/python cannot be started" in tcp_trial.found
+
+
+def test_a_trial_ends_with_the_doctor(tmp_path):
+    command = tmp_path / "command"
+    command.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nkill -TERM $PPID\nexec sleep 60\n")
+    command.chmod(0o755)
+    script = (
+        "import os, sys; from gearshift.doctor import trial; "
+        f"sys.executable = {str(command)!r}; trial.run('tcp', os.environ)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGTERM
+    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone
+        while status.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline, "still there"
+            time.sleep(0.02)
 
 
 def test_a_wrong_sum_is_noticed(monkeypatch):

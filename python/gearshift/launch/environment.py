@@ -79,6 +79,24 @@ def detect(environ: Mapping[str, str] | None = None) -> ProcessEnvironment:
     return _complete(ProcessEnvironment(), variables)
 
 
+def nested_notice(nnodes: int, environ: Mapping[str, str]) -> str | None:
+    """What to tell the user whose launcher starts several of this one, as if they were one job."""
+    variables = _Variables(environ)
+    if nnodes > 1 or variables.has("GEARSHIFT_RANK"):
+        return None
+    try:
+        found = [read(variables) for is_source, read in _SOURCES if is_source(variables)]
+    except LaunchError:
+        return None
+    if not found or found[0].world_size == 1 or found[0].rank > 0:
+        return None
+    return (
+        f"{found[0].world_size} of these commands are started side by side, and each runs a job of "
+        "its own; for one job, have that launcher start the script itself, or give each host one "
+        "gearshift run with --nnodes, --node-rank and --rdzv"
+    )
+
+
 class _Variables:
     """Environment variables with errors that name the variable."""
 

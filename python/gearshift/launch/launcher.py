@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 
 from .command_line import command_line, headline
+from .environment import nested_notice
 from .job import ENDING, Job
 from .output import ConsoleSink, LineSink, write_all
 from .plan import (
@@ -43,6 +44,7 @@ def launch(
     validate(options, environ)
     notices = [
         misplaced_notice(options),
+        nested_notice(options.nnodes, environ),
         servers_notice(options, environ),
         thread_notice(options, environ),
     ]

@@ -224,9 +224,10 @@ def _validate_counts(options: LaunchOptions) -> None:
     most = (files - _OWN_FILES) // _FILES_OF_A_PROCESS
     count = options.processes + options.local_servers
     if files != resource.RLIM_INFINITY and count > most:
+        enough = f"enough for {most}; start fewer, or" if most > 0 else "not enough for one;"
         raise LaunchError(
-            f"{count} processes on this node: the limit of open files ({files}) is enough for "
-            f"{most}; start fewer, or raise it (ulimit -n)"
+            f"{count} processes on this node: the limit of open files ({files}) is {enough} "
+            "raise it (ulimit -n)"
         )
 
 

@@ -227,3 +227,20 @@ import gearshift.cli, gearshift.launch.launcher, gearshift.launch.environment
 gearshift.launch.environment.detect({})
 """
     subprocess.run([sys.executable, "-c", source], env=clean_env(), check=True, timeout=60)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_commands_that_another_launcher_starts_are_jobs_of_their_own(launcher, rank):
+    """As by `srun -N 2 gearshift run -n 4 train.py`, which is told once."""
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_NNODES": "2"}
+    place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_NODEID": str(rank)}
+    ended = launcher.run(launcher.script("pass"), env={**slurm, **place})
+    assert ended.code == 0
+    assert ("2 of these commands are started side by side" in ended.err) == (rank == 0)
+
+
+def test_a_limit_of_open_files_that_is_enough_for_none(launcher):
+    command = f"ulimit -n 31; exec {sys.executable} -m gearshift run -n 2 {launcher.script('pass')}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the limit of open files (31) is not enough for one; raise it" in done.stderr

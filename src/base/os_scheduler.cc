@@ -1,7 +1,10 @@
 #include <pthread.h>
 
+#include <atomic>
 #include <condition_variable>
+#include <limits>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -15,9 +18,66 @@ using Clock = std::chrono::steady_clock;
 /// Far deadlines are cut to this, so that adding them to the clock cannot overflow.
 constexpr Duration kLongestWait = std::chrono::hours(1);
 
-TimePoint os_now() {
-  return {std::chrono::duration_cast<Duration>(Clock::now().time_since_epoch())};
+/// Real time without that in which the whole process stood still (see Scheduler::tick).
+///
+/// Whoever looks at the clock first after a pause takes it out for all, be it the task that ticks
+/// or one whose deadline has passed meanwhile: which of them runs first is chance.
+class RunningClock {
+ public:
+  TimePoint now() {
+    while (true) {
+      const std::int64_t left_out = left_out_.load(std::memory_order_acquire);
+      const std::int64_t real = real_now();
+      if (real > due_.load(std::memory_order_acquire)) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        leave_out_until(real);
+      } else if (left_out_.load(std::memory_order_acquire) == left_out) {
+        return {Duration(real - left_out)};
+      }
+    }
+  }
+
+  void tick(Duration within) {
+    [[maybe_unused]] static const int registered =
+        ::pthread_atfork(nullptr, nullptr, [] { forget(); });
+    std::lock_guard<std::mutex> lock(mutex_);
+    const std::int64_t real = real_now();
+    leave_out_until(real);
+    span_ = within > kLongestWait ? 0 : 2 * within.count();
+    due_.store(span_ == 0 ? kNever : real + span_, std::memory_order_release);
+  }
+
+ private:
+  static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+
+  static std::int64_t real_now() {
+    return std::chrono::duration_cast<Duration>(Clock::now().time_since_epoch()).count();
+  }
+  /// In a forked child nobody ticks, and somebody may have held the mutex.
+  static void forget();
+
+  /// Caller holds the mutex. What is due goes up last: who sees that it has sees the rest, too.
+  void leave_out_until(std::int64_t real) {
+    const std::int64_t due = due_.load(std::memory_order_relaxed);
+    if (real <= due) return;
+    left_out_.fetch_add(real - due, std::memory_order_release);
+    due_.store(real + span_, std::memory_order_release);
+  }
+
+  std::mutex mutex_;
+  std::atomic<std::int64_t> left_out_{0};  ///< nanoseconds
+  std::atomic<std::int64_t> due_{kNever};  ///< real time by which there is a tick
+  std::int64_t span_ = 0;                  ///< from a tick until then; guarded by the mutex
+};
+
+RunningClock running_clock;
+
+void RunningClock::forget() {
+  new (&running_clock.mutex_) std::mutex;
+  running_clock.due_.store(kNever, std::memory_order_relaxed);
 }
+
+TimePoint os_now() { return running_clock.now(); }
 
 class OsMonitor final : public Monitor {
  public:
@@ -79,6 +139,7 @@ class OsScheduler final : public Scheduler {
     }
   }
   std::unique_ptr<Monitor> make_monitor() override { return std::make_unique<OsMonitor>(); }
+  void tick(Duration within) override { running_clock.tick(within); }
 };
 
 }  // namespace

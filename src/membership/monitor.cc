@@ -195,6 +195,7 @@ void GroupMonitor::hear() {
 
 void GroupMonitor::watch() {
   watch_until_end();
+  scheduler_.tick(base::Duration::max());
   if (ending_) {
     end_group();
   } else {
@@ -210,6 +211,7 @@ void GroupMonitor::watch_until_end() {
   beat(scheduler_.now());
   while (!ending_) {
     const base::TimePoint wake = next_wake();
+    scheduler_.tick(interval_);
     auto message = news_->pop(wake);
     const base::TimePoint now = scheduler_.now();
     // This process was stopped or starved, so it is its own ears that were shut: what the peers

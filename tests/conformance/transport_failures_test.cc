@@ -86,7 +86,8 @@ TEST_P(TransportConformance, RefusesASizeThatDiffersFromTheKeptMessage) {
   ASSERT_TRUE(b.link->recv(Tag(1, 2, 0), base::writable_bytes_of(marker)).wait(soon()).ok());
   std::vector<std::byte> got(999);
   EXPECT_EQ(code_of(b.link->recv(Tag(1, 1, 0), got).wait(soon())), ErrorCode::kMismatch);
-  Request after = b.link->recv(Tag(1, 3, 0), base::writable_bytes_of(marker));
+  std::byte next{};
+  Request after = b.link->recv(Tag(1, 3, 0), base::writable_bytes_of(next));
   EXPECT_TRUE(a.link->send(Tag(1, 3, 0), base::bytes_of(marker)).wait(soon()).ok());
   EXPECT_TRUE(after.wait(soon()).ok());
 }

@@ -26,7 +26,7 @@ class TomlFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._text = path.read_bytes().decode().replace("\r\n", "\n")
+            self._text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         except OSError as error:
             raise LaunchError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

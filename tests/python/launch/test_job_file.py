@@ -292,6 +292,14 @@ def test_lines_are_those_where_a_statement_begins(tmp_path):
     assert file.line_of(("none",)) == 1
 
 
+def test_some_editors_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b"\xef\xbb\xbfa = 1\nb = 2\n")
+    file = TomlFile(path)
+    assert file.root == {"a": 1, "b": 2}
+    assert file.line_of(("b",)) == 2
+
+
 def test_a_table_is_read_key_by_key(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text("[t]\nflag = false\nnumber = 3\n")

@@ -215,7 +215,8 @@ def fail(message: str) -> None:
     """Leave the job at once, and tell the others why. Does nothing without a session."""
     if _process.session is not None and not _process.failed:
         _process.failed = True
-        _process.session.fail(message)
+        # Names of files may hold bytes that are no text; Python keeps them as lone surrogates.
+        _process.session.fail(message.encode(errors="backslashreplace").decode())
 
 
 def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnvironment:
@@ -258,6 +259,13 @@ def _transports(given: list[str] | str | None) -> list[str]:
 
 
 def _open(environment: ProcessEnvironment, transports: list[str]) -> _core.Session:
+    for name in ("rdzv", "token", "interface"):
+        text = getattr(environment, name) or ""
+        if text != text.encode(errors="replace").decode():
+            raise InvalidArgument(
+                f"{name} {text!r} is no text in UTF-8"
+                + ("; a rendezvous folder is made in TMPDIR" if text.startswith("file:") else "")
+            )
     return _core.Session(
         rank=environment.rank,
         world_size=environment.world_size,

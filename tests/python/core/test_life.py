@@ -267,6 +267,20 @@ assert gs.all_reduce(np.ones(1))[0] == 2
         assert process.returncode == 0, process.stderr
 
 
+def test_an_exception_about_a_file_whose_name_is_no_text_is_told_too() -> None:
+    script = r"""
+import numpy as np, gearshift as gs
+gs.init()
+if gs.rank() == 1:
+    raise FileNotFoundError("no such file: caf\udce9")
+gs.all_reduce(np.ones(3))
+"""
+    first, culprit = run_script(script, 2)
+    assert (first.returncode, culprit.returncode) == (EXIT_PEER_LOST, 1)
+    assert r"FileNotFoundError: no such file: caf\udce9" in first.stderr
+    assert "TypeError" not in culprit.stderr
+
+
 def test_a_child_that_is_forked_in_another_thread_leaves_the_job_alone() -> None:
     script = """
 import os, threading, numpy as np, gearshift as gs
@@ -451,6 +465,7 @@ def test_transports_may_be_named_in_a_string() -> None:
         ("gs.init(rank=2, world_size=2)", "rank 2"),
         ("gs.init(world_size=2, rank=0, token='')", "rendezvous"),
         ("gs.init(world_size=2, rank=0, token='', rdzv='file:///tmp')", "token"),
+        (r"gs.init(world_size=2, rank=0, token='t', rdzv='file:///\udce9')", "no text in UTF-8"),
     ],
 )
 def test_bad_options_are_refused(call: str, words: str) -> None:

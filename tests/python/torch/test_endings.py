@@ -69,11 +69,11 @@ def test_an_exception_in_the_loop_reaches_the_others_as_peer_lost(strategy: str)
 
 
 def test_a_policy_that_raises_ends_the_job_with_its_error() -> None:
-    script = """
+    script = r"""
 import torch, gearshift as gs, gearshift.torch as gst
 gs.init()
 def policy(metrics):
-    return metrics.nonsense
+    raise ValueError("nonsense in caf\udce9")  # of a file whose name is no text
 model = torch.nn.Linear(3, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 model, optimizer = gst.distribute(model, optimizer, gs.StrategySwitch(policy=policy))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gearshift_testing.processes import await_end
 
 import gearshift
 from gearshift.doctor import (
@@ -299,12 +298,7 @@ def test_a_trial_ends_with_the_doctor(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], check=False)
     assert done.returncode == -signal.SIGTERM
-    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
-    deadline = time.monotonic() + 30
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone
-        while status.read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < deadline, "still there"
-            time.sleep(0.02)
+    await_end(int((tmp_path / "pid").read_text()))
 
 
 def test_a_wrong_sum_is_noticed(monkeypatch):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from gearshift_testing.processes import await_end
 from typer.testing import CliRunner
 
 import gearshift as gs
@@ -217,12 +216,7 @@ run_commands([Start(["sh", "-c", command, str(folder)], {})], folder, 60.0)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
-    deadline = time.monotonic() + 30
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has gone
-        while status.read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < deadline, "still there"
-            time.sleep(0.02)
+    await_end(int((tmp_path / "pid").read_text()))
 
 
 def test_options_choose_cells(study_path):

@@ -41,6 +41,9 @@ class UseCase:
     """Points of the learning curve."""
     rates: tuple[float, ...] = (1.0,)
     """Factors of the task's learning rate with which each strategy is tried."""
+    searched: bool = False
+    """Whether `rates` are only those with which a search begins, two of which the second is twice
+    the first."""
     clocks: tuple[Clock, ...] = CLOCKS
     """Of the clusters' clocks those that it is trained with."""
 
@@ -256,7 +259,7 @@ class Study:
         )
 
     def cells(self) -> list[Cell]:
-        """In the order of the file, seeds last."""
+        """In the order of the file, seeds last; of searches those with which they begin."""
         return [
             Cell(use_case.name, cluster.name, strategy, rate, seed, clock)
             for use_case in self.use_cases
@@ -265,5 +268,5 @@ class Study:
             if clock in use_case.clocks
             for strategy in self.strategies
             for rate in use_case.rates
-            for seed in self.seeds
+            for seed in (self.seeds[:1] if use_case.searched else self.seeds)
         ]

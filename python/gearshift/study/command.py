@@ -14,7 +14,7 @@ from ..report.words import count
 
 if TYPE_CHECKING:
     from .cell import Cell, Study
-    from .runner import Found
+    from .runner import Found, Wanted
 
 _NEEDED = ("torch", "pandas", "pyarrow", "matplotlib", "markdown_it")
 _SHOWN_FAILURES = 5
@@ -60,14 +60,19 @@ def study(
 
     _check_installed()
     read = read_study(file)
-    cells = _chosen(read, use_case, cluster, strategy, clock, seeds)
+    wanted = _chosen(read, use_case, cluster, strategy, clock, seeds)
     if dry_run:
-        for cell in cells:
-            typer.echo(cell.label)
-        typer.echo(count(len(cells), "cell"))
+        _list(read, [cell for cell in read.cells() if wanted(cell)])
         raise typer.Exit
     whole = ["gearshift", "study", str(file), *(() if out is None else ("--out", str(out)))]
-    raise typer.Exit(_run(read, cells, out or Path("runs") / read.name, whole, jobs, again))
+    raise typer.Exit(_run(read, wanted, out or Path("runs") / read.name, whole, jobs, again))
+
+
+def _list(study: Study, cells: list[Cell]) -> None:
+    for cell in cells:
+        typer.echo(cell.label)
+    more = any(study.cases_of(cell)[0].searched for cell in cells)
+    typer.echo(count(len(cells), "cell") + (", and those that searches ask for" if more else ""))
 
 
 def _check_installed() -> None:
@@ -84,8 +89,8 @@ def _chosen(
     strategies: list[str] | None,
     clock: str | None,
     seeds: int | None,
-) -> list[Cell]:
-    """The cells that the options leave.
+) -> Wanted:
+    """Which cells the options leave.
 
     Raises:
         LaunchError: when an option names what is not there, or they leave none.
@@ -107,29 +112,30 @@ def _chosen(
         for name in chosen or ():
             if name not in known:
                 raise LaunchError(f'{option}: there is no "{name}"; there are {", ".join(known)}')
-    cells = [
-        cell
-        for cell in study.cells()
-        if (not use_cases or cell.use_case in use_cases)
-        and (not clusters or cell.cluster in clusters)
-        and (not texts or cell.strategy in texts)
-        and (not clock or cell.clock == clock)
-        and (seeds is None or cell.seed in study.seeds[:seeds])
-    ]
-    if not cells:
+
+    def wanted(cell: Cell) -> bool:
+        return (
+            (not use_cases or cell.use_case in use_cases)
+            and (not clusters or cell.cluster in clusters)
+            and (not texts or cell.strategy in texts)
+            and (not clock or cell.clock == clock)
+            and (seeds is None or cell.seed in study.seeds[:seeds])
+        )
+
+    if not any(map(wanted, study.cells())):
         raise LaunchError("no cell of the study is left: nothing to run")
-    return cells
+    return wanted
 
 
 def _run(
     study: Study,
-    cells: list[Cell],
+    wanted: Wanted,
     folder: Path,
     whole: list[str],
     jobs: int | None,
     again: bool,
 ) -> int:
-    """Run cells and report; `whole` is the command that runs all of them."""
+    """Run the cells that are wanted, and report; `whole` is the command that runs all of them."""
     from ..bench.interrupts import endings_raised
     from ..report.files import claimed, io_text
     from ..sim.display import display
@@ -140,7 +146,7 @@ def _run(
         with display() as shown:
             runner = Runner(study, folder, whole, Pool(jobs), shown, _note)
             try:
-                found = runner.run(cells, again)
+                found = runner.run(wanted, again)
             except BrokenPipeError:
                 raise
             except OSError as error:

@@ -39,6 +39,12 @@ def scaled(task: str, rate: float) -> SimulatedTraining:
             the optimizer has at the begin (OneCycleLR, CyclicLR).
     """
     training: SimulatedTraining = tasks.make(task)
+    scale(training, rate)
+    return training
+
+
+def scale(training: SimulatedTraining, rate: float) -> None:
+    """Make the learning rates of all steps `rate` times as great; raises as :func:`scaled`."""
     for group in training.optimizer.param_groups:
         if "max_lr" in group:
             raise _unscalable("OneCycleLR")
@@ -48,7 +54,6 @@ def scaled(task: str, rate: float) -> SimulatedTraining:
     for scheduler in (training.scheduler, training.epoch_scheduler):
         if scheduler is not None:
             _scale(scheduler, rate)
-    return training
 
 
 def _scale(scheduler: Any, rate: float) -> None:

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,15 @@ from . import measured
 from .cell import MEASURED, SIMULATED, Cell, Done, Outcome, Study
 from .rates import task_file
 from .recipe import recipe
+from .search import cells_of
 from .simulated import simulate_cells, workers_of
 from .store import Store
 
 TASKS = "tasks"
 _PACKAGES = ("gearshift", "torch", "numpy")
+
+Wanted = Callable[[Cell], bool]
+"""Whether a cell is to be run."""
 
 
 @dataclass
@@ -61,50 +65,78 @@ class Runner:
         self._pool = pool
         self._display = display
         self._note = note
+        self._run_now: dict[Cell, Done] = {}
+        self._run_before: dict[Cell, Done | None] = {}
         self.found = Found()
 
-    def run(self, cells: Sequence[Cell], again: bool) -> Found:
+    def run(self, wanted: Wanted, again: bool) -> Found:
         """Run cells, those that are to be measured first, while nothing else runs.
+
+        Where learning rates are searched, what cells found says which ones follow.
 
         Ctrl-C ends it, and what is raised as Ctrl-C is; what is done is kept.
 
         Args:
-            cells: some of the study's.
+            wanted: which of the study's.
             again: those, too, that are done.
 
         Raises:
             OSError: when the folder cannot be written.
         """
-        self._skip_unmeasurable(cells)
+        self._skip_unmeasurable(wanted)
         facts = machine_facts() | {
             "command": shlex.join(self._command),
             "skipped": self.found.skipped,
-            "recipes": {cell.slug: recipe(self._study, cell) for cell in self._study.cells()},
         }
-        self._store.save_facts(self._study, facts)
-        cells = [c for c in cells if c.clock == SIMULATED or c.cluster not in self.found.skipped]
-        todo = cells if again else [cell for cell in cells if not self._is_done(cell)]
-        self.found.kept = len(cells) - len(todo)
+        kept = 0
         try:
-            self._measure([cell for cell in todo if cell.clock == MEASURED])
-            self._simulate([cell for cell in todo if cell.clock == SIMULATED])
+            while True:
+                asked = cells_of(self._study, lambda cell: self._find(cell, wanted, again))
+                self._save_facts(facts, asked)
+                chosen = [cell for cell in asked if wanted(cell) and self._is_possible(cell)]
+                todo = [cell for cell in chosen if self._find(cell, wanted, again) is None]
+                kept = len(set(chosen) - set(todo) - set(self._run_now))
+                if not todo:
+                    break
+                self._measure([cell for cell in todo if cell.clock == MEASURED])
+                self._simulate([cell for cell in todo if cell.clock == SIMULATED])
         except KeyboardInterrupt as interrupt:
             self.found.interrupted = exit_code(interrupt)
+        self.found.kept = kept
         return self.found
 
-    def _is_done(self, cell: Cell) -> bool:
+    def _save_facts(self, facts: dict[str, Any], asked: Sequence[Cell]) -> None:
+        cells = {
+            "cells": [asdict(cell) for cell in asked],
+            "recipes": {cell.slug: recipe(self._study, cell) for cell in asked},
+        }
+        self._store.save_facts(self._study, facts | cells)
+
+    def _find(self, cell: Cell, wanted: Wanted, again: bool) -> Done | None:
+        """What a cell found, now or in an earlier run; None: it is to be run."""
+        if cell in self._run_now:
+            return self._run_now[cell]
+        if again and wanted(cell):
+            return None
+        if cell not in self._run_before:
+            self._run_before[cell] = self._load(cell)
+        return self._run_before[cell]
+
+    def _load(self, cell: Cell) -> Done | None:
         try:
             before = self._store.load(cell)
         except Error as error:
             self._note(f"{error}; this cell is run again")
-            return False
-        return (
-            before is not None
-            and before.outcome is not None
-            and before.recipe == recipe(self._study, cell)
-        )
+            return None
+        if before is None or before.outcome is None:
+            return None
+        return before if before.recipe == recipe(self._study, cell) else None
 
-    def _skip_unmeasurable(self, cells: Sequence[Cell]) -> None:
+    def _is_possible(self, cell: Cell) -> bool:
+        return cell.clock == SIMULATED or cell.cluster not in self.found.skipped
+
+    def _skip_unmeasurable(self, chosen: Wanted) -> None:
+        cells = filter(chosen, self._study.cells())
         wanted = {cell.cluster for cell in cells if cell.clock == MEASURED}
         for cluster in self._study.clusters:
             reason = measured.why_not(cluster) if cluster.name in wanted else None
@@ -147,6 +179,7 @@ class Runner:
             self._note(self.found.failures[-1])
         else:
             done = Done(cell, found, None, recipe(self._study, cell))
+        self._run_now[cell] = done
         self._store.save(done)
         self.found.done += not failed
 

@@ -97,6 +97,7 @@ def facts_of(study: Study) -> dict[str, Any]:
                 "metric": case.metric,
                 "target": case.target,
                 "rates": list(case.rates),
+                "searched": case.searched,
                 "clocks": list(case.clocks),
                 "parameters": _count(case.workload.document()),
                 **_times(case.workload.document()),

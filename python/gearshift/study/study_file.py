@@ -19,10 +19,13 @@ from ..sim.inputs import Source, read_cluster, read_workload, seconds
 from ..sim.scaling import change, edited
 from ..strategy import parse, to_text
 from .cell import CLOCKS, SIMULATED, Clock, ClusterCase, Study, UseCase
+from .rates import scale
 
 _SEEDS = 3
 _MOST_SEEDS = 1000
 _EVALUATIONS = 20
+_SEARCH = "search"
+_SEARCH_BEGINS = (1.0, 2.0)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP_KEYS = ("forward", "backward", "optimizer", "batch_size")
 _UNCHANGEABLE = ("strategy", "batch_size")
@@ -188,28 +191,51 @@ def _use_case(table: Table, folder: Path) -> UseCase:
         table.missing("task", "a file or module of a task, as of gearshift simulate --train")
     where = _located(table, text, folder)
     module = _module(table, where)
-    rates = table.get("learning_rates", list, "an array of factors")
-    if rates == []:
-        table.fail("learning_rates", "is empty; leave the key out for the task's own rate")
-    for rate in rates or ():
-        table.check("learning_rates", rate, (int, float), "an array of factors")
-        if not 0 < rate < float("inf"):
-            table.fail("learning_rates", f"must be positive, {rate} is one of them")
+    rates = _rates(table)
     evaluations = table.whole("evaluations", 1)
+    made = _made(table, where, module)
+    workload = _workload(table, folder, made, module)
+    if rates != (1.0,):
+        _check_scalable(table, made)
     case = UseCase(
         name=_slug(table, "name") or _short(where),
         title=_or_constant(table, "title", table.text("title"), module),
         task=where,
-        workload=_workload(table, folder, _made(table, where, module), module),
+        workload=workload,
         samples=_or_constant(table, "samples", table.whole("samples", 1), module),
         metric=_or_constant(table, "metric", table.text("metric"), module),
         target=float(_or_constant(table, "target", table.number("target"), module)),
         evaluations=evaluations or _EVALUATIONS,
-        rates=tuple(float(r) for r in dict.fromkeys(rates or [1.0])),
+        rates=rates or _SEARCH_BEGINS,
+        searched=rates == (),
         clocks=_clocks(table) or CLOCKS,
     )
     table.no_other_keys()
     return case
+
+
+def _rates(table: Table) -> tuple[float, ...]:
+    """Factors of the learning rate; none: they are searched."""
+    noun = f'an array of factors, or "{_SEARCH}"'
+    given = table.get("learning_rates", (list, str), noun)
+    if given == _SEARCH:
+        return ()
+    if isinstance(given, str):
+        table.fail("learning_rates", f'must be {noun}, not "{given}"')
+    if given == []:
+        table.fail("learning_rates", "is empty; leave the key out for the task's own rate")
+    for rate in given or ():
+        table.check("learning_rates", rate, (int, float), noun)
+        if not 0 < rate < float("inf"):
+            table.fail("learning_rates", f"must be positive, {rate} is one of them")
+    return tuple(float(rate) for rate in dict.fromkeys(given or [1.0]))
+
+
+def _check_scalable(table: Table, made: Any) -> None:
+    try:
+        scale(made, 2.0)
+    except Error as error:
+        table.fail("learning_rates", str(error).removeprefix("learning_rates: "))
 
 
 def _short(where: str) -> str:

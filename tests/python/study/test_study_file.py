@@ -131,7 +131,7 @@ def test_a_use_case_may_leave_a_clock_out(folder):
     assert {cell.clock for cell in read(folder, one).cells()} == {"simulated"}
 
 
-@pytest.mark.parametrize(("name", "cells"), [("strategies", 420), ("measured", 20)])
+@pytest.mark.parametrize(("name", "cells"), [("strategies", 160), ("measured", 20)])
 def test_the_examples_are_studies(name, cells):
     path = Path(gearshift.__file__).parents[2] / "examples" / "studies" / f"{name}.toml"
     study = read_study(path)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from ...errors import Error
 from ...strategy import AllReduce, StrategySwitch, is_asynchronous, parse, to_text
 from ..cell import Clock, Outcome
-from .data import Run, StudyData
+from ..run import Run
+from .data import StudyData
 from .spread import FEWEST, Ratio, geometric_mean, ratio
 
 LEAST_LEAD = 1.01
@@ -34,6 +35,11 @@ class Group:
     runs: tuple[Run, ...]
     """Those with an outcome; may be none."""
     failed: tuple[Run, ...] = ()
+
+    @property
+    def cells(self) -> int:
+        """That were run."""
+        return len(self.runs) + len(self.failed)
 
     @property
     def times(self) -> dict[int, float]:
@@ -235,10 +241,11 @@ def _arm(strategy: str, runs: Sequence[Run]) -> Arm | None:
                 tuple(run for run in at if run.outcome is None),
             )
         )
-    tried = [group for group in groups if group.runs]
+    tried = sorted((group for group in groups if group.runs), key=lambda group: group.rate)
     if not tried:
         return None
-    best = min(tried, key=lambda group: (group.time, -_or(group.best)))
+    most = max(group.cells for group in tried)
+    best = min((group for group in tried if group.cells == most), key=_rank)
     return Arm(strategy, kind_of(strategy), best, tuple(tried))
 
 

@@ -46,14 +46,17 @@ def both(found: Sequence[Combination]) -> list[tuple[Combination, Combination]]:
 
 
 def pairs(found: Sequence[Combination], quantity: Callable[[Group], float | None]) -> list[Pair]:
-    """Of all strategies and learning rates that have the quantity by both clocks."""
+    """Of all strategies and learning rates that have the quantity by both clocks, and as many seeds
+    (of searches, the clocks may have run the others at different rates)."""
     made = []
     for simulated, measured in both(found):
         groups = {(a.strategy, g.rate): g for a in measured.arms for g in a.groups}
         for arm in simulated.arms:
             for group in arm.groups:
                 other = groups.get((arm.strategy, group.rate))
-                values = (quantity(group), None if other is None else quantity(other))
+                if other is None or other.cells != group.cells:
+                    continue
+                values = quantity(group), quantity(other)
                 if values[0] and values[1] and all(math.isfinite(v) for v in values if v):
                     made.append(
                         Pair(

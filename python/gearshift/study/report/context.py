@@ -40,11 +40,21 @@ class Context:
     @property
     def several_rates(self) -> bool:
         """Whether strategies were tried at more than one learning rate."""
-        return any(len(case["rates"]) > 1 for case in self.data.use_cases)
+        return any(len(self.rates(case["name"])) > 1 for case in self.data.use_cases)
 
     def case(self, name: str) -> Mapping[str, Any]:
         """The facts of a use case."""
         return next(case for case in self.data.use_cases if case["name"] == name)
+
+    def rates(self, use_case: str) -> list[float]:
+        """Factors of the learning rate that were tried, or are to be."""
+        if not self.searched(use_case):
+            return [float(rate) for rate in self.case(use_case)["rates"]]
+        return sorted({run.cell.rate for run in self.data.select(use_case=use_case)})
+
+    def searched(self, use_case: str) -> bool:
+        """Whether each strategy's learning rate was searched."""
+        return bool(self.case(use_case).get("searched"))
 
     def of(
         self, clock: Clock | None = None, use_case: str | None = None, cluster: str | None = None

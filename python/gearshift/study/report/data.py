@@ -2,80 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...errors import Error
-from ..cell import MEASURED, Cell, Clock, Done, Outcome, Point, Reached, to_reach
+from ..cell import MEASURED, Cell, Clock
+from ..run import Run
 from ..store import Store
-
-Status = Literal["reached", "not reached", "diverged", "failed"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A cell that was run."""
-
-    cell: Cell
-    outcome: Outcome | None
-    error: str | None
-    target: float
-
-    @property
-    def status(self) -> Status:
-        """What came of it. Who diverged has not reached the target, whatever was before."""
-        if self.outcome is None:
-            return "failed"
-        if self.outcome.diverged is not None:
-            return "diverged"
-        return "not reached" if self.reached is None else "reached"
-
-    @cached_property
-    def curve(self) -> tuple[Point, ...]:
-        """The points of the learning curve whose metric is a number."""
-        points = () if self.outcome is None else self.outcome.curve
-        # JSON has no words for numbers that are none: they are None when read again.
-        return tuple(p for p in points if p.metric is not None and math.isfinite(p.metric))
-
-    @cached_property
-    def reached(self) -> Reached | None:
-        """When the target was first reached; None: never, or the training diverged."""
-        if self.outcome is None or self.outcome.diverged is not None:
-            return None
-        return to_reach(self.curve, self.target)
-
-    @property
-    def samples(self) -> float | None:
-        """That all workers together had learnt from when the target was reached."""
-        return None if self.reached is None else self.reached.samples
-
-    @property
-    def best(self) -> float | None:
-        """The greatest metric of the curve."""
-        return max((point.metric for point in self.curve), default=None)
-
-    @property
-    def final(self) -> float | None:
-        """The last metric of the curve."""
-        return self.curve[-1].metric if self.curve else None
-
-    @property
-    def switched(self) -> tuple[int, float] | None:
-        """Step of the first switch, and worker 0's seconds there; None: there was none."""
-        if self.outcome is None or not self.outcome.switches or not self.curve:
-            return None
-        step = int(self.outcome.switches[0]["step"])
-        before = (0, 0.0)
-        for point in self.curve:
-            if point.step >= step:
-                share = (step - before[0]) / (point.step - before[0])
-                return step, before[1] + share * (point.seconds - before[1])
-            before = (point.step, point.seconds)
-        return step, before[1]
 
 
 @dataclass(frozen=True)
@@ -153,15 +88,11 @@ def load(folder: Path) -> StudyData:
         for done in store.load_all()
         if done.recipe == recipes.get(done.cell.slug, done.recipe)
     }
-    runs = [_run(found[cell], targets) for cell in cells if cell in found]
+    runs = [Run.of(found[cell], targets[cell.use_case]) for cell in cells if cell in found]
     missing = tuple(cell for cell in cells if cell not in found)
     if not any(run.outcome is not None for run in runs):
         raise Error(_nothing(folder, runs, len(cells)))
     return StudyData(facts, tuple(runs), missing, len(found) - len(runs))
-
-
-def _run(done: Done, targets: Mapping[str, float]) -> Run:
-    return Run(done.cell, done.outcome, done.error, targets[done.cell.use_case])
 
 
 def _cells(facts: Mapping[str, Any]) -> list[Cell]:

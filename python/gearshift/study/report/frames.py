@@ -12,8 +12,9 @@ import pandas as pd
 
 from ...sim.frames import write_parquet
 from ..cell import Outcome
+from ..run import Run
 from .analysis import Arm, Combination, compare, factors
-from .data import Run, StudyData
+from .data import StudyData
 
 _CELL: dict[str, type] = {
     "use_case": str, "cluster": str, "clock": str, "strategy": str, "rate": float, "seed": int,

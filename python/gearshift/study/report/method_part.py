@@ -26,9 +26,12 @@ _DEFINITIONS = (
     ("Waiting", "exposed share: time in which a worker only waits ÷ time of its steps."),
     ("Step mean, p95", "of the steps of all workers after the warm-up."),
     ("Staleness", "updates that the parameters of a push lacked."),
-    ("Best learning rate", "of each strategy in each combination, the factor with the shortest "
-     "median time to the target; if none reaches it, with the best metric. All strategies have the "
-     "same number of tries."),
+    ("Best learning rate", "of each strategy in each combination, the factor that ranks first in "
+     "the order below, of those that all seeds have run. Where factors are given, all strategies "
+     "have the same number of tries. Where they are searched, each goes on until it has its own: "
+     "the first seed tries 1 and 2, and twice or half as much as the best, until that is no "
+     "better; then all seeds run the best, and half as much where some of them miss a target that "
+     "the first one reaches."),
     ("Order", "strategies are ranked by the share of seeds that reach the target, then by the "
      "geometric mean of their times, then by their best metric. Who never reaches it within the "
      "budget, or diverges, loses to those who do."),
@@ -133,7 +136,9 @@ def write_method(context: Context) -> None:
                 f"{case['samples']:,}",
                 f"{case['batch_size']:,}",
                 number(case["target"]),
-                ", ".join(rate_factor(rate) for rate in case["rates"]),
+                "searched"
+                if context.searched(case["name"])
+                else ", ".join(map(rate_factor, context.rates(case["name"]))),
             ]
             for case in context.data.use_cases
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .analysis import Combination
+from .analysis import Combination, Group
 from .context import Context
 from .document import code, plain
 from .numbers import NONE, rate_factor
@@ -19,14 +19,20 @@ def write_rates(context: Context) -> None:
         return
     document.paragraph(
         "Each strategy was run at several factors of the task's learning rate, and counts with the"
-        " best of them, which is bold: the one with the shortest median time to the target."
+        " best of them, which is bold: the one at which most seeds reach the target, and in the"
+        " shortest time (geometric mean)."
     )
     for name, title in context.use_cases.items():
-        rates = [float(rate) for rate in context.case(name)["rates"]]
+        rates = context.rates(name)
         if len(rates) < 2:
             document.paragraph(f"{plain(title)} was run with one.")
             continue
         document.heading(3, f"{plain(title)}: learning rates")
+        if context.searched(name):
+            document.paragraph(
+                "Searched for each strategy, with the first seed until neither half nor twice as"
+                " much is better than the best; what more seeds have run says so."
+            )
         document.table(
             ["Combination", "Strategy", *map(rate_factor, rates)],
             (row for c in context.of(use_case=name) for row in _rows(context, c, rates)),
@@ -43,10 +49,18 @@ def _rows(context: Context, combination: Combination, rates: list[float]) -> lis
         row = [context.where(combination), code(arm.strategy)]
         for rate in rates:
             group = by_rate.get(rate)
-            text = NONE if group is None else time_to_target(group)
+            text = NONE if group is None else _told(group, context.searched(combination.use_case))
             row.append(f"**{text}**" if group is arm.best else text)
         rows.append(row)
     return rows
+
+
+def _told(group: Group, searched: bool) -> str:
+    """Its time to the target; of searches with the number of seeds, where there are several."""
+    text = time_to_target(group)
+    if not searched or len(group.runs) < 2 or text.endswith("seeds"):
+        return text
+    return f"{text}, {len(group.runs)} seeds"
 
 
 def _figure(context: Context, name: str, found: list[Combination]) -> None:

@@ -34,7 +34,7 @@ def write_use_cases(context: Context) -> None:
     )
     for name, title in context.use_cases.items():
         document.heading(3, plain(title))
-        document.paragraph(*_facts(context.case(name)))
+        document.paragraph(*_facts(context, context.case(name)))
         for clock in context.data.clocks:
             found = context.of(clock, name)
             if found:
@@ -47,7 +47,7 @@ def write_use_cases(context: Context) -> None:
                 _factors(context, name, found)
 
 
-def _facts(case: Mapping[str, Any]) -> list[str]:
+def _facts(context: Context, case: Mapping[str, Any]) -> list[str]:
     sentences = [f"Trained is {code(case['task'].rpartition('/')[2])}"]
     if case.get("parameters"):
         sentences[0] += f", {number(case['parameters'])} parameters"
@@ -67,10 +67,11 @@ def _facts(case: Mapping[str, Any]) -> list[str]:
     ]
     if took:
         sentences.append(f"On a host of speed 1 a step computes: {', '.join(took)}.")
-    rates = case["rates"]
+    rates = context.rates(case["name"])
     if len(rates) > 1:
         factors = ", ".join(map(rate_factor, rates))
-        sentences.append(f"Learning rates: {factors} that of the task.")
+        how = " (each strategy's was searched)" if context.searched(case["name"]) else ""
+        sentences.append(f"Learning rates: {factors} that of the task{how}.")
     return sentences
 
 

@@ -99,7 +99,7 @@ Status Strategy::validate(int workers, int servers) const {
   GEARSHIFT_RETURN_IF_ERROR(s->back->validate(total_steps));
   const auto there = s->policy->known_step(total_steps);
   const auto back = s->back->known_step(total_steps);
-  if (!there || !back || *back >= *there) return {};
+  if (!there || !back || *back > *there) return {};
   return Error(ErrorCode::kInvalidArgument,
                "the switch back after step " + std::to_string(*back) +
                    " would never happen: it must come after the switch, which is after step " +

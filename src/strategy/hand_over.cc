@@ -158,7 +158,9 @@ base::Status ReplicaImpl::close_server() {
   GEARSHIFT_RETURN_IF_ERROR(end_server());
   // Worker 0 alone has seen all losses; from here on every rank decides by itself again.
   GEARSHIFT_RETURN_IF_ERROR(take_history(base::Rank(0)));
-  hypers_digest_ = 0;  // of an earlier phase
+  // What the next round would tell of is of an earlier phase.
+  hypers_digest_ = 0;
+  pending_loss_ = pending_samples_ = 0;
   rounds_ = 0;
   return sync_steps_after_server();
 }

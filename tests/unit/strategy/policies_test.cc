@@ -72,6 +72,12 @@ TEST(Strategy, ComesBackAfterItHasSwitched) {
       << status.error().message;
   strategy.total_steps = 500;
   EXPECT_TRUE(strategy.validate(2, 0).ok());
+  strategy.total_steps = 100;
+  EXPECT_FALSE(strategy.validate(2, 0).ok()) << "after the step that ends with the switch";
+  strategy.kind = StrategySwitch{AllReduce{}, ParameterServer{}, at_step(10), at_step(10)};
+  EXPECT_FALSE(strategy.validate(2, 0).ok()) << "the same step";
+  strategy.kind = StrategySwitch{AllReduce{}, ParameterServer{}, at_step(10), at_step(11)};
+  EXPECT_TRUE(strategy.validate(2, 0).ok());
 }
 
 TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {

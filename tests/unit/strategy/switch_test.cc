@@ -82,6 +82,17 @@ TEST(Switch, BackFromAsynchronousWorkersAtDifferentSteps) {
   EXPECT_EQ(finals[0], finals[2]);
 }
 
+TEST(Switch, BackWithoutALossFromBeforeTheServers) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), at_step(3), at_step(6)));
+    for (int k = 0; k < 6; ++k) worker.step(5 * k + 2 * rank, 2);
+    ASSERT_FALSE(worker.replica->uses_server());
+    const double latest = worker.replica->stats().loss;
+    worker.step(30 + 2 * rank, 2);
+    EXPECT_EQ(worker.replica->stats().loss, latest) << "of step 6, not of step 3";
+  });
+}
+
 TEST(Switch, WhileSomeRanksHaveRunOut) {
   toy::run_ranks(3, 0, [&](int rank, Environment environment) {
     Worker worker(environment, there_and_back(ps::Consistency::bsp(), at_step(4), at_step(8)));

@@ -114,6 +114,7 @@ base::Status ReplicaImpl::open_server() {
     server_ = std::move(server);
   }
   staged_ = false;
+  sending_since_.reset();
   remember_parameters();
   return {};
 }
@@ -347,6 +348,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
   GEARSHIFT_RETURN_IF_ERROR(pull_latest());
   staged_ = false;  // a gradient from before is one of other parameters
+  sending_since_.reset();
   // Nobody pushes before everybody has the same parameters.
   GEARSHIFT_RETURN_IF_ERROR(await_all("join"));
   remember_parameters();

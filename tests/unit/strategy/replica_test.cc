@@ -341,6 +341,25 @@ TEST(Replica, AServerMayEndAfterABackwardWithoutAStep) {
   });
 }
 
+TEST(Replica, TheTimeAfterABackwardThatNoStepFollowedIsNotSpentCommunicating) {
+  Strategy strategy;
+  strategy.kind = ParameterServer{};
+  toy::run_ranks(1, 0, [&](int, Environment environment) {
+    Worker worker(environment, strategy);
+    worker.ok(worker.replica->ready(0));
+    ASSERT_TRUE(worker.replica->backward_end({true, true}).ok());
+    ASSERT_TRUE(worker.replica->join().ok());
+    base::Scheduler& scheduler = environment.world->scheduler();
+    scheduler.sleep_for(std::chrono::milliseconds(50));
+    const double before = worker.replica->stats().communication_seconds;
+    const base::TimePoint begin = scheduler.now();
+    worker.step(0, 2);
+    EXPECT_LE(worker.replica->stats().communication_seconds - before,
+              base::to_seconds(scheduler.now() - begin) + 1e-9);
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Replica, ServersNeedAllNumbersOfAStep) {
   Strategy strategy;
   strategy.kind = ParameterServer{};

@@ -13,7 +13,8 @@ Peers::Peers(int size, base::Rank own, base::TimePoint now)
 void Peers::heard(int rank, std::uint32_t sequence, ProgressNote progress, base::TimePoint now) {
   Entry& entry = at(rank);
   entry.heard_at = std::max(entry.heard_at, now);
-  if (sequence < entry.sequence) return;
+  // Numbers wrap around, in a job of a thousand ranks after some weeks.
+  if (static_cast<std::int32_t>(sequence - entry.sequence) < 0) return;
   entry.sequence = sequence;
   entry.progress = std::move(progress);
 }

@@ -30,8 +30,9 @@ std::optional<std::string> DivergenceGuard::note(double loss) {
   ++count_;
   if (count_ <= kWindow) {
     const double off = loss - early_;
-    early_ += off / count_;
-    variance_ += (off * (loss - early_) - variance_) / count_;
+    const auto count = static_cast<double>(count_);
+    early_ += off / count;
+    variance_ += (off * (loss - early_) - variance_) / count;
     least_ = smoothed_ = early_;
     return std::nullopt;
   }

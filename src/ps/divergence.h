@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -22,7 +23,7 @@ class DivergenceGuard {
   void look_for_collapse();
 
   double factor_;
-  int count_ = 0;
+  std::int64_t count_ = 0;
   double early_ = 0;     ///< mean over the first commits
   double smoothed_ = 0;  ///< exponential mean over all after them
   double variance_ = 0;  ///< of single losses, likewise

@@ -17,5 +17,17 @@ TEST(Peers, AMessageThatIsOvertakenSetsNobodyBack) {
   EXPECT_EQ(peers.last_known(1), "while it was idle at step 42");
 }
 
+TEST(Peers, NumbersOfMessagesWrapAround) {
+  const base::TimePoint begin;
+  Peers peers(2, base::Rank(0), begin);
+  for (std::uint32_t sequence : {0x7000'0000U, 0xE000'0000U, 0xFFFF'FFF0U}) {
+    peers.heard(1, sequence, {41, "push", 0}, begin);
+  }
+  peers.heard(1, 5, {42, "idle", 0}, begin);
+  EXPECT_EQ(peers.last_known(1), "while it was idle at step 42");
+  peers.heard(1, 0xFFFF'FFFFU, {41, "push", 0}, begin);
+  EXPECT_EQ(peers.last_known(1), "while it was idle at step 42") << "it was overtaken";
+}
+
 }  // namespace
 }  // namespace gearshift::membership

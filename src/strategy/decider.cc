@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <string_view>
+#include <utility>
+
+#include "gearshift/base/serial.h"
 
 namespace gearshift::strategy {
 
@@ -90,11 +94,6 @@ bool Decider::ask(Policy& policy, const Metrics& seen, std::unique_lock<base::Mo
   return verdict.switch_now;
 }
 
-void Decider::forget_wish() {
-  Lock lock(*monitor_);
-  wanted_ = false;
-}
-
 std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
   std::unique_lock<base::Monitor> lock(*monitor_);
   staleness_sum_ += static_cast<double>(info.staleness);
@@ -133,12 +132,22 @@ double Decider::latest_loss() const {
 
 std::vector<std::byte> Decider::pack_history() const {
   Lock lock(*monitor_);
-  return history_.pack();
+  base::Writer writer;
+  writer.put(wanted_).put(std::string_view(inputs_)).put_bytes(history_.pack());
+  return writer.take();
 }
 
 base::Status Decider::unpack_history(const std::vector<std::byte>& bytes) {
+  base::Reader reader(bytes);
+  const bool wanted = reader.get<std::uint8_t>() != 0;
+  std::string inputs = reader.get_string();
+  const base::ConstBytes history = reader.get_bytes();
+  GEARSHIFT_RETURN_IF_ERROR(reader.status("loss history"));
   Lock lock(*monitor_);
-  return history_.unpack(bytes);
+  GEARSHIFT_RETURN_IF_ERROR(history_.unpack({history.begin(), history.end()}));
+  wanted_ = wanted;
+  inputs_ = std::move(inputs);
+  return {};
 }
 
 }  // namespace gearshift::strategy

@@ -32,8 +32,6 @@ class Decider {
   /// All-Reduce: does this rank want to switch after `step`? Once wanted, stays wanted until the
   /// phase ends, so that a switch that had to wait is not lost.
   bool vote(std::int64_t step, std::int64_t epoch);
-  /// Ranks that had joined did not see what this rank saw: all ask their policy anew.
-  void forget_wish();
   /// Server, on the rank that decides: news of one commit. Returns the step after which all leave.
   std::optional<std::int64_t> on_commit(const ps::CommitInfo& info);
 
@@ -42,6 +40,7 @@ class Decider {
   std::string inputs() const;
   double latest_loss() const;
 
+  /// What this rank has seen, and whether it wants to switch: for ranks that did not see it.
   std::vector<std::byte> pack_history() const;
   base::Status unpack_history(const std::vector<std::byte>& bytes);
 

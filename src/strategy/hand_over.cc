@@ -329,13 +329,13 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
   GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
   if (report.steps_differ) {
     GEARSHIFT_RETURN_IF_ERROR(broadcast_model(report.root));
-    // A rank without any batch has taken this epoch's losses for the last one's.
+    // A rank without any batch has taken this epoch's losses for the last one's, and no rank that
+    // had joined has asked its policy since.
     GEARSHIFT_RETURN_IF_ERROR(take_history(report.root));
     GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> epochs,
                                gather_u64(control_, static_cast<std::uint64_t>(epoch_),
                                           "comparing epochs", control_.timeout()));
     epoch_ = static_cast<std::int64_t>(epochs[static_cast<std::size_t>(report.root.value)]);
-    decider_.forget_wish();
   }
   return report;
 }

@@ -127,6 +127,25 @@ TEST(Switch, WithTheLastStepOfAnEpochThatSomeRanksHaveNot) {
   });
 }
 
+TEST(Switch, ThatHadToWaitForARankOutOfBatchesIsMadeWhenItIsBack) {
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    // Rank 0 is out of batches at the only step that the policy likes.
+    const auto once = custom_policy("at 5", [](const Metrics& m) { return m.step == 5; });
+    Worker worker(environment, there_and_back(ps::Consistency::bsp(), once, nullptr));
+    std::vector<std::int64_t> switched;
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      for (int k = 0; k < (rank == 0 ? 4 : 6); ++k) {
+        const StepReport report = worker.step(5 * k + rank, 2, epoch);
+        if (report.switched) switched.push_back(report.switched->step);
+      }
+      ASSERT_TRUE(worker.replica->join().ok());
+      if (!worker.replica->uses_server()) worker.optimizer->reset();  // on all: equal again
+    }
+    EXPECT_EQ(switched, std::vector<std::int64_t>{7});
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Switch, APolicyMayLookAtTheStats) {
   toy::run_ranks(2, 0, [&](int rank, Environment environment) {
     Replica* replica = nullptr;

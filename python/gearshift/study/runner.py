@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -83,30 +83,33 @@ class Runner:
         Raises:
             OSError: when the folder cannot be written.
         """
-        self._skip_unmeasurable(wanted)
-        facts = machine_facts() | {
-            "command": shlex.join(self._command),
-            "skipped": self.found.skipped,
-        }
+        facts = machine_facts() | {"command": shlex.join(self._command)}
+        reasons = self._unmeasurable(wanted)
         kept = 0
         try:
             while True:
                 asked = cells_of(self._study, lambda cell: self._find(cell, wanted, again))
-                self._save_facts(facts, asked)
-                chosen = [cell for cell in asked if wanted(cell) and self._is_possible(cell)]
-                todo = [cell for cell in chosen if self._find(cell, wanted, again) is None]
-                kept = len(set(chosen) - set(todo) - set(self._run_now))
+                chosen = list(filter(wanted, asked))
+                missing = [cell for cell in chosen if self._find(cell, wanted, again) is None]
+                todo = [cell for cell in missing if not self._is_skipped(cell, reasons)]
+                self._save_facts(facts)
+                kept = len(set(chosen) - set(missing) - set(self._run_now))
                 if not todo:
                     break
                 self._measure([cell for cell in todo if cell.clock == MEASURED])
                 self._simulate([cell for cell in todo if cell.clock == SIMULATED])
         except KeyboardInterrupt as interrupt:
             self.found.interrupted = exit_code(interrupt)
+            self._save_facts(facts)
         self.found.kept = kept
         return self.found
 
-    def _save_facts(self, facts: dict[str, Any], asked: Sequence[Cell]) -> None:
+    def _save_facts(self, facts: dict[str, Any]) -> None:
+        """With the cells that the study asks for by what the folder has, which is reported: also
+        what is to be run again, until it is, and what failed."""
+        asked = cells_of(self._study, self._known)
         cells = {
+            "skipped": self.found.skipped,
             "cells": [asdict(cell) for cell in asked],
             "recipes": {cell.slug: recipe(self._study, cell) for cell in asked},
         }
@@ -116,8 +119,13 @@ class Runner:
         """What a cell found, now or in an earlier run; None: it is to be run."""
         if cell in self._run_now:
             return self._run_now[cell]
-        if again and wanted(cell):
-            return None
+        before = None if again and wanted(cell) else self._known(cell)
+        return None if before is None or before.outcome is None else before
+
+    def _known(self, cell: Cell) -> Done | None:
+        """What came of a cell, now or in an earlier run."""
+        if cell in self._run_now:
+            return self._run_now[cell]
         if cell not in self._run_before:
             self._run_before[cell] = self._load(cell)
         return self._run_before[cell]
@@ -128,21 +136,25 @@ class Runner:
         except Error as error:
             self._note(f"{error}; this cell is run again")
             return None
-        if before is None or before.outcome is None:
-            return None
-        return before if before.recipe == recipe(self._study, cell) else None
+        known = before is not None and before.recipe == recipe(self._study, cell)
+        return before if known else None
 
-    def _is_possible(self, cell: Cell) -> bool:
-        return cell.clock == SIMULATED or cell.cluster not in self.found.skipped
+    def _unmeasurable(self, wanted: Wanted) -> dict[str, str]:
+        """Clusters of cells that are wanted and cannot be measured here, and why."""
+        cells = filter(wanted, self._study.cells())
+        names = {cell.cluster for cell in cells if cell.clock == MEASURED}
+        clusters = [cluster for cluster in self._study.clusters if cluster.name in names]
+        reasons = {cluster.name: measured.why_not(cluster) for cluster in clusters}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
-    def _skip_unmeasurable(self, chosen: Wanted) -> None:
-        cells = filter(chosen, self._study.cells())
-        wanted = {cell.cluster for cell in cells if cell.clock == MEASURED}
-        for cluster in self._study.clusters:
-            reason = measured.why_not(cluster) if cluster.name in wanted else None
-            if reason is not None:
-                self.found.skipped[cluster.name] = reason
-                self._note(f"{cluster.name} is not measured: {reason}")
+    def _is_skipped(self, cell: Cell, reasons: Mapping[str, str]) -> bool:
+        """Whether a cell that is to be run cannot be, which is told of its cluster once."""
+        if cell.clock == SIMULATED or cell.cluster not in reasons:
+            return False
+        if cell.cluster not in self.found.skipped:
+            reason = self.found.skipped[cell.cluster] = reasons[cell.cluster]
+            self._note(f"{cell.cluster} is not measured: {reason}")
+        return True
 
     def _measure(self, cells: Sequence[Cell]) -> None:
         if not cells:

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from gearshift_testing.made_study import outcome
 from gearshift_testing.processes import await_end
 from typer.testing import CliRunner
 
 import gearshift as gs
 from gearshift.cli import app
 from gearshift.errors import InvalidArgument
+from gearshift.study import measured
 from gearshift.study.rates import scaled, task_file
 from gearshift.study.recipe import recipe
 from gearshift.study.store import Store
@@ -274,3 +276,28 @@ def rates(training) -> list[float]:
 def test_the_rate_of_a_task_that_is_unscaled_is_its_own(tmp_path):
     assert task_file(tmp_path, "module:function", 1.0, "name") == "module:function"
     assert not any(tmp_path.iterdir())
+
+
+def test_what_was_measured_is_reported_where_it_cannot_be_measured_again(study_path, monkeypatch):
+    study_path.write_text(
+        STUDY.replace('"two.toml"', '"two.toml"\nclocks = ["measured"]').replace(
+            "seeds = 1", "seeds = 2"
+        )
+    )
+    monkeypatch.setattr(measured, "why_not", lambda cluster: None)
+    monkeypatch.setattr(measured, "measure", lambda *_: outcome(0.01, 40, target=-0.05))
+    assert "2 cells run" in run(study_path, "--strategy", "ps:bsp")
+    monkeypatch.setattr(measured, "why_not", lambda cluster: "it takes root")
+    folder = study_path.parent / "o"
+    for options, told in ((("--strategy", "ps:bsp"), False), ((), True), (("--again",), True)):
+        said = run(study_path, *options)
+        assert ("two is not measured: it takes root" in said) == told
+        assert ("it takes root" in (folder / "report.md").read_text()) == told
+        assert ("2 kept" in said) == ("--again" not in options)
+        assert ("Cells: 2 of 2 run" if told else "Cells: 2 of 4 run") in run_report(folder)
+
+
+def run_report(folder: Path) -> str:
+    made = CliRunner().invoke(app, ["report", str(folder)])
+    assert made.exit_code == 0, made.output
+    return (folder / "report.md").read_text()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from gearshift.cli import app
 from gearshift.launch import LaunchError
+from gearshift.sim.processes import Pool
 from gearshift.study.cell import Cell, Done, Outcome, Study
 from gearshift.study.report import write_report
 from gearshift.study.report.analysis import combinations
@@ -251,3 +252,37 @@ def test_another_word_than_search_is_refused(study_path):
         LaunchError, match=r':6: .*learning_rates: must be .*"search", not "serach"'
     ):
         read_study(study_path)
+
+
+def test_an_interrupted_run_again_reports_all_that_the_folder_has(study_path, monkeypatch):
+    run(study_path)
+    folder = study_path.parent / "o"
+    facts, report = (folder / "study.json").read_text(), (folder / "report.md").read_text()
+    assert "2 workers, 2 seeds" in report
+    run_all, rounds = Pool.run_all, []
+
+    def interrupted_later(*arguments):
+        rounds.append(len(arguments[1]))
+        if len(rounds) > 1:
+            raise KeyboardInterrupt
+        run_all(*arguments)
+
+    monkeypatch.setattr(Pool, "run_all", interrupted_later)
+    assert "4 cells run" in run(study_path, "--again", code=130)
+    assert json.loads((folder / "study.json").read_text())["cells"] == json.loads(facts)["cells"]
+    told = (folder / "report.md").read_text()
+    assert "2 workers, 2 seeds" in told
+    assert "took no part" not in told
+
+
+def test_an_interrupted_search_says_that_cells_are_missing(study_path, monkeypatch):
+    run_all = Pool.run_all
+
+    def only_first(pool, requests, *more):
+        run_all(pool, requests, *more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pool, "run_all", only_first)
+    assert "4 cells run" in run(study_path, code=130)
+    told = (study_path.parent / "o" / "report.md").read_text()
+    assert "This report is incomplete: 2 of 6 cells not run" in told

@@ -76,7 +76,7 @@ def load(folder: Path) -> StudyData:
     facts = store.facts()
     try:
         targets = {case["name"]: float(case["target"]) for case in facts["use_cases"]}
-        cells = _cells(facts)
+        cells = [Cell(**fields) for fields in facts["cells"]]
     except (KeyError, TypeError, ValueError) as error:
         raise Error(
             f"{folder / 'study.json'} is damaged, or of something else than a study: {error!r}",
@@ -88,6 +88,7 @@ def load(folder: Path) -> StudyData:
         for done in store.load_all()
         if done.recipe == recipes.get(done.cell.slug, done.recipe)
     }
+    cells = [cell for cell in cells if cell in found or not _is_skipped(facts, cell)]
     runs = [Run.of(found[cell], targets[cell.use_case]) for cell in cells if cell in found]
     missing = tuple(cell for cell in cells if cell not in found)
     if not any(run.outcome is not None for run in runs):
@@ -95,11 +96,9 @@ def load(folder: Path) -> StudyData:
     return StudyData(facts, tuple(runs), missing, len(found) - len(runs))
 
 
-def _cells(facts: Mapping[str, Any]) -> list[Cell]:
-    """Of the study, in its order, without what cannot be measured."""
-    skipped = facts.get("skipped", {})
-    cells = [Cell(**fields) for fields in facts["cells"]]
-    return [cell for cell in cells if cell.clock != MEASURED or cell.cluster not in skipped]
+def _is_skipped(facts: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether it could not be measured; what an earlier run measured elsewhere is there."""
+    return cell.clock == MEASURED and cell.cluster in facts.get("skipped", {})
 
 
 def _nothing(folder: Path, runs: list[Run], cells: int) -> str:

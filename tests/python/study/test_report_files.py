@@ -323,3 +323,38 @@ def test_many_clusters_stand_below_each_other(tmp_path: Path) -> None:
     assert [line.split(" ")[1] for line in matrix.splitlines() if line.startswith("| C")][1:] == [
         place.capitalize() for place in places
     ]
+
+
+def test_what_nobody_reaches_is_no_lack_of_common_seeds(tmp_path: Path) -> None:
+    made = study(("all_reduce", "ps:asp", "switch(at=0.5)"))
+    write_report(fill(tmp_path, made, lambda _: outcome(0.01, None, top=0.5)))
+    text = text_of(tmp_path)
+    assert "| reached by neither | reached by neither |" in text
+    assert "no seed in common" not in text
+
+
+def test_a_target_that_each_reaches_in_other_seeds_is_told_so(tmp_path: Path) -> None:
+    def outcomes(cell: Cell) -> Outcome:
+        reaches = (cell.strategy == "ps:asp") == (cell.seed < 3)
+        return outcome(0.01, 40) if reaches else outcome(0.01, None, top=0.5)
+
+    text = small(tmp_path, outcomes)
+    assert "| Digits, Lan | reached in 2 seeds, by the other in 1 |" in text
+    assert "not reached by the other" not in text
+
+
+def test_the_few_seeds_are_those_of_the_strategy_that_has_few(tmp_path: Path) -> None:
+    steps = {"all_reduce": 0.02, "ps:asp": 0.03, "ps:bsp": 0.05}
+
+    def outcomes(cell: Cell) -> Outcome | None:
+        missing = (cell.strategy, cell.seed) == ("ps:bsp", 3)
+        return None if missing else outcome(steps[cell.strategy])
+
+    write_report(fill(tmp_path, study((*steps,)), outcomes))
+    assert "With two seeds in 1 of 1, who is first there may be chance" in text_of(tmp_path)
+
+
+def test_several_strategies_without_a_result_have_none(tmp_path: Path) -> None:
+    made = study(("all_reduce", "ps:bsp", "ps:asp"))
+    write_report(fill(tmp_path, made, lambda c: usual(c) if c.strategy == "all_reduce" else "gone"))
+    assert "- Digits, Lan: `ps:bsp` and `ps:asp` have no result." in text_of(tmp_path)

@@ -73,13 +73,19 @@ def _undecided(found: Sequence[Combination]) -> list[str]:
     if nobody and len(nobody) < len(found):
         items.append(f"Nobody reaches the target in {len(nobody)} of {len(found)}.")
     if few:
-        seeds = sorted({compare(c.first, c.arms[1]).common for c in few})
+        seeds = sorted({_fewest_common(c) for c in few})
         said = several([SEEDS.get(n, count(n, "seed")) for n in seeds])
         items.append(
             f"With {said} in {len(few)} of {len(found)}, who is first there may be chance: an"
             f" interval takes {FEWEST} seeds that reach the target."
         )
     return items
+
+
+def _fewest_common(combination: Combination) -> int:
+    """Seeds that the first and one of those have both run that it does not beat for certain."""
+    compared = [compare(combination.first, arm) for arm in combination.arms[1:]]
+    return min(comparison.common for comparison in compared if not comparison.decided)
 
 
 def _among_the_first(found: Sequence[Combination]) -> str:

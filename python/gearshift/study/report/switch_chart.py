@@ -31,7 +31,7 @@ def draw_switches(found: Sequence[Switch], labels: Sequence[str], looks: Looks, 
     for y, switch in enumerate(found):
         for at, end, gain in ((-0.14, switch.start, switch.over_start),
                               (0.14, switch.then, switch.over_then)):  # fmt: skip
-            if gain is not None and gain.ratio is None and gain.ahead:
+            if gain and gain.ratio is None and gain.ahead and not gain.behind:
                 look = looks[end]
                 axes.plot(edge, y + at, look.mark, color=look.colour, markersize=7,
                           markerfacecolor="white", clip_on=False)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...report.words import several
 from ..cell import Clock
 from .analysis import Arm, Combination, compare
 from .context import Context
@@ -61,7 +62,8 @@ def _matrix(context: Context, clock: Clock) -> None:
     )
     missing = [c for c in found if c.without]
     document.bullets(
-        f"{context.where(c, clock=False)}: {', '.join(map(code, c.without))} has no result."
+        f"{context.where(c, clock=False)}: {several([*map(code, c.without)])}"
+        f" {'has' if len(c.without) == 1 else 'have'} no result."
         for c in missing
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ...report.words import several
+from ...report.words import count, several
 from .analysis import Arm, Combination, Comparison, Group, compare, factors
 from .document import code
 from .numbers import duration, duration_range, number, percent, rate_factor, times
@@ -15,27 +15,25 @@ SEEDS = {0: "no seed in common", 1: "one seed", 2: "two seeds"}
 def time_to_target(group: Group, status: bool = True) -> str:
     """Median with the spread over seeds, or why there is none."""
     reached = sorted(t for t in group.times.values() if math.isfinite(t))
-    count = len(group.runs)
+    seeds = len(group.runs)
     if not reached:
         if not status:
             return "not reached"
-        how = "diverged" if len(group.diverged) == count else "not reached"
+        how = "diverged" if len(group.diverged) == seeds else "not reached"
         return f"{how} (best {number(group.best)})"
     middle = group.time if math.isfinite(group.time) else reached[len(reached) // 2]
     text = duration(middle)
     if len(reached) > 1 and duration(reached[0]) != duration(reached[-1]):
         text += f" ({duration_range(reached[0], reached[-1])})"
-    if len(reached) < count:
-        text += f" in {len(reached)} of {count} seeds"
+    if len(reached) < seeds:
+        text += f" in {len(reached)} of {seeds} seeds"
     return text
 
 
 def lead(comparison: Comparison, interval: bool = True) -> str:
     """Says "×1.23 [1.10, 1.38]", "×1.23, one seed", "not reached by the other"."""
     if comparison.ratio is None:
-        if comparison.ahead:
-            return "not reached by the other"
-        return "never reached" if comparison.behind else SEEDS[0]
+        return _without_ratio(comparison)
     text = times(comparison.ratio.mean)
     if comparison.ratio.low is not None and interval:
         text += f" [{number(comparison.ratio.low)}, {number(comparison.ratio.high)}]"
@@ -46,6 +44,17 @@ def lead(comparison: Comparison, interval: bool = True) -> str:
     if comparison.behind:
         text += f"; {comparison.behind} fewer of the seeds reach it"
     return text
+
+
+def _without_ratio(comparison: Comparison) -> str:
+    """Where no seed reaches the target by both."""
+    if comparison.ahead and comparison.behind:
+        return f"reached in {count(comparison.ahead, 'seed')}, by the other in {comparison.behind}"
+    if comparison.ahead:
+        return "not reached by the other"
+    if comparison.behind:
+        return "never reached"
+    return "reached by neither" if comparison.common else SEEDS[0]
 
 
 def verdict(combination: Combination) -> str:

@@ -88,7 +88,7 @@ class LaunchOptions:
         """Time that the survivors of a failure have to report it themselves."""
         if self.grace is not None:
             return self.grace
-        return (self.timeout or _timeout_of(environ) or DEFAULT_TIMEOUT) + 10.0
+        return (self.timeout or _timeout_of(self, environ) or DEFAULT_TIMEOUT) + 10.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _validate_counts(options: LaunchOptions) -> None:
 def _validate_times(options: LaunchOptions, environ: Mapping[str, str]) -> None:
     for name, value in (
         ("--timeout", options.timeout),
-        ("GEARSHIFT_TIMEOUT", _timeout_of(environ)),
+        ("GEARSHIFT_TIMEOUT", _timeout_of(options, environ)),
     ):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise LaunchError(f"{name} {value}: give a positive number of seconds")
@@ -255,9 +255,10 @@ def _validate_strategy(options: LaunchOptions) -> None:
         raise LaunchError(f"--transports: {unknown[0]!r} is none of {', '.join(TRANSPORTS)}")
 
 
-def _timeout_of(environ: Mapping[str, str]) -> float | None:
-    text = environ.get("GEARSHIFT_TIMEOUT")
-    if text is None:
+def _timeout_of(options: LaunchOptions, environ: Mapping[str, str]) -> float | None:
+    """What the variable says that processes get; empty, it says nothing."""
+    text = {**environ, **options.extra_env}.get("GEARSHIFT_TIMEOUT")
+    if not text:
         return None
     try:
         return float(text)

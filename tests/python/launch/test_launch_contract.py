@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gearshift.cli import main
+from gearshift.launch.plan import LaunchOptions, validate_numbers
 
 DUMP = """
 import json
@@ -194,6 +195,8 @@ TWO_NODES = ("--nnodes", "2", "--rdzv")
         (("--interface", "0.0.0.0", "S"), "cannot connect to that"),
         (("--interface", "::", "S"), "cannot connect to that"),
         (("--env", "NAME", "S"), "give NAME=VALUE"),
+        (("--env", "GEARSHIFT_TIMEOUT=inf", "S"), "GEARSHIFT_TIMEOUT inf: give a positive"),
+        (("--env", "GEARSHIFT_TIMEOUT=2m", "S"), "GEARSHIFT_TIMEOUT='2m' is not a number"),
         (("--env", "GEARSHIFT_TOKEN=x", "S"), "--token-file"),
         (("no-such-script.py",), "script 'no-such-script.py' does not exist"),
         (("--", "no-such-program"), "neither an executable file nor a command"),
@@ -216,6 +219,23 @@ def test_refusals(tmp_path, monkeypatch, capfd, arguments, words):
     assert end.value.code == 2
     assert words in shown.err
     assert "started" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "grace"),
+    [
+        ({}, {}, 40.0),
+        ({}, {"GEARSHIFT_TIMEOUT": ""}, 40.0),
+        ({}, {"GEARSHIFT_TIMEOUT": "7"}, 17.0),
+        ({"extra_env": {"GEARSHIFT_TIMEOUT": "120"}}, {"GEARSHIFT_TIMEOUT": "7"}, 130.0),
+        ({"extra_env": {"GEARSHIFT_TIMEOUT": "120"}, "timeout": 5.0}, {}, 15.0),
+        ({"extra_env": {"GEARSHIFT_TIMEOUT": "120"}, "grace": 2.0}, {}, 2.0),
+    ],
+)
+def test_grace_is_longer_than_the_timeout_of_the_processes(options, environ, grace):
+    made = LaunchOptions(target=("train.py",), **options)
+    validate_numbers(made, environ)
+    assert made.grace_seconds(environ) == grace
 
 
 def test_launcher_needs_neither_torch_nor_numpy_nor_the_core(clean_env):

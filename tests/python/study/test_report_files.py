@@ -358,3 +358,14 @@ def test_several_strategies_without_a_result_have_none(tmp_path: Path) -> None:
     made = study(("all_reduce", "ps:bsp", "ps:asp"))
     write_report(fill(tmp_path, made, lambda c: usual(c) if c.strategy == "all_reduce" else "gone"))
     assert "- Digits, Lan: `ps:bsp` and `ps:asp` have no result." in text_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["größe", "my task", "a)b", "50%", "a%20b", "x<y", 'say "no"'])
+def test_a_use_case_of_any_name_has_its_pictures(tmp_path: Path, name: str) -> None:
+    """Names are those of the tasks' files, where a study gives no other."""
+    write_report(fill(tmp_path, study(("all_reduce", "ps:asp"), (name,)), usual))
+    page = Page()
+    page.feed((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert (tmp_path / f"figures/curves-{name}-simulated.png").is_file()
+    assert len(page.fetched) == len(list((tmp_path / "figures").iterdir()))
+    assert all(value.startswith("data:image/png;base64,") for value in page.fetched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
@@ -53,7 +54,7 @@ class Document:
         """A picture of the folder ``figures``; `data` says which file and rows are drawn."""
         self.figures.append(name)
         label = f"Figure {len(self.figures)}"
-        self.blocks.append(f"![{label}](figures/{name})")
+        self.blocks.append(f"![{label}](figures/{quote(name)})")
         self.blocks.append(f"**{label}.** {caption} *Data: {data}.*")
 
     @property

@@ -7,6 +7,7 @@ import html
 import re
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -58,7 +59,7 @@ def page(markdown: str, folder: Path) -> str:
     for token in tokens:
         for child in token.children or ():
             if child.type == "image":
-                child.attrSet("src", _data(folder / str(child.attrGet("src"))))
+                child.attrSet("src", _data(folder / unquote(str(child.attrGet("src")))))
     body = parser.renderer.render(tokens, parser.options, {})
     body = body.replace("<table>", '<div class="table"><table>')
     body = body.replace("</table>", "</table></div>")

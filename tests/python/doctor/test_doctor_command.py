@@ -72,6 +72,13 @@ def test_options_that_cannot_work_are_refused(options: Sequence[str], told: str)
     assert not out
 
 
+def test_a_timeout_that_is_none_is_found_as_other_values_are() -> None:
+    code, out, err = ended(*DOCTOR, "--json", GEARSHIFT_TIMEOUT="soon")
+    assert code == 1, err
+    problems = found(json.loads(out), "problem")
+    assert "GEARSHIFT_TIMEOUT='soon' is not a positive number" in problems["place in a job"]
+
+
 def test_a_token_file_is_looked_at_without_a_job_too(tmp_path: Path) -> None:
     code, out, _ = ended(*DOCTOR, "--json", "--token-file", str(tmp_path / "none"))
     assert code == 1

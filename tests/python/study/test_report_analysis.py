@@ -260,3 +260,19 @@ def test_clocks_that_rank_otherwise_are_told(tmp_path: Path) -> None:
     [order] = orders(both)
     assert not order.same_first
     assert (order.pairs, order.pairs_right) == (1, 0)
+
+
+def test_clocks_are_compared_over_the_seeds_that_both_have_run(tmp_path: Path) -> None:
+    """Where measuring was interrupted, or a cell failed."""
+
+    def outcomes(cell: Cell) -> Outcome | str | None:
+        if cell.clock == "measured" and cell.seed > 1:
+            return None if cell.strategy == "ps:asp" else "gone"
+        real = 1.0 if cell.clock == "simulated" else 0.8
+        return outcome(0.01 * real * cell.seed)
+
+    both = found(tmp_path, study(BOTH, clocks=("simulated", "measured")), outcomes)
+    compared = pairs(both, lambda group: group.time)
+    assert [pair.strategy for pair in compared] == list(BOTH)
+    assert [pair.simulated for pair in compared] == pytest.approx([0.4, 0.4])  # of seed 1
+    assert [pair.error for pair in compared] == pytest.approx([0.25, 0.25])

@@ -7,8 +7,8 @@ the learning-rate factor that suits it best.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
@@ -40,6 +40,10 @@ class Group:
     def cells(self) -> int:
         """That were run."""
         return len(self.runs) + len(self.failed)
+
+    def of_seeds(self, seeds: Collection[int]) -> Group:
+        """The same with the runs of these alone."""
+        return replace(self, runs=tuple(run for run in self.runs if run.cell.seed in seeds))
 
     @property
     def times(self) -> dict[int, float]:

@@ -12,7 +12,8 @@ from .analysis import LEAST_LEAD, Arm, Combination, Group
 
 @dataclass(frozen=True)
 class Pair:
-    """One quantity of one strategy by both clocks; medians over seeds, in seconds."""
+    """One quantity of one strategy by both clocks; medians over the seeds that both have run, in
+    seconds."""
 
     use_case: str
     cluster: str
@@ -46,17 +47,18 @@ def both(found: Sequence[Combination]) -> list[tuple[Combination, Combination]]:
 
 
 def pairs(found: Sequence[Combination], quantity: Callable[[Group], float | None]) -> list[Pair]:
-    """Of all strategies and learning rates that have the quantity by both clocks, and as many seeds
-    (of searches, the clocks may have run the others at different rates)."""
+    """Of all strategies and learning rates that have the quantity by both clocks, over the seeds
+    that both have run (of searches, they may have run all but the first at different rates)."""
     made = []
     for simulated, measured in both(found):
         groups = {(a.strategy, g.rate): g for a in measured.arms for g in a.groups}
         for arm in simulated.arms:
             for group in arm.groups:
                 other = groups.get((arm.strategy, group.rate))
-                if other is None or other.cells != group.cells:
+                common = group.times.keys() & ({} if other is None else other.times).keys()
+                if other is None or not common:
                     continue
-                values = quantity(group), quantity(other)
+                values = quantity(group.of_seeds(common)), quantity(other.of_seeds(common))
                 if values[0] and values[1] and all(math.isfinite(v) for v in values if v):
                     made.append(
                         Pair(

@@ -17,10 +17,13 @@ from ..launch.token import environment_token
 from .finding import Finding, ok, problem, warning
 
 SETTINGS = (
+    "GEARSHIFT_BIBLE",
     "GEARSHIFT_CALIBRATE",
+    "GEARSHIFT_DIGITS",
     "GEARSHIFT_FASHION_MNIST",
     "GEARSHIFT_INTERFACE",
     "GEARSHIFT_LOG",
+    "GEARSHIFT_MOVIELENS",
     "GEARSHIFT_RDZV",
     "GEARSHIFT_SERVERS",
     "GEARSHIFT_STRATEGY",

@@ -33,6 +33,13 @@ def test_known_names_are_those_of_the_documentation():
     assert set(variables.SETTINGS) <= documented
 
 
+def test_every_variable_that_the_package_reads_is_known():
+    texts = [path.read_text() for path in (ROOT / "python" / "gearshift").rglob("*.py")]
+    read = {name for text in texts for name in re.findall(r'"(GEARSHIFT_[A-Z_]+[A-Z])"', text)}
+    assert "GEARSHIFT_DIGITS" in read
+    assert read <= set(variables.KNOWN)
+
+
 def test_a_name_that_nobody_reads():
     (finding,) = bad({"GEARSHIFT_TIMEOUTS": "5"})
     assert finding.level == "warning"

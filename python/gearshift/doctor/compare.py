@@ -8,8 +8,11 @@ from dataclasses import replace
 from .finding import Finding, ok, problem, warning
 from .process import Process, labels
 
-_OF_ONE_HOST = ("GEARSHIFT_INTERFACE", "GEARSHIFT_TOKEN", "GEARSHIFT_TOKEN_FILE", "GEARSHIFT_LOG")
-"""Settings that may differ between hosts."""
+_OF_ONE_HOST = (
+    *("GEARSHIFT_INTERFACE", "GEARSHIFT_TOKEN", "GEARSHIFT_TOKEN_FILE", "GEARSHIFT_LOG"),
+    *("GEARSHIFT_BIBLE", "GEARSHIFT_DIGITS", "GEARSHIFT_FASHION_MNIST", "GEARSHIFT_MOVIELENS"),
+)
+"""Settings that may differ between hosts, and places of files there."""
 
 
 def name_ranks(ranks: Sequence[int]) -> str:

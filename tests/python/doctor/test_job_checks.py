@@ -82,6 +82,11 @@ def test_settings_that_differ():
     assert finding.topic == "OMP_NUM_THREADS"
 
 
+def test_data_may_be_elsewhere_on_other_hosts():
+    odd = process(1, settings={"GEARSHIFT_FASHION_MNIST": "/mnt/fashion"})
+    assert [finding.level for finding in compare.compare([process(0), odd])] == ["ok"]
+
+
 def test_packets_of_different_sizes():
     (finding,) = compare.compare([process(0), process(1, mtu=9000), process(2, mtu=None)])
     assert (finding.level, finding.topic) == ("warning", "MTU")

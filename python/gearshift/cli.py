@@ -134,7 +134,7 @@ def run(
     Each learns its place from GEARSHIFT_RANK, GEARSHIFT_WORLD_SIZE and their like. On several
     machines, run it once on each, with --nnodes, --node-rank and --rdzv.
     """
-    from .launch.job_file import is_job_file, with_job_file
+    from .launch.job_file import is_job_file, located, with_job_file
     from .launch.launcher import describe, launch
 
     options = LaunchOptions(
@@ -157,12 +157,16 @@ def run(
         transports=() if transports is None else tuple(transports.replace(" ", "").split(",")),
         folder=folder,
     )
+    given = _given(context)
     if is_job_file(options):
-        options = with_job_file(options, _given(context))
-    if dry_run:
-        typer.echo(describe(options))
-        raise typer.Exit
-    raise typer.Exit(launch(options).returncode)
+        options = with_job_file(options, given)
+    try:
+        if dry_run:
+            typer.echo(describe(options))
+            raise typer.Exit
+        raise typer.Exit(launch(options).returncode)
+    except LaunchError as error:
+        raise located(options, given, error) from error
 
 
 app.command()(doctor)

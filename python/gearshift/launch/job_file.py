@@ -73,6 +73,26 @@ def with_job_file(options: LaunchOptions, given: Collection[str]) -> LaunchOptio
     return result
 
 
+def located(options: LaunchOptions, given: Collection[str], error: LaunchError) -> LaunchError:
+    """An error of an option, of the file where the job file sets it and no command line does.
+
+    Args:
+        options: that :func:`with_job_file` has made, or others.
+        given: as there.
+        error: which names the option, or the token file.
+    """
+    if options.job_file is None:
+        return error
+    file, text = TomlFile(options.job_file), str(error)
+    for key in file.root:
+        rest = text.removeprefix(f"--{key.replace('_', '-')}")
+        if key == "token_file" and f"token file {options.token_file}" in text:
+            rest = f": {text}"
+        if key not in given and rest != text and rest[:1] in (":", " "):
+            return LaunchError(f"{file.place_of((key,))}: {rest[1:].lstrip()}")
+    return error
+
+
 def _read(table: Table, folder: Path) -> dict[str, Any]:
     """The fields of LaunchOptions that are there, and always `target` and `extra_env`."""
     for key in _OF_THE_MACHINE:

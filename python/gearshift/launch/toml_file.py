@@ -39,7 +39,11 @@ class TomlFile:
 
     def fail(self, keys: Keys, what: str) -> NoReturn:
         """An error of a key, which is named by the tables that it is in and itself."""
-        raise LaunchError(f"{self.path}:{self.line_of(keys)}: {_named(keys)}: {what}")
+        raise LaunchError(f"{self.place_of(keys)}: {what}")
+
+    def place_of(self, keys: Keys) -> str:
+        """File, line and key: "train.toml:3: processes"."""
+        return f"{self.path}:{self.line_of(keys)}: {_named(keys)}"
 
     def line_of(self, keys: Keys) -> int:
         """Where the statement begins that makes a key; 1 if nothing does.

@@ -244,6 +244,35 @@ def test_what_is_wrong_is_said_with_file_line_and_key(tmp_path, capfd, text, com
         assert err.startswith(f"gearshift: {path}:{complaint.format(folder=tmp_path)}")
 
 
+@pytest.mark.parametrize(
+    ("lines", "options", "complaint"),
+    [
+        ('log_dir = "script.py"', (), "{path}:2: log_dir: {folder}/script.py: File exists"),
+        ('token_file = "none"', (), "{path}:2: token_file: cannot read the token file {folder}/no"),
+        (
+            'nnodes = 2\nrdzv = "localhost:29500"',
+            (),
+            "{path}:3: rdzv: 'localhost' resolves to ",
+        ),
+        (
+            'log_dir = "logs"',
+            ("--log-dir", "{folder}/script.py"),
+            "--log-dir {folder}/script.py: F",
+        ),
+        ('strategy = "ps"', ("--timeout", "nan"), "--timeout nan: give a positive number"),
+    ],
+)
+def test_what_turns_out_to_be_wrong_is_of_the_file_that_says_it(
+    tmp_path, capfd, lines, options, complaint
+):
+    (tmp_path / "script.py").write_text("print('started')")
+    path = tmp_path / "job.toml"
+    path.write_text(START + lines)
+    told = [option.format(folder=tmp_path) for option in options]
+    err = refusal(capfd, *told, str(path)).splitlines()[-1]
+    assert err.startswith("gearshift: " + complaint.format(path=path, folder=tmp_path))
+
+
 def test_what_cannot_be_read(tmp_path, capfd):
     path = tmp_path / "job.toml"
     assert (

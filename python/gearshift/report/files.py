@@ -18,26 +18,31 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, option: str = "--out") -> Iterator[None]:
     """Make a folder, and keep other runs out of it for the time of a ``with`` statement.
 
     The claim ends with this process, whatever ends it; the file that holds it stays.
 
+    Args:
+        folder: the one.
+        option: by which the user names it, for errors; empty for one that is there already.
+
     Raises:
         LaunchError: when it cannot be made, or another process has claimed it.
     """
+    name = f"{option} {folder}".strip()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("w")
     except OSError as error:
-        raise LaunchError(f"--out {folder}: {error.strerror or error}") from error
+        raise LaunchError(f"{name}: {error.strerror or error}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            advice = "give this one a folder of its own" if option else "wait for its end"
             raise LaunchError(
-                f"--out {folder}: another run is writing its results there; give this one a folder "
-                "of its own"
+                f"{name}: another run is writing its results there; {advice}"
             ) from error
         except OSError:
             pass  # a file system without locks

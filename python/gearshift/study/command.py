@@ -195,7 +195,7 @@ def report_again(folder: Path) -> int:
     from ..report.files import claimed
 
     _check_installed()
-    with claimed(folder):
+    with claimed(folder, option=""):
         return 0 if _report(folder, "report") else 2
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import gearshift as gs
 from gearshift.cli import app
 from gearshift.errors import InvalidArgument
+from gearshift.report.files import claimed
 from gearshift.study import measured
 from gearshift.study.rates import scaled, task_file
 from gearshift.study.recipe import recipe
@@ -301,3 +302,11 @@ def run_report(folder: Path) -> str:
     made = CliRunner().invoke(app, ["report", str(folder)])
     assert made.exit_code == 0, made.output
     return (folder / "report.md").read_text()
+
+
+def test_a_report_of_a_study_that_runs_has_to_wait(tmp_path):
+    (tmp_path / "study.json").write_text("{}")
+    with claimed(tmp_path):
+        made = CliRunner().invoke(app, ["report", str(tmp_path)])
+    said = f"{tmp_path}: another run is writing its results there; wait for its end"
+    assert str(made.exception) == said

@@ -82,7 +82,8 @@ std::optional<Regularity> regularity(const SimulationOptions& options) {
   }
   for (const Straggler& straggler : cluster.stragglers) {
     const auto one = regularity_of(straggler, options.steps);
-    if (!one) return std::nullopt;
+    // Also so that the product of periods does not overflow.
+    if (!one || one->period > options.steps) return std::nullopt;
     all.from = std::max(all.from, one->from);
     all.period = std::lcm(all.period, one->period);
     if (all.period > options.steps) return std::nullopt;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "accounts.h"
 
@@ -135,6 +136,11 @@ TEST(SteadyState, StragglersThatComeAndGo) {
   options.cluster.stragglers[0] = {
       .host = "node-1", .kind = Straggler::Kind::kPeriodic, .period = 6, .length = 2};
   EXPECT_EQ(expect_same(options).period, 6);
+  // Of the product of both, only the lower 64 bits would be left: -6.
+  options.cluster.stragglers.push_back(
+      {.host = "node-2", .kind = Straggler::Kind::kPeriodic, .period = INT64_MAX});
+  expect_all_simulated(options);
+  options.cluster.stragglers.pop_back();
   options.cluster.stragglers[0].from_step = 1000;  // never
   expect_skips(options, 8);
 }

@@ -13,6 +13,18 @@ std::string seconds_text(double seconds) {
   return text;
 }
 
+int index_of_host(const Failure& failure, const Cluster& cluster) {
+  const auto host = std::find_if(cluster.hosts.begin(), cluster.hosts.end(),
+                                 [&](const Host& h) { return h.name == failure.host; });
+  return static_cast<int>(host - cluster.hosts.begin());
+}
+
+/// Of a host without processes nobody misses anything.
+bool is_missed(const Failure& failure, const Cluster& cluster) {
+  const Host& host = cluster.hosts[static_cast<std::size_t>(index_of_host(failure, cluster))];
+  return host.workers + host.servers > 0;
+}
+
 }  // namespace
 
 Faults::Faults(const Cluster& cluster, base::Duration detection, SimScheduler& scheduler,
@@ -24,6 +36,7 @@ Faults::Faults(const Cluster& cluster, base::Duration detection, SimScheduler& s
       monitor_(monitor),
       failures_(cluster.failures),
       ending_(scheduler.make_monitor()) {
+  std::erase_if(failures_, [&](const Failure& failure) { return !is_missed(failure, cluster); });
   // Of those at the same time, the hosts that stay away first: they are what ends training.
   std::stable_sort(failures_.begin(), failures_.end(), [](const Failure& a, const Failure& b) {
     return a.at != b.at ? a.at < b.at : !a.recovers_at && b.recovers_at;
@@ -56,9 +69,7 @@ bool Faults::wait_until(base::TimePoint when) {
 void Faults::run() {
   const Failure& failure = failures_[next_];
   if (!wait_until(at(failure.at))) return;
-  const auto host = std::find_if(cluster_.hosts.begin(), cluster_.hosts.end(),
-                                 [&](const Host& h) { return h.name == failure.host; });
-  network_.silence(static_cast<int>(host - cluster_.hosts.begin()), true);
+  network_.silence(index_of_host(failure, cluster_), true);
   // Even if the job has nothing more to ask of it: its processes are gone.
   if (!wait_until(at(failure.at) + detection_)) return;
   happened_ = true;
@@ -73,9 +84,7 @@ std::optional<base::TimePoint> Faults::recovery() {
   happened_ = false;
   const Failure& failure = failures_[next_++];
   if (!failure.recovers_at) return std::nullopt;
-  const auto host = std::find_if(cluster_.hosts.begin(), cluster_.hosts.end(),
-                                 [&](const Host& h) { return h.name == failure.host; });
-  network_.silence(static_cast<int>(host - cluster_.hosts.begin()), false);
+  network_.silence(index_of_host(failure, cluster_), false);
   // Failures while nobody trains end nothing, but those hosts have to be back, too.
   double back = std::max(*failure.recovers_at, failure.at + base::to_seconds(detection_));
   for (; next_ < failures_.size() && failures_[next_].at <= back; ++next_) {

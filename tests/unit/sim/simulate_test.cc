@@ -301,6 +301,22 @@ TEST(Simulate, AHostThatStaysAwayEndsTrainingWheneverItFails) {
   }
 }
 
+TEST(Simulate, NobodyMissesAHostWithoutProcesses) {
+  for (const bool recovers : {false, true}) {
+    SimulationOptions options = failing_options(Sharing::kPerLink);
+    options.cluster.hosts.push_back({.name = "idle", .workers = 0});
+    options.cluster.failures[0] = {.host = "idle", .at = 0.1};
+    if (recovers) options.cluster.failures[0].recovers_at = 5;
+    options.detection = std::chrono::milliseconds(100);
+    in_child([&] {
+      const auto result = run(options);
+      EXPECT_FALSE(result->failure.has_value());
+      EXPECT_EQ(result->restarts, 0);
+      EXPECT_EQ(result->workers[0].steps.size(), 6u);
+    });
+  }
+}
+
 TEST(Simulate, AFailureAfterTheEndChangesNothing) {
   SimulationOptions options = failing_options(Sharing::kAuto);
   options.cluster.failures[0].at = 1000;

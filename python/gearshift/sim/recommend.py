@@ -18,7 +18,7 @@ from .extension import describe_cluster
 from .inputs import Source
 from .result import Result, pace_hint
 from .table import per_second
-from .winners import SAME, best
+from .winners import SAME
 
 PLAIN = "all_reduce"
 CANDIDATES = (
@@ -252,7 +252,7 @@ def recommend(
         if isinstance(more, Result) and more.failure is None:
             results[job.strategy].append(more)
     estimates = {name: Estimate.of(found) for name, found in results.items()}
-    ordered = dict(sorted(estimates.items(), key=lambda item: -item[1].mean))
+    ordered = _ordered(estimates)
     accuracy = Accuracy.load()
     answer = Recommendation(
         _settle(ordered, accuracy), ordered, impossible=impossible, accuracy=accuracy
@@ -279,6 +279,11 @@ def _sort_out(
         first = found[0]
         raise first if isinstance(first, Error) else Error(str(first.failure))
     return worked, impossible
+
+
+def _ordered(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The fastest first."""
+    return dict(sorted(estimates.items(), key=lambda item: -item[1].mean))
 
 
 def _settle(ordered: Mapping[str, Estimate], accuracy: Accuracy | None) -> str:
@@ -311,15 +316,27 @@ def _try_changes(
         changed = cluster.changed(document, change)
         jobs += [(change, Job(changed, workload, name)) for name in names]
     found = batch.run([job for _, job in jobs], "what would change it")
-    throughput: dict[str, dict[str, float]] = {}
+    by_change: dict[str, dict[str, Result | Error]] = {}
     for (change, job), result in zip(jobs, found, strict=True):
-        if isinstance(result, Result) and result.failure is None:
-            throughput.setdefault(change, {})[job.strategy] = result.throughput
-    for change, by_strategy in throughput.items():
-        stays = by_strategy.get(answer.best, 0.0) * (1 + answer.tolerance) >= max(
-            by_strategy.values()
-        )
-        answer.changes[change] = answer.best if stays else best(by_strategy).strategy
+        by_change.setdefault(change, {})[job.strategy] = result
+    for change, results in by_change.items():
+        try:
+            worked, _ = _sort_out(list(results), list(results.values()))
+        except Error as error:  # of all of them
+            answer.impossible[change] = str(error)
+            continue
+        answer.changes[change] = _winner(answer, worked)
+
+
+def _winner(answer: Recommendation, worked: Mapping[str, Result]) -> str:
+    """What to use after a change: the same as before, unless another one is really faster."""
+    estimates = {name: Estimate.of([result]) for name, result in worked.items()}
+    ordered = _ordered(estimates)
+    fastest = next(iter(ordered.values())).mean
+    best = estimates.get(answer.best)
+    if best is not None and best.mean * (1 + answer.tolerance) >= fastest:
+        return answer.best
+    return _settle(ordered, answer.accuracy)
 
 
 def _changes(cluster: Source) -> dict[str, Callable[[scaling.Document], None]]:

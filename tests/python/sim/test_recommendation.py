@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from gearshift_testing.simulated import raw_answer, result
 
+import gearshift as gs
+from gearshift.errors import Error
 from gearshift.sim import recommend
-from gearshift.sim.inputs import read_cluster
+from gearshift.sim.batch import Batch, Job, Settings
+from gearshift.sim.inputs import read_cluster, read_workload
 from gearshift.sim.recommend import Accuracy, Estimate, Recommendation
+from gearshift.sim.result import Result
+
+needs_simulator = pytest.mark.skipif(
+    not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without the simulator"
+)
 
 
 def recommendation(best: str = "all_reduce:ring") -> Recommendation:
@@ -22,6 +32,32 @@ def recommendation(best: str = "all_reduce:ring") -> Recommendation:
         if value <= throughput[best]
     }
     return Recommendation(best, estimates)
+
+
+class MadeUp(Batch):
+    """Simulations whose samples per second a function of cluster and strategy says; None: fails."""
+
+    def __init__(self, throughput: Callable[[str, str], float | None]) -> None:
+        super().__init__(Settings())
+        self._throughput = throughput
+
+    def run(
+        self, jobs: Sequence[Job], what: str = "simulating", keep: bool = False
+    ) -> list[Result | Error]:
+        return [self._one(job) for job in jobs]
+
+    def _one(self, job: Job) -> Result | Error:
+        found = self._throughput(job.cluster.name, job.strategy)
+        synchronous = not job.strategy.startswith("ps:asp")
+        if found is None:
+            return Error("host n-1 failed")
+        return replace(result(), throughput=found, synchronous=synchronous)
+
+
+def recommended(throughput: Callable[[str, str], float | None], *names: str) -> Recommendation:
+    """For two hosts."""
+    cluster, workload = read_cluster({"hosts": [{"name": "n", "count": 2}]}), read_workload({})
+    return recommend.recommend(cluster, workload, names, MadeUp(throughput))
 
 
 def test_it_says_what_by_how_much_and_how_sure() -> None:
@@ -78,6 +114,37 @@ def test_updates_of_one_process_come_before_equally_fast_stale_ones() -> None:
     assert settle(estimates | {"all_reduce": Estimate(119.9, 0.0, True)}, None) == "all_reduce"
     text = Recommendation("all_reduce:ring", estimates).text()
     assert "ps:asp, asynchronous, is faster by 0.8 %, no more." in text
+
+
+@needs_simulator
+def test_a_change_under_which_nothing_works_is_told() -> None:
+    def throughput(cluster: str, strategy: str) -> float | None:
+        return None if "half the bandwidth" in cluster else 100.0
+
+    found = recommended(throughput, "all_reduce", "ps:bsp")
+    assert "half the bandwidth" not in found.changes
+    assert found.impossible == {"half the bandwidth": "host n-1 failed"}
+    assert "twice the bandwidth" in found.changes
+
+
+@needs_simulator
+def test_a_change_is_answered_as_the_question_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accuracy, "load", lambda: Accuracy(0.02, 0.06, 24))
+
+    def throughput(cluster: str, strategy: str) -> float:
+        if strategy == "all_reduce:tree":
+            return 100.0
+        faster = {"twice the bandwidth": 110.0, "half the bandwidth": 120.0}
+        lead = next((value for change, value in faster.items() if change in cluster), 90.0)
+        if "twice the bandwidth" in cluster and strategy == "ps:asp":
+            return lead * 1.01  # no more than the margin: ps:bsp is what is recommended there
+        return lead * 1.05 if strategy == "ps:asp" else lead
+
+    found = recommended(throughput, "all_reduce:tree", "ps:bsp", "ps:asp")
+    assert found.best == "all_reduce:tree"
+    assert found.changes["twice the bandwidth"] == "ps:bsp"
+    assert found.changes["half the bandwidth"] == "ps:asp"
+    assert found.changes["4 workers"] == "all_reduce:tree"
 
 
 def test_the_accuracy_is_read_where_the_package_has_one(

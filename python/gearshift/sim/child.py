@@ -73,7 +73,8 @@ def _simulate(request: Request, out: BinaryIO) -> dict[str, Any]:
         timeline=request.timeline,
         timeout=request.timeout,
         detection=request.after_failure.detection,
-        checkpoint_every=request.after_failure.checkpoint_every,
+        # The core's integers are shorter than Python's.
+        checkpoint_every=min(request.after_failure.checkpoint_every, request.steps + 1),
         sharing=request.fidelity.sharing,
         every_step=request.fidelity.every_step,
         steady_tolerance=request.fidelity.steady_tolerance,

@@ -12,6 +12,8 @@ from ..strategy import Strategy
 from .given import flag, number, whole
 
 _LENGTH = struct.Struct("<Q")
+_TIMEOUT = 365 * 24 * 3600.0
+"""Virtual seconds without progress after which a simulation gives up."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class AfterFailure:
         object.__setattr__(self, "detection", number("detection", self.detection))
         every = whole("checkpoint_every", self.checkpoint_every)
         object.__setattr__(self, "checkpoint_every", every)
-        if not 0 <= self.detection < float("inf"):
-            raise InvalidArgument(f"detection={self.detection:g}: must be seconds, not negative")
+        if not 0 <= self.detection < _TIMEOUT:
+            raise InvalidArgument(
+                f"detection={self.detection:g}: must be seconds, not negative and below a year"
+            )
         if self.checkpoint_every < 0:
             raise InvalidArgument(f"checkpoint_every={self.checkpoint_every}: must not be negative")
 
@@ -75,8 +79,7 @@ class Request:
     steps: int = 20
     seed: int = 1
     timeline: bool = False
-    timeout: float = 24 * 365 * 3600.0
-    """Virtual seconds without progress."""
+    timeout: float = _TIMEOUT
     train: str | None = None
     """The task to learn; None: values do not matter."""
     evaluate_every: int = 100

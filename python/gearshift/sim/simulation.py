@@ -78,6 +78,7 @@ def simulate(
             be simulated.
         Error: when a file cannot be read, or training ends before the warm-up is over.
     """
+    _check_kinds(train, progress, pool)
     train = None if train is None else str(train)
     check(steps, warmup, seed, train, evaluate_every)
     sources = read_both(cluster, workload)
@@ -96,6 +97,16 @@ def simulate(
     raw = (pool or Pool()).run(request, progress)
     names = sources[0].title, sources[1].title
     return make_result(raw, request, names, WorkloadFacts.of(sources[1]), int(warmup))
+
+
+def _check_kinds(train: object, progress: object, pool: object) -> None:
+    """Rather fail now than where they are used."""
+    if train is not None and not isinstance(train, str | Path):
+        raise InvalidArgument(f"train={train!r}: must be a text or a path, or None")
+    if progress is not None and not callable(progress):
+        raise InvalidArgument(f"progress={progress!r}: must be a function, or None")
+    if pool is not None and not isinstance(pool, Pool):
+        raise InvalidArgument(f"pool={pool!r}: must be a gearshift.sim.processes.Pool, or None")
 
 
 def make_request(
@@ -123,7 +134,7 @@ def make_request(
         seed=seed,
         timeline=timeline,
         train=train,
-        evaluate_every=evaluate_every,
+        evaluate_every=min(evaluate_every, steps),
         after_failure=after_failure or AfterFailure(),
         fidelity=fidelity or Fidelity(),
     )

@@ -110,14 +110,25 @@ def test_numpys_numbers_are_simulated() -> None:
         ({"detection": "3"}, "detection='3': must be a number"),
         ({"detection": True}, "detection=True: must be a number"),
         ({"detection": 10**400}, "detection=inf: must be seconds"),
+        ({"detection": 4e7}, r"detection=4e\+07: must be seconds, not negative and below a year"),
         ({"steady_tolerance": None}, "steady_tolerance=None: must be a number"),
         ({"steps": None}, "steps=None: must be a whole number"),
         ({"seed": 1.0}, "seed=1.0: must be a whole number"),
+        ({"progress": 3}, "progress=3: must be a function, or None"),
+        ({"pool": 3}, r"pool=3: must be a gearshift\.sim\.processes\.Pool, or None"),
+        ({"train": 3}, "train=3: must be a text or a path, or None"),
     ],
 )
 def test_arguments_of_another_type_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(gs.InvalidArgument, match=rf"^{message}"):
         gs.simulate(CLUSTER, WORKLOAD, "all_reduce", **arguments)
+
+
+@needs_simulator
+def test_intervals_beyond_the_last_step_are_taken() -> None:
+    never = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=5)
+    rarely = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=5, checkpoint_every=2**40)
+    assert rarely.to_dict() | {"wall_seconds": 0} == never.to_dict() | {"wall_seconds": 0}
 
 
 def endless() -> dict[str, Any]:

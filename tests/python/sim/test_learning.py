@@ -71,6 +71,11 @@ def test_learning_takes_no_virtual_time() -> None:
     assert plain.step_seconds == result.step_seconds
 
 
+def test_the_last_step_has_a_point_however_rare_they_are() -> None:
+    result = learn("sgd", cluster(2), "all_reduce", steps=5, evaluate_every=2**40)
+    assert [point.step for point in result.curve] == [5]
+
+
 def test_unused_and_frozen_parameters_stay(tmp_path: Path) -> None:
     learn("partial", cluster(2), "all_reduce", tmp_path / "model.pt")
     assert_equal_models(tmp_path / "model.pt", alone("partial", 2))

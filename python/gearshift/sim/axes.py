@@ -43,6 +43,8 @@ _NUMBERS: dict[str, Callable[[str], float] | None] = {
 }
 
 _LEAST = {"workers": 1, "stragglers": 0, "batch_size": 1}
+_MOST = 2**63 - 1
+"""Of whole numbers: what TOML and Parquet hold."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ def _number(name: str, given: object, number: Callable[[str], float]) -> float:
         told = str(error) if has_unit else f'"{text}" is no number'
         raise InvalidArgument(f"sweep: {name}: {told}") from error
     least = _LEAST.get(name)
+    if isinstance(value, int) and value > _MOST:
+        raise InvalidArgument(f"sweep: {name}: {text[:40]} is too great")
     if not math.isfinite(value) or value < 0 or (least is not None and value < least):
         raise InvalidArgument(f"sweep: {name}: {text} is too small or not finite")
     return value

@@ -38,7 +38,7 @@ class Recorder:
     although its steps are made in training mode, is evaluated, and does not begin one.
     *backward* lasts from there to the last gradient of a parameter. A *step* lasts from one step of
     the leader, the optimizer that steps most often, to its next: other optimizers' steps count into
-    it.
+    it. What is stepped within backward, parameter by parameter, counts when backward is over.
     Of several backwards in a step the last is its backward, in which gradients become final; all
     before it is forward. What a loop does besides (load data, zero gradients, log) is left out.
 
@@ -90,6 +90,10 @@ class Recorder:
         self._nested = self._backwards_before = 0
         """Calls of an optimizer's step within its step: of its base class."""
         self._step_begin = self._step_compute = 0.0
+        self._within: list[Optimizer] = []
+        """Those that made a step within the backward under way: hooks of gradients call them."""
+        self._within_seconds = 0.0
+        """What that took."""
         self._handles: list[Any] = []
         self._backward: Callable[..., None] | None = None
         self._backwards = 0
@@ -259,12 +263,14 @@ class Recorder:
         if self._unscanned:
             self._scan()
         self._ready.clear()
+        self._within.clear()
+        self._within_seconds = 0.0
         self._backward_begin = self._now()
 
     def _gradient_hook(self, key: int) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             if self._backward_begin is not None:
-                self._ready[key] = self._now() - self._backward_begin
+                self._ready[key] = self._now() - self._backward_begin - self._within_seconds
 
         return hook
 
@@ -272,13 +278,18 @@ class Recorder:
         now = self._now()
         assert self._backward_begin is not None
         step = self._step
-        step.backward = max(self._ready.values(), default=now - self._backward_begin)
+        whole = now - self._backward_begin - self._within_seconds
+        step.backward = max(self._ready.values(), default=whole)
         step.ready.update(self._ready)
         # A distributed model knows what its batch stands for: gst.samples() may have said so.
         known = [d.adapter.samples.latest for d in everything()]
         step.samples += max(known, default=self._samples or 0)
         self._backward_begin = self._forward_begin = self._bare_begin = self._samples = None
         self._idle_since = now
+        if self._within:
+            for optimizer in sorted(self._within, key=lambda one: one is not self._leader):
+                self._end_of_step(optimizer)
+            self._idle_since = self._now()
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if not self._check() or self._stepping not in (None, optimizer):  # one within another
@@ -300,11 +311,15 @@ class Recorder:
         now = self._now()
         self._stepping, self._stepped = None, True
         # A closure's forward and backward ran within the optimizer's step.
-        within = self._step.compute - self._step_compute
-        self._step.optimizer += now - self._step_begin - within
+        seconds = now - self._step_begin - (self._step.compute - self._step_compute)
+        self._step.optimizer += seconds
         self._optimizers[id(optimizer)] = optimizer
         distributed = getattr(optimizer, "_gearshift", None)
         self._server = self._server or (distributed is not None and distributed.uses_server)
+        if self._backward_begin is not None:
+            self._within.append(optimizer)
+            self._within_seconds += seconds
+            return
         if self._step.backwards:
             self._end_of_step(optimizer)
         self._forward_begin = self._bare_begin = self._samples = None

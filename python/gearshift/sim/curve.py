@@ -65,7 +65,7 @@ def divergence_of(raw: Mapping[str, Any]) -> Divergence | None:
 def time_to(points: Sequence[CurvePoint], target: float) -> float | None:
     """The first virtual second at which the metric reaches `target`, or None.
 
-    Between two points the metric is taken to run straight.
+    Between two points the metric is taken to run straight, unless one of them is infinite.
     """
     before: CurvePoint | None = None
     for point in points:
@@ -80,5 +80,7 @@ def time_to(points: Sequence[CurvePoint], target: float) -> float | None:
 def _crossing(before: CurvePoint, after: CurvePoint, target: float) -> float:
     assert before.metric is not None
     assert after.metric is not None
+    if math.isinf(before.metric) or math.isinf(after.metric):
+        return after.seconds  # no straight line leads there
     share = (target - before.metric) / (after.metric - before.metric)
     return before.seconds + share * (after.seconds - before.seconds)

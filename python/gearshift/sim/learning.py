@@ -55,7 +55,8 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
             param_groups=training.param_groups(),
             learner=learner,
             evaluate_every=request.evaluate_every,
-            steps_per_epoch=training.steps_per_epoch,
+            # The core's integers are shorter than Python's.
+            steps_per_epoch=min(training.steps_per_epoch, request.steps + 1),
         )
     except Error as error:
         _raise(learner.error, error)

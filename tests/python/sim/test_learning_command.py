@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,12 @@ def wild():
 
 def fails():
     return missing_name
+
+
+def endless_epoch():
+    made = training()
+    made.steps_per_epoch = 2**40
+    return made
 
 
 def measures_nothing():
@@ -144,6 +151,14 @@ def test_a_metric_that_is_none_is_told(folder: Path, capsys: pytest.CaptureFixtu
 
 
 @needs_simulator
+def test_an_epoch_may_be_longer_than_any_training(folder: Path) -> None:
+    pytest.importorskip("torch")
+    made = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=4, train="task.py:endless_epoch")
+    same = gs.simulate(CLUSTER, WORKLOAD, "all_reduce", steps=4, train="task.py")
+    assert made.curve == same.curve
+
+
+@needs_simulator
 def test_divergence_is_an_outcome(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
@@ -220,6 +235,11 @@ def test_the_time_to_a_target_lies_between_two_points() -> None:
     assert time_to(points, 0.55) == pytest.approx(4.5)
     assert time_to(points, 0.9) is None
     assert time_to([], 0.1) is None
+    infinite = [
+        CurvePoint(float(i), i, 1.0, value) for i, value in enumerate((-math.inf, 0.5, math.inf), 1)
+    ]
+    assert time_to(infinite, 0.1) == 2.0
+    assert time_to(infinite, 0.6) == 3.0
 
 
 def test_when_training_diverged() -> None:

@@ -212,8 +212,9 @@ class Training {
   }
 
   void note_transfer(int from, int to, base::TimePoint begin) {
-    if (!start_) return;
     const base::TimePoint end = job_.scheduler().now();
+    if (!start_ || end <= *start_) return;
+    begin = std::max(begin, *start_);  // workers meet until then
     result_.timeline.push_back({from, "wire to " + std::to_string(to), "message",
                                 base::to_seconds(begin - *start_),
                                 base::to_seconds(end - *start_)});

@@ -155,6 +155,25 @@ TEST(Simulate, TimelineCoversTheSteps) {
   });
 }
 
+TEST(Simulate, TimelineBeginsWithTheTraining) {
+  for (const int workers : {3, 5}) {
+    SimulationOptions options = some_options();
+    options.cluster = Cluster{};
+    for (int i = 0; i < workers; ++i) {
+      options.cluster.hosts.emplace_back().name = "node-" + std::to_string(i);
+    }
+    options.sharing = Sharing::kMaxMin;
+    options.timeline = true;
+    in_child([&] {
+      const auto result = run(options);
+      for (const Span& span : result->timeline) {
+        EXPECT_GE(span.begin, 0) << span.track;
+        EXPECT_GT(span.end, span.begin) << span.track;
+      }
+    });
+  }
+}
+
 TEST(Simulate, TimelineHasTheMessagesOfDedicatedServers) {
   SimulationOptions options = some_options();
   options.cluster = ideal_cluster(2, 125e6, 1);

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Error
+from ..errors import Error, InvalidArgument
 from ..strategy import BSP, AllReduce, LossPlateau, Strategy, StrategySwitch
 
 
@@ -133,12 +133,19 @@ def throughput(
 
     Time runs from when the first of them was begun for the first time: that of steps lost in a
     failure, and until the host was back, is part of it.
+
+    Raises:
+        InvalidArgument: when it is none.
     """
-    return sum(
-        batch_size * len(chosen) / (worker["end"][chosen[-1]] - _first_begin(worker, chosen[0]))
-        for worker, chosen in zip(workers, steps, strict=True)
-        if chosen
-    )
+    samples_per_second = 0.0
+    for worker, chosen in zip(workers, steps, strict=True):
+        if not chosen:
+            continue
+        seconds = worker["end"][chosen[-1]] - _first_begin(worker, chosen[0])
+        if seconds <= 0:
+            raise InvalidArgument("the steps take less than a nanosecond, the virtual clock's tick")
+        samples_per_second += batch_size * len(chosen) / seconds
+    return samples_per_second
 
 
 def _first_begin(worker: Mapping[str, Any], step: int) -> float:

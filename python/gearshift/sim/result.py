@@ -279,6 +279,7 @@ def make_result(
 
     Raises:
         Error: when no step was completed after the warm-up.
+        InvalidArgument: when the steps take no time.
     """
     workers = raw["workers"]
     diverged = divergence_of(raw)

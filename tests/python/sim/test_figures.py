@@ -33,6 +33,14 @@ def test_synchronous_figures() -> None:
     assert found.synchronous
 
 
+def test_steps_below_the_tick_of_the_clock_are_told() -> None:
+    raw = raw_answer()
+    for worker in raw["workers"]:
+        worker["begin"] = worker["computed"] = worker["end"] = [0.0, 0.0, 0.0]
+    with pytest.raises(gs.InvalidArgument, match="less than a nanosecond"):
+        result(raw)
+
+
 def test_waiting_has_two_causes_that_add_up() -> None:
     found = result().waiting
     # Worker 0 waits for worker 1 for 0.1 s in each of 3 steps; 6 steps of a worker in all.

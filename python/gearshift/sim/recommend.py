@@ -248,10 +248,17 @@ def recommend(
     seeds = range(batch.settings.seed + 1, batch.settings.seed + SEEDS)
     jobs = [Job(cluster, workload, name, seed) for name in near for seed in seeds]
     results = {name: [worked[name]] for name in worked}
+    failed: dict[str, Result | Error] = {}
     for job, more in zip(jobs, batch.run(jobs, "seeds"), strict=True):
         if isinstance(more, Result) and more.failure is None:
             results[job.strategy].append(more)
-    estimates = {name: Estimate.of(found) for name, found in results.items()}
+        else:  # chance decides whether it works
+            failed[job.strategy] = more
+    if len(failed) == len(results):
+        _sort_out(list(failed), list(failed.values()))  # raises why
+    impossible |= {name: _why(result) for name, result in failed.items()}
+    near = [name for name in near if name not in failed]
+    estimates = {n: Estimate.of(found) for n, found in results.items() if n not in failed}
     ordered = _ordered(estimates)
     accuracy = Accuracy.load()
     answer = Recommendation(
@@ -274,11 +281,15 @@ def _sort_out(
         if isinstance(result, Result) and result.failure is None:
             worked[name] = result
         else:
-            impossible[name] = str(result if isinstance(result, Error) else result.failure)
+            impossible[name] = _why(result)
     if not worked:
         first = found[0]
         raise first if isinstance(first, Error) else Error(str(first.failure))
     return worked, impossible
+
+
+def _why(failed: Result | Error) -> str:
+    return str(failed if isinstance(failed, Error) else failed.failure)
 
 
 def _ordered(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:

@@ -128,6 +128,27 @@ def test_a_change_under_which_nothing_works_is_told() -> None:
 
 
 @needs_simulator
+def test_what_fails_with_another_seed_is_not_recommended() -> None:
+    class Chance(MadeUp):
+        failing: tuple[str, ...] = ("all_reduce:tree",)
+
+        def _one(self, job: Job) -> Result | Error:
+            fails = job.seed == 3 and job.strategy in self.failing
+            return Error("host n-1 failed") if fails else super()._one(job)
+
+    speeds = {"all_reduce:tree": 200.0, "all_reduce": 150.0}
+    made_up = Chance(lambda cluster, strategy: speeds[strategy])
+    cluster, workload = read_cluster({"hosts": [{"name": "n"}]}), read_workload({})
+    found = recommend.recommend(cluster, workload, list(speeds), made_up)
+    assert (found.best, list(found.estimates)) == ("all_reduce", ["all_reduce"])
+    assert found.impossible == {"all_reduce:tree": "host n-1 failed"}
+    assert set(found.changes.values()) == {"all_reduce"}
+    made_up.failing = tuple(speeds)
+    with pytest.raises(Error, match="host n-1 failed"):
+        recommend.recommend(cluster, workload, list(speeds), made_up)
+
+
+@needs_simulator
 def test_a_change_is_answered_as_the_question_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Accuracy, "load", lambda: Accuracy(0.02, 0.06, 24))
 

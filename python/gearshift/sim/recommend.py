@@ -143,7 +143,7 @@ class Recommendation:
     def text(self) -> str:
         """One paragraph."""
         sentences = [*self._answer(), *self._certainty(), *self._alternatives(), self._flips()]
-        return " ".join(sentences)
+        return " ".join(filter(None, sentences))
 
     def _other(self, wanted: Callable[[str, Estimate], bool]) -> str | None:
         return next(
@@ -189,11 +189,12 @@ class Recommendation:
             ]
         if any(estimate.unsettled for estimate in self.estimates.values()):
             said.append(f"Asynchronous {pace_hint()}.")
-        said += [
-            f"{name}, asynchronous, is faster by {-100 * self.gain_over(name):.1f} %, no more."
-            for name in self.estimates
-            if self.gain_over(name) < -SAME
-        ]
+        for name, estimate in self.estimates.items():
+            if self.gain_over(name) < -SAME:
+                lead = 100 * (estimate.mean / best.mean - 1)
+                sure = estimate.uncertainty <= self.margin
+                doubt = "no more" if sure else f"give or take {100 * estimate.uncertainty:.1f} %"
+                said.append(f"{name}, asynchronous, is faster by {lead:.1f} %, {doubt}.")
         if self.runner_up is not None and self.gain_over(self.runner_up) <= self.margin:
             said.append(f"Within that margin it cannot be told from {self.runner_up}.")
         return said

@@ -114,6 +114,11 @@ def test_updates_of_one_process_come_before_equally_fast_stale_ones() -> None:
     assert settle(estimates | {"all_reduce": Estimate(119.9, 0.0, True)}, None) == "all_reduce"
     text = Recommendation("all_reduce:ring", estimates).text()
     assert "ps:asp, asynchronous, is faster by 0.8 %, no more." in text
+    uncertain = {"ps:asp": Estimate(150.0, 0.3, False)} | recommendation().estimates
+    assert settle(uncertain, None) == "all_reduce:ring"
+    text = Recommendation("all_reduce:ring", uncertain).text()
+    assert "ps:asp, asynchronous, is faster by 25.0 %, give or take 30.0 %." in text
+    assert text == text.strip()
 
 
 @needs_simulator

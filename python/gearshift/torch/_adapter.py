@@ -54,6 +54,8 @@ class Adapter:
         """Those that had no gradient on any rank in the latest round."""
         self.unsynced = False
         """Some gradient was accumulated under no_sync, and not exchanged since."""
+        self.called = False
+        """There was a forward since the last step."""
         self._zeroed = False
         """The optimizer has zeroed what was exchanged: other gradients are new."""
         self.closed = False
@@ -182,6 +184,7 @@ class Adapter:
                     "gradients may already have been exchanged: this job cannot go on"
                 )
             self.samples.forget_reached()
+        self.called = True
         self._forward = self.samples.note((args, kwargs))
         self._on_forward(self._forward.samples)
 
@@ -274,10 +277,21 @@ class Adapter:
                 f"{error}"
             ) from error
 
+    def exchange_own(self) -> None:
+        """Before gradients are clipped: exchange those that are this rank's own until the step.
+
+        Not under no_sync, where they are meant to be, nor what a step has left, at which a single
+        rank may look.
+        """
+        left = not self.called or any(t.parameter.grad is t.gradient for t in self.trainables)
+        if self.no_sync_depth == 0 and (self.unsynced or self.rounds > 0 or not left):
+            self.exchange_new()
+
     def exchange(self) -> None:
         """A round without a backward: for gradients that were made in another way.
 
-        Part of ``optimizer.step()``, so nobody changes the gradients before they are applied.
+        Part of ``optimizer.step()`` or of clipping, so nobody has changed the gradients of some
+        ranks only.
         """
         if self.samples.pending == 0:
             self._on_backward(self.samples.begin_backward())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _session
-from ..errors import Unsupported
+from ..errors import InvalidArgument, Unsupported
 from . import _samples
 from ._distributed import Distributed, everything, find, get
 
@@ -63,9 +63,10 @@ def clip_grad_norm_(
     """Clip the gradients by their global norm, under any strategy, as one process would.
 
     Under All-Reduce, and for a model that is not distributed, this is
-    :func:`torch.nn.utils.clip_grad_norm_`. Under a parameter server the gradient that the servers
-    apply is clipped, in the step that follows: the average under BSP, else this worker's own. Under
-    BSP call it in every worker or in none, with the same norm.
+    :func:`torch.nn.utils.clip_grad_norm_`, of gradients that are exchanged before if they have not
+    been (accumulated under :func:`no_sync`, or made without a backward). Under a parameter server
+    the gradient that the servers apply is clipped, in the step that follows: the average under BSP,
+    else this worker's own. Under BSP call it in every worker or in none, with the same norm.
 
     Args:
         target: a model, or all of its parameters.
@@ -77,12 +78,18 @@ def clip_grad_norm_(
         The norm before; under a server that of this worker's own gradient.
 
     Raises:
+        InvalidArgument: under a server for a negative norm, or NaN.
         Unsupported: under a server for another norm, or for some of the parameters only.
     """
     parameters = _parameters_of(target)
     served = [d for d in everything() if d.uses_server and _touches(d, parameters)]
     if not served:
+        for distributed in everything():
+            if _touches(distributed, parameters):
+                distributed.adapter.exchange_own()
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite)
+    if not max_norm >= 0:
+        raise InvalidArgument(f"clip_grad_norm_: max_norm must not be negative, got {max_norm!r}")
     given = {id(p) for p in parameters}
     for distributed in served:
         needed = {id(t.parameter) for t in distributed.adapter.trainables if t.group >= 0}
@@ -91,8 +98,9 @@ def clip_grad_norm_(
                 "under a parameter server clip_grad_norm_ takes all parameters of one model, and "
                 "the 2-norm"
             )
-        # The core takes numbers; an infinite one asks for the norm alone, as in torch.
-        distributed.clip_norm = min(float(max_norm), sys.float_info.max)
+        # To the core 0 is no limit. An infinite one asks for the norm alone, as in torch.
+        limits = sys.float_info.min, sys.float_info.max
+        distributed.clip_norm = min(max(float(max_norm), limits[0]), limits[1])
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients, norm_type, error_if_nonfinite)
 

@@ -167,6 +167,7 @@ class Distributed:
 
     def _after_step(self, report: StepReport) -> None:
         self.adapter.rounds = self._others_steps = 0
+        self.adapter.called = False
         self.clip_norm = 0.0
         if report.switched is not None:
             _log_switch(report.switched)

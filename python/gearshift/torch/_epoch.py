@@ -146,6 +146,9 @@ class Epoch:
     @contextlib.contextmanager
     def explicit(self) -> Iterator[None]:
         """The user says where the epoch begins and ends."""
+        if self._owner.closed:  # the model is on its own again, and so may be this rank
+            yield
+            return
         if not self._alone:
             self._check(True)
         if self in _left:
@@ -236,7 +239,7 @@ _left: list[Epoch] = []
 
 
 def _join_those_left() -> None:
-    together = list(_left)
+    together = [e for e in _left if not e._owner.closed]  # released within the loop
     _left.clear()
     if together and not together[0]._alone:
         _join(together)

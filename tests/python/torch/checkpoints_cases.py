@@ -172,6 +172,29 @@ def released_models_go_on_alone() -> None:
 
 
 @case([2])
+def loops_of_released_models() -> None:
+    """What a loop says of a model has no effect any more, and is no error."""
+    for strategy in both():
+        model = make("mlp")
+        model, its = gst.distribute(model, adam(model.parameters()), strategy)
+        with gst.join(model):
+            train(model, its, batches(2))
+            gst.release(model)
+        if gs.rank() == 0:
+            with gst.join(model), gst.no_sync(model):
+                train(model, its, batches(3), alone=True)
+            gst.clip_grad_norm_(model, 1.0)
+            assert gst.stats(model)["step"] == 2
+            again = reference(
+                make("mlp"),
+                adam,
+                lambda m, o: [train(m, o, batches(n), alone=True) for n in (2, 3)],
+            )
+            assert difference(model, again) <= 1e-12
+        gs.barrier()
+
+
+@case([2])
 def safetensors_load_without_gearshift() -> None:
     from safetensors.torch import save_file
 

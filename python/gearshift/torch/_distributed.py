@@ -24,7 +24,7 @@ from ._follow import back_off, follow
 from ._loss import number_of
 from ._memory import Buffers, Trainable
 from ._optimizer_facts import decides_by_loss, needs_all, scaling, scheduled_numbers
-from ._rules import Rule
+from ._rules import Rule, check_groups, group_numbers
 from ._state import StateBridge
 
 _log = logging.getLogger("gearshift")
@@ -65,6 +65,7 @@ class Distributed:
         self._lets_stale_writes_pass = False
         """Servers do not wait for all workers, and it was not said yet what a write does then."""
         self._rule = rule
+        self._groups = {} if optimizer is None else group_numbers(optimizer)
         self._bridge = bridge
         self._versions: list[int] = []
         self._warned_of_data = False
@@ -97,12 +98,19 @@ class Distributed:
 
     # Steps.
 
-    def check_frozen(self) -> None:
-        """Refuse to go on with a parameter whose gradients would not travel.
+    def check_unchanged(self) -> None:
+        """Refuse to go on where servers, or other ranks, would not do what the optimizer would.
 
         Raises:
             InvalidArgument: when a parameter was unfrozen after distribute().
+            Unsupported: under servers, when one was put into another param group, or taken out.
         """
+        if self._rule is not None and self.optimizer is not None:
+            check_groups(self.optimizer, self._groups, self.adapter.parameters)
+        self.check_frozen()
+
+    def check_frozen(self) -> None:
+        """Refuse a parameter that was unfrozen after distribute(), as check_unchanged does."""
         for name, parameter in self.frozen:
             if parameter.requires_grad:
                 raise InvalidArgument(

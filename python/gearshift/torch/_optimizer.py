@@ -47,7 +47,7 @@ class DistributedOptimizer(Optimizer):
         if distributed.closed:
             return update() if closure is None else update(closure)
         check_loss(loss)
-        distributed.check_frozen()
+        distributed.check_unchanged()
         if distributed.uses_server:
             if more:
                 raise Unsupported(

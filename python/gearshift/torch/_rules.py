@@ -120,6 +120,28 @@ def group_numbers(optimizer: Optimizer) -> dict[int, int]:
     }
 
 
+def check_groups(
+    optimizer: Optimizer, known: dict[int, int], trained: Iterable[nn.Parameter]
+) -> None:
+    """Refuse param groups with other parameters than servers have.
+
+    Args:
+        known: `group_numbers` of then. Frozen ones, without gradients, may have come and gone.
+        trained: those of the model.
+    """
+    now = group_numbers(optimizer)
+    if now == known:
+        return
+    held = (p for group in optimizer.param_groups for p in group["params"])
+    changed = (p for p in (*held, *trained) if now.get(id(p)) != known.get(id(p)))
+    if any(p.requires_grad or p.grad is not None for p in changed):
+        raise Unsupported(
+            "parameters were put into other param groups, taken out of them, or added, after "
+            "distribute(), of which a parameter server would not know: call gst.release(model), "
+            "change the groups, and distribute again"
+        )
+
+
 def load_class(kind: str) -> type[Optimizer]:
     """The class of a rule's kind "module:class"."""
     module, _, name = kind.partition(":")

@@ -224,6 +224,35 @@ def a_parameter_server_that_owns_less_than_the_model() -> None:
         assert gradient is not None
 
 
+@case([1, 2])
+def param_groups_that_servers_do_not_know() -> None:
+    """Also before the switch to them; frozen parameters may go."""
+    for strategy in ("ps:bsp", "switch(at=100)"):
+        for change in ("moved", "removed", "added"):
+            model = make("mlp")
+            first, second, frozen, *rest = model.parameters()
+            frozen.requires_grad_(False)
+            groups = [{"params": [first, second, frozen]}, {"params": rest, "lr": 0.01}]
+            optimizer = torch.optim.SGD(groups, lr=0.1)
+            model, optimizer = gst.distribute(model, optimizer, strategy)
+            one, two = (group["params"] for group in optimizer.param_groups)
+            one.pop()
+            train(model, optimizer, batches(1))
+            if change == "added":
+                two.append(nn.Parameter(torch.zeros(2)))
+            else:
+                taken = one.pop()
+                two.extend([taken] if change == "moved" else [])
+            refused(gs.Unsupported, optimizer.step, "gst.release")
+            if change == "removed":  # what is left of its gradient would be applied
+                taken.requires_grad_(False)
+                refused(gs.Unsupported, optimizer.step, "gst.release")
+                taken.grad = None
+                train(model, optimizer, batches(1))
+            gs.barrier()
+            gst.release(model)
+
+
 @case([2])
 def models_that_differ() -> None:
     first = gs.rank() == 0

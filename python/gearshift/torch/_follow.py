@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from collections.abc import Container, Sequence
 from typing import Any
@@ -34,9 +35,9 @@ def follow(
         with_state: take over the optimizer's state, and whatever else trains these parameters; else
             only the numbers of its param groups.
     """
-    followers: dict[_Key, Optimizer] = {} if optimizer is None else {_OWN: optimizer}
-    if with_state:
-        followers |= _others(optimizer, parameters)
+    if _has_namesakes(optimizer, parameters, with_state):
+        gc.collect()  # what is dead has a name still where the collector did not run
+    followers = _followers(optimizer, parameters, with_state)
     averages = _averages(parameters)
     mine = None
     if _session.rank() == root:
@@ -55,6 +56,24 @@ def follow(
 
 _Key = tuple[Any, ...]
 _OWN: _Key = ()
+
+
+def _followers(
+    optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
+) -> dict[_Key, Optimizer]:
+    own: dict[_Key, Optimizer] = {} if optimizer is None else {_OWN: optimizer}
+    return own | (_others(optimizer, parameters) if with_state else {})
+
+
+def _has_namesakes(
+    optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
+) -> bool:
+    """Whether several things are told apart by their number alone."""
+    followers = _followers(optimizer, parameters, with_state)
+    keys = [*followers, *_averages(parameters)]
+    for follower in followers.values():
+        keys += _counters(follower)
+    return any(key[-1] > 0 for key in keys if key != _OWN)
 
 
 def _others(own: Optimizer | None, parameters: Sequence[Tensor]) -> dict[_Key, Optimizer]:

@@ -171,6 +171,48 @@ def two_of_a_name_are_told_apart_where_one_rank_collects_garbage() -> None:
     assert [s.get_growth_interval() for s in scalers] == [3, 90]
 
 
+class Trainer:
+    """Of a model with all that counts its steps; refers to itself, as by a callback of its own."""
+
+    def __init__(self) -> None:
+        model = make("mlp")
+        self.model, self.optimizer = gst.distribute(model, sgd(model))
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=3)
+        self.itself = self
+
+    def train(self, steps: int, rate: float) -> None:
+        x, y = data().tensors
+        self.optimizer.param_groups[0]["lr"] = rate
+        with gst.join(self.model):
+            for _ in range(steps):
+                self.optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(self.model(x), y)
+                self.scaler.scale(loss).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.average.update_parameters(self.model)
+        gst.release(self.model)
+
+
+@case([2])
+def what_is_dead_is_not_taken_for_its_successor() -> None:
+    """Of the trainings of a cross-validation, say, only rank 1 has collected the first."""
+    gc.collect()
+    gc.disable()
+    Trainer().train(3, 0.001)
+    if gs.rank() == 1:
+        gc.collect()
+    second = Trainer()
+    second.train(7 - gs.rank(), 0.1)
+    gc.enable()
+    scales = gs.all_gather(torch.tensor([second.scaler.get_scale()]))
+    average = torch.nn.utils.parameters_to_vector(second.average.parameters()).detach()
+    averages = gs.all_gather(average)
+    assert scales.tolist() == [[16.0], [16.0]]
+    assert torch.equal(averages[0], averages[1])
+
+
 @case([2])
 def what_the_garbage_collector_froze_is_followed() -> None:
     """As before worker processes are forked, to keep their pages shared."""

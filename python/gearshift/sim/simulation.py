@@ -78,8 +78,7 @@ def simulate(
             be simulated.
         Error: when a file cannot be read, or training ends before the warm-up is over.
     """
-    _check_kinds(train, progress, pool)
-    train = None if train is None else str(train)
+    train = _check_kinds(train, progress, pool)
     check(steps, warmup, seed, train, evaluate_every)
     sources = read_both(cluster, workload)
     request = make_request(
@@ -99,14 +98,15 @@ def simulate(
     return make_result(raw, request, names, WorkloadFacts.of(sources[1]), int(warmup))
 
 
-def _check_kinds(train: object, progress: object, pool: object) -> None:
-    """Rather fail now than where they are used."""
+def _check_kinds(train: str | Path | None, progress: object, pool: object) -> str | None:
+    """`train` as a text. What is of another type fails here rather than where it is used."""
     if train is not None and not isinstance(train, str | Path):
         raise InvalidArgument(f"train={train!r}: must be a text or a path, or None")
     if progress is not None and not callable(progress):
         raise InvalidArgument(f"progress={progress!r}: must be a function, or None")
     if pool is not None and not isinstance(pool, Pool):
         raise InvalidArgument(f"pool={pool!r}: must be a gearshift.sim.processes.Pool, or None")
+    return None if train is None else str(train)
 
 
 def make_request(

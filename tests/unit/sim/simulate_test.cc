@@ -323,7 +323,9 @@ TEST(Simulate, AHostThatStaysAwayEndsTrainingWheneverItFails) {
 TEST(Simulate, NobodyMissesAHostWithoutProcesses) {
   for (const bool recovers : {false, true}) {
     SimulationOptions options = failing_options(Sharing::kPerLink);
-    options.cluster.hosts.push_back({.name = "idle", .workers = 0});
+    Host& idle = options.cluster.hosts.emplace_back();
+    idle.name = "idle";
+    idle.workers = 0;
     options.cluster.failures[0] = {.host = "idle", .at = 0.1};
     if (recovers) options.cluster.failures[0].recovers_at = 5;
     options.detection = std::chrono::milliseconds(100);

@@ -122,7 +122,8 @@ class ParameterServer:
     """BSP: global norm that the averaged gradient is clipped to; otherwise each worker's own is."""
     lr_scaling: LrScaling = "auto"
     """Learning rate of a push relative to the one set: "keep", "divide" by N, or by "sqrt"(N);
-    "auto" divides for SSP and ASP, where one push is 1/N of a step."""
+    "auto" divides for SSP and ASP, where one push is 1/N of a step. Of Adagrad gradients are
+    divided, so that the sums of their squares grow as by steps."""
     divergence_factor: float = 10.0
     """Not BSP: a loss of more than so many times the early one, smoothed, is an error; 0: never."""
     bucket_mb: float | Literal["auto"] = "auto"

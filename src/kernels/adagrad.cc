@@ -18,19 +18,21 @@ namespace {
 template <class E>
 struct AdagradStep {  // streams: param, sum, grad
   using T = typename E::Compute;
-  T neg_lr, eps, weight_decay;
+  T neg_lr, eps, weight_decay, gradient_factor;
   bool maximize;
 
   AdagradStep(const AdagradHyper& h, std::int64_t step)
       : neg_lr(static_cast<T>(-(h.lr / (1 + static_cast<double>(step - 1) * h.lr_decay)))),
         eps(static_cast<T>(h.eps)),
         weight_decay(static_cast<T>(h.weight_decay)),
+        gradient_factor(static_cast<T>(h.gradient_factor)),
         maximize(h.maximize) {}
 
   template <class D>
   HWY_INLINE void operator()(D d, const std::byte* const* in, std::byte* const* out) const {
     const auto param = load(E{}, d, in[0]);
-    const auto grad = effective_gradient(d, load(E{}, d, in[2]), param, maximize, weight_decay);
+    const auto whole = effective_gradient(d, load(E{}, d, in[2]), param, maximize, weight_decay);
+    const auto grad = hn::Mul(whole, hn::Set(d, gradient_factor));
     const auto sum = addcmul(d, load(E{}, d, in[1]), grad, grad, T{1});
     const auto root = hn::Add(hn::Sqrt(sum), hn::Set(d, eps));
     store(E{}, d, addcdiv(d, param, grad, root, neg_lr), out[0]);

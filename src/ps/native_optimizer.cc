@@ -96,7 +96,8 @@ void update_adam(const Target& t, const Hypers& h, double lr_factor, bool decoup
 
 void update_adagrad(const Target& t, const Hypers& h, double lr_factor) {
   kernels::AdagradHyper hyper;
-  hyper.lr = h.get("lr", hyper.lr) * lr_factor;
+  hyper.lr = h.get("lr", hyper.lr);
+  hyper.gradient_factor = lr_factor;
   hyper.lr_decay = h.get("lr_decay", 0);
   hyper.eps = h.get("eps", hyper.eps);
   hyper.weight_decay = h.get("weight_decay", 0);

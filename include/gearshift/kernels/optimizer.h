@@ -41,8 +41,9 @@ void adam(base::DType dtype, base::Bytes param, base::ConstBytes grad, base::Byt
 struct AdagradHyper {
   double lr = 1e-2, lr_decay = 0, eps = 1e-10, weight_decay = 0;
   bool maximize = false;
+  double gradient_factor = 1;  ///< of the gradient, weight decay included
 };
-/// `step` counts from 1. Source: torch.optim.Adagrad.
+/// `step` counts from 1. Source: torch.optim.Adagrad, with the gradient times its factor.
 void adagrad(base::DType dtype, base::Bytes param, base::ConstBytes grad, base::Bytes sum,
              std::int64_t step, const AdagradHyper& hyper);
 

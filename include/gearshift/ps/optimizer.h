@@ -47,7 +47,10 @@ class Optimizer {
   virtual ~Optimizer() = default;
 
   /// Updates the segments given, and no others (parameters without a gradient keep their state).
-  /// `lr_factor` multiplies every group's learning rate.
+  /// `lr_factor` multiplies every group's learning rate; of Adagrad the gradient, weight decay
+  /// included: one push of N makes a step of that share, and its share of the sum of squares.
+  /// (The sum would grow N times as fast as that of a synchronous step, whose mean of N gradients
+  /// has a square of 1/N of theirs, and again N times for as many pushes.)
   virtual base::Status apply(std::span<const SegmentUpdate> updates, const HyperValues& hypers,
                              double lr_factor) = 0;
   /// Whether an update may come in parts, with one call of `apply` for each, as cheaply as at once.

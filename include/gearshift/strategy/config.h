@@ -20,7 +20,8 @@ struct AllReduce {
   collectives::Algorithm algorithm = collectives::Algorithm::kAuto;
 };
 
-/// How the learning rate of a push relates to the one that the training loop set.
+/// How the learning rate of a push relates to the one that the training loop set; of Adagrad it is
+/// the gradient that is divided (ps::Optimizer::apply says why).
 enum class LrScaling : unsigned char {
   kAuto,    ///< divide for SSP and ASP (one push is 1/N of a step), keep for BSP and Buffered
   kKeep,    ///< as it is

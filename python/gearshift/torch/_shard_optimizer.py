@@ -35,6 +35,7 @@ class ShardOptimizer:
         self, cls: type[Optimizer], names: Sequence[str], groups: int, slices: Sequence[Slice]
     ) -> None:
         self._cls = cls
+        self._sums_squares = issubclass(cls, torch.optim.Adagrad)
         self._names = list(names)
         self._groups = groups
         self._segments = [
@@ -66,14 +67,15 @@ class ShardOptimizer:
         Args:
             updates: slice, segment, address of the parameter, address of its gradient.
             hypers: the numbers of all param groups.
-            factor: multiplies every learning rate.
+            factor: multiplies every learning rate; of Adagrad the gradient, as in the core.
         """
         optimizer = self._built(hypers)
         width = len(self._names)
         for index, group in enumerate(optimizer.param_groups):
             group.update(self._options(hypers[index * width : (index + 1) * width]))
-            if "lr" in group:
-                group["lr"] = group["lr"] * factor
+            scaled = "weight_decay" if self._sums_squares else "lr"
+            if scaled in group:
+                group[scaled] = group[scaled] * factor
         touched = []
         for slice_, segment, address, gradient in updates:
             dtype, _, size = self._segments[slice_][segment]
@@ -83,6 +85,8 @@ class ShardOptimizer:
             if parameter.data_ptr() != address:
                 parameter.data = _tensor_at(address, dtype, size)
             parameter.grad = _tensor_at(gradient, dtype, size)
+            if self._sums_squares and factor != 1:
+                parameter.grad = parameter.grad * factor
             touched.append(parameter)
         optimizer.step()
         for parameter in touched:

@@ -64,7 +64,7 @@ ReferenceStep adam_formula(const AdamHyper& h) {
 ReferenceStep adagrad_formula(const AdagradHyper& h) {
   return [h](Reference& r, long double g, int step) {
     if (h.maximize) g = -g;
-    g += h.weight_decay * r.param;
+    g = (g + h.weight_decay * r.param) * h.gradient_factor;
     r.state[0] += g * g;
     const long double lr = h.lr / (1 + (step - 1.0L) * h.lr_decay);
     r.param -= lr * g / (std::sqrt(r.state[0]) + h.eps);
@@ -182,7 +182,8 @@ TEST_P(Optimizer, AdagradFollowsTheFormulaWithEachOption) {
   for (const AdagradHyper& h :
        {AdagradHyper{.lr = 0.1}, AdagradHyper{.lr = 0.1, .lr_decay = 0.1},
         AdagradHyper{.lr = 0.1, .weight_decay = 0.01}, AdagradHyper{.lr = 0.1, .eps = 1e-3},
-        AdagradHyper{.lr = 0.1, .maximize = true}}) {
+        AdagradHyper{.lr = 0.1, .maximize = true},
+        AdagradHyper{.lr = 0.1, .weight_decay = 0.01, .gradient_factor = 0.25}}) {
     check(adagrad_kernel(h), adagrad_formula(h));
   }
 }

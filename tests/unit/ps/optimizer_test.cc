@@ -5,6 +5,7 @@
 
 #include <array>
 #include <map>
+#include <random>
 #include <string>
 
 namespace gearshift::ps {
@@ -87,6 +88,41 @@ TEST(NativeOptimizer, StateThatNoUpdateHasSeenIsComplete) {
   const std::map<std::string, double> scalars = (*rule)->scalars(0, 0);
   ASSERT_TRUE(scalars.contains("step"));
   EXPECT_EQ(scalars.at("step"), 0);
+}
+
+/// How far a parameter goes in so many rounds, each with a gradient of every worker: applied one by
+/// one with a factor of 1 / workers, or as their mean. Gradients are noise about a slope.
+double travelled(const std::string& kind, double lr, int workers, int rounds, bool one_by_one) {
+  auto rule = make_optimizer({.kind = kind, .hyper_names = {"lr"}}, one_slice());
+  std::mt19937_64 random(7);
+  std::normal_distribution<double> noise(0.2, 1);
+  std::array<double, 4> parameters{};
+  const auto apply = [&](const std::array<double, 4>& gradient, double factor) {
+    const SegmentUpdate update{0, 0, base::writable_bytes_of(parameters), base::bytes_of(gradient)};
+    ASSERT_TRUE((*rule)->apply({&update, 1}, {lr}, factor).ok());
+  };
+  for (int round = 0; round < rounds; ++round) {
+    std::array<double, 4> mean{};
+    for (int worker = 0; worker < workers; ++worker) {
+      std::array<double, 4> gradient;
+      for (std::size_t i = 0; i < 4; ++i) mean[i] += (gradient[i] = noise(random)) / workers;
+      if (one_by_one) apply(gradient, 1.0 / workers);
+    }
+    if (!one_by_one) apply(mean, 1);
+  }
+  return -(parameters[0] + parameters[1] + parameters[2] + parameters[3]) / 4;
+}
+
+TEST(NativeOptimizer, PushesOfAllWorkersGoAsFarAsOneStep) {
+  for (const int workers : {4, 16}) {
+    for (const char* kind : {"sgd", "adagrad"}) {
+      SCOPED_TRACE(kind);
+      const double together = travelled(kind, 0.1, workers, 500, false);
+      const double apart = travelled(kind, 0.1, workers, 500, true);
+      EXPECT_GT(apart, 0.8 * together);
+      EXPECT_LT(apart, 1.6 * together);
+    }
+  }
 }
 
 TEST(NativeOptimizer, RefusesWhatIsWrong) {

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from gearshift.cli import app
 from gearshift.launch import LaunchError
-from gearshift.sim.processes import Pool
+from gearshift.study import runner
 from gearshift.study.cell import Cell, Done, Outcome, Study
 from gearshift.study.report import write_report
 from gearshift.study.report.analysis import combinations
@@ -172,6 +172,7 @@ strategies = ["ps:bsp", "ps:asp"]
 seeds = 2
 [[use_cases]]
 task = "study_task.py"
+target = 0.8
 learning_rates = "search"
 [[clusters]]
 file = "two.toml"
@@ -186,12 +187,25 @@ def study_path(tmp_path):
     return tmp_path / "lines.toml"
 
 
+@pytest.fixture
+def made_up(monkeypatch):
+    """Cells are not simulated, which takes seconds for each: factor 4 is the best one."""
+
+    def simulate(study, cells, tasks, pool, on_done, on_steps):
+        for number, cell in enumerate(cells):
+            on_done(number, steps_by_rate(4)(cell))
+
+    monkeypatch.setattr(runner, "simulate_cells", simulate)
+    return simulate
+
+
 def run(path: Path, *options: str, code: int = 0) -> str:
     made = CliRunner().invoke(app, ["study", str(path), "--out", str(path.parent / "o"), *options])
     assert made.exit_code == code, made.output
     return made.output
 
 
+@pytest.mark.usefixtures("made_up")
 def test_a_study_that_searches_can_be_gone_on_with(study_path):
     listed = run(study_path, "--dry-run").splitlines()
     assert listed[:2] == [
@@ -219,11 +233,14 @@ def test_a_study_that_searches_can_be_gone_on_with(study_path):
 
 
 def test_the_rate_that_is_found_is_the_best_of_a_grid(study_path):
+    text = STUDY.replace('"ps:bsp", ', "").replace("seeds = 2", "seeds = 1")
+    text = text.replace("target = 0.8\n", "")
+    study_path.write_text(text)
     run(study_path)
     found = combinations(load(study_path.parent / "o"))
     best = {arm.strategy: arm.best.rate for arm in found[0].arms}
     grid = [0.5 * min(best.values()), *best.values(), 2 * max(best.values())]
-    study_path.write_text(STUDY.replace('"search"', str(sorted(set(grid)))))
+    study_path.write_text(text.replace('"search"', str(sorted(set(grid)))))
     run(study_path)
     found = combinations(load(study_path.parent / "o"))
     assert {arm.strategy: arm.best.rate for arm in found[0].arms} == best
@@ -240,7 +257,7 @@ def test_rates_that_cannot_be_scaled_are_refused_before_anything_is_run(study_pa
     )
     text = STUDY.replace('"study_task.py"', '"study_task.py:cycle"').replace('"search"', given)
     study_path.write_text(text)
-    with pytest.raises(LaunchError, match=r"lines.toml:6: .*learning_rates: OneCycleLR has rates"):
+    with pytest.raises(LaunchError, match=r"lines.toml:7: .*learning_rates: OneCycleLR has rates"):
         read_study(study_path)
     study_path.write_text(text.replace(given, "[1]"))
     assert len(read_study(study_path).cells()) == 4
@@ -249,40 +266,38 @@ def test_rates_that_cannot_be_scaled_are_refused_before_anything_is_run(study_pa
 def test_another_word_than_search_is_refused(study_path):
     study_path.write_text(STUDY.replace('"search"', '"serach"'))
     with pytest.raises(
-        LaunchError, match=r':6: .*learning_rates: must be .*"search", not "serach"'
+        LaunchError, match=r':7: .*learning_rates: must be .*"search", not "serach"'
     ):
         read_study(study_path)
 
 
-def test_an_interrupted_run_again_reports_all_that_the_folder_has(study_path, monkeypatch):
+def test_an_interrupted_run_again_reports_all_that_the_folder_has(study_path, made_up, monkeypatch):
     run(study_path)
     folder = study_path.parent / "o"
     facts, report = (folder / "study.json").read_text(), (folder / "report.md").read_text()
-    assert "2 workers, 2 seeds" in report
-    run_all, rounds = Pool.run_all, []
+    assert "4 workers, 2 seeds" in report
+    rounds = []
 
     def interrupted_later(*arguments):
         rounds.append(len(arguments[1]))
         if len(rounds) > 1:
             raise KeyboardInterrupt
-        run_all(*arguments)
+        made_up(*arguments)
 
-    monkeypatch.setattr(Pool, "run_all", interrupted_later)
+    monkeypatch.setattr(runner, "simulate_cells", interrupted_later)
     assert "4 cells run" in run(study_path, "--again", code=130)
     assert json.loads((folder / "study.json").read_text())["cells"] == json.loads(facts)["cells"]
     told = (folder / "report.md").read_text()
-    assert "2 workers, 2 seeds" in told
+    assert "4 workers, 2 seeds" in told
     assert "took no part" not in told
 
 
-def test_an_interrupted_search_says_that_cells_are_missing(study_path, monkeypatch):
-    run_all = Pool.run_all
-
-    def only_first(pool, requests, *more):
-        run_all(pool, requests, *more)
+def test_an_interrupted_search_says_that_cells_are_missing(study_path, made_up, monkeypatch):
+    def only_first(*arguments):
+        made_up(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pool, "run_all", only_first)
+    monkeypatch.setattr(runner, "simulate_cells", only_first)
     assert "4 cells run" in run(study_path, code=130)
     told = (study_path.parent / "o" / "report.md").read_text()
     assert "This report is incomplete: 2 of 6 cells not run" in told

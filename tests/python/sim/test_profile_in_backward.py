@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from gearshift_testing.clock import Clock
+from gearshift_testing.clock import Clock, slow_backward
 from torch import Tensor, nn
 
 import gearshift.torch as gst
@@ -17,22 +17,12 @@ SLEEP = 2.0**-7
 NEAR = SLEEP / 100
 """Each look at the clock takes a little."""
 CLOCK = Clock()
+SlowBackward = slow_backward(CLOCK, SLEEP)
 
 
 @pytest.fixture(autouse=True)
 def made_up_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_profile, "time", CLOCK)
-
-
-class SlowBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        CLOCK.spend(SLEEP)
-        return gradient
 
 
 class SlowUpdate(torch.optim.SGD):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from gearshift_testing.clock import Clock
+from gearshift_testing.clock import Clock, slow_backward
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,23 +24,13 @@ from gearshift.torch._profile_steps import ParameterInfo, StepTimes, factors_of,
 SLEEP = 2.0**-7
 """In forward, backward or the update; sums of it are exact."""
 CLOCK = Clock()
+SlowBackward = slow_backward(CLOCK, SLEEP)
 
 
 @pytest.fixture(autouse=True)
 def made_up_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the recorder; the tests of the command have the real one."""
     monkeypatch.setattr(_profile, "time", CLOCK)
-
-
-class SlowBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        CLOCK.spend(SLEEP)
-        return gradient
 
 
 class Net(nn.Module):

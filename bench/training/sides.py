@@ -73,17 +73,26 @@ class Gearshift:
 
 
 class Ddp:
-    """PyTorch's DistributedDataParallel over Gloo, gradients as views of its buckets."""
+    """PyTorch's DistributedDataParallel over Gloo, gradients as views of its buckets.
 
-    def __init__(self) -> None:
+    They travel as float16 if `compression` says so; the hook for bfloat16 refuses Gloo.
+    """
+
+    def __init__(self, compression: str = "none") -> None:
         from torch import distributed
 
         distributed.init_process_group("gloo")
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self._distributed = distributed
+        self._compression = compression
 
     def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
-        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        if self._compression == "fp16":
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+            wrapped.register_comm_hook(None, fp16_compress_hook)
+        return wrapped
 
     def barrier(self) -> None:
         self._distributed.barrier()
@@ -113,8 +122,8 @@ class Local(Ddp):
 
 
 def make_side(options: dict[str, Any]) -> Side:
-    """`side=` gearshift, ddp or local."""
+    """`side=` gearshift, ddp or local; `compression=fp16` of ddp, of ours by `strategy=`."""
     name = options.get("side", "gearshift")
     if name == "gearshift":
         return Gearshift(options.get("strategy", "all_reduce"))
-    return {"ddp": Ddp, "local": Local}[name]()
+    return Local() if name == "local" else Ddp(options.get("compression", "none"))

@@ -15,10 +15,10 @@ A strategy is passed to :func:`gearshift.torch.distribute`, as one of the values
 =================================  ===========================================================
 
 Options stand in parentheses, after what is there already: ``"all_reduce:ring(bucket_mb=8)"``,
-``"ps:bsp(shards=1)"``, ``"ps:ssp(3, shards=2)"``. There are ``bucket_mb`` and, for a parameter
-server, ``shards``, ``servers``, ``clip_norm``, ``lr_scaling`` and ``divergence_factor``. A switch
-has ``start`` and ``then``, ``at`` and ``back`` (a step, or a fraction such as ``0.5``), or
-``window`` and ``threshold`` of :class:`LossPlateau`:
+``"ps:bsp(shards=1)"``, ``"ps:ssp(3, shards=2)"``. There are ``bucket_mb``, ``compression`` and,
+for a parameter server, ``shards``, ``servers``, ``clip_norm``, ``lr_scaling`` and
+``divergence_factor``. A switch has ``start`` and ``then``, ``at`` and ``back`` (a step, or a
+fraction such as ``0.5``), or ``window`` and ``threshold`` of :class:`LossPlateau`:
 ``"switch(start=all_reduce:ring, then=ps:ssp(3), at=0.5, back=0.9)"``. C++ reads the same texts
 (``strategy::parse``).
 """
@@ -41,6 +41,7 @@ Algorithm = Literal[
     "auto", "ring", "recursive_doubling", "rabenseifner", "tree", "hierarchical", "window"
 ]
 LrScaling = Literal["auto", "keep", "divide", "sqrt"]
+Compression = Literal["none", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,18 @@ class AllReduce:
     algorithm: Algorithm = "auto"
     bucket_mb: float | Literal["auto"] = "auto"
     """Gradients travel in buckets of about so many MiB; "auto": by measured links."""
+    compression: Compression = "none"
+    """What gradients of float32 travel as: "bf16" halves the bytes, and rounds."""
 
     def __post_init__(self) -> None:
         _one_of("AllReduce: algorithm", self.algorithm, get_args(Algorithm))
         _bucket_size("AllReduce: bucket_mb", self.bucket_mb)
+        _one_of("AllReduce: compression", self.compression, get_args(Compression))
 
     def _to_core(self) -> _core.AllReduce:
         from . import _core
 
-        return _core.AllReduce(self.algorithm)
+        return _core.AllReduce(self.algorithm, self.compression)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ class ParameterServer:
     """Not BSP: a loss of more than so many times the early one, smoothed, is an error; 0: never."""
     bucket_mb: float | Literal["auto"] = "auto"
     """Gradients travel in buckets of about so many MiB; "auto": by measured links."""
+    compression: Compression = "none"
+    """What gradients of float32 travel to servers as: "bf16" halves the bytes, and rounds."""
 
     def __post_init__(self) -> None:
         if isinstance(self.consistency, str):
@@ -145,6 +151,7 @@ class ParameterServer:
             _positive("ParameterServer: clip_norm", self.clip_norm)
         _one_of("ParameterServer: lr_scaling", self.lr_scaling, ("auto", "keep", "divide", "sqrt"))
         _bucket_size("ParameterServer: bucket_mb", self.bucket_mb)
+        _one_of("ParameterServer: compression", self.compression, get_args(Compression))
         if not self.divergence_factor >= 0:
             raise InvalidArgument("ParameterServer: divergence_factor must not be negative")
 
@@ -158,6 +165,7 @@ class ParameterServer:
             clip_norm=self.clip_norm or 0.0,
             lr_scaling=self.lr_scaling,
             divergence_factor=self.divergence_factor,
+            compression=self.compression,
         )
 
 
@@ -312,7 +320,7 @@ def _when(text: str) -> At:
 
 
 def _parse_all_reduce(algorithm: str, given: Options) -> AllReduce:
-    options = given.take(bucket_mb=number_or_auto)
+    options = given.take(bucket_mb=number_or_auto, compression=str)
     given.refuse_rest()
     return AllReduce(algorithm, **options)  # type: ignore[arg-type]
 
@@ -325,6 +333,7 @@ def _parse_server(variant: str | None, given: Options) -> ParameterServer:
         clip_norm=number,
         lr_scaling=str,
         divergence_factor=number,
+        compression=str,
     )
     if variant is None:
         given.refuse_rest()
@@ -350,9 +359,9 @@ def to_text(strategy: Strategy) -> str:
         return _switch_text(strategy)
     if isinstance(strategy, AllReduce):
         text = "all_reduce" + ("" if strategy.algorithm == "auto" else f":{strategy.algorithm}")
-        return _with_options(text, _changed(strategy, "bucket_mb"))
-    keys = ("shards", "servers", "bucket_mb", "clip_norm", "lr_scaling", "divergence_factor")
-    return _with_options(f"ps:{strategy.consistency}", _changed(strategy, *keys))
+        return _with_options(text, _changed(strategy, "bucket_mb", "compression"))
+    own = ("shards", "servers", "bucket_mb", "clip_norm", "lr_scaling", "divergence_factor")
+    return _with_options(f"ps:{strategy.consistency}", _changed(strategy, *own, "compression"))
 
 
 def _changed(value: Any, *keys: str) -> list[str]:

@@ -16,15 +16,24 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-strategy::AllReduce make_all_reduce(const std::string& algorithm) {
-  const auto found = collectives::algorithm_from_string(algorithm);
-  if (found) return {*found};
-  std::string known;
-  for (const std::string_view name : collectives::algorithm_names()) {
-    known += (known.empty() ? "" : ", ") + std::string(name);
-  }
-  raise(Error(ErrorCode::kInvalidArgument,
-              "there is no all-reduce algorithm '" + algorithm + "'; known are " + known));
+template <typename Value>
+Value known(const std::optional<Value>& found, const std::string& what,
+            const std::vector<std::string_view>& names) {
+  if (found) return *found;
+  std::string all;
+  for (const std::string_view name : names) all += (all.empty() ? "" : ", ") + std::string(name);
+  raise(Error(ErrorCode::kInvalidArgument, "there is no " + what + "; known are " + all));
+}
+
+strategy::Compression compression_of(const std::string& name) {
+  return known(strategy::compression_from_string(name), "compression '" + name + "'",
+               strategy::compression_names());
+}
+
+strategy::AllReduce make_all_reduce(const std::string& algorithm, const std::string& compression) {
+  return {known(collectives::algorithm_from_string(algorithm),
+                "all-reduce algorithm '" + algorithm + "'", collectives::algorithm_names()),
+          compression_of(compression)};
 }
 
 strategy::LrScaling lr_scaling(const std::string& name) {
@@ -38,7 +47,7 @@ strategy::LrScaling lr_scaling(const std::string& name) {
 
 strategy::ParameterServer make_server(const std::string& consistency, int shards, int servers,
                                       double clip_norm, const std::string& scaling,
-                                      double divergence_factor) {
+                                      double divergence_factor, const std::string& compression) {
   strategy::ParameterServer server;
   server.consistency = unwrap(ps::Consistency::parse(consistency));
   server.shards = shards;
@@ -46,6 +55,7 @@ strategy::ParameterServer make_server(const std::string& consistency, int shards
   server.clip_norm = clip_norm;
   server.lr_scaling = lr_scaling(scaling);
   server.divergence_factor = divergence_factor;
+  server.compression = compression_of(compression);
   return server;
 }
 
@@ -106,10 +116,11 @@ void bind_strategy(nb::module_& m) {
   bind_metrics(m);
   bind_policies(m);
   nb::class_<strategy::AllReduce>(m, "AllReduce")
-      .def(nb::new_(&make_all_reduce), nb::arg("algorithm"));
+      .def(nb::new_(&make_all_reduce), nb::arg("algorithm"), nb::arg("compression"));
   nb::class_<strategy::ParameterServer>(m, "ParameterServer")
       .def(nb::new_(&make_server), nb::arg("consistency"), nb::arg("shards"), nb::arg("servers"),
-           nb::arg("clip_norm"), nb::arg("lr_scaling"), nb::arg("divergence_factor"));
+           nb::arg("clip_norm"), nb::arg("lr_scaling"), nb::arg("divergence_factor"),
+           nb::arg("compression"));
   nb::class_<strategy::StrategySwitch>(m, "StrategySwitch")
       .def(nb::new_([](strategy::Phase start, strategy::Phase then,
                        std::shared_ptr<strategy::Policy> policy,

@@ -22,14 +22,31 @@ struct Convert {
   }
 };
 
+template <class To>
+struct ScaleAndNarrow {
+  float factor;
+  template <class D>
+  HWY_INLINE void operator()(D d, const std::byte* const* in, std::byte* const* out) const {
+    store(To{}, d, hn::Mul(load(Plain<float>{}, d, in[0]), hn::Set(d, factor)), out[0]);
+  }
+};
+
 template <class From, class To>
 void convert(std::byte* dst, const std::byte* src, std::size_t count) {
   for_each_vector<From, To>(Streams<1, 1>{{src}, {dst}}, count, Convert<From, To>{});
 }
 
-void narrow_any(bool brain, std::byte* halves, const std::byte* floats, std::size_t count) {
-  brain ? convert<Plain<float>, BF16>(halves, floats, count)
-        : convert<Plain<float>, F16>(halves, floats, count);
+template <class To>
+void narrow_to(std::byte* halves, const std::byte* floats, std::size_t count, double factor) {
+  if (factor == 1) return convert<Plain<float>, To>(halves, floats, count);
+  for_each_vector<Plain<float>, To>(Streams<1, 1>{{floats}, {halves}}, count,
+                                    ScaleAndNarrow<To>{static_cast<float>(factor)});
+}
+
+void narrow_any(bool brain, std::byte* halves, const std::byte* floats, std::size_t count,
+                double factor) {
+  brain ? narrow_to<BF16>(halves, floats, count, factor)
+        : narrow_to<F16>(halves, floats, count, factor);
 }
 
 void widen_any(bool brain, std::byte* floats, const std::byte* halves, std::size_t count) {
@@ -53,11 +70,11 @@ bool is_brain(base::DType dtype) {
 }
 }  // namespace
 
-void narrow(base::DType to, base::Bytes halves, base::ConstBytes floats) {
+void narrow(base::DType to, base::Bytes halves, base::ConstBytes floats, double factor) {
   if (nothing_to_do(halves) || nothing_to_do(floats)) return;
   assert(floats.size() == 2 * halves.size());
   HWY_DYNAMIC_DISPATCH(narrow_any)
-  (is_brain(to), halves.data(), floats.data(), count_of(to, halves));
+  (is_brain(to), halves.data(), floats.data(), count_of(to, halves), factor);
 }
 
 void widen(base::DType from, base::Bytes floats, base::ConstBytes halves) {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <set>
 
+#include "gearshift/kernels/half.h"
 #include "ps/client_impl.h"
 #include "ps/layout_check.h"
 
@@ -95,19 +96,35 @@ base::Status Client::Impl::check_staged() const {
 void Client::Impl::sweep_staged() {
   constexpr std::size_t kFew = 64;
   if (staged.size() < std::max(kFew, 2 * swept)) return;
-  std::erase_if(staged, [](const transport::Request& r) { return r.done(); });
+  std::erase_if(staged, [](const StagedSend& s) { return s.request.done(); });
   swept = staged.size();
 }
 
 base::Status Client::Impl::wait_staged(base::TimePoint deadline) {
   base::Status first;
-  for (const auto& request : staged) {
-    base::Status sent = request.wait(deadline);
+  for (const StagedSend& send : staged) {
+    base::Status sent = send.request.wait(deadline);
     if (!sent && first) first = sent;
   }
   staged.clear();
   swept = 0;
   return first;
+}
+
+Client::Impl::StagedSend Client::Impl::send_gradient(std::size_t shard, const Head& head,
+                                                     base::ConstBytes gradient) const {
+  const auto bytes = encode(head);
+  const base::ConstBytes whole{bytes.data(), bytes.size()};
+  const transport::Tag tag = request_tag(options.model);
+  const bool halves =
+      options.halve_gradients && layout().shards[shard][head.slice].dtype == base::DType::kF32;
+  if (!halves) return {link(shard).send_lent(tag, whole, gradient)};
+  const std::size_t size = gradient.size() / 2;
+  base::Buffer half = base::is_phantom(gradient) ? base::Buffer::phantom(size) : base::Buffer(size);
+  kernels::narrow(base::DType::kBF16, half.view(), gradient);
+  group.scheduler().work(base::Work::kCopy, gradient.size());
+  const base::ConstBytes body = half.view();  // stays where it is when the buffer is moved
+  return {link(shard).send(tag, whole, body), std::move(half)};
 }
 
 CommitRecord Client::Impl::record_for(std::size_t shard, const Commit& commit) const {
@@ -241,10 +258,8 @@ base::Status Client::stage(std::uint32_t bucket, base::ConstBytes gradient) {
     const Slice& s = impl_->layout().shards[shard][slice];
     const Head head{.kind = Kind::kStage, .slice = slice, .attempt = attempt};
     impl_->attempts[shard][slice] = attempt;
-    const auto bytes = encode(head);
-    impl_->staged.push_back(impl_->link(shard).send_lent(
-        request_tag(impl_->options.model), {bytes.data(), bytes.size()},
-        base::slice(gradient, s.bucket_offset, s.bytes)));
+    impl_->staged.push_back(
+        impl_->send_gradient(shard, head, base::slice(gradient, s.bucket_offset, s.bytes)));
   }
   return {};
 }

@@ -49,8 +49,14 @@ struct Client::Impl {
   std::uint32_t last_request = 0;
   std::uint64_t last_attempt = 0;
   std::vector<std::vector<std::uint64_t>> attempts;  ///< [shard][slice]; 0: not staged yet
-  std::vector<transport::Request> staged;            ///< sends of the step under way
-  std::size_t swept = 0;                             ///< what was left of them the last time
+  struct StagedSend {
+    transport::Request request;
+    base::Buffer half{};  ///< what is sent, where it is not the gradient itself
+  };
+  /// Begins to send a gradient, or its half, to the shard that owns the slice.
+  StagedSend send_gradient(std::size_t shard, const Head& head, base::ConstBytes gradient) const;
+  std::vector<StagedSend> staged;  ///< sends of the step under way
+  std::size_t swept = 0;           ///< what was left of them the last time
   std::vector<std::unique_ptr<transport::LentRegion>> loans;
   std::vector<std::int64_t> versions;  ///< of the parameters that this worker has
   bool left = false;

@@ -21,7 +21,8 @@ namespace gearshift::ps {
 // i's parameters (or state), kReplyPart the ReplyWire, kDescriptionPart a description of state.
 //
 //   kind              body                                     answer
-//   kStage            gradient of a slice                      none
+//   kStage            gradient of a slice; one of float32      none
+//                     may be bfloat16, which its size tells
 //   kCommit           CommitRecord                             ReplyWire, all slices
 //   kPull             none                                     ReplyWire, all slices
 //   kLeave, kEnter    none                                     ReplyWire

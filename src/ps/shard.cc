@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "gearshift/base/log.h"
+#include "gearshift/kernels/half.h"
 #include "ps/layout_check.h"
 #include "ps/links.h"
 #include "ps/shard_impl.h"
@@ -23,6 +24,10 @@ std::uint64_t next_id() {
 
 /// No connection delivers from this rank: a message that the shard sends itself, a Note.
 constexpr base::Rank kNobody{-1};
+
+bool is_half(const Slice& slice, std::size_t bytes) {
+  return slice.dtype == base::DType::kF32 && 2 * bytes == slice.bytes;
+}
 
 struct Note {
   std::uint64_t shard = 0;  ///< or one that was here before
@@ -290,18 +295,30 @@ base::Status ShardImpl::check_slice(const Request& request) const {
   return {};
 }
 
+/// A gradient came as bfloat16.
+void ShardImpl::widen(base::Buffer& body) const {
+  const base::ConstBytes half = std::as_const(body).view();
+  const std::size_t bytes = 2 * half.size();
+  base::Buffer whole = base::is_phantom(half) ? base::Buffer::phantom(bytes) : base::Buffer(bytes);
+  kernels::widen(base::DType::kBF16, whole.view(), half);
+  worked(base::Work::kCopy, bytes);
+  body = std::move(whole);
+}
+
 base::Status ShardImpl::stage(Request& request) {
   GEARSHIFT_ASSIGN_OR_RETURN(Worker * w, worker(request));
   GEARSHIFT_RETURN_IF_ERROR(check_slice(request));
   const std::size_t slice = request.head.slice;
   const std::uint64_t attempt = request.head.attempt;
-  if (request.body.size() != options_.slices[slice].bytes) {
+  const bool half = is_half(options_.slices[slice], request.body.size());
+  if (!half && request.body.size() != options_.slices[slice].bytes) {
     return protocol("a gradient of " + std::to_string(request.body.size()) + " bytes for slice " +
                     std::to_string(slice) + " of " + std::to_string(options_.slices[slice].bytes));
   }
   Staged& staged = w->staged[slice];
   // Replaced, or of a step that is over: it was overtaken on its way.
   if (attempt <= w->closed_attempt || attempt <= staged.attempt) return {};
+  if (half) widen(request.body);
   staged = {attempt, std::move(request.body)};
   if (!w->pending || w->pending->missing == 0) return {};
   const std::uint64_t wanted = w->pending->record.attempts[slice];

@@ -77,6 +77,7 @@ class ShardImpl final : public Shard {
   base::Status commit(Request& request);
   base::Status check_commit(const Worker& worker, const CommitRecord& record) const;
   base::Status pull(Request& request);
+  void widen(base::Buffer& body) const;
   base::Status leave(Request& request);
   base::Status enter(Request& request);
   base::Status flush(Request& request);

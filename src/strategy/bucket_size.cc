@@ -50,8 +50,9 @@ class Cost {
  private:
   /// Two are on their way at a time, but the next one may be the last.
   double reduced(double count, double bytes) const {
+    const double sent = all_reduce_->compression == Compression::kBf16 ? bytes / 2 : bytes;
     return (count + 1) *
-           collectives::predict(all_reduce_->algorithm, static_cast<std::size_t>(bytes), network_);
+           collectives::predict(all_reduce_->algorithm, static_cast<std::size_t>(sent), network_);
   }
 
   /// There is a message to each shard, and its answer; a server's link carries what all workers

@@ -1,5 +1,7 @@
 #include "gearshift/strategy/config.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <sstream>
 
@@ -10,8 +12,11 @@ using base::Error;
 using base::ErrorCode;
 using base::Status;
 
+constexpr std::array<std::string_view, 2> kCompressions{"none", "bf16"};
+
 std::string describe(const AllReduce& s) {
-  return "all_reduce(algorithm=" + std::string(collectives::to_string(s.algorithm)) + ")";
+  return "all_reduce(algorithm=" + std::string(collectives::to_string(s.algorithm)) +
+         ", compression=" + std::string(to_string(s.compression)) + ")";
 }
 
 std::string describe(const ParameterServer& s) {
@@ -20,7 +25,8 @@ std::string describe(const ParameterServer& s) {
   text << "parameter_server(consistency=" << s.consistency.to_string() << ", shards=" << s.shards
        << ", servers=" << s.servers << ", clip_norm=" << s.clip_norm
        << ", lr_scaling=" << kScaling[static_cast<int>(s.lr_scaling)]
-       << ", divergence_factor=" << s.divergence_factor << ")";
+       << ", divergence_factor=" << s.divergence_factor
+       << ", compression=" << to_string(s.compression) << ")";
   return text.str();
 }
 
@@ -33,10 +39,18 @@ std::string describe(const StrategySwitch& s) {
          ", policy=" + s.policy->name() + ", back=" + (s.back ? s.back->name() : "never") + ")";
 }
 
+Status check(Compression compression) {
+  const auto number = static_cast<std::size_t>(compression);
+  if (number < kCompressions.size()) return {};
+  return Error(ErrorCode::kInvalidArgument, "there is no compression " + std::to_string(number));
+}
+
 Status check(const AllReduce& s, int, int) {
-  if (collectives::algorithm_from_string(collectives::to_string(s.algorithm))) return {};
-  return Error(ErrorCode::kInvalidArgument,
-               "there is no all-reduce algorithm " + std::to_string(static_cast<int>(s.algorithm)));
+  if (!collectives::algorithm_from_string(collectives::to_string(s.algorithm))) {
+    return Error(ErrorCode::kInvalidArgument, "there is no all-reduce algorithm " +
+                                                  std::to_string(static_cast<int>(s.algorithm)));
+  }
+  return check(s.compression);
 }
 
 Status check(const ParameterServer& s, int workers, int servers) {
@@ -61,7 +75,7 @@ Status check(const ParameterServer& s, int workers, int servers) {
     return Error(ErrorCode::kInvalidArgument,
                  "clip_norm and divergence_factor must not be negative");
   }
-  return {};
+  return check(s.compression);
 }
 
 Status check(const Phase& phase, int workers, int servers) {
@@ -69,6 +83,21 @@ Status check(const Phase& phase, int workers, int servers) {
 }
 
 }  // namespace
+
+std::string_view to_string(Compression compression) {
+  const auto number = static_cast<std::size_t>(compression);
+  return number < kCompressions.size() ? kCompressions[number] : "unknown";
+}
+
+std::optional<Compression> compression_from_string(std::string_view name) {
+  const auto* const found = std::find(kCompressions.begin(), kCompressions.end(), name);
+  if (found == kCompressions.end()) return std::nullopt;
+  return static_cast<Compression>(found - kCompressions.begin());
+}
+
+std::vector<std::string_view> compression_names() {
+  return {kCompressions.begin(), kCompressions.end()};
+}
 
 std::string to_string(const Phase& phase) {
   if (const auto* server = std::get_if<ParameterServer>(&phase)) {

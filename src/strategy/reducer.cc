@@ -48,11 +48,10 @@ Ranks ranks_of(const std::vector<double>& control) {
 }  // namespace
 
 Reducer::Reducer(std::vector<group::Group> lanes, std::optional<group::Group> control,
-                 const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
-                 collectives::Algorithm algorithm)
+                 const BucketPlan& plan, BucketMemory& memory, CommTask& comm, const AllReduce& how)
     : plan_(plan),
       memory_(memory),
-      algorithm_(algorithm),
+      how_(how),
       closed_(plan.buckets.size()),
       is_closed_(plan.buckets.size(), false),
       present_(plan.parameters.size(), 0),
@@ -66,6 +65,7 @@ Reducer::Reducer(std::vector<group::Group> lanes, std::optional<group::Group> co
     }
   }
   if (control) control_lane_ = make_lane(std::move(*control), "gs-control", comm);
+  make_halves();
 }
 
 std::unique_ptr<Reducer::Lane> Reducer::make_lane(group::Group group, const std::string& name,
@@ -96,7 +96,7 @@ void Reducer::close_bucket(std::uint32_t bucket, std::vector<bool> present) {
     if (&lane != &control_lane() && !is_early(b)) {
       lane.comm->post([this] { return await_control(); }, false);
     }
-    lane.comm->post([this, &lane, b] { return reduce_bucket(lane.group, b); });
+    lane.comm->post([this, &lane, b] { return reduce_bucket(lane, b); });
   }
 }
 
@@ -210,29 +210,63 @@ base::Status Reducer::control(const RoundInput& input) {
   return {};
 }
 
-base::Status Reducer::reduce_bucket(group::Group& group, std::uint32_t bucket) {
+base::Status Reducer::reduce_bucket(Lane& lane, std::uint32_t bucket) {
+  const int ranks = lane.group.size();
   const double total = is_early(bucket) ? expected_ : result_.samples;
   double factor = total > 0 ? samples_ / total : 0;
-  if (group.size() == 1) factor = 1;
+  if (ranks == 1) factor = 1;
   if (factor == 0) {
     // A gradient of no samples has no weight, whatever it is (NaN, often), but is still present.
     base::zero(memory_.gradients(bucket));
     factor = 1;
   }
   write_counts(bucket, 1 / factor);
-  if (group.size() > 1) {
-    const Bucket& spec = plan_.buckets[bucket];
-    collectives::Options options;
-    options.algorithm = algorithm_;
-    options.label = "all_reduce bucket " + std::to_string(bucket);
-    options.timeout = patience_;
-    options.factor = factor;
-    options.background = !awaited_;
-    GEARSHIFT_RETURN_IF_ERROR(collectives::all_reduce(group, memory_.gradients_and_counts(bucket),
-                                                      spec.dtype, base::ReduceOp::kSum, options));
-  }
+  if (ranks > 1) GEARSHIFT_RETURN_IF_ERROR(sum(lane, bucket, factor));
   read_counts(bucket);
   return {};
+}
+
+base::Status Reducer::sum(Lane& lane, std::uint32_t bucket, double factor) {
+  const base::Bytes data = memory_.gradients_and_counts(bucket);
+  collectives::Options options;
+  options.algorithm = how_.algorithm;
+  options.label = "all_reduce bucket " + std::to_string(bucket);
+  options.timeout = patience_;
+  options.background = !awaited_;
+  if (!is_compressed(bucket)) {
+    options.factor = factor;
+    return collectives::all_reduce(lane.group, data, plan_.buckets[bucket].dtype,
+                                   base::ReduceOp::kSum, options);
+  }
+  const base::Bytes half = base::slice(lane.half.view(), 0, data.size() / 2);
+  kernels::narrow(base::DType::kBF16, half, data, factor);
+  lane.group.scheduler().work(base::Work::kCopy, data.size());
+  GEARSHIFT_RETURN_IF_ERROR(
+      collectives::all_reduce(lane.group, half, base::DType::kBF16, base::ReduceOp::kSum, options));
+  kernels::widen(base::DType::kBF16, data, half);
+  lane.group.scheduler().work(base::Work::kCopy, data.size());
+  return {};
+}
+
+bool Reducer::is_compressed(std::uint32_t bucket) const {
+  return how_.compression == Compression::kBf16 && plan_.buckets[bucket].dtype == base::DType::kF32;
+}
+
+void Reducer::make_halves() {
+  if (lanes_[0]->group.size() == 1) return;
+  std::vector<std::size_t> most(lanes_.size(), 0);
+  bool phantom = false;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    if (!is_compressed(b)) continue;
+    const base::Bytes data = memory_.gradients_and_counts(b);
+    std::size_t& size = most[b % lanes_.size()];
+    size = std::max(size, data.size() / 2);
+    phantom = phantom || base::is_phantom(data);
+  }
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    if (most[i] == 0) continue;
+    lanes_[i]->half = phantom ? base::Buffer::phantom(most[i]) : base::Buffer(most[i]);
+  }
 }
 
 base::Status Reducer::broadcast_buffers() {

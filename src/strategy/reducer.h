@@ -10,6 +10,7 @@
 
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/group/group.h"
+#include "gearshift/strategy/config.h"
 #include "gearshift/strategy/plan.h"
 #include "strategy/comm_task.h"
 #include "strategy/memory.h"
@@ -57,6 +58,9 @@ struct RoundResult {
 /// are multiplied by the ratio of the two at the end of the round. Buckets of half-precision floats
 /// wait, since they could leave the range of their type; and all do in the first round.
 ///
+/// Compressed, a bucket of float32 is weighted and rounded into memory of its lane, summed there,
+/// and put back: half the bytes for two passes over memory, one of them behind the wire.
+///
 /// With several *lanes*, buckets take turns at them, and as many are in flight at once: where
 /// messages travel over wires, one bucket's bytes fill the pauses of the other. Each lane is a
 /// channel and a task of its own; the order within a lane is equal on all ranks.
@@ -65,8 +69,7 @@ class Reducer {
   /// `lanes`: one group per lane, over the same ranks. Lane 0 runs on `comm`. `control`: a group
   /// for the control values alone, over these ranks; without one they go first in lane 0.
   Reducer(std::vector<group::Group> lanes, std::optional<group::Group> control,
-          const BucketPlan& plan, BucketMemory& memory, CommTask& comm,
-          collectives::Algorithm algorithm);
+          const BucketPlan& plan, BucketMemory& memory, CommTask& comm, const AllReduce& how);
 
   void begin(const RoundInput& input);
   /// The bucket's gradients are in place; `counts[i]` says whether entry i has one on this rank.
@@ -87,6 +90,7 @@ class Reducer {
     group::Group group;
     std::unique_ptr<CommTask> own;  ///< null in lane 0
     CommTask* comm;
+    base::Buffer half{};  ///< for a compressed bucket
   };
   enum class Control : unsigned char { kPending, kKnown, kFailed };
 
@@ -103,7 +107,12 @@ class Reducer {
   void set_control(Control state);
   base::Status await_control();
   base::Status drain();
-  base::Status reduce_bucket(group::Group& group, std::uint32_t bucket);
+  base::Status reduce_bucket(Lane& lane, std::uint32_t bucket);
+  /// The sum over the ranks of factor · gradients and counts.
+  base::Status sum(Lane& lane, std::uint32_t bucket, double factor);
+  bool is_compressed(std::uint32_t bucket) const;
+  /// Memory for the lanes' largest compressed buckets.
+  void make_halves();
   base::Status broadcast_buffers();
   /// Behind the gradients, which the all-reduce will multiply: what becomes 1 by that.
   void write_counts(std::uint32_t bucket, double value);
@@ -111,7 +120,7 @@ class Reducer {
 
   const BucketPlan& plan_;
   BucketMemory& memory_;
-  collectives::Algorithm algorithm_;
+  const AllReduce how_;
   std::vector<std::vector<bool>> closed_;  ///< presence of closed buckets; empty: open
   std::vector<bool> is_closed_;
   std::uint32_t next_bucket_ = 0;  ///< first one not handed to the comm task

@@ -137,7 +137,7 @@ void ReplicaImpl::make_reducer(group::Group group, const std::optional<AllReduce
     }
   }
   reducer_ = std::make_unique<Reducer>(std::move(lanes), std::move(control), plan_, *memory_,
-                                       *comm_, all_reduce.value_or(AllReduce{}).algorithm);
+                                       *comm_, all_reduce.value_or(AllReduce{}));
 }
 
 std::vector<std::string> ReplicaImpl::description() const {

@@ -121,10 +121,10 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
     environment.world->router().forget(commit_news_service(options_.model));
   }
   layout_ = layout_for(plan, servers_, environment.workers_count, environment.world->topology());
-  client_ =
-      std::make_unique<ps::Client>(environment.world->with_channel(server_channel(options_.model)),
-                                   ps::ClientOptions{wire_model_, layout_, servers_,
-                                                     options_.phantom, memory_.gradient_region()});
+  client_ = std::make_unique<ps::Client>(
+      environment.world->with_channel(server_channel(options_.model)),
+      ps::ClientOptions{wire_model_, layout_, servers_, options_.phantom, memory_.gradient_region(),
+                        options_.config.compression == Compression::kBf16});
 }
 
 ServerPhase::~ServerPhase() = default;

@@ -60,17 +60,30 @@ std::optional<std::size_t> bucket_bytes(TextOptions& options) {
   return static_cast<std::size_t>(*mb * (1 << 20));
 }
 
+Compression read_compression(TextOptions& options) {
+  const std::string name = options.word("compression").value_or("none");
+  const auto found = compression_from_string(name);
+  if (found) return *found;
+  std::string known;
+  for (const std::string_view one : compression_names()) {
+    known += (known.empty() ? "" : ", ") + std::string(one);
+  }
+  options.fail("compression=" + name + " is none of " + known);
+  return Compression::kNone;
+}
+
 base::Result<Strategy> parse_all_reduce(const Text& text) {
   TextOptions options("all_reduce", text.inside);
   Strategy result;
   result.bucket_bytes = bucket_bytes(options);
+  const Compression compression = read_compression(options);
   GEARSHIFT_RETURN_IF_ERROR(options.finish());
   const auto algorithm = collectives::algorithm_from_string(text.variant.value_or("auto"));
   if (!algorithm) {
     return Error(ErrorCode::kInvalidArgument,
                  "there is no all-reduce algorithm '" + *text.variant + "'");
   }
-  result.kind = AllReduce{*algorithm};
+  result.kind = AllReduce{*algorithm, compression};
   return result;
 }
 
@@ -120,6 +133,7 @@ base::Result<Strategy> parse_server(const Text& text) {
   server.lr_scaling = read_lr_scaling(options);
   server.divergence_factor =
       options.number("divergence_factor", true).value_or(server.divergence_factor);
+  server.compression = read_compression(options);
   if (text.variant) {
     GEARSHIFT_RETURN_IF_ERROR(options.status());
     GEARSHIFT_ASSIGN_OR_RETURN(server.consistency, read_consistency(*text.variant, options.rest()));

@@ -58,9 +58,10 @@ constexpr std::uint16_t bf16_from_float(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/// Whole slices: float32 to `to` (kF16 or kBF16), and back. The number of elements is that of the
-/// 16-bit view. The views may be unaligned and must not overlap. Phantoms are skipped.
-void narrow(base::DType to, base::Bytes halves, base::ConstBytes floats);
+/// Whole slices: float32, multiplied by `factor` in float32, to `to` (kF16 or kBF16), and back. The
+/// number of elements is that of the 16-bit view. The views may be unaligned and must not overlap.
+/// Phantoms are skipped.
+void narrow(base::DType to, base::Bytes halves, base::ConstBytes floats, double factor = 1);
 void widen(base::DType from, base::Bytes floats, base::ConstBytes halves);
 
 }  // namespace gearshift::kernels

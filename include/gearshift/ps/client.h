@@ -25,6 +25,8 @@ struct ClientOptions {
   /// The region that gradients are staged from, if they are in one: servers of this host read them
   /// there. Must outlive the client.
   const transport::SharedRegion* gradients = nullptr;
+  /// Gradients of float32 travel as bfloat16, rounded to nearest; to servers of this host, too.
+  bool halve_gradients = false;
 };
 
 /// A worker's step as the servers see it.
@@ -73,6 +75,7 @@ struct StateEntry {
 ///   to the shard    S + 1 messages; b bytes of gradients, 25 for each message's head, and
 ///                   81 + 8·(S + h) + ⌈P/8⌉ of the commit (without ⌈P/8⌉ if `present` is empty)
 ///   to the worker   S + 1 messages; b bytes of parameters, and 40
+/// With `halve_gradients`, gradients of float32 have half their bytes.
 /// `pull` sends one message of 25 bytes, and gets the same answer. A shard without slices is asked,
 /// too.
 ///

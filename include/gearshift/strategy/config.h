@@ -15,9 +15,22 @@
 
 namespace gearshift::strategy {
 
+/// What gradients of float32 travel as. Those of other types travel as they are.
+enum class Compression : unsigned char {
+  kNone,
+  kBf16,  ///< bfloat16: half the bytes, the range of float32, 8 bits of precision
+};
+std::string_view to_string(Compression compression);
+std::optional<Compression> compression_from_string(std::string_view name);
+/// All names that `compression_from_string` knows, "none" first.
+std::vector<std::string_view> compression_names();
+
 /// Every worker holds a replica; gradients are averaged, every worker applies its own optimizer.
 struct AllReduce {
   collectives::Algorithm algorithm = collectives::Algorithm::kAuto;
+  /// Each rank's share of the mean is rounded once, and each sum on its way; all ranks have the
+  /// same bits in the end, as ever.
+  Compression compression = Compression::kNone;
 };
 
 /// How the learning rate of a push relates to the one that the training loop set; of Adagrad it is
@@ -43,6 +56,8 @@ struct ParameterServer {
   LrScaling lr_scaling = LrScaling::kAuto;
   /// See ps::ShardOptions.
   double divergence_factor = 10;
+  /// Of gradients on their way to shards; parameters come back as they are.
+  Compression compression = Compression::kNone;
 };
 
 using Phase = std::variant<AllReduce, ParameterServer>;

@@ -5,6 +5,10 @@ from __future__ import annotations
 from .case import OURS, Network, Point, Setting, Side, Target
 
 DDP = "DDP"
+DDP_FP16 = "DDP, fp16"
+"""The same with PyTorch's hook that sends gradients as float16; that for bfloat16 refuses Gloo."""
+WHOLE = "gearshift, float32"
+"""Ours without compression."""
 ALONE = "no communication"
 """The same ranks computing at the same time, each for itself: what no communication can beat."""
 
@@ -16,11 +20,15 @@ _CHECKED = {"resnet18": 1}
 
 
 def settings() -> list[Setting]:
-    """Each model with two and four ranks, on one host and on hosts of one rank; one at sites."""
+    """Each model with two and four ranks, on one host and on hosts of one rank; one at sites.
+
+    And two among four hosts with gradients as bfloat16.
+    """
     return [
         *(_on_one_host(model, ranks) for ranks in (2, 4) for model in MODELS),
         *(_on_hosts(model, ranks) for ranks in (2, 4) for model in MODELS),
         _at_sites("cnn"),
+        *(_rounded(model) for model in ("mlp", "resnet18")),
     ]
 
 
@@ -36,6 +44,34 @@ def _on_hosts(model: str, ranks: int) -> Setting:
 def _at_sites(model: str) -> Setting:
     where = "2 sites of 2 hosts, 1gbit within, 100mbit between"
     return _setting("sites/2x2", where, model, 4, Network(4, 1000.0, sites=2, uplink_mbit=100.0))
+
+
+def _rounded(model: str) -> Setting:
+    """Gradients travel as bfloat16."""
+    ours, whole = (f"strategy=all_reduce{o}" for o in ("(compression=bf16)", ""))
+    contestants = {
+        OURS: ("side=gearshift", ours, "rounded=1"),
+        DDP_FP16: ("side=ddp", "compression=fp16", "rounded=1"),
+        WHOLE: ("side=gearshift", whole),
+    }
+    point = Point(
+        "step",
+        {"steps": _STEPS.get(model, 10), "warmup": 2, "check": _CHECKED.get(model, 3)},
+        targets=(Target("ratio", 1, DDP_FP16), Target("ratio", 1, WHOLE)),
+        calibrated=False,
+        rounds=7,
+    )
+    return Setting(
+        name=f"training/bf16/4/{model}",
+        title=f"training step, {model}, 4 hosts at 1gbit, gradients as bfloat16",
+        ranks=4,
+        sides=tuple(
+            Side(name, _PROGRAM, (*arguments, f"model={model}"), modules=("torch",))
+            for name, arguments in contestants.items()
+        ),
+        points=(point,),
+        network=Network(4, 1000.0),
+    )
 
 
 def _setting(

@@ -61,9 +61,23 @@ def test_our_training_steps_equal_one_process() -> None:
     assert 0 < report["unique_bytes"] <= report["pss_bytes"]
 
 
+def test_our_training_steps_with_rounded_gradients() -> None:
+    strategy = "strategy=all_reduce(compression=bf16)"
+    report = ours([STEP, strategy, "rounded=1", "model=tiny", "steps=2", "check=2"])
+    check(report, 2)
+    assert 1e-5 < report["distance"] < 1e-2
+
+
 @pytest.mark.parametrize("side", ["ddp", "local"])
 def test_training_steps_of_the_peers(side: str) -> None:
     check(torchrun([STEP, f"side={side}", "model=tiny", "steps=2"], 2), 2)
+
+
+def test_training_steps_of_ddp_with_rounded_gradients() -> None:
+    arguments = [STEP, "side=ddp", "compression=fp16", "rounded=1", "model=tiny", "steps=2"]
+    report = torchrun(arguments, 2)
+    check(report, 2)
+    assert 1e-6 < report["distance"] < 1e-2
 
 
 @pytest.mark.parametrize("consistency", ["bsp", "asp"])

@@ -28,6 +28,16 @@ from gearshift.strategy import Algorithm, parse, to_core, to_text
         ("all-reduce:ring(bucket_mb=8)", gs.AllReduce("ring", bucket_mb=8)),
         ("ps:bsp(bucket_mb = auto)", gs.ParameterServer(bucket_mb="auto")),
         ("all_reduce(bucket_mb=4)", gs.AllReduce(bucket_mb=4)),
+        ("all_reduce:ring(compression=bf16)", gs.AllReduce("ring", compression="bf16")),
+        ("all_reduce(compression=none)", gs.AllReduce()),
+        ("ps:ssp(3, compression=bf16)", gs.ParameterServer(gs.SSP(3), compression="bf16")),
+        (
+            "switch(start=all_reduce(compression=bf16), then=ps:asp(compression=bf16))",
+            gs.StrategySwitch(
+                gs.AllReduce(compression="bf16"),
+                gs.ParameterServer(gs.ASP(), compression="bf16"),
+            ),
+        ),
         ("ps(shards=2)", gs.ParameterServer(shards=2)),
         ("ps:asp(shards=1, bucket_mb=2)", gs.ParameterServer(gs.ASP(), shards=1, bucket_mb=2)),
         ("ps:ssp(3, shards=2)", gs.ParameterServer(gs.SSP(3), shards=2)),
@@ -82,7 +92,7 @@ def test_a_value_has_a_text_for_people(value: object, text: str) -> None:
 
 @pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_the_core_knows_every_algorithm(algorithm: Algorithm) -> None:
-    assert f"algorithm={algorithm})" in str(to_core(gs.AllReduce(algorithm), None))
+    assert f"(algorithm={algorithm}, " in str(to_core(gs.AllReduce(algorithm), None))
 
 
 def test_values_show_what_they_are() -> None:

@@ -89,6 +89,27 @@ def test_a_straggler_is_waited_for_only_by_synchronous_strategies() -> None:
 
 
 @needs_simulator
+def test_compressed_gradients_are_half_as_long_under_way() -> None:
+    """A ring sends 2(N-1)/N of the model, workers with a shard each (N-1)/N of it both ways."""
+    workload = """
+        batch_size = 8
+        forward = "1 ns"
+        backward = "1 ns"
+        parameters = [{ name = "weight", shape = [16000000] }]
+    """
+    narrow = {"name": "n", "count": 4, "bandwidth": "100 Mbit/s", "latency": "0 s"}
+    cluster = {"hosts": [narrow]}
+    for strategy, share in (("all_reduce:ring", 0.5), ("ps:bsp", 0.75)):
+        whole, half = (
+            gs.simulate(cluster, workload, f"{strategy}({options})", steps=4)
+            for options in ("bucket_mb=1", "bucket_mb=1, compression=bf16")
+        )
+        sent = [sum(w["bytes_sent"] for w in r.raw["workers"]) for r in (whole, half)]
+        assert sent[1] / sent[0] == pytest.approx(share, rel=2e-3)
+        assert half.step_seconds.mean / whole.step_seconds.mean == pytest.approx(share, rel=0.05)
+
+
+@needs_simulator
 def test_a_window_does_not_span_hosts() -> None:
     """As in a real job, which refuses it; it was simulated as a ring."""
     for strategy in (

@@ -132,6 +132,23 @@ TEST_P(Half, NarrowsSlicesLikeTheScalarConversion) {
   }
 }
 
+TEST_P(Half, MultipliesInFloat32BeforeItNarrows) {
+  std::mt19937_64 random(7);
+  for (const DType dtype : kHalves) {
+    for (const double factor : {1.0 / 3, -0.25, 1.0, 0.0}) {
+      for (const std::size_t count : kCounts) {
+        Slice floats(DType::kF32, count, 1), halves(dtype, count, 1);
+        floats.fill_normal(random);
+        narrow(dtype, halves.view(), floats.view(), factor);
+        for (std::size_t i = 0; i < count; ++i) {
+          const float scaled = floats.get<float>(i) * static_cast<float>(factor);
+          ASSERT_EQ(halves.get<std::uint16_t>(i), from_float(dtype, scaled)) << i << " " << factor;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Half, ConvertsEveryCount) {
   std::mt19937_64 random(5);
   for (const DType dtype : kHalves) {

@@ -181,8 +181,10 @@ Cluster::Cluster(ClusterOptions options)
   groups_ = make_groups(options_.transport, *scheduler_, ranks);
   for (const auto& group : groups_) group->context()->timeout = options_.timeout;
   start_shards();
-  ClientOptions client{
-      .model = 3, .layout = std::make_shared<const Layout>(layout_), .servers = {}};
+  ClientOptions client{.model = 3,
+                       .layout = std::make_shared<const Layout>(layout_),
+                       .servers = {},
+                       .halve_gradients = options_.halve_gradients};
   for (const int rank : options_.servers) client.servers.emplace_back(rank);
   for (int w = 0; w < options_.workers; ++w) {
     if (options_.transport == "shm") {

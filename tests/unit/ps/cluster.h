@@ -60,6 +60,7 @@ struct ClusterOptions {
   std::function<void(const CommitInfo&)> on_commit_elsewhere = {};  ///< of all other shards
   base::Duration timeout = std::chrono::seconds(20);
   bool phantom = false;
+  bool halve_gradients = false;
   std::string transport = "inproc";  ///< or "tcp", "shm"
 };
 

@@ -94,6 +94,18 @@ TEST(Phantom, RanksThatRunOutUnderAllReduce) {
   expect_like_real({.strategy = of(AllReduce{}), .fewer_steps = 2});
 }
 
+TEST(Phantom, CompressedGradients) {
+  AllReduce all_reduce;
+  all_reduce.compression = Compression::kBf16;
+  expect_like_real({.strategy = of(all_reduce)});
+  for (const auto& consistency : {ps::Consistency::bsp(), ps::Consistency::asp()}) {
+    ParameterServer server{consistency};
+    server.compression = Compression::kBf16;
+    expect_like_real({.strategy = of(server)});
+    expect_like_real({.servers = 2, .strategy = of(server)});
+  }
+}
+
 TEST(Phantom, ClipsTheNormAcrossShards) {
   for (const auto& consistency : {ps::Consistency::bsp(), ps::Consistency::asp()}) {
     expect_like_real({.strategy = of(ParameterServer{consistency}), .clip_norm = 1});

@@ -52,8 +52,9 @@ class Side {
     }
     std::optional<group::Group> control;
     if (roads.control) control = group.with_channel(9);
-    reducer_ = std::make_unique<Reducer>(std::move(groups), std::move(control), plan_, *memory_,
-                                         comm_, collectives::Algorithm::kRecursiveDoubling);
+    reducer_ =
+        std::make_unique<Reducer>(std::move(groups), std::move(control), plan_, *memory_, comm_,
+                                  AllReduce{collectives::Algorithm::kRecursiveDoubling});
   }
 
   void begin(double samples = 1) {

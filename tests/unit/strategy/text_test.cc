@@ -30,6 +30,17 @@ TEST(Text, HoldsAWholeStrategy) {
   EXPECT_EQ(change.back->known_step(100), 70);
 }
 
+TEST(Text, SaysWhatGradientsTravelAs) {
+  const auto one = parse("all_reduce:ring(compression=bf16)");
+  ASSERT_TRUE(one.ok()) << one.error().message;
+  EXPECT_EQ(std::get<AllReduce>(one->kind).compression, Compression::kBf16);
+  EXPECT_NE(one->to_string(), parse("all_reduce:ring")->to_string()) << "ranks compare it";
+  const auto other = parse("ps:ssp(2, compression=bf16)");
+  ASSERT_TRUE(other.ok()) << other.error().message;
+  EXPECT_EQ(std::get<ParameterServer>(other->kind).compression, Compression::kBf16);
+  EXPECT_NE(other->to_string(), parse("ps:ssp(2)")->to_string());
+}
+
 TEST(Text, HasTheDefaultsOfTheValues) {
   for (const auto& [text, kind] : std::vector<std::pair<std::string, decltype(Strategy::kind)>>{
            {"all_reduce", AllReduce{}},
@@ -50,6 +61,7 @@ TEST(Text, SaysWhatIsWrong) {
   EXPECT_THAT(error_of("ps:bsp(shards=x)"), HasSubstr("shards=x is no whole number from 1"));
   EXPECT_THAT(error_of("ps(bucket_mb=large)"),
               HasSubstr("bucket_mb=large is no positive number up to a billion, nor auto"));
+  EXPECT_THAT(error_of("ps(compression=zip)"), HasSubstr("compression=zip is none of none, bf16"));
   EXPECT_THAT(error_of("switch(at=1.5)"), HasSubstr("at=1.5 is neither a step"));
   EXPECT_THAT(error_of("switch(at=10, back=5)"), HasSubstr("back=5 would never happen"));
   EXPECT_THAT(error_of("switch(at=0.5, back=0.5)"), HasSubstr("back=0.5 would never happen"));

@@ -64,6 +64,17 @@ def sgd() -> gst.SimulatedTraining:
     return made(mlp())
 
 
+def in_float32() -> gst.SimulatedTraining:
+    model = mlp().float()
+    return gst.SimulatedTraining(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        lambda m, b: loss(m, (b[0].float(), b[1].float())),
+        batch,
+        lambda m: evaluate_with(m, lambda x: m(x.float()).double()),
+    )
+
+
 def adam() -> gst.SimulatedTraining:
     return made(mlp(), torch.optim.Adam, lr=0.01)
 

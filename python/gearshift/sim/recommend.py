@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import resources
 from statistics import fmean
@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import Error
 from ..report.words import count
+from ..strategy import StrategySwitch, parse, to_text
 from . import scaling
 from .batch import Batch, Job
 from .extension import describe_cluster
@@ -95,6 +96,9 @@ class Recommendation:
     """All that worked, the fastest first."""
     changes: dict[str, str] = field(default_factory=dict)
     """The winner after each change that was tried."""
+    compressed: tuple[str, float] | None = None
+    """The best, or plain all-reduce, with gradients as bfloat16; and by how much more than the best
+    that does, as a share."""
     impossible: dict[str, str] = field(default_factory=dict)
     """Changes that could not be tried, and strategies that do not work here; and why."""
     accuracy: Accuracy | None = None
@@ -135,6 +139,7 @@ class Recommendation:
             "margin": self.margin,
             "estimates": {name: asdict(e) for name, e in self.estimates.items()},
             "changes": self.changes,
+            "compressed": self.compressed,
             "impossible": self.impossible,
             "accuracy": None if self.accuracy is None else asdict(self.accuracy),
             "text": self.text(),
@@ -142,7 +147,13 @@ class Recommendation:
 
     def text(self) -> str:
         """One paragraph."""
-        sentences = [*self._answer(), *self._certainty(), *self._alternatives(), self._flips()]
+        sentences = [
+            *self._answer(),
+            *self._certainty(),
+            *self._alternatives(),
+            self._compression(),
+            self._flips(),
+        ]
         return " ".join(filter(None, sentences))
 
     def _other(self, wanted: Callable[[str, Estimate], bool]) -> str | None:
@@ -213,6 +224,15 @@ class Recommendation:
         return [f"{text}; the best whose updates are those of one process is {other}, "
                 f"{100 * lag:.1f} % slower."]  # fmt: skip
 
+    def _compression(self) -> str:
+        if self.compressed is None or self.compressed[1] <= self.tolerance:
+            return ""
+        name, gain = self.compressed
+        return (
+            f"Gradients as bfloat16, which are rounded to eight binary places ({name}), would do "
+            f"{100 * gain:.1f} % more."
+        )
+
     def _flips(self) -> str:
         flips: dict[str, list[str]] = {}
         for change, winner in self.changes.items():
@@ -265,8 +285,34 @@ def recommend(
     answer = Recommendation(
         _settle(ordered, accuracy), ordered, impossible=impossible, accuracy=accuracy
     )
+    answer.compressed = _try_compression(answer.best, results, Job(cluster, workload, ""), batch)
     _try_changes(answer, cluster, workload, near, batch)
     return answer
+
+
+def _try_compression(
+    best: str, results: Mapping[str, Sequence[Result]], job: Job, batch: Batch
+) -> tuple[str, float] | None:
+    """Of the best one and of plain all-reduce; None: neither is without and works with it."""
+    names = [_compressed(name) for name in dict.fromkeys((best, PLAIN)) if name in results]
+    jobs = [replace(job, strategy=name) for name in names if name is not None]
+    found = {
+        job.strategy: result.throughput
+        for job, result in zip(jobs, batch.run(jobs, "gradients as bfloat16"), strict=True)
+        if isinstance(result, Result) and result.failure is None
+    }
+    if not found:
+        return None
+    fastest = max(found, key=found.__getitem__)
+    return fastest, found[fastest] / results[best][0].throughput - 1
+
+
+def _compressed(strategy: str) -> str | None:
+    """None: it is already, or switches."""
+    value = parse(strategy)
+    if isinstance(value, StrategySwitch) or value.compression != "none":
+        return None
+    return to_text(replace(value, compression="bf16"))
 
 
 def _candidates(cluster: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ using group::Group;
 using runtime::Session;
 using runtime::SessionOptions;
 using strategy::AllReduce;
+using strategy::Compression;
 using strategy::LocalOptimizer;
 using strategy::ParameterServer;
 using strategy::Replica;

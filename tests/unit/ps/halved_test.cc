@@ -47,17 +47,15 @@ TEST(Halved, OtherTypesTravelAsTheyAre) {
 
 TEST(Halved, GradientsTakeHalfTheBytes) {
   std::uint64_t sent[2];
+  std::size_t model = 0;
   for (const bool halve : {false, true}) {
     Cluster cluster(
         {.workers = 1, .servers = {1}, .dtype = base::DType::kF32, .halve_gradients = halve});
     const std::uint64_t before = cluster.group(0).traffic().bytes_sent;
     ASSERT_TRUE(cluster.push(0, halved_step(1)).ok());
     sent[halve ? 1 : 0] = cluster.group(0).traffic().bytes_sent - before;
-  }
-  std::size_t model = 0;
-  for (const Slice& slice :
-       Cluster({.workers = 1, .servers = {1}, .dtype = base::DType::kF32}).layout().shards[0]) {
-    model += slice.bytes;
+    model = 0;
+    for (const Slice& slice : cluster.layout().shards[0]) model += slice.bytes;
   }
   EXPECT_EQ(2 * (sent[0] - sent[1]), model);
 }

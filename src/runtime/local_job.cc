@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "gearshift/base/scheduler.h"
@@ -52,21 +53,22 @@ std::string stat_field(pid_t pid, int number) {
 /// Clock ticks after boot at which a process began.
 std::string start_time(pid_t pid) { return stat_field(pid, 22); }
 
-/// Whether the environment that a process was started with has this entry. False for another
+/// Whether the environment that a process was started with has these entries. False for another
 /// user's: a daemon such as slurmstepd, so the launcher.
-bool began_with(pid_t pid, const std::string& entry) {
+bool began_with(pid_t pid, std::set<std::string> entries) {
   std::ifstream in("/proc/" + std::to_string(pid) + "/environ");
-  for (std::string one; std::getline(in, one, '\0');) {
-    if (one == entry) return true;
-  }
-  return false;
+  for (std::string one; !entries.empty() && std::getline(in, one, '\0');) entries.erase(one);
+  return entries.empty();
 }
 
-pid_t launcher_process(const std::string& rank_variable) {
-  const char* own = std::getenv(rank_variable.c_str());
-  const std::string entry = rank_variable + "=" + (own == nullptr ? "" : own);
+pid_t launcher_process(const std::vector<std::string>& rank_variables) {
+  std::set<std::string> entries;
+  for (const std::string& name : rank_variables) {
+    const char* own = std::getenv(name.c_str());
+    entries.insert(name + "=" + (own == nullptr ? "" : own));
+  }
   pid_t pid = ::getppid();
-  while (pid > 1 && began_with(pid, entry)) {
+  while (pid > 1 && began_with(pid, entries)) {
     pid = static_cast<pid_t>(std::strtol(stat_field(pid, 4).c_str(), nullptr, 10));
   }
   return pid;
@@ -135,12 +137,12 @@ base::Result<std::string> user_directory() {
 }  // namespace
 
 base::Result<LocalJob> open_local_job(const std::string& launcher, const std::string& restarts,
-                                      const std::string& rank_variable) {
+                                      const std::vector<std::string>& rank_variables) {
   GEARSHIFT_ASSIGN_OR_RETURN(const std::string user, user_directory());
   remove_stale(user);
   LocalJob job;
   job.directory =
-      user + "/" + job_name(launcher_process(rank_variable)) + launcher + "-" + restarts;
+      user + "/" + job_name(launcher_process(rank_variables)) + launcher + "-" + restarts;
   GEARSHIFT_RETURN_IF_ERROR(make_private_directory(job.directory));
   GEARSHIFT_ASSIGN_OR_RETURN(job.token, shared_token(job.directory));
   return job;

@@ -266,13 +266,22 @@ _SOURCES: tuple[
     (lambda v: v.has("RANK", "WORLD_SIZE"), _from_variables),
 )
 
-_RANK_VARIABLE = {
-    "torchrun": ("RANK", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
-    "openmpi": ("OMPI_COMM_WORLD_RANK", "PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"),
-    "pmi": ("PMI_RANK", "PMI_JOBID"),
-    "slurm": ("SLURM_PROCID", "SLURM_JOB_ID", "SLURM_STEP_ID"),
+_RANK_VARIABLES = {
+    "torchrun": ("RANK", "TORCHELASTIC_RUN_ID"),
+    "openmpi": ("OMPI_COMM_WORLD_RANK",),
+    "pmi": ("PMI_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK"),
+    "slurm": ("SLURM_PROCID",),
 }
-"""For each launcher the variable that differs between ranks, then those that name the job."""
+"""For each launcher what its ranks have, and it has not itself: the first alone may be left over
+from another launcher that started it."""
+
+_JOB_VARIABLES = {
+    "torchrun": ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+    "openmpi": ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"),
+    "pmi": ("PMI_JOBID",),
+    "slurm": ("SLURM_JOB_ID", "SLURM_STEP_ID"),
+}
+"""For each launcher those that name the job."""
 
 
 def _by_local_size(
@@ -387,9 +396,8 @@ def _rendezvous(variables: _Variables) -> str | None:
 def _on_one_host(found: ProcessEnvironment, variables: _Variables) -> ProcessEnvironment:
     if found.rdzv is not None and found.token is not None:
         return found
-    rank_variable, *job_variables = _RANK_VARIABLE[found.launcher]
-    names = [variables.text(name) or "" for name in job_variables]
-    store = open_host_store(HostJob(found.launcher, rank_variable, tuple(names)))
+    names = tuple(variables.text(name) or "" for name in _JOB_VARIABLES[found.launcher])
+    store = open_host_store(HostJob(found.launcher, _RANK_VARIABLES[found.launcher], names))
     return replace(
         found,
         rdzv=found.rdzv or f"file://{store.directory}",

@@ -29,8 +29,8 @@ class HostJob:
     """What tells one job on this host from another."""
 
     launcher: str
-    rank_variable: str
-    """An environment variable that the launcher sets for each rank, and does not have itself."""
+    rank_variables: tuple[str, ...]
+    """Environment variables that the launcher sets for each rank, and does not have all itself."""
     names: tuple[str, ...]
     """Further values that all ranks share: job id, restart count."""
 
@@ -53,7 +53,7 @@ def open_host_store(job: HostJob, base: Path | None = None) -> HostStore:
         LaunchError: when the directory belongs to somebody else or others can read it.
     """
     base = _private_directory(_base_directory() if base is None else base)
-    launcher = _launcher_process(job.rank_variable)
+    launcher = _launcher_process(job.rank_variables)
     for stale in stale_directories(base):
         shutil.rmtree(stale, ignore_errors=True)
     digest = hashlib.sha256("\0".join((job.launcher, *job.names)).encode()).hexdigest()[:16]
@@ -110,15 +110,15 @@ def _shared_token(directory: Path) -> str:
     return read_token_file(path)
 
 
-def _launcher_process(rank_variable: str) -> int:
+def _launcher_process(rank_variables: tuple[str, ...]) -> int:
     """The nearest ancestor that is not a rank itself.
 
-    Usually the parent; with a wrapper (`mpirun bash job.sh`, `numactl …`) between, an ancestor.
+    Usually the parent; with a wrapper (`mpirun bash job.sh`, `numactl …`) between, an ancestor. A
+    launcher may have a rank of its own, in another job: torchrun in a pod that has RANK.
     """
-    own = os.environ.get(rank_variable, "")
-    mark = f"{rank_variable}={own}".encode()
+    marks = {f"{name}={os.environ[name]}".encode() for name in rank_variables if name in os.environ}
     pid = os.getppid()
-    while pid > 1 and mark in _environment_of(pid):
+    while pid > 1 and marks and marks.issubset(_environment_of(pid)):
         pid = _parent_of(pid)
     return pid
 

@@ -217,7 +217,7 @@ def test_directories_of_dead_launchers_are_removed(tmp_path):
     for path in (dead, elsewhere):
         path.mkdir()
         (path / "token").touch()
-    store = open_host_store(HostJob("torchrun", "RANK", ()), tmp_path)
+    store = open_host_store(HostJob("torchrun", ("RANK",), ()), tmp_path)
     assert not dead.exists()
     assert elsewhere.exists()
     assert store.directory.exists()
@@ -226,13 +226,13 @@ def test_directories_of_dead_launchers_are_removed(tmp_path):
 def test_a_directory_that_others_may_enter_is_refused(tmp_path):
     tmp_path.chmod(0o755)
     with pytest.raises(LaunchError, match="chmod 700"):
-        open_host_store(HostJob("torchrun", "RANK", ()), tmp_path)
+        open_host_store(HostJob("torchrun", ("RANK",), ()), tmp_path)
 
 
 def test_a_symbolic_link_is_refused(tmp_path):
     (tmp_path / "base").symlink_to(tmp_path)
     with pytest.raises(LaunchError, match="is not a directory of user"):
-        open_host_store(HostJob("torchrun", "RANK", ()), tmp_path / "base")
+        open_host_store(HostJob("torchrun", ("RANK",), ()), tmp_path / "base")
 
 
 DUMP = """
@@ -278,13 +278,15 @@ def test_a_job_of_no_launcher(clean_env):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-def test_under_torchrun(tmp_path, clean_env):
+@pytest.mark.parametrize("own", [{}, {"RANK": "0", "WORLD_SIZE": "1"}], ids=["plain", "in_a_pod"])
+def test_under_torchrun(tmp_path, clean_env, own):
+    """`own`: what torchrun itself has, as in a pod of Kubernetes' PyTorchJob."""
     script = tmp_path / "dump.py"
     script.write_text(DUMP)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     subprocess.run(
         [*command, "--nproc-per-node=2", str(script), str(tmp_path)],
-        env=clean_env(),
+        env=clean_env(own),
         check=True,
         timeout=60,
     )

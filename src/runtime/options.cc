@@ -98,8 +98,9 @@ base::Status complete(SessionOptions& options, const Launcher& launcher) {
   if (one_host && options.rdzv.empty()) {
     const std::string restarts =
         launcher.restarts == nullptr ? "0" : variable(launcher.restarts).value_or("0");
-    GEARSHIFT_ASSIGN_OR_RETURN(const LocalJob job,
-                               open_local_job(launcher.name, restarts, {launcher.rank, launcher.marker}));
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        const LocalJob job,
+        open_local_job(launcher.name, restarts, {launcher.rank, launcher.marker}));
     options.rdzv = "file://" + job.directory;
     if (options.token.empty()) options.token = job.token;
   }

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from ..launch import LaunchError
 from ..launch.plan import split_endpoint
 from .finding import Finding, ok, problem, warning
-from .interfaces import Interface
-from .naming import is_loopback, resolve
+from .interfaces import Interface, owner_of
+from .naming import is_loopback, resolve, with_zone
 
 _ANYWHERE = ("203.0.113.1", "2001:db8::1")
 """Addresses of documentation: no packet is sent, the kernel says which way it would go."""
@@ -38,10 +38,10 @@ def route_to(address: str) -> str:
     Raises:
         OSError: when there is no route.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, _DISCARD))
-        return str(probe.getsockname()[0])
+    family, kind, _, _, end = socket.getaddrinfo(address, _DISCARD, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(end)
+        return with_zone(probe.getsockname())
 
 
 def choose(
@@ -159,8 +159,7 @@ def _wanted(interfaces: Sequence[Interface], wanted: str) -> Choice:
 
 
 def _of(interfaces: Sequence[Interface], address: str, why: str) -> Choice:
-    owner = next((i for i in interfaces if address in i.addresses), None)
-    return Choice(address, why, owner)
+    return Choice(address, why, owner_of(address, interfaces))
 
 
 def _candidates(interfaces: Iterable[Interface]) -> str:

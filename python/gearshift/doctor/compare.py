@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -96,7 +97,7 @@ def _settings(processes: Sequence[Process]) -> list[Finding]:
         found += _differing(
             processes,
             name,
-            lambda process, name=name: process.settings.get(name, "not set"),  # type: ignore[misc]
+            lambda process, name=name: _setting(process, name),  # type: ignore[misc]
             warning,
             "ranks that are told different things wait for each other in vain, or disagree",
             "set it alike on all hosts (`gearshift run --env`, mpirun -x)",
@@ -109,6 +110,12 @@ def _settings(processes: Sequence[Process]) -> list[Finding]:
         "a job has the speed of its slowest rank",
         "set it alike, unless hosts have different processors",
     )
+
+
+def _setting(process: Process, name: str) -> str:
+    """The name of a link-local address' interface is each host's own: [fe80::1%eth0]:29400."""
+    value = process.settings.get(name, "not set")
+    return re.sub("%[^]]*", "", value) if name == "GEARSHIFT_RDZV" else value
 
 
 def _hosts(processes: Sequence[Process]) -> list[Finding]:

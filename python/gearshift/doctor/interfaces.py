@@ -7,7 +7,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,6 +81,12 @@ def list_interfaces() -> list[Interface]:
             known = replace(known, addresses=(*known.addresses, address))
         found[name] = known
     return [replace(i, addresses=tuple(sorted(i.addresses, key=_v6))) for i in found.values()]
+
+
+def owner_of(address: str, interfaces: Iterable[Interface]) -> Interface | None:
+    """The one that has an address; those that hold on one link only say so: fe80::1%eth0."""
+    zone = address.partition("%")[2]
+    return next((i for i in interfaces if address in i.addresses or i.name == zone), None)
 
 
 def _v6(address: str) -> bool:

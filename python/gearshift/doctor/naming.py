@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from .finding import Finding, ok, warning
 
@@ -34,11 +35,28 @@ def resolve(name: str) -> tuple[str, ...]:
         OSError: when the name is not known.
     """
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return tuple(dict.fromkeys(with_zone(entry[4]) for entry in found))
+
+
+def with_zone(address: tuple[Any, ...]) -> str:
+    """Of a socket; one that holds on one link only with the name of its interface: fe80::1%eth0."""
+    zone = address[3] if len(address) == 4 else 0
+    return f"{address[0]}%{socket.if_indextoname(zone)}" if zone else str(address[0])
+
+
+def without_zone(address: str) -> str:
+    """What it is on other hosts."""
+    return address.partition("%")[0]
+
+
+def seen_from(own: str, address: str) -> str:
+    """Another host's address, reached by the interface of this host's `own`."""
+    is_near = ipaddress.ip_address(address).is_link_local
+    return f"{address}{own[len(without_zone(own)) :]}" if is_near and ":" in address else address
 
 
 def is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    return ipaddress.ip_address(without_zone(address)).is_loopback
 
 
 def check(naming: Naming, reachable: str | None) -> Finding:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..launch.environment import ProcessEnvironment
 from .finding import Finding
-from .interfaces import Interface, list_interfaces
+from .interfaces import Interface, list_interfaces, owner_of
 from .processors import Processors
 from .variables import shown
 from .versions import Versions
@@ -87,7 +87,7 @@ def labels(processes: Iterable[Process]) -> dict[int, str]:
 
 def _owner(address: str) -> Interface | None:
     try:
-        return next((i for i in list_interfaces() if address in i.addresses), None)
+        return owner_of(address, list_interfaces())
     except OSError:
         return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .finding import Finding, ok, problem, warning
+from .naming import seen_from
 
 _PATIENCE = 4.0
 _TICK = 0.2
@@ -26,10 +27,10 @@ class Listener:
     """
 
     def __init__(self, address: str) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        family, kind, _, _, end = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        self._socket = socket.socket(family, kind)
         try:
-            self._socket.bind((address, 0))
+            self._socket.bind(end)
             self._socket.listen(128)
         except OSError:
             self._socket.close()
@@ -56,13 +57,18 @@ class Listener:
                 self._socket.accept()[0].close()
 
 
-def probe(endpoints: Mapping[int, Sequence[Any]], patience: float = _PATIENCE) -> dict[int, str]:
-    """Connect to each rank's (address, port); by rank, "" or why that failed."""
+def probe(
+    endpoints: Mapping[int, Sequence[Any]], own: str, patience: float = _PATIENCE
+) -> dict[int, str]:
+    """Connect to each rank's (address, port); by rank, "" or why that failed.
+
+    `own`: the address of this host.
+    """
     if not endpoints:
         return {}
     with ThreadPoolExecutor(min(_MOST_AT_ONCE, len(endpoints))) as pool:
         calls = [
-            pool.submit(_connect, str(address), int(port), patience)
+            pool.submit(_connect, seen_from(own, str(address)), int(port), patience)
             for address, port in endpoints.values()
         ]
         return {rank: call.result() for rank, call in zip(endpoints, calls, strict=True)}

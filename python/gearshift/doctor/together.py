@@ -15,6 +15,7 @@ from ..launch.environment import ProcessEnvironment, detect
 from . import alone, compare, judge, pace, reach, speed, trial, versions
 from .finding import Finding, ok, problem
 from .meeting import Meeting, MeetingError, Roll
+from .naming import without_zone
 from .pace import Pace
 from .process import Process, labels
 from .speed import Link
@@ -127,7 +128,7 @@ class _Examination:
             roll = meeting.tell("hello", Process.here(e, address, port, local).to_json())
             if not self._call(meeting, roll):
                 return
-            if e.nnodes > 1 and not self._reach(meeting):
+            if e.nnodes > 1 and not self._reach(meeting, address):
                 return
         self._measure(meeting)
 
@@ -161,17 +162,17 @@ class _Examination:
             self._report.findings = told
         return not told
 
-    def _reach(self, meeting: Meeting) -> bool:
+    def _reach(self, meeting: Meeting, own: str) -> bool:
         """Whether the hosts reach each other."""
         ends = {
-            process.rank: [process.address, process.port]
+            process.rank: [without_zone(process.address), process.port]
             for process in self._report.processes
             if process.port is not None
         }
         ends = {int(rank): end for rank, end in meeting.hear("ends", ends).items()}
         rank = self._environment.rank
         others = {other: end for other, end in ends.items() if other != rank}
-        roll = meeting.tell("reach", reach.probe(others) if rank in ends else {})
+        roll = meeting.tell("reach", reach.probe(others, own) if rank in ends else {})
         problems: list[Any] = []
         if self._is_first:
             names = labels(self._report.processes)

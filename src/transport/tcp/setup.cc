@@ -17,11 +17,9 @@ std::uint64_t random_link_number() {
   return (std::uint64_t{device()} << 32) | device();
 }
 
-Result<Fd> open_stream(const base::Scheduler& scheduler, const Identity& identity,
-                       const Hello& mine, base::Rank peer, const std::string& address,
-                       std::uint32_t streams, TimePoint deadline) {
-  GEARSHIFT_ASSIGN_OR_RETURN(Fd fd, connect_to(scheduler, address, deadline, identity.rank.value));
-  SocketStream stream(scheduler, fd);
+/// On a socket that is connected.
+base::Status prove_stream(SocketStream& stream, const Identity& identity, const Hello& mine,
+                          base::Rank peer, std::uint32_t streams, TimePoint deadline) {
   GEARSHIFT_ASSIGN_OR_RETURN(const Hello theirs,
                              handshake_as_client(stream, mine, identity.token, deadline));
   if (theirs.rank != peer) {
@@ -29,8 +27,7 @@ Result<Fd> open_stream(const base::Scheduler& scheduler, const Identity& identit
                  "rank " + std::to_string(theirs.rank.value) + " answers there", peer.value);
   }
   const LinkSetup setup{streams};
-  GEARSHIFT_RETURN_IF_ERROR(stream.write_all(base::bytes_of(setup), deadline));
-  return fd;
+  return stream.write_all(base::bytes_of(setup), deadline);
 }
 
 }  // namespace
@@ -51,7 +48,7 @@ std::string explain(Verdict verdict) {
 
 Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identity& identity,
                                   base::Rank peer, const std::string& address, int streams,
-                                  TimePoint deadline) {
+                                  TimePoint deadline, std::uint32_t zone) {
   const std::string where =
       "cannot connect to rank " + std::to_string(peer.value) + " at " + address;
   Hello mine{.purpose = kPurposeLink,
@@ -61,9 +58,12 @@ Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identi
   std::vector<Fd> sockets;
   for (int i = 0; i < streams; ++i) {
     mine.stream = static_cast<std::uint32_t>(i);
-    auto fd = open_stream(scheduler, identity, mine, peer, address,
-                          static_cast<std::uint32_t>(streams), deadline);
+    auto fd = connect_to(scheduler, address, deadline, {identity.rank.value, zone});
     if (!fd) return fd.error().within(where);
+    SocketStream stream(scheduler, *fd);
+    const base::Status proved =
+        prove_stream(stream, identity, mine, peer, static_cast<std::uint32_t>(streams), deadline);
+    if (!proved) return proved.error().within(where);
     sockets.push_back(*std::move(fd));
   }
   for (const Fd& fd : sockets) {

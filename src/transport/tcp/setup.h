@@ -20,9 +20,10 @@ enum class Verdict : std::uint32_t { kAccepted = 1, kDuplicate = 2, kSameRank = 
 /// What a peer is told when it is refused; empty for kAccepted.
 std::string explain(Verdict verdict);
 
-/// The connecting side: opens and proves `streams` sockets to `peer` and has them accepted.
+/// The connecting side: opens and proves `streams` sockets to `peer` and has them accepted. `zone`:
+/// see Caller.
 base::Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identity& identity,
                                         base::Rank peer, const std::string& address, int streams,
-                                        base::TimePoint deadline);
+                                        base::TimePoint deadline, std::uint32_t zone = 0);
 
 }  // namespace gearshift::transport::tcp

@@ -111,6 +111,20 @@ std::string format(const sockaddr_storage& address, socklen_t size) {
   return std::string(kScheme) + (brackets ? "[" : "") + host + (brackets ? "]" : "") + ":" + port;
 }
 
+sockaddr_storage own_end(const Fd& fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  return address;
+}
+
+/// The address if it is of IPv6 and link-local, which means nothing without an interface.
+sockaddr_in6* as_link_local(sockaddr* address) {
+  if (address->sa_family != AF_INET6) return nullptr;
+  auto* const v6 = reinterpret_cast<sockaddr_in6*>(address);
+  return IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr) ? v6 : nullptr;
+}
+
 Status connect_one(const base::Scheduler& scheduler, const Fd& fd, const addrinfo& address,
                    TimePoint deadline) {
   if (::connect(fd.get(), address.ai_addr, address.ai_addrlen) == 0) return {};
@@ -191,7 +205,7 @@ Result<Fd> listen_on(const std::string& host, int port) {
 }
 
 Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& address,
-                      TimePoint deadline, int self) {
+                      TimePoint deadline, const Caller& caller) {
   GEARSHIFT_ASSIGN_OR_RETURN(const HostPort at, parse_address(address));
   GEARSHIFT_ASSIGN_OR_RETURN(const Addresses addresses, resolve(at, 0));
   Error last(ErrorCode::kIo, "no address");
@@ -199,8 +213,12 @@ Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& addre
     Fd fd = open_socket(*next);
     if (!fd) {
       last = last_io_error("socket");
-      last.culprit = self;
+      last.culprit = caller.rank;
       continue;
+    }
+    if (auto* const near = as_link_local(next->ai_addr);
+        near != nullptr && near->sin6_scope_id == 0) {
+      near->sin6_scope_id = caller.zone;
     }
     const Status connected = connect_one(scheduler, fd, *next, deadline);
     if (connected) {
@@ -229,10 +247,22 @@ Result<Fd> accept_from(const Fd& listener) {
 }
 
 std::string local_address(const Fd& fd) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof(address);
-  ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
-  return format(address, size);
+  const sockaddr_storage address = own_end(fd);
+  return format(address, sizeof(address));
+}
+
+std::string published_address(const Fd& fd) {
+  sockaddr_storage address = own_end(fd);
+  if (auto* const near = as_link_local(reinterpret_cast<sockaddr*>(&address))) {
+    near->sin6_scope_id = 0;
+  }
+  return format(address, sizeof(address));
+}
+
+std::uint32_t zone_of(const Fd& fd) {
+  sockaddr_storage address = own_end(fd);
+  auto* const near = as_link_local(reinterpret_cast<sockaddr*>(&address));
+  return near == nullptr ? 0 : near->sin6_scope_id;
 }
 
 std::string remote_address(const Fd& fd) {

@@ -36,9 +36,13 @@ base::Result<HostPort> parse_address(const std::string& address);
 
 /// All sockets here are non-blocking, close-on-exec and, once connected, without Nagle's delay.
 base::Result<Fd> listen_on(const std::string& host, int port);
-/// `self`: the culprit where this process may have no more sockets.
+/// Who connects.
+struct Caller {
+  int rank = -1;           ///< the culprit where this process may have no more sockets
+  std::uint32_t zone = 0;  ///< of link-local addresses that name none: the number of an interface
+};
 base::Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& address,
-                            base::TimePoint deadline, int self = -1);
+                            base::TimePoint deadline, const Caller& caller = {});
 /// The next waiting socket; an empty Fd when there is none. kIo when the process has no more
 /// descriptors.
 base::Result<Fd> accept_from(const Fd& listener);
@@ -51,6 +55,11 @@ void limit_outflow(const Fd& fd, std::size_t bytes);
 /// "tcp://127.0.0.1:4711" of this end, or of the other.
 std::string local_address(const Fd& fd);
 std::string remote_address(const Fd& fd);
+/// The address of this end for other hosts: a link-local one without its zone, which is the name of
+/// an interface here.
+std::string published_address(const Fd& fd);
+/// The number of that interface; 0 where this end has another address.
+std::uint32_t zone_of(const Fd& fd);
 
 /// What the last system call said, as an error of this module.
 base::Error last_io_error(const std::string& what);

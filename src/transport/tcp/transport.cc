@@ -42,6 +42,7 @@ class TcpTransport final : public Transport, public LinkKeeper {
   }
 
   base::Status listen(Fd listener) {
+    zone_ = zone_of(listener);
     acceptor_ = std::make_shared<Acceptor>(scheduler_, identity_, std::move(listener),
                                            reactor_->reactor(), *this);
     return acceptor_->start();
@@ -84,7 +85,8 @@ class TcpTransport final : public Transport, public LinkKeeper {
   Result<std::vector<Fd>> knock(Rank peer, const std::string& address, TimePoint deadline) const {
     for (;;) {
       const TimePoint begun = scheduler_.now();
-      auto sockets = open_link(scheduler_, identity_, peer, address, options_.streams, deadline);
+      auto sockets =
+          open_link(scheduler_, identity_, peer, address, options_.streams, deadline, zone_);
       const TimePoint ended = scheduler_.now();
       const bool held_up = !sockets && sockets.error().code == ErrorCode::kPeerLost &&
                            ended - begun >= Acceptor::kPatience;
@@ -141,6 +143,7 @@ class TcpTransport final : public Transport, public LinkKeeper {
   const std::shared_ptr<RunningReactor> reactor_;
   const std::shared_ptr<ReadMeter> meter_ = std::make_shared<ReadMeter>();
   const std::string address_;
+  std::uint32_t zone_ = 0;  ///< see Caller
   std::shared_ptr<Acceptor> acceptor_;
 
   const std::unique_ptr<base::Monitor> monitor_;
@@ -166,7 +169,7 @@ Result<std::unique_ptr<Transport>> create(base::Scheduler& scheduler,
   GEARSHIFT_RETURN_IF_ERROR(validate(options));
   GEARSHIFT_ASSIGN_OR_RETURN(Fd listener, listen_on(options.host, options.port));
   GEARSHIFT_ASSIGN_OR_RETURN(auto reactor, Reactor::make());
-  std::string address = local_address(listener);
+  std::string address = published_address(listener);
   auto transport = std::make_unique<TcpTransport>(
       scheduler, std::move(router), std::move(identity), std::move(options),
       std::make_shared<RunningReactor>(scheduler, std::move(reactor)), std::move(address));

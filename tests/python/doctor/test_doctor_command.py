@@ -200,9 +200,12 @@ def test_a_process_that_ends_early(tmp_path):
     assert "rank 1 has ended: exit code 3" in said
 
 
-def on_host(network: Any, host: int, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    """`gearshift doctor` on one of the two hosts."""
-    job = ("--nnodes", "2", "--node-rank", str(host), "--rdzv", f"{network.address(0)}:{PORT}")
+def on_host(
+    network: Any, host: int, *arguments: str, first: str = "", **variables: str
+) -> subprocess.Popen[str]:
+    """`gearshift doctor` on one of the two hosts; `first`: what it calls the first."""
+    rdzv = f"{first or network.address(0)}:{PORT}"
+    job = ("--nnodes", "2", "--node-rank", str(host), "--rdzv", rdzv)
     variables.setdefault("GEARSHIFT_TOKEN", TOKEN)
     return start(*network.enter(host), *DOCTOR, *job, *arguments, **variables)
 
@@ -234,6 +237,32 @@ def test_two_hosts(network, tmp_path):
     assert abs(between["clock"]) < 0.1  # it is one machine
     assert "reaches each other" in found(report, "ok")["connections"]
     assert "rank 0 has the whole" in found(other, "ok")["report"]
+
+
+@pytest.mark.netns
+def test_two_hosts_with_addresses_of_one_link_alone(network, tmp_path):
+    """The interface that such an address needs has another name on each host."""
+    network.lay_cable()
+    (code, report), (other_code, _) = reports(
+        *(
+            on_host(
+                network,
+                host,
+                "--json",
+                first=network.over_cable(host),
+                XDG_CACHE_HOME=str(tmp_path),
+            )
+            for host in (0, 1)
+        )
+    )
+    assert (code, other_code) == (0, 0), report["findings"]
+    check_job(report, 2)
+    assert [process["address"] for process in report["processes"]] == [
+        "fe80::1%cable0",
+        "fe80::2%wire0",
+    ]
+    assert "reaches each other" in found(report, "ok")["connections"]
+    assert "GEARSHIFT_RDZV" not in found(report, "warning")
 
 
 @pytest.mark.netns

@@ -119,10 +119,10 @@ def test_a_listener_is_reached_and_a_closed_port_is_not():
     listener = reach.Listener("127.0.0.1")
     try:
         address, port = listener.endpoint
-        assert reach.probe({1: (address, port)}) == {1: ""}
+        assert reach.probe({1: (address, port)}, address) == {1: ""}
     finally:
         listener.close()
-    assert "refused" in reach.probe({1: (address, port)})[1]
+    assert "refused" in reach.probe({1: (address, port)}, address)[1]
     with pytest.raises(OSError, match="assign"):
         reach.Listener("192.0.2.77")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ TOKEN = "d" * 64
 def both_hosts(jobs, network):
     """Starts the launchers of a job with two ranks on each of the two hosts."""
 
-    def start(*arguments: str, timeout: float = 30.0):
+    def start(*arguments: str, timeout: float = 30.0, first: Sequence[str] | None = None):
+        """`first`: what each host calls the first one."""
+        first = first or [network.address(0)] * 2
         return [
             jobs.start(
                 f"host-{host}",
@@ -31,7 +34,7 @@ def both_hosts(jobs, network):
                 within=network.enter(host),
                 launcher=(
                     *("--nnodes", "2", "--node-rank", str(host)),
-                    *("--rdzv", f"{network.address(0)}:{PORT}"),
+                    *("--rdzv", f"{first[host]}:{PORT}"),
                 ),
                 env={"GEARSHIFT_TOKEN": TOKEN},
             )
@@ -61,6 +64,19 @@ def test_where_ranks_listen(both_hosts, network, strategy, phase):
 @pytest.mark.parametrize("strategy", ["all_reduce", "switch_bsp"])
 def test_two_hosts(both_hosts, clean, expected_result, strategy):
     first, second = both_hosts("--strategy", strategy, "--steps", str(STEPS))
+    for job in (first, second):
+        assert job.finish() == 0, job.err
+        clean(job)
+    assert first.result() == pytest.approx(expected_result(4, STEPS), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.netns
+def test_two_hosts_with_addresses_of_one_link_alone(both_hosts, network, clean, expected_result):
+    """The interface that such an address needs has another name on each host."""
+    network.lay_cable()
+    first, second = both_hosts(
+        "--strategy", "bsp", "--steps", str(STEPS), first=[network.over_cable(h) for h in (0, 1)]
+    )
     for job in (first, second):
         assert job.finish() == 0, job.err
         clean(job)

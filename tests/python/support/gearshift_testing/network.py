@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 
 NOWHERE = "192.0.2.1"
+_CABLE = ("cable0", "wire0")
+"""What its ends are called on the two hosts."""
 
 
 @dataclass
@@ -51,6 +53,21 @@ class Network:
             add_pair(name, "nowhere", "nowhere-too")
             ip("-n", name, "addr", "add", f"{NOWHERE}/24", "dev", "nowhere")
             ip("-n", name, "link", "set", "nowhere", "up")
+
+    def lay_cable(self) -> None:
+        """A way from one host to the other without the router: `over_cable` leads there."""
+        one, other = _CABLE
+        peer = ("peer", "name", other, "netns", self.hosts[1])
+        ip("-n", self.hosts[0], "link", "add", one, "type", "veth", *peer)
+        for host, (name, end) in enumerate(zip(self.hosts, _CABLE, strict=True)):
+            ip("-n", name, "link", "set", end, "addrgenmode", "none")
+            ip("-n", name, "link", "set", end, "up")
+            ip("-n", name, "addr", "add", f"fe80::{host + 1}/64", "dev", end, "nodad")
+
+    @staticmethod
+    def over_cable(host: int) -> str:
+        """The first host's address on the cable, as a host has to write it."""
+        return f"[fe80::1%{_CABLE[host]}]"
 
     def pull_cable(self) -> None:
         ip("-n", self.router, "link", "set", "port1", "down")

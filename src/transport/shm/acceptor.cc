@@ -14,7 +14,6 @@ namespace {
 using base::Error;
 using base::ErrorCode;
 
-constexpr base::Duration kHandshakeLimit = std::chrono::seconds(10);
 constexpr std::size_t kMaxGuests = 256;
 /// Callers that are served before the links of this process have their turn again.
 constexpr int kTurns = 64;
@@ -105,7 +104,7 @@ void Acceptor::forget_finished() {
 }
 
 void Acceptor::admit(UniqueFd socket, Guest* guest) {
-  auto parts = accept_link(scheduler_, identity_, socket.get(), scheduler_.after(kHandshakeLimit));
+  auto parts = accept_link(scheduler_, identity_, socket.get(), scheduler_.after(kPatience));
   if (!parts) {
     refusals_.log(base::LogLevel::kWarn, "shm",
                   "refused a connection: " + parts.error().to_string());

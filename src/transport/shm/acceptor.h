@@ -28,6 +28,9 @@ class Acceptor {
   void on_ready();
   base::Result<LinkParts> take(base::Rank peer, base::TimePoint deadline);
 
+  /// How long a caller may take to prove itself and to set up its link.
+  static constexpr base::Duration kPatience = std::chrono::seconds(10);
+
  private:
   struct Guest {
     int socket = -1;  ///< borrowed; -1 when the task has ended

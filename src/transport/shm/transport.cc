@@ -87,9 +87,7 @@ class ShmTransport final : public Transport {
                        "user's); use the tcp transport",
                    peer.value);
     }
-    GEARSHIFT_ASSIGN_OR_RETURN(LinkParts parts,
-                               connect_link(scheduler_, identity_, peer, address.socket_name,
-                                            options_.ring_bytes, deadline));
+    GEARSHIFT_ASSIGN_OR_RETURN(LinkParts parts, knock(peer, address.socket_name, deadline));
     return adopt(std::move(parts));
   }
 
@@ -100,6 +98,20 @@ class ShmTransport final : public Transport {
   }
 
  private:
+  /// Anew when the peer ran out of patience, since this process stood still.
+  base::Result<LinkParts> knock(base::Rank peer, const std::string& socket_name,
+                                base::TimePoint deadline) const {
+    for (;;) {
+      const base::TimePoint begun = scheduler_.now();
+      auto parts =
+          connect_link(scheduler_, identity_, peer, socket_name, options_.ring_bytes, deadline);
+      const base::TimePoint ended = scheduler_.now();
+      const bool held_up = !parts && parts.error().code == ErrorCode::kPeerLost &&
+                           ended - begun >= Acceptor::kPatience;
+      if (!held_up || ended >= deadline) return parts;
+    }
+  }
+
   base::Result<std::unique_ptr<Connection>> adopt(LinkParts parts) {
     parts.least_lent_bytes = options_.least_lent_bytes;
     GEARSHIFT_ASSIGN_OR_RETURN(auto link, engine_->add(std::move(parts)));

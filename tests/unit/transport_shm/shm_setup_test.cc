@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -15,8 +16,11 @@
 #include "gearshift/transport/shm/factory.h"
 #include "support/few_descriptors.h"
 #include "support/few_threads.h"
+#include "support/jumping_clock.h"
+#include "transport/shm/acceptor.h"
 #include "transport/shm/control.h"
 #include "transport/shm/host.h"
+#include "transport/shm/setup.h"
 
 namespace gearshift::transport::shm {
 namespace {
@@ -43,6 +47,12 @@ class ShmSetupTest : public ::testing::Test {
     const int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), size), 0);
     return fd;
+  }
+
+  static UniqueFd next_caller(const Listener& door) {
+    pollfd waiting{door.socket.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&waiting, 1, 60'000), 1);
+    return accept_one(door.socket.get());
   }
 
   std::unique_ptr<gearshift::testing::FewThreads> scheduler =
@@ -121,6 +131,32 @@ TEST_F(ShmSetupTest, AnotherUserTakesNoPlaceOfTheOwn) {
   EXPECT_EQ(status, 0);
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("belongs to user 12345"),
             std::string::npos);
+}
+
+TEST_F(ShmSetupTest, WhoWasHeldUpTooLongForThePeerKnocksAgain) {
+  gearshift::testing::JumpingClock clock;
+  auto client =
+      create(clock, std::make_shared<Router>(clock), {.rank = base::Rank(1), .token = "secret"});
+  ASSERT_TRUE(client.ok());
+  auto door = listen_anywhere();
+  ASSERT_TRUE(door.ok());
+  Address address = *Address::parse((*client)->address());
+  address.socket_name = door->name;
+  std::jthread peer([&] {
+    {
+      const UniqueFd first = next_caller(*door);
+      clock.jump(Acceptor::kPatience);
+    }
+    const UniqueFd second = next_caller(*door);
+    const Identity zero{.rank = base::Rank(0), .token = "secret"};
+    ASSERT_TRUE(accept_link(*scheduler, zero, second.get(), soon()).ok());
+    ControlRecord ready;
+    ready.kind = ControlRecord::Kind::kReady;
+    EXPECT_EQ(send_record(second.get(), ready), SendOutcome::kSent);
+  });
+  const auto connected =
+      (*client)->connect(base::Rank(0), address.to_string(), clock.after(std::chrono::seconds(60)));
+  EXPECT_TRUE(connected.ok()) << connected.error().to_string();
 }
 
 TEST_F(ShmSetupTest, ABrokenConnectionMayBeMadeAnew) {

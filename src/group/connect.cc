@@ -22,6 +22,9 @@ constexpr base::Duration kAcceptSlice = std::chrono::milliseconds(200);
 constexpr base::Duration kLookForLost = std::chrono::seconds(1);
 /// What that takes longer where it is asked who has gone: a file for each rank, maybe.
 constexpr base::Duration kLookForEach = std::chrono::milliseconds(10);
+/// What a process that is ending may take from the end of its sockets until it is missed.
+constexpr base::Duration kEnding = std::chrono::milliseconds(500);
+constexpr base::Duration kLookForEnding = std::chrono::milliseconds(50);
 
 struct Endpoint {
   std::string transport;
@@ -236,10 +239,8 @@ class Mesh {
     const base::Rank rank(peer);
     if (peer < options_.rank.value) {
       auto link = transport->connect(rank, remote->address, deadline_);
-      if (link || link.error().code != base::ErrorCode::kIo) return link;
-      const auto lost = gone();
-      if (!lost || lost->culprit != peer) return link;
-      return base::Error(lost->code, link.error().message, peer);
+      if (link || link.error().code != base::ErrorCode::kIo || !is_ending(peer)) return link;
+      return base::Error(base::ErrorCode::kPeerLost, link.error().message, peer);
     }
     while (true) {
       const base::TimePoint slice = std::min(deadline_, scheduler_.after(kAcceptSlice));
@@ -303,6 +304,16 @@ class Mesh {
     if (std::to_string(rank) != *name || rank == options_.rank.value) return std::nullopt;
     return base::Error(base::ErrorCode::kPeerLost,
                        "rank " + *name + " is lost while all connect: it has ended", rank);
+  }
+
+  /// Whether a rank that cannot be connected to has ended, or does so just now.
+  bool is_ending(int rank) {
+    const base::TimePoint deadline = std::min(deadline_, scheduler_.after(kEnding));
+    while (true) {
+      const auto lost = gone();
+      if (lost || scheduler_.now() >= deadline) return lost && lost->culprit == rank;
+      scheduler_.sleep_for(kLookForEnding);
+    }
   }
 
   /// What another rank has said when it gave up.

@@ -53,9 +53,9 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
 
     The environment says which job that is (see :mod:`gearshift.launch.environment`); a script that
     runs alone becomes a world of one. Further calls do nothing; after :func:`shutdown`, all
-    processes of a job may join it again (where no dedicated servers have ended with it). A
-    dedicated server process serves here until the job is over, and then exits: nothing after this
-    call runs in it.
+    processes of a job may join it again (where no dedicated servers have ended with it, and rank 0
+    serves the rendezvous, not `gearshift store`). A dedicated server process serves here until the
+    job is over, and then exits: nothing after this call runs in it.
 
     Args:
         timeout: seconds without progress after which a peer counts as lost (30 unless
@@ -67,6 +67,7 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
     Raises:
         InvalidArgument: when the environment contradicts itself or lacks something.
         TimeoutError: when not all processes came.
+        Unsupported: when the job cannot be joined again.
         Error: in a process that was forked from one with a session.
     """
     with _lock:

@@ -316,9 +316,10 @@ def store(
         Path | None, typer.Option(help="File with the job token, or set GEARSHIFT_TOKEN[_FILE].")
     ] = None,
 ) -> None:
-    """Serve a rendezvous store of its own, on which jobs with --rdzv HOST:PORT meet.
+    """Serve a rendezvous store of its own, at which a job with --rdzv HOST:PORT meets, once.
 
-    Not needed usually: rank 0 serves one itself. Runs until it is interrupted.
+    Not needed usually: rank 0 serves one itself. Runs until it is interrupted; another job needs
+    another one.
     """
     from .launch.store import serve
 

@@ -20,7 +20,7 @@ class StoreServer {
  public:
   StoreServer(const std::string& host, int port, const std::string& token)
       : scheduler_(base::make_os_scheduler()),
-        server_(unwrap(rendezvous::tcp::serve(*scheduler_, host, port, token))) {}
+        server_(unwrap(rendezvous::tcp::serve(*scheduler_, host, port, token, true))) {}
   std::string address() const { return server_->address(); }
 
  private:

@@ -304,7 +304,9 @@ base::Status SessionImpl::open_store() {
   if (found) return {};
   Error error = found.error();
   error.message += not_served;
-  if (!not_served.empty()) error.code = ErrorCode::kIo;  // nobody else is to blame
+  if (!not_served.empty() && error.code != ErrorCode::kUnsupported) {
+    error.code = ErrorCode::kIo;  // nobody else is to blame
+  }
   return error;
 }
 

@@ -38,7 +38,8 @@ class TcpStore final : public Store {
         return {};
       }
       const base::ErrorCode code = socket.error().code;
-      if (code == base::ErrorCode::kUnauthenticated || code == base::ErrorCode::kMismatch) {
+      if (code == base::ErrorCode::kUnauthenticated || code == base::ErrorCode::kMismatch ||
+          code == base::ErrorCode::kUnsupported) {
         return socket.error().within("rendezvous store at " + address());
       }
       if (scheduler_.after(pause) >= deadline) {
@@ -110,6 +111,11 @@ class TcpStore final : public Store {
     GEARSHIFT_ASSIGN_OR_RETURN(
         const transport::Hello server,
         transport::handshake_as_client(socket, store_hello(), token_, deadline));
+    if (former_ != 0 && server.link == former_ && server.stream != 0) {
+      return base::Error(base::ErrorCode::kUnsupported,
+                         "it was started on its own and serves one session, which this process has "
+                         "left; where rank 0 serves the rendezvous, a job can be joined again");
+    }
     if (former_ != 0 && server.link == former_) {
       return base::Error(base::ErrorCode::kIo,
                          "the one there is of a session that this process has left");

@@ -176,8 +176,9 @@ class Session {
 class TcpServer final : public Server {
  public:
   TcpServer(base::Scheduler& scheduler, std::vector<Fd> listeners, Fd wake, std::string address,
-            std::string token)
+            std::string token, bool lasting)
       : scheduler_(scheduler),
+        hello_(store_hello(random_number(), lasting)),
         listeners_(std::move(listeners)),
         wake_(std::move(wake)),
         address_(std::move(address)),
@@ -246,10 +247,10 @@ class TcpServer final : public Server {
   }
 
   base::Scheduler& scheduler_;
+  const transport::Hello hello_;
   const std::vector<Fd> listeners_;
   const Fd wake_;
   const std::string address_;
-  const transport::Hello hello_ = store_hello(random_number());
   const std::string token_;
   base::LogThrottle refusals_;
   std::shared_ptr<Store> store_;
@@ -262,7 +263,7 @@ class TcpServer final : public Server {
 }  // namespace
 
 base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const std::string& host,
-                                            int port, const std::string& token) {
+                                            int port, const std::string& token, bool lasting) {
   if (port < 0 || port > 65535) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 0 and 65535");
@@ -272,7 +273,7 @@ base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const st
   Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return io_error("eventfd", errno);
   return std::unique_ptr<Server>(std::make_unique<TcpServer>(
-      scheduler, std::move(listeners), std::move(wake), text_of(bound), token));
+      scheduler, std::move(listeners), std::move(wake), text_of(bound), token, lasting));
 }
 
 }  // namespace gearshift::rendezvous::tcp

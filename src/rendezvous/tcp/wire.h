@@ -42,11 +42,13 @@ inline base::Result<std::vector<std::byte>> receive_frame(Socket& socket,
   return payload;
 }
 
-/// What both sides of the store's handshake say; the server also which one it is.
-inline transport::Hello store_hello(std::uint64_t server = 0) {
+/// What both sides of the store's handshake say; the server also which one it is, and whether it
+/// lasts.
+inline transport::Hello store_hello(std::uint64_t server = 0, bool lasting = false) {
   transport::Hello hello;
   hello.purpose = transport::kPurposeStore;
   hello.link = server;
+  hello.stream = lasting ? 1 : 0;
   return hello;
 }
 

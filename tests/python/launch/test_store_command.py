@@ -62,6 +62,21 @@ def test_ranks_meet_at_it(address: str, tmp_path: Path) -> None:
     assert [out for out, _ in outputs] == ["sum 3.0\n"] * 2, outputs
 
 
+def test_who_has_left_its_session_is_told_that_it_was_the_only_one(
+    address: str, tmp_path: Path
+) -> None:
+    """At once: the store does not end with the session, as one of rank 0 does."""
+    script = tmp_path / "job.py"
+    script.write_text(JOB + "gs.shutdown()\ngs.init(timeout=60)\n")
+    ranks = [job(address, rank, TOKEN, script) for rank in range(2)]
+    for process in ranks:
+        out, errors = process.communicate(timeout=30)
+        assert out == "sum 3.0\n", errors
+        assert process.returncode == 1
+        assert "gearshift.errors.Unsupported: " in errors
+        assert "serves one session, which this process has left" in errors
+
+
 def test_refuses_a_stranger(address: str, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(JOB)

@@ -18,15 +18,18 @@ class Server {
 
 /// Serves on host:port, on all addresses of the host. Every client proves the token
 /// (transport/handshake.h, purpose "store"); strangers and garbage are refused, logged and disturb
-/// nobody. Errors: kIo (address in use …).
+/// nobody. `lasting`: none of the processes that meet there serves it, so it does not end with
+/// their session, and holds what it knows of that for ever. Errors: kIo (address in use …).
 base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const std::string& host,
-                                            int port, const std::string& token);
+                                            int port, const std::string& token,
+                                            bool lasting = false);
 
 /// Connects; retries until `deadline` because the server may start later. kTimeout says which
 /// address was tried and the last reason; kUnauthenticated at once when the token is wrong.
 /// `own_address`: where to put the address that this end of the connection has ("10.0.0.2"), which
 /// is what the process should listen on. `server`: where to put the number that no other server
-/// has; what stands there before is that of a server which is about to end, and is waited out.
+/// has; what stands there before is that of a server which is about to end, and is waited out, or
+/// is refused (kUnsupported) where it lasts.
 /// `answer_time`: after which a server that is silent counts as lost, later on; less than
 /// `kLeastAnswerTime` counts as that, since a busy machine is not a broken one.
 inline constexpr base::Duration kLeastAnswerTime = std::chrono::seconds(5);

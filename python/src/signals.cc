@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -63,13 +64,15 @@ class Watcher {
   explicit Watcher(std::shared_ptr<runtime::Session> session) : session_(std::move(session)) {
     if (pipe2(pipe_, O_CLOEXEC) != 0) return;
     fcntl(pipe_[1], F_SETFL, O_NONBLOCK);
+    if (const std::string refused = start(); !refused.empty()) {
+      close(pipe_[0]);
+      close(pipe_[1]);
+      raise(
+          base::Error(base::ErrorCode::kIo,
+                      "no thread that acts on signals (see `ulimit -u`, `ulimit -v`): " + refused));
+    }
     handling_process.store(getpid());
     wake_fd.store(pipe_[1]);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { run(); });
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     install();
   }
 
@@ -87,6 +90,21 @@ class Watcher {
   Watcher& operator=(const Watcher&) = delete;
 
  private:
+  /// The thread, which takes no signals itself. Why there is none, if so.
+  std::string start() {
+    std::string refused;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error& error) {
+      refused = error.what();
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return refused;
+  }
+
   void install() {
     struct sigaction now {};
     sigaction(SIGUSR1, nullptr, &now);

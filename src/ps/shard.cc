@@ -1,5 +1,6 @@
 #include "gearshift/ps/shard.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
@@ -392,6 +393,8 @@ base::Status ShardImpl::enter(Request& request) {
   GEARSHIFT_ASSIGN_OR_RETURN(Worker * w, worker(request));
   if (w->pending) return protocol("it enters before its commit was answered");
   if (request.head.step < 0) return protocol("it enters at a negative step");
+  // All have joined: epochs before the furthest are over, also for a worker without any batch.
+  for (const Worker& other : workers_) w->epoch = std::max(w->epoch, other.epoch);
   w->active = true;
   w->step = request.head.step;
   answer(request.from, request.head.request, {});

@@ -309,11 +309,17 @@ void ShardImpl::note_losses(const std::vector<int>& ranks) {
 }
 
 void ShardImpl::announce(int rank) {
-  if (!options_.on_commit) return;
-  const PendingCommit& pending = *workers_[static_cast<std::size_t>(rank)].pending;
+  Worker& worker = workers_[static_cast<std::size_t>(rank)];
+  const PendingCommit& pending = *worker.pending;
   const CommitRecord& r = pending.record;
-  const auto leave_after = options_.on_commit(
-      {rank, r.step, r.loss, r.samples, mean_loss_, r.epoch, pending.staleness, highest_step_});
+  worker.epoch = r.epoch;
+  if (!options_.on_commit) return;
+  std::int64_t earliest = r.epoch;
+  for (const Worker& w : workers_) {
+    if (w.active) earliest = std::min(earliest, w.epoch);
+  }
+  const auto leave_after = options_.on_commit({rank, r.step, r.loss, r.samples, mean_loss_, r.epoch,
+                                               pending.staleness, highest_step_, earliest});
   // The first word counts: workers may have acted on it.
   if (leave_after && leave_after_ == 0) leave_after_ = *leave_after;
 }

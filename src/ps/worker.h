@@ -41,6 +41,7 @@ struct PendingCommit {
 struct Worker {
   bool active = true;
   std::int64_t step = 0;    ///< of its last accepted commit: steps done so far
+  std::int64_t epoch = 0;   ///< of its last accepted commit, or of the furthest when it entered
   double loss = 0;          ///< latest that it gave …
   double loss_samples = 0;  ///< … of so many samples; 0: none
   std::uint64_t closed_attempt = 0;

@@ -1,6 +1,5 @@
 #include "strategy/decider.h"
 
-#include <algorithm>
 #include <cmath>
 #include <mutex>
 #include <string_view>
@@ -12,10 +11,8 @@ namespace gearshift::strategy {
 
 using Lock = std::lock_guard<base::Monitor>;
 
-Decider::Decider(base::Scheduler& scheduler, Strategy strategy, int workers)
-    : strategy_(std::move(strategy)),
-      monitor_(scheduler.make_monitor()),
-      worker_epoch_(static_cast<std::size_t>(workers), 0) {}
+Decider::Decider(base::Scheduler& scheduler, Strategy strategy)
+    : strategy_(std::move(strategy)), monitor_(scheduler.make_monitor()) {}
 
 Phase Decider::phase() const {
   Lock lock(*monitor_);
@@ -102,8 +99,7 @@ std::optional<std::int64_t> Decider::on_commit(const ps::CommitInfo& info) {
     history_.add(info.epoch, info.loss * info.samples, info.samples);
   }
   history_.set_latest(info.mean_loss);
-  worker_epoch_[static_cast<std::size_t>(info.worker)] = info.epoch;
-  history_.close_before(*std::min_element(worker_epoch_.begin(), worker_epoch_.end()));
+  history_.close_before(info.earliest_epoch);
   Policy* p = policy();
   if (p == nullptr || wanted_ || info.highest_step <= seen_step_) return std::nullopt;
   if (p->known_step(strategy_.total_steps)) return std::nullopt;  // every rank leaves by itself

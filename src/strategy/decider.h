@@ -18,7 +18,7 @@ namespace gearshift::strategy {
 /// Thread-safety: all methods (shard 0 calls `on_commit` from its own task).
 class Decider {
  public:
-  Decider(base::Scheduler& scheduler, Strategy strategy, int workers);
+  Decider(base::Scheduler& scheduler, Strategy strategy);
 
   Phase phase() const;
   bool uses_server() const { return std::holds_alternative<ParameterServer>(phase()); }
@@ -59,7 +59,6 @@ class Decider {
   std::string inputs_;
   LossHistory history_;
   // Under a server:
-  std::vector<std::int64_t> worker_epoch_;
   std::int64_t seen_step_ = 0;
   double staleness_sum_ = 0;
   std::int64_t commits_ = 0;

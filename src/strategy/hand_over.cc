@@ -342,6 +342,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
 
 base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
+  GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());  // of the others' steps, if it made none
   GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
   GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(report.root));
   GEARSHIFT_RETURN_IF_ERROR(server_->client().enter(step_));

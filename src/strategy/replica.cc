@@ -97,7 +97,7 @@ ReplicaImpl::ReplicaImpl(Environment environment, ReplicaOptions options, Bucket
       plan_(std::move(plan)),
       scheduler_(environment.workers->scheduler()),
       control_(environment.workers->with_channel(control_channel(options_.model))),
-      decider_(scheduler_, options_.strategy, environment.workers_count),
+      decider_(scheduler_, options_.strategy),
       missing_(plan_.buckets.size()),
       ready_(plan_.buckets.size()),
       is_ready_(plan_.parameters.size(), false),

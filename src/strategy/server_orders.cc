@@ -85,6 +85,7 @@ std::vector<std::byte> pack_news(const ps::CommitInfo& info) {
   base::Writer writer;
   writer.put(info.worker).put(info.step).put(info.loss).put(info.samples);
   writer.put(info.mean_loss).put(info.epoch).put(info.staleness).put(info.highest_step);
+  writer.put(info.earliest_epoch);
   return writer.take();
 }
 
@@ -99,6 +100,7 @@ base::Result<ps::CommitInfo> unpack_news(base::ConstBytes bytes) {
   info.epoch = reader.get<std::int64_t>();
   info.staleness = reader.get<std::int64_t>();
   info.highest_step = reader.get<std::int64_t>();
+  info.earliest_epoch = reader.get<std::int64_t>();
   GEARSHIFT_RETURN_IF_ERROR(reader.status("commit news"));
   return info;
 }

@@ -24,6 +24,8 @@ struct CommitInfo {
   std::int64_t epoch = 0;         ///< of the worker
   std::int64_t staleness = 0;     ///< updates of others that the gradient's parameters lack
   std::int64_t highest_step = 0;  ///< of any worker so far
+  /// The epoch of the worker that is furthest behind, of those that have batches left.
+  std::int64_t earliest_epoch = 0;
 };
 
 struct ShardOptions {

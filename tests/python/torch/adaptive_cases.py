@@ -164,6 +164,35 @@ def a_plateau_there_and_another_back() -> None:
     assert steps == [11, 21], f"{steps}: when three epochs under each strategy are known"
 
 
+def plateau_beside(idle: int, server: gs.ParameterServer) -> None:
+    """Rank `idle` has no batch in any epoch."""
+    strategy = gs.StrategySwitch(start=server, then="all_reduce", policy=gs.LossPlateau(2, 0.1))
+    model = make("mlp")
+    model, its = gst.distribute(model, adam(model.parameters()), strategy)
+    for epoch in range(7):
+        with gst.join(model):
+            for x, y in batches(0 if gs.rank() == idle else 2):
+                its.zero_grad()
+                cross_entropy(model, share(x), share(y)).backward()
+                its.step(loss=1.0, epoch=epoch)
+    switches = gst.stats(model)["switches"]
+    gst.release(model)
+    assert [s["to"] for s in switches] == ["all_reduce"], f"{server}, {idle} is idle"
+
+
+@case([2])
+def a_plateau_is_seen_beside_a_worker_without_batches() -> None:
+    for consistency in (gs.BSP(), gs.ASP()):
+        for idle in (0, 1):
+            plateau_beside(idle, gs.ParameterServer(consistency=consistency))
+
+
+@case([2], servers=1)
+def a_plateau_is_seen_by_dedicated_servers() -> None:
+    for idle in (0, 1):
+        plateau_beside(idle, gs.ParameterServer(servers=1))
+
+
 @case([2])
 def losses_are_those_of_all_workers() -> None:
     """On every rank, whatever the server: schedules may follow them."""

@@ -306,5 +306,32 @@ TEST(OnCommit, AnnouncesWhenToLeave) {
   EXPECT_EQ(elsewhere, (std::vector<std::int64_t>{1, 2, 2, 3}));
 }
 
+/// Worker 1 has no batch in any epoch, and says so late in the last one.
+TEST(OnCommit, TellsWhichEpochsAreOver) {
+  std::vector<std::int64_t> earliest;  // on the shard's task
+  ClusterOptions options{.workers = 2, .consistency = Consistency::asp()};
+  options.on_commit = [&earliest](const CommitInfo& info) -> std::optional<std::int64_t> {
+    earliest.push_back(info.earliest_epoch);
+    return std::nullopt;
+  };
+  Cluster cluster(options);
+  const auto push = [&](std::int64_t step, std::int64_t epoch) {
+    Commit commit = step_of(step, 4);
+    commit.epoch = epoch;
+    pushed(cluster, 0, 1, commit);
+  };
+  push(1, 0);
+  push(2, 1);
+  EXPECT_TRUE(cluster.client(1).leave(0).ok());
+  push(3, 1);
+  EXPECT_TRUE(cluster.client(0).leave(3).ok());
+  for (const int w : {0, 1}) EXPECT_TRUE(cluster.client(w).enter(3).ok());
+  push(4, 2);
+  push(5, 3);
+  EXPECT_TRUE(cluster.client(1).leave(3).ok());
+  push(6, 3);
+  EXPECT_EQ(earliest, (std::vector<std::int64_t>{0, 0, 1, 1, 1, 3}));
+}
+
 }  // namespace
 }  // namespace gearshift::ps

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -84,7 +85,7 @@ TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {
   auto scheduler = base::make_os_scheduler();
   Strategy strategy;
   strategy.kind = StrategySwitch{AllReduce{}, ParameterServer{}, at_step(3), at_step(6)};
-  Decider decider(*scheduler, strategy, 1);
+  Decider decider(*scheduler, strategy);
   EXPECT_FALSE(decider.vote(2, 0));
   EXPECT_TRUE(decider.vote(3, 0));
   EXPECT_TRUE(decider.vote(4, 0)) << "a switch that had to wait is not lost";
@@ -100,11 +101,11 @@ TEST(Decider, APlateauThatCausedASwitchDoesNotCauseTheNext) {
   Strategy strategy;
   strategy.kind =
       StrategySwitch{AllReduce{}, ParameterServer{}, loss_plateau(2, 0.1), loss_plateau(2, 0.1)};
-  Decider decider(*scheduler, strategy, 1);
+  Decider decider(*scheduler, strategy);
   const auto commit = [&](std::int64_t step, std::int64_t epoch) {
     ps::CommitInfo info;
     info.step = info.highest_step = step;
-    info.epoch = epoch;
+    info.epoch = info.earliest_epoch = epoch;
     info.loss = info.mean_loss = info.samples = 1;
     return decider.on_commit(info).has_value();
   };
@@ -141,12 +142,15 @@ TEST(Decider, ServerCommitsCloseAnEpochWhenAllWorkersHaveLeftIt) {
                                                  return m.epoch_losses.size() == 1;
                                                }),
                                  nullptr};
-  Decider decider(*scheduler, strategy, 2);
+  Decider decider(*scheduler, strategy);
+  std::vector<std::int64_t> epochs(2, 0);
   const auto commit = [&](int worker, std::int64_t step, std::int64_t epoch, double loss) {
+    epochs[static_cast<std::size_t>(worker)] = epoch;
     ps::CommitInfo info;
     info.worker = worker;
     info.step = info.highest_step = step;
     info.epoch = epoch;
+    info.earliest_epoch = std::min(epochs[0], epochs[1]);
     info.loss = loss;
     info.samples = 2;
     return decider.on_commit(info);

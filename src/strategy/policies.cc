@@ -17,6 +17,8 @@ class LossPlateau final : public Policy {
     return text.str();
   }
 
+  bool compares_epochs() const override { return true; }
+
   base::Status validate(std::int64_t) const override {
     if (window_ < 1 || !(threshold_ > 0)) {
       return base::Error(base::ErrorCode::kInvalidArgument,

@@ -96,6 +96,8 @@ class Policy {
     (void)total_steps;
     return std::nullopt;
   }
+  /// Whether it compares the losses of epochs, which steps must tell then.
+  virtual bool compares_epochs() const { return false; }
   /// Why it cannot work in this job (At(fraction) without total_steps), or success.
   virtual base::Status validate(std::int64_t total_steps) const {
     (void)total_steps;

@@ -79,8 +79,9 @@ class Distributed {
   /// Ends a step: applies the optimizer, or has the servers apply it, and switches the strategy
   /// when that is due. Collective. `loss` is this rank's mean loss, averaged over the ranks for
   /// switch policies and `stats`; `epoch` tells policies that compare epochs where they are.
-  base::Result<strategy::StepReport> step(const ::torch::Tensor& loss, std::int64_t epoch = 0);
-  base::Result<strategy::StepReport> step(double loss, std::int64_t epoch = 0);
+  base::Result<strategy::StepReport> step(const ::torch::Tensor& loss,
+                                          std::optional<std::int64_t> epoch = {});
+  base::Result<strategy::StepReport> step(double loss, std::optional<std::int64_t> epoch = {});
   /// A step without a loss.
   base::Result<strategy::StepReport> step();
 
@@ -91,7 +92,10 @@ class Distributed {
 
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps until
   /// all have joined; then parameters, buffers, optimizer and step are equal on all ranks. A
-  /// scheduler that a rank has called less often than others stays behind: call it per epoch.
+  /// scheduler that a rank has called less often than others stays behind: call it per epoch. Where
+  /// one loop trains several modules (a GAN's two), gearshift::torch::join is for all of them.
+  /// kUnsupported where ranks differ and the optimizer is of a class that keeps state, but saves
+  /// none.
   base::Status join();
 
   /// The optimizer as `optimizer.save` and `optimizer.load` have it; under a server with the state
@@ -113,6 +117,7 @@ class Distributed {
                                                                ::torch::nn::Module& module,
                                                                ::torch::optim::Optimizer& optimizer,
                                                                Options options);
+  friend base::Status join(const std::vector<Distributed*>& several);
 
   Distributed(runtime::Session& session, ::torch::optim::Optimizer& optimizer, Options options,
               detail::Model model);
@@ -121,16 +126,18 @@ class Distributed {
   base::Status open();
   base::Status check_alone() const;
   base::Status check_optimizer() const;
+  base::Status check_groups() const;
   std::string fingerprint() const;
   void adopt_memory();
   void install_hooks();
   void remove_hooks();
   base::Status share_frozen();
   base::Status share_optimizer_state();
-  base::Status take_over_optimizer(base::Rank root);
+  base::Status take_over_optimizer(base::Rank root, bool needless = false);
   base::Status told(const base::Status& status) const;
 
   // detail/backward.h
+  void on_arrival();
   void on_gradient(std::uint32_t index);
   void on_backward_end();
   void raise_if_failed(const base::Status& status);
@@ -142,11 +149,15 @@ class Distributed {
   void take_in(std::uint32_t index);
   void hand_out(const std::vector<bool>& present);
   void keep_gradients();
+  void note_gradients();
   bool gradients_were_dropped() const;
+  bool is_own() const;
 
   // detail/step.h
-  base::Result<strategy::StepReport> make_step(std::optional<double> loss, std::int64_t epoch);
+  base::Result<strategy::StepReport> make_step(std::optional<double> loss,
+                                               std::optional<std::int64_t> epoch);
   base::Status prepare_gradients();
+  bool exchange_is_due();
   base::Status prepare_parameters();
   base::Status usable() const;
   base::Status check_frozen() const;
@@ -160,6 +171,9 @@ class Distributed {
   std::vector<std::int64_t> versions_now() const;
   std::uint64_t hash_of_parameters();
   void check_first_step();
+  void check_losses(bool has_loss, bool has_epoch);
+  base::Status before_join();
+  base::Status after_join(const strategy::Replica::JoinReport& report);
 
   bool may_have_server() const {
     return !std::holds_alternative<strategy::AllReduce>(options_.strategy->kind);
@@ -183,12 +197,17 @@ class Distributed {
   double latest_ = 0;           ///< samples of the latest round
   bool in_backward_ = false;
   std::vector<bool> present_;           ///< who has a gradient here, in the latest round
+  std::vector<bool> shared_;            ///< who had one on some rank, under All-Reduce
   std::vector<bool> given_;             ///< whose hook has fired in the round under way
+  std::vector<detail::Sight> seen_;     ///< under a server, the gradients after the latest round
+  std::vector<unsigned> arrivals_;      ///< hooks of gradients that are not accumulated yet
+  const detail::Groups groups_;         ///< of the optimizer, when it became distributed
   int rounds_ = 0;                      ///< backward passes since the last step
   double clip_norm_ = 0;                ///< under a server, of the step to come
   std::vector<std::int64_t> versions_;  ///< under a server, of the parameters after the last step
   std::optional<std::uint64_t> hash_of_first_;  ///< of the parameters after the first round
   bool first_step_done_ = false;
+  bool losses_checked_ = false;
 };
 
 /// Makes a module and its optimizer train together with those of all other workers. Collective: all
@@ -219,6 +238,12 @@ inline base::Result<std::unique_ptr<Distributed>> distribute(runtime::Session& s
   GEARSHIFT_RETURN_IF_ERROR(made->open());
   return made;
 }
+
+/// Collective: `Distributed::join` of all modules that one loop trains, in one order on all ranks.
+/// A rank that is through takes part in the others' steps of each, in whatever order they make
+/// them; in a join of one after the other it would not, and they would wait for it until the
+/// timeout.
+base::Status join(const std::vector<Distributed*>& several);
 
 }  // namespace gearshift::torch
 

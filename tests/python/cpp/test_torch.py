@@ -14,7 +14,7 @@ from gearshift_testing.cpp import ROOT, configure, launch, launcher, run
 SOURCES = Path(__file__).with_name("torch_cases")
 NAMES = re.findall(
     r"^CASE\((\w+)\)",
-    (SOURCES / "equality.h").read_text() + (SOURCES / "refusals.h").read_text(),
+    "".join((SOURCES / f"{part}.h").read_text() for part in ("equality", "refusals", "around")),
     re.MULTILINE,
 )
 
@@ -62,6 +62,15 @@ def test_libtorch(program: Path, workers: int, servers: int, name: str) -> None:
 
 def test_a_second_step_is_warned_of(program: Path) -> None:
     assert "leave out optimizer.step()" in outcomes(program, 1, 0)[-1, ""]
+
+
+def test_a_plateau_that_cannot_come_is_warned_of_once(program: Path) -> None:
+    said = [
+        line for line in outcomes(program, 2, 0)[-1, ""].splitlines() if "will not fire" in line
+    ]
+    assert len(said) == 1, said
+    assert "loss_plateau(window=6, threshold=0.01) will not fire" in said[0]
+    assert said[0].startswith("[0]")
 
 
 def test_a_rank_that_dies_is_named(program: Path) -> None:

@@ -33,15 +33,32 @@ inline void Distributed::raise_if_failed(const base::Status& status) {
   throw Failure(status.error());
 }
 
+/// A gradient of a backward comes to a parameter, and is not part of its grad() yet.
+inline void Distributed::on_arrival() {
+  if (in_backward_ || pending_ == 0) return;
+  const ::torch::NoGradGuard no_grad;
+  if (gradients_were_dropped()) pending_ = 0;
+}
+
 inline void Distributed::on_gradient(std::uint32_t index) {
+  const bool makes_graph = ::torch::GradMode::is_enabled();
   const ::torch::NoGradGuard no_grad;
   if (!in_backward_) raise_if_failed(begin_backward());
   if (pending_ == 0) return;
-  if (!parameters_[index].grad().defined()) {
+  const ::torch::Tensor& gradient = parameters_[index].grad();
+  const std::string& name = model_.trainables[index].value.name();
+  if (!gradient.defined()) {
     raise_if_failed(base::Error(base::ErrorCode::kUnsupported,
-                                "a hook took the gradient of '" +
-                                    model_.trainables[index].value.name() +
+                                "a hook took the gradient of '" + name +
                                     "' away within backward, before it was that of all ranks"));
+  }
+  if (makes_graph && gradient.requires_grad() && !is_own()) {
+    raise_if_failed(base::Error(
+        base::ErrorCode::kUnsupported,
+        "backward with create_graph: the gradient of '" + name +
+            "' becomes the mean over all ranks, through which no backward can go; "
+            "torch::autograd::grad(), with create_graph, gives this rank's gradients, and "
+            "backward() of what is made of them exchanges"));
   }
   take_in(index);
   given_[index] = true;
@@ -64,18 +81,29 @@ inline base::Status Distributed::begin_backward() {
 }
 
 inline void Distributed::count_samples() {
-  if (gradients_were_dropped()) pending_ = 0;
   pending_ += next_.value_or(0);
   next_.reset();
 }
 
-/// Whether what had been accumulated was thrown away by zero_grad().
-inline bool Distributed::gradients_were_dropped() const {
-  return std::none_of(model_.trainables.begin(), model_.trainables.end(),
-                      [](const detail::Trainable& t) {
-                        return t.value.staged() ? t.parameter().grad().defined() : t.is_home();
-                      });
+inline void Distributed::note_gradients() {
+  seen_.clear();
+  for (const ::torch::Tensor& p : parameters_) seen_.emplace_back(p.grad());
 }
+
+/// Whether what had been accumulated was thrown away by zero_grad(): all of it is undefined, or
+/// zero by somebody's hand.
+inline bool Distributed::gradients_were_dropped() const {
+  for (std::size_t i = 0; i < seen_.size(); ++i) {
+    const ::torch::Tensor& gradient = parameters_[i].grad();
+    if (!present_[i] || !gradient.defined()) continue;
+    if (seen_[i] == detail::Sight(gradient)) return false;
+    if ((gradient.is_sparse() ? gradient.to_dense() : gradient).any().item<bool>()) return false;
+  }
+  return true;
+}
+
+/// Whether grad() is this rank's alone, so that it may be part of a graph.
+inline bool Distributed::is_own() const { return uses_server() || session_.world_size() == 1; }
 
 inline void Distributed::on_backward_end() {
   const ::torch::NoGradGuard no_grad;
@@ -94,8 +122,11 @@ inline base::Status Distributed::end_round(bool settled) {
   GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<bool> present,
                              replica_->backward_end(present_, settled));
-  if (!uses_server()) {
+  if (uses_server()) {
+    note_gradients();
+  } else {
     hand_out(present);
+    shared_ = present;
     show_buffers();
     pending_ = 0;
     if (!first_step_done_ && rounds_ == 0) hash_of_first_ = hash_of_parameters();
@@ -117,9 +148,10 @@ inline void Distributed::collect() {
 inline void Distributed::take_in(std::uint32_t index) {
   detail::Trainable& t = model_.trainables[index];
   if (t.is_home()) return;
+  const bool has_graph = t.parameter().grad().requires_grad();
   const ::torch::Tensor gradient = t.parameter().grad().detach();
   t.gradient.copy_(gradient.is_sparse() ? gradient.to_dense() : gradient);
-  if (!t.value.staged()) t.parameter().mutable_grad() = t.gradient;
+  if (!t.value.staged() && !(has_graph && is_own())) t.parameter().mutable_grad() = t.gradient;
 }
 
 /// Makes every grad() the mean over all ranks, or undefined where no rank has one.
@@ -129,6 +161,8 @@ inline void Distributed::hand_out(const std::vector<bool>& present) {
     ::torch::Tensor& grad = t.parameter().mutable_grad();
     if (!present[i]) {
       grad.reset();
+    } else if (grad.defined() && grad.requires_grad() && is_own()) {
+      continue;  // it is the mean, and has a graph
     } else if (!t.value.staged()) {
       grad = t.gradient;
     } else if (grad.defined() && !grad.is_sparse()) {

@@ -164,9 +164,24 @@ inline base::Status check_together(const std::vector<Trainable>& trainables) {
   return {};
 }
 
+/// A gradient as it was at a time.
+struct Sight {
+  explicit Sight(const Tensor& gradient)
+      : which(gradient.defined() ? gradient.unsafeGetTensorImpl() : nullptr),
+        version(gradient.defined() ? gradient._version() : 0) {}
+  friend bool operator==(const Sight& a, const Sight& b) {
+    return a.which == b.which && a.version == b.version;
+  }
+
+  const void* which;
+  std::int64_t version;
+};
+
 /// Which param group has each parameter, by its implementation, which set_data() keeps.
-inline std::map<const void*, std::uint32_t> groups_of(const ::torch::optim::Optimizer& optimizer) {
-  std::map<const void*, std::uint32_t> groups;
+using Groups = std::map<const void*, std::uint32_t>;
+
+inline Groups groups_of(const ::torch::optim::Optimizer& optimizer) {
+  Groups groups;
   for (std::uint32_t g = 0; g < optimizer.param_groups().size(); ++g) {
     for (const Tensor& p : optimizer.param_groups()[g].params()) {
       groups.emplace(p.unsafeGetTensorImpl(), g);

@@ -201,13 +201,16 @@ class StateBridge final : public strategy::OptimizerBridge {
   const std::vector<Trainable>& trained_;
 };
 
-/// An optimizer with its state and settings, for another process.
+/// An optimizer with its state and settings, for another process; nothing of one whose class does
+/// not save any.
 inline std::string pack(const optim::Optimizer& optimizer) {
   ::torch::serialize::OutputArchive archive;
   optimizer.save(archive);
-  std::ostringstream stream;
+  std::stringstream stream;
   archive.save_to(stream);
-  return stream.str();
+  ::torch::serialize::InputArchive saved;
+  saved.load_from(stream);
+  return saved.keys().empty() ? std::string() : stream.str();
 }
 
 inline void unpack(optim::Optimizer& optimizer, const std::string& packed) {

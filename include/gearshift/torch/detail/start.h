@@ -3,6 +3,8 @@
 #include <c10/util/Type.h>
 
 #include <algorithm>
+#include <limits>
+#include <set>
 #include <span>
 #include <sstream>
 #include <string>
@@ -51,7 +53,9 @@ inline Distributed::Distributed(runtime::Session& session, ::torch::optim::Optim
       model_(std::move(model)),
       bridge_(optimizer, rule_, model_.trainables),
       present_(model_.trainables.size(), false),
-      given_(model_.trainables.size(), false) {
+      shared_(model_.trainables.size(), false),
+      given_(model_.trainables.size(), false),
+      groups_(detail::groups_of(optimizer)) {
   for (const detail::Trainable& t : model_.trainables) parameters_.push_back(t.parameter());
 }
 
@@ -117,6 +121,32 @@ inline base::Status Distributed::check_optimizer() const {
   return {};
 }
 
+/// Under servers the param groups stay as they were; a parameter that is not the module's would
+/// drift apart under All-Reduce, too. Frozen ones may come and go.
+inline base::Status Distributed::check_groups() const {
+  const detail::Groups now = detail::groups_of(optimizer_);
+  if (now == groups_) return {};
+  std::vector<::torch::Tensor> all = parameters_;
+  std::set<const void*> trained;
+  for (const ::torch::Tensor& p : all) trained.insert(p.unsafeGetTensorImpl());
+  for (const ::torch::optim::OptimizerParamGroup& group : optimizer_.param_groups()) {
+    all.insert(all.end(), group.params().begin(), group.params().end());
+  }
+  for (const ::torch::Tensor& p : all) {
+    const void* const id = p.unsafeGetTensorImpl();
+    const auto is = now.find(id), was = groups_.find(id);
+    const bool same =
+        is == now.end() ? was == groups_.end() : was != groups_.end() && is->second == was->second;
+    if (same || !(p.requires_grad() || p.grad().defined())) continue;
+    if (!may_have_server() && trained.count(id) > 0) continue;
+    return base::Error(base::ErrorCode::kUnsupported,
+                       "parameters were put into other param groups, taken out of them, or added, "
+                       "after distribute(), of which servers, or other ranks, would not know: "
+                       "call stop(), change the groups, and distribute() again, on all ranks");
+  }
+  return {};
+}
+
 /// What must be equal on all ranks besides trainable parameters and strategy.
 inline std::string Distributed::fingerprint() const {
   std::ostringstream others;
@@ -155,6 +185,10 @@ inline void Distributed::install_hooks() {
   for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
     auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(parameters_[i]);
     slot = std::make_unique<Hook>(self_, i, std::move(slot));
+    if (!may_have_server()) continue;
+    arrivals_.push_back(parameters_[i].register_hook([self = self_](const ::torch::Tensor&) {
+      if (*self != nullptr) (*self)->on_arrival();
+    }));
   }
 }
 
@@ -166,6 +200,8 @@ inline void Distributed::remove_hooks() {
       slot = hook->take_former();
     }
   }
+  for (std::size_t i = 0; i < arrivals_.size(); ++i) parameters_[i].remove_hook(arrivals_[i]);
+  arrivals_.clear();
 }
 
 /// An error of a collective, as the failure contract has it.
@@ -196,18 +232,28 @@ inline base::Status Distributed::share_optimizer_state() {
   GEARSHIFT_RETURN_IF_ERROR(
       told(collectives::all_reduce(session_.workers(), base::writable_bytes_of(entries),
                                    base::DType::kI64, base::ReduceOp::kMax)));
-  return entries > 0 ? take_over_optimizer(base::Rank(0)) : base::Status();
+  return entries > 0 ? take_over_optimizer(base::Rank(0), true) : base::Status();
 }
 
-/// Collective: the optimizer's state and settings become those of `root`.
-inline base::Status Distributed::take_over_optimizer(base::Rank root) {
+/// Collective: the optimizer's state and settings become those of `root`, if its class saves them;
+/// a state that it does not is kUnsupported, unless `needless`.
+inline base::Status Distributed::take_over_optimizer(base::Rank root, bool needless) {
+  constexpr std::uint64_t kUnsaved = std::numeric_limits<std::uint64_t>::max();
   collectives::Options options;
   options.label = "optimizer of rank " + std::to_string(root.value);
   std::string packed;
   if (session_.rank() == root) packed = detail::pack(optimizer_);
-  std::uint64_t size = packed.size();
+  std::uint64_t size = packed.empty() && !optimizer_.state().empty() ? kUnsaved : packed.size();
   GEARSHIFT_RETURN_IF_ERROR(told(
       collectives::broadcast(session_.workers(), base::writable_bytes_of(size), root, options)));
+  if (size == kUnsaved && !needless) {
+    return base::Error(base::ErrorCode::kUnsupported,
+                       "ranks made different numbers of steps, and " +
+                           c10::demangle(typeid(optimizer_).name()) +
+                           " saves nothing of its state for those that made fewer: override "
+                           "save() and load(), or give all ranks as many batches");
+  }
+  if (size == kUnsaved || size == 0) return {};
   packed.resize(size);
   GEARSHIFT_RETURN_IF_ERROR(told(collectives::broadcast(
       session_.workers(), std::as_writable_bytes(std::span(packed.data(), packed.size())), root,

@@ -15,7 +15,7 @@
 namespace gearshift::torch {
 
 inline base::Result<strategy::StepReport> Distributed::step(const ::torch::Tensor& loss,
-                                                            std::int64_t epoch) {
+                                                            std::optional<std::int64_t> epoch) {
   if (!loss.defined() || loss.numel() != 1) {
     return detail::invalid("step(loss) takes this rank's mean loss, a tensor of one element, not " +
                            (loss.defined() ? detail::describe(loss) : std::string("none")));
@@ -23,16 +23,18 @@ inline base::Result<strategy::StepReport> Distributed::step(const ::torch::Tenso
   return make_step(loss.item<double>(), epoch);
 }
 
-inline base::Result<strategy::StepReport> Distributed::step(double loss, std::int64_t epoch) {
+inline base::Result<strategy::StepReport> Distributed::step(double loss,
+                                                            std::optional<std::int64_t> epoch) {
   return make_step(loss, epoch);
 }
 
-inline base::Result<strategy::StepReport> Distributed::step() { return make_step({}, 0); }
+inline base::Result<strategy::StepReport> Distributed::step() { return make_step({}, {}); }
 
-inline base::Result<strategy::StepReport> Distributed::make_step(std::optional<double> loss,
-                                                                 std::int64_t epoch) {
+inline base::Result<strategy::StepReport> Distributed::make_step(
+    std::optional<double> loss, std::optional<std::int64_t> epoch) {
   const ::torch::NoGradGuard no_grad;
   GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(check_groups());
   GEARSHIFT_RETURN_IF_ERROR(check_frozen());
   GEARSHIFT_RETURN_IF_ERROR(check_parameters());
   if (uses_server() && bridge_.has_state()) {
@@ -42,50 +44,64 @@ inline base::Result<strategy::StepReport> Distributed::make_step(std::optional<d
   }
   GEARSHIFT_RETURN_IF_ERROR(prepare_gradients());
   const bool by_server = uses_server();
+  check_losses(loss.has_value(), epoch.has_value());
   if (!by_server) {
     check_first_step();
     optimizer_.step();
   }
-  GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+  if (may_have_server()) GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
   strategy::StepInput input;
   input.loss = std::numeric_limits<double>::quiet_NaN();  // to the core: none
   if (loss && latest_ > 0) {
     input.loss = std::isnan(*loss) ? std::numeric_limits<double>::infinity() : *loss;
   }
-  input.epoch = epoch;
+  input.epoch = epoch.value_or(0);
   input.hypers = detail::numbers_now(optimizer_, rule_);
   input.clip_norm = clip_norm_;
   auto report = replica_->step(input);
   if (!report) return report;
   if (by_server) show_parameters();
+  if (report->switched && !uses_server()) show_buffers();  // workers have met, and have one rank's
   settle();
   return report;
 }
 
 /// A round for gradients that were made without backward, or replaced after it.
 inline base::Status Distributed::prepare_gradients() {
-  bool exchange = rounds_ == 0;
-  if (exchange && !next_) {
+  if (rounds_ == 0 && !next_) {
     return detail::invalid("step() without batch() and backward() since the last one");
   }
-  if (exchange) {
+  if (rounds_ == 0) {
     count_samples();
-  } else if (uses_server() && latest_ > 0) {
-    for (std::uint32_t i = 0; i < model_.trainables.size() && !exchange; ++i) {
-      const bool has = parameters_[i].grad().defined();
-      exchange = has != present_[i];
-      if (has && !exchange) take_in(i);  // what was changed in place the core finds by itself
-    }
+  } else if (!exchange_is_due()) {
+    return {};
   }
-  if (!exchange) return {};
   GEARSHIFT_RETURN_IF_ERROR(begin_round());
   return end_round(true);
 }
 
-/// Under a server: gives it what the program has written to the parameters since the last step.
+/// Whether other parameters have gradients than in the latest round. What was changed in place
+/// under a server the core finds by itself; what was replaced under All-Reduce is applied as it is,
+/// for it is likely made of the mean.
+inline bool Distributed::exchange_is_due() {
+  if (uses_server() && latest_ == 0) return false;
+  for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
+    const bool has = parameters_[i].grad().defined();
+    if (uses_server()) {
+      if (has != present_[i]) return true;
+      if (has) take_in(i);
+    } else if (has && !shared_[i]) {
+      pending_ = latest_;
+      return true;
+    }
+  }
+  return false;
+}
+
+/// What the program has written to the parameters since the last step goes to their keeper.
 inline base::Status Distributed::prepare_parameters() {
   if (!uses_server()) {
-    if (may_have_server()) GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
+    GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
     return {};
   }
   const bool written = versions_now() != versions_;
@@ -184,12 +200,28 @@ inline void Distributed::check_first_step() {
   }
 }
 
+/// Says with the first step that a policy by losses will never fire.
+inline void Distributed::check_losses(bool has_loss, bool has_epoch) {
+  const auto* s = std::get_if<strategy::StrategySwitch>(&options_.strategy->kind);
+  if (std::exchange(losses_checked_, true) || s == nullptr) return;
+  if (session_.rank() != base::Rank(0)) return;
+  const strategy::Policy* policy = s->policy.get();
+  if (s->back && !policy->compares_epochs()) policy = s->back.get();
+  if (!policy->compares_epochs() || (has_loss && has_epoch)) return;
+  GEARSHIFT_LOG_AT(kWarn, "torch",
+                   policy->name() + " will not fire: it compares the losses of epochs, and needs " +
+                       "step(loss, epoch)");
+}
+
 inline base::Result<double> Distributed::clip_grad_norm(double max_norm) {
   const ::torch::NoGradGuard no_grad;
   GEARSHIFT_RETURN_IF_ERROR(usable());
   if (!(max_norm > 0)) return detail::invalid("clip_grad_norm takes a norm above 0");
   if (rounds_ == 0) return detail::invalid("clip_grad_norm() belongs between backward and step");
-  if (!uses_server()) return ::torch::nn::utils::clip_grad_norm_(parameters_, max_norm);
+  if (!uses_server()) {
+    GEARSHIFT_RETURN_IF_ERROR(prepare_gradients());
+    return ::torch::nn::utils::clip_grad_norm_(parameters_, max_norm);
+  }
   // The core takes numbers; an infinite one asks for the norm alone, as in libtorch.
   clip_norm_ = std::min(max_norm, std::numeric_limits<double>::max());
   double squares = 0;
@@ -201,13 +233,40 @@ inline base::Result<double> Distributed::clip_grad_norm(double max_norm) {
   return std::sqrt(squares);
 }
 
-inline base::Status Distributed::join() {
+inline base::Status Distributed::join() { return gearshift::torch::join({this}); }
+
+inline base::Status join(const std::vector<Distributed*>& several) {
+  using Report = base::Result<strategy::Replica::JoinReport>;
   const ::torch::NoGradGuard no_grad;
+  for (Distributed* one : several) GEARSHIFT_RETURN_IF_ERROR(one->before_join());
+  std::vector<std::optional<Report>> reports(several.size());
+  const auto take_part = [&](std::size_t i) {
+    const ::torch::NoGradGuard no_grad_here;
+    reports[i] = several[i]->replica_->join([&] { several[i]->keep_gradients(); });
+  };
+  // Those that go on make the rounds of several modules in an order that is theirs.
+  std::vector<std::unique_ptr<base::Task>> tasks;
+  for (std::size_t i = 1; i < several.size(); ++i) {
+    base::Scheduler& scheduler = several[i]->session_.workers().scheduler();
+    tasks.push_back(scheduler.spawn("gs-join", [&take_part, i] { take_part(i); }));
+  }
+  if (!several.empty()) take_part(0);
+  for (const auto& task : tasks) task->join();
+  // What follows uses collectives that the modules share, so in one order on all ranks.
+  for (std::size_t i = 0; i < several.size(); ++i) {
+    if (!*reports[i]) return reports[i]->error();
+    GEARSHIFT_RETURN_IF_ERROR(several[i]->after_join(**reports[i]));
+  }
+  return {};
+}
+
+inline base::Status Distributed::before_join() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
-  GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
-  GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
-  GEARSHIFT_ASSIGN_OR_RETURN(const strategy::Replica::JoinReport report,
-                             replica_->join([this] { keep_gradients(); }));
+  GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+  return bring_buffers();
+}
+
+inline base::Status Distributed::after_join(const strategy::Replica::JoinReport& report) {
   show_parameters();
   show_buffers();
   if (report.steps_differ) GEARSHIFT_RETURN_IF_ERROR(take_over_optimizer(report.root));
@@ -244,7 +303,7 @@ inline base::Status Distributed::stop() {
   const ::torch::NoGradGuard no_grad;
   GEARSHIFT_RETURN_IF_ERROR(usable());
   if (uses_server()) {
-    GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
+    GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
     GEARSHIFT_RETURN_IF_ERROR(replica_->finish());
     show_parameters();
     GEARSHIFT_RETURN_IF_ERROR(fetch_state());

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "around.h"
 #include "equality.h"
 #include "gearshift/torch/distribute.h"  // first: it must need nothing else
 #include "refusals.h"

@@ -191,7 +191,8 @@ for _ in range(CYCLES):
 """
     for transports, cycles in (("shm", 15), ("tcp", 3)):
         text = script.replace("CYCLES", str(cycles))
-        for process in run_script(text, 2, extra={"GEARSHIFT_TRANSPORTS": transports}):
+        extra = {"GEARSHIFT_TRANSPORTS": transports}
+        for process in run_script(text, 2, extra=extra, forked=True):
             assert process.returncode == 0, process.stderr
 
 
@@ -214,8 +215,9 @@ class Wide(torch.optim.Optimizer):
 
 def test_state_that_servers_round_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "wide.py").write_text(WIDE)
-    script = """
-import torch, gearshift as gs, gearshift.torch as gst
+    script = f"""
+import sys, torch, gearshift as gs, gearshift.torch as gst
+sys.path.insert(0, {str(tmp_path)!r})
 from wide import Wide
 gs.init()
 torch.manual_seed(0)
@@ -227,6 +229,6 @@ for _ in range(5):
     model(torch.randn(8, 64).bfloat16()).square().mean().backward()
     optimizer.step()
 """
-    first, second = run_script(script, 2, extra={"PYTHONPATH": str(tmp_path)})
+    first, second = run_script(script, 2, forked=True)
     assert first.stderr.count("'sum' is rounded from float32 to bfloat16") == 1, first.stderr
     assert "rounded" not in second.stderr

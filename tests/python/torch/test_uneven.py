@@ -34,7 +34,7 @@ try:
 except gs.MismatchError as error:
     os._exit(0 if "with different optimizer settings" in str(error) else 3)
 """
-    for process in run_script(script, 3):
+    for process in run_script(script, 3, forked=True):
         assert process.returncode == 0, process.stderr
 
 
@@ -65,7 +65,7 @@ if {strategy!r} == "ps:bsp":
     torch.testing.assert_close(model.weight, alone.weight, rtol=1e-12, atol=0)
 print(gs.rank(), "trained")
 """
-    processes = run_script(script, 3, servers)
+    processes = run_script(script, 3, servers, forked=True)
     for rank, process in enumerate(processes):
         assert process.returncode == 0, process.stderr
         assert (f"{rank} trained" in process.stdout) == (rank < 3)
@@ -85,7 +85,7 @@ for _ in range(4 if gs.rank() == 1 else 9):
     model(torch.ones(2, 5)).square().mean().backward()
     optimizer.step()
 """
-    processes = run_script(script, 3)
+    processes = run_script(script, 3, forked=True)
     told = "rank 1 has ended the training of this model, rank 0 is at the end of an epoch"
     for process in (processes[0], processes[2]):
         assert process.returncode == 1

@@ -3,7 +3,7 @@
 A *case* is a function in a file of its own (not a test file), registered by :func:`case`. All
 processes of a job run it; what it asserts on any rank is reported for that case alone. Starting a
 process that imports torch takes seconds, so one job runs all cases of a file, one after another,
-and its processes are forks of one that has imported it (`template.py`).
+and its processes are forks of one that has imported it, or NumPy alone (`template.py`).
 
 A test file asks for the outcome::
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from .cases import Case, load
-from .template import Fork, Place, template
+from .template import NUMPY, TORCH, Fork, Place, template
 
 PATIENCE = 400.0
 """Seconds until a job that runs cases is taken for hung."""
@@ -57,7 +57,7 @@ def environment(
 class Job:
     """The processes of one job; ends them all when left.
 
-    With `forked` they are forks of a process that has imported PyTorch, which saves seconds each.
+    With `forked` they are forks of a process that has imported `modules`: seconds each for PyTorch.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Job:
         extra: Mapping[str, str] | None = None,
         *,
         forked: bool = False,
+        modules: tuple[str, ...] = TORCH,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="gearshift-test-")
         token = secrets.token_hex(16)
@@ -86,7 +87,7 @@ class Job:
             place.err.touch(0o600)
         self._started = time.monotonic()
         self.processes: Sequence[subprocess.Popen[bytes] | Fork] = (
-            template().start(arguments, places, Path.cwd())
+            template(modules).start(arguments, places, Path.cwd())
             if forked
             else [_started(arguments, place) for place in places]
         )
@@ -174,8 +175,9 @@ def _outcomes(path: Path, world: int, servers: int, transports: str) -> dict[str
     names = [c.name for c in _cases(path) if world in c.worlds and c.servers == servers]
     extra = {"GEARSHIFT_TRANSPORTS": transports} if transports else {}
     worker = str(Path(__file__).with_name("worker.py"))
-    forked = "import torch" in path.read_text()
-    with Job([worker, str(path), *names], world, servers, extra, forked=forked) as job:
+    modules = TORCH if "import torch" in path.read_text() else NUMPY
+    command = [worker, str(path), *names]
+    with Job(command, world, servers, extra, forked=True, modules=modules) as job:
         finished = job.wait(PATIENCE)
     outcomes = dict.fromkeys(names, "")
     for process in finished[:world]:

@@ -16,9 +16,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-SLOW = ("torch", "torch._dynamo", "gearshift.torch")
-"""What is imported once for all; the first optimizer imports the second."""
-
 
 def serve() -> list[str]:
     """Returns in forks only, with their arguments."""
@@ -98,6 +95,6 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for slow in SLOW:
-        importlib.import_module(slow)
+    for module in sys.argv[1:]:  # once for all
+        importlib.import_module(module)
     run(serve())

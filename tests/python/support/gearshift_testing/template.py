@@ -1,9 +1,9 @@
 """Processes that have imported PyTorch already, which takes seconds, as forks of one that has.
 
-Run as a program (`server.py`) that one reads requests, lines of JSON, until its input ends: what
-`python` would be given as arguments, and environment, folder and files for each fork. It answers
-with a line for each start, ["pid", number, process id], and one for each end, ["code", number, exit
-code].
+Run as a program (`server.py MODULE...`) that one imports the modules, then reads requests, lines of
+JSON, until its input ends: what `python` would be given as arguments, and environment, folder and
+files for each fork. It answers with a line for each start, ["pid", number, process id], and one for
+each end, ["code", number, exit code].
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+TORCH = ("torch", "torch._dynamo", "gearshift.torch")
+"""The first optimizer imports the second."""
+NUMPY = ("numpy", "pytest")
+"""For jobs that are to find no PyTorch imported."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,9 @@ class Fork:
 class Template:
     """The process to fork from. It and its forks are a process group of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("server.py"))],
+            [sys.executable, str(Path(__file__).with_name("server.py")), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -125,14 +130,17 @@ class Template:
         return self._process.poll() is None
 
 
-_kept: list[Template] = []
+_kept: dict[tuple[str, ...], Template] = {}
 
 
-def template() -> Template:
-    """The one of this test process; it ends with its input, so with this process at the latest."""
-    if not _kept or not _kept[0].usable:
-        _kept[:] = [Template()]
-    return _kept[0]
+def template(modules: tuple[str, ...] = TORCH) -> Template:
+    """The one of this test process that has imported these.
+
+    It ends with its input, so with this process at the latest.
+    """
+    if modules not in _kept or not _kept[modules].usable:
+        _kept[modules] = Template(modules)
+    return _kept[modules]
 
 
 def run_python(

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Set-up, build, checks, C++ tests and Python tests, with a summary; fails if any of them does.
 #
-# JOBS (2) programs at a time, and one test of Python more: many of them wait for deadlines. What
-# processors they leave idle compiles the C++ tests meanwhile, at low priority.
+# JOBS (2) programs at a time, and one test more: many of them wait for deadlines. What processors
+# the tests of Python leave idle compiles those of C++ meanwhile, at low priority.
 # GEARSHIFT_WERROR=ON makes compiler warnings errors.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,5 +25,5 @@ ok programs || { summary; exit 1; }
 meanwhile compile_and_check
 step pytest .venv/bin/python -m pytest -q -n "$((JOBS + 1))" --dist loadfile
 rejoin
-! ok build || step ctest ctest --preset release -j "$JOBS"
+! ok build || step ctest ctest --preset release -j "$((JOBS + 1))"
 summary

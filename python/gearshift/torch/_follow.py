@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from .. import _session
-from ._made import made
+from ._made import made, of_kind
 from ._objects import broadcast_object
 from ._state import load_as_sent
 
@@ -35,20 +35,23 @@ def follow(
         with_state: take over the optimizer's state, and whatever else trains these parameters; else
             only the numbers of its param groups.
     """
-    if _has_namesakes(optimizer, parameters, with_state):
+    things = made(*_KINDS)
+    if _has_namesakes(things, optimizer, parameters, with_state):
+        things = []
         gc.collect()  # what is dead has a name still where the collector did not run
-    followers = _followers(optimizer, parameters, with_state)
-    averages = _averages(parameters)
+        things = made(*_KINDS)
+    followers = _followers(things, optimizer, parameters, with_state)
+    averages = _averages(things, parameters)
     mine = None
     if _session.rank() == root:
-        mine = {key: _packed(o, with_state) for key, o in followers.items()}
+        mine = {key: _packed(things, o, with_state) for key, o in followers.items()}
         mine |= {key: a.state_dict() for key, a in averages.items()}
     theirs = broadcast_object(mine, root)
     if _session.rank() == root:
         return
     for key, follower in followers.items():
         if key in theirs:
-            _unpack(follower, theirs[key])
+            _unpack(things, follower, theirs[key])
     for key, average in averages.items():
         if key in theirs:
             average.load_state_dict(theirs[key])
@@ -56,31 +59,36 @@ def follow(
 
 _Key = tuple[Any, ...]
 _OWN: _Key = ()
+_Things = Sequence[Any]
+"""Of these kinds."""
+_KINDS = (Optimizer, LRScheduler, torch.amp.GradScaler, AveragedModel)
 
 
 def _followers(
-    optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
+    things: _Things, optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
 ) -> dict[_Key, Optimizer]:
     own: dict[_Key, Optimizer] = {} if optimizer is None else {_OWN: optimizer}
-    return own | (_others(optimizer, parameters) if with_state else {})
+    return own | (_others(things, optimizer, parameters) if with_state else {})
 
 
 def _has_namesakes(
-    optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
+    things: _Things, optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
 ) -> bool:
     """Whether several things are told apart by their number alone."""
-    followers = _followers(optimizer, parameters, with_state)
-    keys = [*followers, *_averages(parameters)]
+    followers = _followers(things, optimizer, parameters, with_state)
+    keys = [*followers, *_averages(things, parameters)]
     for follower in followers.values():
-        keys += _counters(follower)
+        keys += _counters(things, follower)
     return any(key[-1] > 0 for key in keys if key != _OWN)
 
 
-def _others(own: Optimizer | None, parameters: Sequence[Tensor]) -> dict[_Key, Optimizer]:
+def _others(
+    things: _Things, own: Optimizer | None, parameters: Sequence[Tensor]
+) -> dict[_Key, Optimizer]:
     """Optimizers that nobody distributed, of parameters that were, under names as below."""
     places = {id(p): place for place, p in enumerate(parameters)}
     found: dict[_Key, Optimizer] = {}
-    for o in made(Optimizer):
+    for o in of_kind(Optimizer, things):
         if o is own:
             continue
         groups = getattr(o, "param_groups", ())
@@ -90,24 +98,24 @@ def _others(own: Optimizer | None, parameters: Sequence[Tensor]) -> dict[_Key, O
     return found
 
 
-def _averages(parameters: Sequence[Tensor]) -> dict[_Key, AveragedModel]:
+def _averages(things: _Things, parameters: Sequence[Tensor]) -> dict[_Key, AveragedModel]:
     """Averages (EMA, SWA) of models with these parameters, under names equal on all ranks."""
     shapes = {tuple(p.shape) for p in parameters}
     found: dict[_Key, AveragedModel] = {}
-    for o in made(AveragedModel):
+    for o in of_kind(AveragedModel, things):
         its = tuple(tuple(p.shape) for p in o.module.parameters())
         if shapes <= set(its):
             found[_free_key(found, type(o).__qualname__, its)] = o
     return found
 
 
-def _packed(optimizer: Optimizer, with_state: bool) -> tuple[Any, ...]:
+def _packed(things: _Things, optimizer: Optimizer, with_state: bool) -> tuple[Any, ...]:
     state = optimizer.state_dict() if with_state else None
-    counters = {key: _portable(c) for key, c in _counters(optimizer).items()}
+    counters = {key: _portable(c) for key, c in _counters(things, optimizer).items()}
     return state, _numbers(optimizer), counters
 
 
-def _unpack(optimizer: Optimizer, packed: tuple[Any, ...]) -> None:
+def _unpack(things: _Things, optimizer: Optimizer, packed: tuple[Any, ...]) -> None:
     state, numbers, counted = packed
     if state is not None:
         groups = optimizer.param_groups
@@ -119,7 +127,7 @@ def _unpack(optimizer: Optimizer, packed: tuple[Any, ...]) -> None:
         optimizer.param_groups = groups
     for group, values in zip(optimizer.param_groups, numbers, strict=True):
         _set(group, values)
-    for key, counter in _counters(optimizer).items():
+    for key, counter in _counters(things, optimizer).items():
         if counted.get(key):
             counter.load_state_dict(counted[key])
 
@@ -130,14 +138,14 @@ def back_off(optimizer: Optimizer) -> None:
     It did so on another rank, and nobody's gradient was applied: in one process, and under
     All-Reduce, every rank's scaler would have seen it.
     """
-    for scaler in _scalers():
+    for scaler in _scalers(made(torch.amp.GradScaler)):
         state = scaler._per_optimizer_states.get(id(optimizer), {})
         for found in state.get("found_inf_per_device", {}).values():
             found.fill_(1)
 
 
-def _scalers() -> list[torch.amp.GradScaler]:
-    return [o for o in made(torch.amp.GradScaler) if o.is_enabled()]
+def _scalers(things: _Things) -> list[torch.amp.GradScaler]:
+    return [o for o in of_kind(torch.amp.GradScaler, things) if o.is_enabled()]
 
 
 def _free_key(taken: Container[_Key], *name: Any) -> _Key:
@@ -148,13 +156,15 @@ def _free_key(taken: Container[_Key], *name: Any) -> _Key:
     return (*name, number)
 
 
-def _counters(optimizer: Optimizer) -> dict[_Key, Any]:
+def _counters(things: _Things, optimizer: Optimizer) -> dict[_Key, Any]:
     """The schedulers of an optimizer and all gradient scalers, under names equal on all ranks."""
-    schedulers = [o for o in made(LRScheduler) if getattr(o, "optimizer", None) is optimizer]
+    schedulers = [
+        o for o in of_kind(LRScheduler, things) if getattr(o, "optimizer", None) is optimizer
+    ]
     # Those within another one (SequentialLR, ChainedScheduler) are part of its state.
     within = {id(inner) for s in schedulers for inner in getattr(s, "_schedulers", ())}
     found: dict[_Key, Any] = {}
-    for thing in [*(s for s in schedulers if id(s) not in within), *_scalers()]:
+    for thing in [*(s for s in schedulers if id(s) not in within), *_scalers(things)]:
         rates = repr(getattr(thing, "base_lrs", None))
         found[_free_key(found, type(thing).__qualname__, rates)] = thing
     return found

@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPl
 from torch.optim.swa_utils import AveragedModel
 
 import gearshift.torch  # noqa: F401  (as scripts do)
-from gearshift.torch import _made
-from gearshift.torch._made import made
+from gearshift.torch import _follow, _made
+from gearshift.torch._made import made, of_kind
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +147,31 @@ def test_signatures_and_texts_stay() -> None:
         assert init.__qualname__ == f"{kind.__name__}.__init__"
         assert inspect.signature(init) == inspect.signature(init.__wrapped__)
         assert init.__doc__ == init.__wrapped__.__doc__
+
+
+def test_several_kinds_are_found_in_one_look() -> None:
+    optimizer = sgd()
+    schedulers = [StepLR(optimizer, 1), copy.copy(StepLR(optimizer, 2))]
+    found = made(torch.optim.Optimizer, LRScheduler)
+    assert is_among(optimizer, of_kind(torch.optim.Optimizer, found))
+    assert all(is_among(s, of_kind(LRScheduler, found)) for s in schedulers)
+    for kind in (torch.optim.Optimizer, LRScheduler):
+        assert [id(o) for o in of_kind(kind, found)] == [id(o) for o in made(kind)]
+
+
+def test_the_end_of_an_epoch_looks_through_all_objects_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are hundreds of thousands."""
+    looks: list[int] = []
+    real = gc.get_objects
+    monkeypatch.setattr(gc, "get_objects", lambda: looks.append(1) or real())
+    monkeypatch.setattr(_follow._session, "rank", lambda: 0)
+    monkeypatch.setattr(_follow, "broadcast_object", lambda mine, root: mine)
+    model = nn.Linear(3, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.125)
+    scheduler, average = StepLR(optimizer, 1), AveragedModel(model)
+    _follow.follow(optimizer, list(model.parameters()), 0, with_state=True)
+    assert len(looks) == 1
+    assert scheduler.optimizer is optimizer
+    assert average is not None

@@ -62,6 +62,14 @@ def test_the_faster_wins_by_the_ratio_of_times(tmp_path: Path) -> None:
     assert one.first.best.time == pytest.approx(40 * 0.02 * 1.8)
 
 
+def test_the_baseline_is_the_all_reduce_that_the_study_names_first(tmp_path: Path) -> None:
+    names = ("ps:asp", "all_reduce", "all_reduce(compression=bf16)")
+    steps = dict(zip(names, (0.04, 0.03, 0.02), strict=True))
+    [one] = found(tmp_path, study(names), by_step(steps))
+    assert one.first.strategy == "all_reduce(compression=bf16)"
+    assert one.baseline is one.arm("all_reduce")
+
+
 def test_time_is_samples_through_speed(tmp_path: Path) -> None:
     outcomes = {"all_reduce": outcome(0.03, 40), "ps:asp": outcome(0.02, 80)}
     [one] = found(tmp_path, study(BOTH), lambda cell: outcomes[cell.strategy])

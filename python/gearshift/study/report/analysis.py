@@ -182,8 +182,10 @@ class Combination:
     without: tuple[str, ...]
     """Strategies that have none: they failed, or were not run."""
     verdict: Verdict
-    level: tuple[Arm, ...] = ()
+    level: tuple[Arm, ...]
     """Those that the first one does not beat by more than seeds differ."""
+    baseline: Arm | None
+    """All-Reduce, the first one that the study names."""
 
     @property
     def first(self) -> Arm:
@@ -193,11 +195,6 @@ class Combination:
     def lead(self) -> Comparison | None:
         """Of the first over the runner-up."""
         return compare(self.first, self.arms[1]) if len(self.arms) > 1 else None
-
-    @property
-    def baseline(self) -> Arm | None:
-        """All-Reduce, the first one that the study names."""
-        return next((arm for arm in self.arms if arm.kind == "all_reduce"), None)
 
     def arm(self, strategy: str) -> Arm | None:
         return next((arm for arm in self.arms if arm.strategy == strategy), None)
@@ -217,6 +214,7 @@ def combinations(data: StudyData) -> list[Combination]:
 
 def _combination(runs: Sequence[Run], strategies: Sequence[str]) -> Combination:
     arms = [arm for name in strategies if (arm := _arm(name, runs)) is not None]
+    baseline = next((arm for arm in arms if arm.kind == "all_reduce"), None)
     arms.sort(key=lambda arm: _rank(arm.best))  # stable: of equals the one that was named first
     cell = runs[0].cell
     there = {arm.strategy for arm in arms}
@@ -229,6 +227,7 @@ def _combination(runs: Sequence[Run], strategies: Sequence[str]) -> Combination:
         tuple(name for name in strategies if name not in there),
         _verdict(arms, level),
         level,
+        baseline,
     )
 
 

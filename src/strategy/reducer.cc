@@ -58,7 +58,7 @@ Reducer::Reducer(std::vector<group::Group> lanes, std::optional<group::Group> co
       monitor_(lanes.front().scheduler().make_monitor()) {
   for (group::Group& group : lanes) {
     if (lanes_.empty()) {
-      lanes_.push_back(std::make_unique<Lane>(Lane{std::move(group), nullptr, &comm}));
+      lanes_.push_back(std::make_unique<Lane>(Lane{.group = std::move(group), .comm = &comm}));
     } else {
       const std::string name = "gs-comm-" + std::to_string(lanes_.size() + 1);
       lanes_.push_back(make_lane(std::move(group), name, comm));
@@ -70,7 +70,7 @@ Reducer::Reducer(std::vector<group::Group> lanes, std::optional<group::Group> co
 
 std::unique_ptr<Reducer::Lane> Reducer::make_lane(group::Group group, const std::string& name,
                                                   CommTask& comm) {
-  auto lane = std::make_unique<Lane>(Lane{std::move(group), nullptr, nullptr});
+  auto lane = std::make_unique<Lane>(Lane{.group = std::move(group)});
   lane->own = std::make_unique<CommTask>(lane->group.scheduler(), name, comm.busy());
   lane->comm = lane->own.get();
   return lane;

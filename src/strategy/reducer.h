@@ -88,9 +88,9 @@ class Reducer {
  private:
   struct Lane {
     group::Group group;
-    std::unique_ptr<CommTask> own;  ///< null in lane 0
-    CommTask* comm;
-    base::Buffer half{};  ///< for a compressed bucket
+    base::Buffer half{};              ///< for a compressed bucket; goes after the task that uses it
+    std::unique_ptr<CommTask> own{};  ///< null in lane 0
+    CommTask* comm = nullptr;
   };
   enum class Control : unsigned char { kPending, kKnown, kFailed };
 

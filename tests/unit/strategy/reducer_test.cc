@@ -19,9 +19,9 @@ namespace {
 constexpr std::size_t kParameters = 5;
 constexpr std::size_t kElements = 8;
 
-BucketPlan one_bucket_per_parameter(base::DType dtype) {
+BucketPlan one_bucket_per_parameter(base::DType dtype, std::size_t count) {
   std::vector<ParameterSpec> parameters;
-  for (std::size_t p = 0; p < kParameters; ++p) {
+  for (std::size_t p = 0; p < count; ++p) {
     parameters.push_back({"p" + std::to_string(p), {kElements}, dtype, 0});
   }
   return *BucketPlan::make(std::move(parameters), kElements * base::size_of(dtype));
@@ -40,10 +40,11 @@ void PrintTo(const Roads& roads, std::ostream* out) {
 class Side {
  public:
   Side(base::Scheduler& scheduler, group::Group& group, const Roads& roads,
-       base::DType dtype = base::DType::kF64)
+       base::DType dtype = base::DType::kF64, std::size_t parameters = kParameters,
+       Compression compression = Compression::kNone)
       : scheduler_(scheduler),
         group_(group),
-        plan_(one_bucket_per_parameter(dtype)),
+        plan_(one_bucket_per_parameter(dtype, parameters)),
         memory_(std::move(*BucketMemory::create(plan_, 0, {}))),
         comm_(scheduler, "comm", std::make_shared<BusyTime>(scheduler)) {
     std::vector<group::Group> groups;
@@ -52,9 +53,9 @@ class Side {
     }
     std::optional<group::Group> control;
     if (roads.control) control = group.with_channel(9);
-    reducer_ =
-        std::make_unique<Reducer>(std::move(groups), std::move(control), plan_, *memory_, comm_,
-                                  AllReduce{collectives::Algorithm::kRecursiveDoubling});
+    reducer_ = std::make_unique<Reducer>(
+        std::move(groups), std::move(control), plan_, *memory_, comm_,
+        AllReduce{collectives::Algorithm::kRecursiveDoubling, compression});
   }
 
   void begin(double samples = 1) {
@@ -77,7 +78,22 @@ class Side {
       reducer_->close_bucket(static_cast<std::uint32_t>(b), {true});
     }
   }
+  /// One bucket of float32.
+  void close_floats(std::uint32_t bucket) {
+    auto* gradients = reinterpret_cast<float*>(memory_->gradients(bucket).data());
+    std::fill_n(gradients, kElements, static_cast<float>(group_.rank().value + bucket));
+    reducer_->close_bucket(bucket, {true});
+  }
+  std::vector<float> floats(std::uint32_t bucket) {
+    const auto* gradients = reinterpret_cast<const float*>(memory_->gradients(bucket).data());
+    return {gradients, gradients + kElements};
+  }
   base::Result<RoundResult> end() { return reducer_->end(); }
+  /// In the middle of a round: waits for what its lanes have begun.
+  void drop() {
+    EXPECT_TRUE(comm_.drain().ok());
+    reducer_.reset();
+  }
   double gradient(std::size_t bucket) {
     return *reinterpret_cast<const double*>(memory_->gradients(bucket).data());
   }
@@ -235,6 +251,27 @@ TEST_P(Lanes, CountTheTimeOfAllAtOnceOnce) {
   ASSERT_TRUE(other.end().ok());
   EXPECT_GT(one.busy_seconds(), 0);
   EXPECT_LE(one.busy_seconds(), base::to_seconds(scheduler_->now() - begin));
+}
+
+/// A training that ends in the middle of a round waits for the buckets that are on their way.
+TEST(Reducer, KeepsCompressedBucketsUntilTheirLaneIsThrough) {
+  const auto scheduler = base::make_os_scheduler();
+  auto groups = group::make_local_groups(*scheduler, 2, std::chrono::seconds(20));
+  ASSERT_TRUE(groups.ok());
+  std::vector<std::unique_ptr<Side>> sides;
+  for (const auto& group : *groups) {
+    sides.push_back(std::make_unique<Side>(*scheduler, *group, Roads{2, true}, base::DType::kF32, 2,
+                                           Compression::kBf16));
+    sides.back()->begin();
+    sides.back()->close_floats(0);
+  }
+  sides[0]->close_floats(1);
+  const auto ends = scheduler->spawn("ends", [&] { sides[0]->drop(); });
+  scheduler->sleep_for(std::chrono::milliseconds(100));
+  sides[1]->close_floats(1);
+  ends->join();
+  EXPECT_TRUE(sides[1]->end().ok());
+  for (const auto& side : sides) EXPECT_EQ(side->floats(1), std::vector<float>(kElements, 1.5F));
 }
 
 INSTANTIATE_TEST_SUITE_P(Number, Lanes,

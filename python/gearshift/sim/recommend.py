@@ -285,16 +285,20 @@ def recommend(
     answer = Recommendation(
         _settle(ordered, accuracy), ordered, impossible=impossible, accuracy=accuracy
     )
-    answer.compressed = _try_compression(answer.best, results, Job(cluster, workload, ""), batch)
+    usual = results[answer.best][0].throughput
+    answer.compressed = _try_compression(answer, usual, Job(cluster, workload, ""), batch)
     _try_changes(answer, cluster, workload, near, batch)
     return answer
 
 
 def _try_compression(
-    best: str, results: Mapping[str, Sequence[Result]], job: Job, batch: Batch
+    answer: Recommendation, usual: float, job: Job, batch: Batch
 ) -> tuple[str, float] | None:
-    """Of the best one and of plain all-reduce; None: neither is without and works with it."""
-    names = [_compressed(name) for name in dict.fromkeys((best, PLAIN)) if name in results]
+    """Of the best one, which does `usual` samples per second, and of plain all-reduce.
+
+    None: neither is without and works with it.
+    """
+    names = [_compressed(n) for n in dict.fromkeys((answer.best, PLAIN)) if n in answer.estimates]
     jobs = [replace(job, strategy=name) for name in names if name is not None]
     found = {
         job.strategy: result.throughput
@@ -304,7 +308,7 @@ def _try_compression(
     if not found:
         return None
     fastest = max(found, key=found.__getitem__)
-    return fastest, found[fastest] / results[best][0].throughput - 1
+    return fastest, found[fastest] / usual - 1
 
 
 def _compressed(strategy: str) -> str | None:

@@ -157,6 +157,9 @@ def test_what_fails_with_another_seed_is_not_recommended() -> None:
     made_up.failing = tuple(speeds)
     with pytest.raises(Error, match="host n-1 failed"):
         recommend.recommend(cluster, workload, list(speeds), made_up)
+    speeds["ps:bsp"] = 120.0
+    found = recommend.recommend(cluster, workload, list(speeds), made_up)
+    assert found.compressed == ("ps:bsp(compression=bf16)", 0.0), "nor with compression"
 
 
 @needs_simulator
@@ -187,6 +190,7 @@ def test_it_says_what_compression_would_gain(monkeypatch: pytest.MonkeyPatch) ->
     assert recommended(lambda *_: 1.0, "all_reduce(compression=bf16)").compressed is None
 
 
+@needs_simulator
 def test_a_change_is_answered_as_the_question_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Accuracy, "load", lambda: Accuracy(0.02, 0.06, 24))
 

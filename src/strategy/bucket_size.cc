@@ -86,9 +86,10 @@ bool is_balanced(const ParameterServer& server, int workers) {
   return together && (server.shards == 0 || server.shards == workers);
 }
 
-/// Of buckets whose slices a commit passes in a queue, if the model has some of them.
-std::size_t passed_by_commits(std::size_t model_bytes, int shards) {
-  const std::size_t slices = static_cast<std::size_t>(shards) * kPassedSliceBytes;
+/// Of buckets whose slices, which are `slice_bytes` each, a commit passes in a queue, if the model
+/// has some of them.
+std::size_t passed_by_commits(std::size_t model_bytes, int shards, std::size_t slice_bytes) {
+  const std::size_t slices = static_cast<std::size_t>(shards) * slice_bytes;
   const std::size_t most = std::max(kUsualBucketBytes, model_bytes / kFew);
   return std::clamp(std::min(slices, most), kUsualBucketBytes, kLargest);
 }
@@ -104,8 +105,10 @@ std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
   if (const auto* server = std::get_if<ParameterServer>(&phase)) {
     const int dedicated = topology->size() - workers;
     const int shards = dedicated > 0 ? dedicated : server->shards > 0 ? server->shards : workers;
-    const std::size_t passed = passed_by_commits(model_bytes, shards);
-    if (dedicated > 0) return std::min(passed, shards * kPassedSliceBytes);
+    const bool halved = server->compression == Compression::kBf16;
+    const std::size_t slice_bytes = halved ? 2 * kPassedSliceBytes : kPassedSliceBytes;
+    const std::size_t passed = passed_by_commits(model_bytes, shards, slice_bytes);
+    if (dedicated > 0) return std::min(passed, shards * slice_bytes);
     if (!alike || !is_balanced(*server, workers)) return passed;
   }
   const Cost cost(model_bytes, phase, *topology, workers);

@@ -21,9 +21,10 @@ inline constexpr std::size_t kUsualBucketBytes = std::size_t{4} << 20;
 /// gradients are on their way early over fast links, and latency is paid rarely over long ones.
 ///
 /// Under servers small slices of buckets hold up commits where messages queue up. There, a bucket
-/// is one slice of 512 KiB for each shard: on dedicated servers always; on shards in workers where
-/// that is more than kUsualBucketBytes, which it is otherwise. Messages queue up unless hosts are
-/// equally near, each worker has a shard, and workers are kept together (BSP; SSP up to 8 workers).
+/// is one slice of 512 KiB for each shard, of 1 MiB if gradients travel as halves: on dedicated
+/// servers always; on shards in workers where that is more than kUsualBucketBytes, which it is
+/// otherwise. Messages queue up unless hosts are equally near, each worker has a shard, and workers
+/// are kept together (BSP; SSP up to 8 workers).
 ///
 /// Otherwise a power of two from 64 KiB to 16 MiB (4 MiB of servers, which take buckets in slices),
 /// among hosts that are not equally near to each other from 4 MiB. kUsualBucketBytes on one host,

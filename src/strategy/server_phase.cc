@@ -59,32 +59,40 @@ base::Result<std::size_t> adopt_state(ps::Optimizer& optimizer,
   return copied;
 }
 
+/// The most bytes of a slice: gradients that travel as halves have as many on their way.
+std::size_t most_slice_bytes(const BucketPlan& plan, bool dedicated, Compression compression) {
+  const std::size_t halved = compression == Compression::kBf16 ? 2 * kDedicatedSliceBytes : 0;
+  const std::size_t usual = dedicated ? std::max(kDedicatedSliceBytes, halved) : kSliceBytes;
+  return std::max(usual, plan.total_bytes() / kMostSlices);
+}
+
 /// What each server owns. The layout that a thread made last is at hand: all workers of a
 /// simulation have the same.
 std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
                                              const std::vector<base::Rank>& servers, int workers,
-                                             const std::shared_ptr<const group::Topology>& world) {
+                                             const std::shared_ptr<const group::Topology>& world,
+                                             Compression compression) {
   struct Known {
     BucketPlan plan;
     std::vector<base::Rank> servers;
     int workers = 0;
+    std::size_t slice_bytes = 0;
     std::weak_ptr<const group::Topology> world;
     std::weak_ptr<const ps::Layout> layout;
   };
   thread_local Known known;
+  const bool dedicated = servers.front().value >= workers;
+  const std::size_t slice_bytes = most_slice_bytes(plan, dedicated, compression);
   if (auto layout = known.layout.lock(); layout && known.world.lock() == world &&
                                          known.servers == servers && known.workers == workers &&
-                                         known.plan == plan) {
+                                         known.slice_bytes == slice_bytes && known.plan == plan) {
     return layout;
   }
   const std::vector<std::uint32_t> weights =
       world ? shard_weights(*world, servers, workers) : std::vector<std::uint32_t>{};
-  const bool dedicated = servers.front().value >= workers;
-  const std::size_t slice_bytes =
-      std::max(dedicated ? kDedicatedSliceBytes : kSliceBytes, plan.total_bytes() / kMostSlices);
   auto layout = std::make_shared<const ps::Layout>(
       make_layout(plan, static_cast<int>(servers.size()), slice_bytes, weights));
-  known = {plan, servers, workers, world, layout};
+  known = {plan, servers, workers, slice_bytes, world, layout};
   return layout;
 }
 
@@ -120,7 +128,8 @@ ServerPhase::ServerPhase(const Environment& environment, const BucketPlan& plan,
   if (options_.incarnation == 0) {
     environment.world->router().forget(commit_news_service(options_.model));
   }
-  layout_ = layout_for(plan, servers_, environment.workers_count, environment.world->topology());
+  layout_ = layout_for(plan, servers_, environment.workers_count, environment.world->topology(),
+                       options_.config.compression);
   client_ = std::make_unique<ps::Client>(
       environment.world->with_channel(server_channel(options_.model)),
       ps::ClientOptions{wire_model_, layout_, servers_, options_.phantom, memory_.gradient_region(),

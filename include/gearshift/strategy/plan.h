@@ -61,6 +61,7 @@ struct BucketPlan {
 /// for a core's cache, large enough that a message costs nothing beside it.
 inline constexpr std::size_t kSliceBytes = std::size_t{1} << 20;
 /// On dedicated servers: they get a slice from all workers at a time, which is longer to wait for.
+/// Twice that where gradients travel as halves.
 inline constexpr std::size_t kDedicatedSliceBytes = std::size_t{512} << 10;
 
 /// Cuts every bucket by bytes into a part for each of `shards` shards at multiples of 64 bytes (a

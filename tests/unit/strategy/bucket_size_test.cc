@@ -126,5 +126,21 @@ TEST(BucketSize, GrowsWithTheShardsOfWorkersThatAreNotKeptTogether) {
   EXPECT_LE(best(100, ParameterServer{}, 16), kUsual) << "BSP keeps workers together";
 }
 
+/// Half as long on their way, slices are passed by commits where they are twice as large.
+TEST(BucketSize, IsTwiceThatOfServersThatGetHalves) {
+  const group::Topology links = equal_links(16, 60e-6, 120e6);
+  for (const auto& consistency : {ps::Consistency::asp(), ps::Consistency::ssp(3)}) {
+    ParameterServer server{consistency};
+    server.compression = Compression::kBf16;
+    EXPECT_EQ(best_bucket_bytes(100 * kMiB, server, &links, 16), 16 * kMiB);
+  }
+  ParameterServer dedicated;
+  dedicated.compression = Compression::kBf16;
+  const group::Topology six = equal_links(6, 60e-6, 120e6);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, dedicated, &six, 5), kMiB);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, dedicated, &six, 4), 2 * kMiB);
+  EXPECT_EQ(best_bucket_bytes(40 * kMiB, dedicated, &links, 10), 6 * kMiB);
+}
+
 }  // namespace
 }  // namespace gearshift::strategy

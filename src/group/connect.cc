@@ -239,8 +239,11 @@ class Mesh {
     const base::Rank rank(peer);
     if (peer < options_.rank.value) {
       auto link = transport->connect(rank, remote->address, deadline_);
-      if (link || link.error().code != base::ErrorCode::kIo || !is_ending(peer)) return link;
-      return base::Error(base::ErrorCode::kPeerLost, link.error().message, peer);
+      if (link || link.error().code != base::ErrorCode::kIo) return link;
+      const auto lost = who_ends();
+      if (!lost) return link;
+      if (lost->culprit != peer) return *lost;  // maybe of the same host, which ends them all
+      return base::Error(lost->code, link.error().message, peer);
     }
     while (true) {
       const base::TimePoint slice = std::min(deadline_, scheduler_.after(kAcceptSlice));
@@ -306,12 +309,12 @@ class Mesh {
                        "rank " + *name + " is lost while all connect: it has ended", rank);
   }
 
-  /// Whether a rank that cannot be connected to has ended, or does so just now.
-  bool is_ending(int rank) {
+  /// The same, where a rank cannot be connected to, which may be ending just now.
+  std::optional<base::Error> who_ends() {
     const base::TimePoint deadline = std::min(deadline_, scheduler_.after(kEnding));
     while (true) {
-      const auto lost = gone();
-      if (lost || scheduler_.now() >= deadline) return lost && lost->culprit == rank;
+      auto lost = gone();
+      if (lost || scheduler_.now() >= deadline) return lost;
       scheduler_.sleep_for(kLookForEnding);
     }
   }

@@ -127,6 +127,19 @@ TEST_P(ConnectTest, MissesWhoHasEndedBeforeItConnects) {
   }
 }
 
+/// As where a host's launcher ends all of its ranks when one of them has died.
+TEST_P(ConnectTest, MissesAnotherThanTheOneThatRefuses) {
+  for (const int rank : {0, 2}) EXPECT_FALSE(meeting_.join(rank, 3, milliseconds(1)));
+  Deserted store(meeting_.store(), 2, 0);
+  auto router = std::make_shared<transport::Router>(*scheduler_);
+  std::shared_ptr<transport::Transport> own = *meeting_.transport(router, Rank(1));
+  const ConnectOptions options{.rank = Rank(1), .size = 3, .timeout = seconds(60)};
+  const auto group = connect(*scheduler_, router, store, {own}, options);
+  ASSERT_FALSE(group);
+  EXPECT_EQ(group.error().code, ErrorCode::kPeerLost) << group.error().message;
+  EXPECT_EQ(group.error().culprit, 2);
+}
+
 TEST_P(ConnectTest, NoticesAnotherWorldSize) {
   run_ranks(*scheduler_, 2, [this](int rank) {
     const auto group = meeting_.join(rank, rank + 2, seconds(20));

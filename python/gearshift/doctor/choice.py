@@ -6,6 +6,7 @@ the rendezvous. On one host that is loopback, and ranks talk through shared memo
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def choose(
 ) -> Choice:
     """The address for a rendezvous "tcp://HOST:PORT"; without one, for other hosts in general."""
     if wanted is not None:
-        return _wanted(interfaces, wanted)
+        return _wanted(interfaces, wanted, route)
     if rdzv is None or rdzv.startswith("file://"):
         for anywhere in _ANYWHERE:
             try:
@@ -144,7 +145,7 @@ def _check_address(choice: Choice, interfaces: Sequence[Interface]) -> list[Find
     return [ok("address", found)]
 
 
-def _wanted(interfaces: Sequence[Interface], wanted: str) -> Choice:
+def _wanted(interfaces: Sequence[Interface], wanted: str, route: Callable[[str], str]) -> Choice:
     if any(i.name == wanted for i in interfaces):
         return Choice(
             None,
@@ -155,6 +156,10 @@ def _wanted(interfaces: Sequence[Interface], wanted: str) -> Choice:
     for interface in interfaces:
         if wanted in interface.addresses or (interface.loopback and wanted.startswith("127.")):
             return Choice(wanted, "GEARSHIFT_INTERFACE says so", interface)
+    # Interfaces are listed without the addresses that hold on one link only: fe80::1%eth0.
+    with contextlib.suppress(OSError):
+        if "%" in wanted and route(wanted) == wanted:
+            return _of(interfaces, wanted, "GEARSHIFT_INTERFACE says so")
     return Choice(None, "", error=f"GEARSHIFT_INTERFACE={wanted} is no address of this host")
 
 

@@ -62,7 +62,8 @@ def is_loopback(address: str) -> bool:
 def check(naming: Naming, reachable: str | None) -> Finding:
     """`reachable`: an address that this host has, for the advice."""
     topic = "host name"
-    instead = f"give an address instead: --rdzv {reachable}:29400" if reachable else "use addresses"
+    host = f"[{reachable}]" if reachable and ":" in reachable else reachable
+    instead = f"give an address instead: --rdzv {host}:29400" if host else "use addresses"
     if not naming.addresses:
         return warning(
             topic,

@@ -64,6 +64,16 @@ def test_the_user_chooses():
         assert said in finding.found
 
 
+def test_the_user_chooses_an_address_of_one_link_alone():
+    near = "fe80::5%eth0"
+    made = choose(wanted=near, source=near)
+    assert (made.address, made.interface) == (near, ETH)
+    for wrong, source in (("fe80::6%eth0", near), (near, None)):
+        level, finding = verdict(choose(wanted=wrong, source=source))
+        assert level == "problem"
+        assert "no address of this host" in finding.found
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -113,6 +123,8 @@ def test_the_name_of_the_host():
     assert "127.0.1.1" in debian.why
     assert "--rdzv 10.0.0.5:29400" in debian.todo
     assert naming.check(naming.Naming("a", (), "not known"), None).level == "warning"
+    version_6 = naming.check(naming.Naming("a", (), "not known"), "fd00::5")
+    assert "--rdzv [fd00::5]:29400" in version_6.todo
 
 
 def test_a_listener_is_reached_and_a_closed_port_is_not():

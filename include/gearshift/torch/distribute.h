@@ -73,7 +73,8 @@ class Distributed {
   Distributed& operator=(const Distributed&) = delete;
 
   /// The next backward is on so many samples (or tokens): its weight in the average. To be said
-  /// before each backward, on every rank, since libtorch does not tell what a module was called on.
+  /// before each backward, on every rank, since libtorch does not tell what a module was called on;
+  /// and for gradients that are made without one, before the step.
   base::Status batch(double samples);
 
   /// Ends a step: applies the optimizer, or has the servers apply it, and switches the strategy
@@ -151,6 +152,7 @@ class Distributed {
   void keep_gradients();
   void note_gradients();
   bool gradients_were_dropped() const;
+  bool gradients_were_replaced() const;
   bool is_own() const;
 
   // detail/step.h

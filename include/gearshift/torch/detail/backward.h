@@ -102,6 +102,16 @@ inline bool Distributed::gradients_were_dropped() const {
   return true;
 }
 
+/// Whether other tensors stand where the gradients of the latest round did.
+inline bool Distributed::gradients_were_replaced() const {
+  for (std::size_t i = 0; i < seen_.size(); ++i) {
+    const ::torch::Tensor& gradient = parameters_[i].grad();
+    if (!present_[i] || !gradient.defined()) continue;
+    if (seen_[i].which == detail::Sight(gradient).which) return false;
+  }
+  return true;
+}
+
 /// Whether grad() is this rank's alone, so that it may be part of a graph.
 inline bool Distributed::is_own() const { return uses_server() || session_.world_size() == 1; }
 

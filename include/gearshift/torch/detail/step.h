@@ -66,12 +66,14 @@ inline base::Result<strategy::StepReport> Distributed::make_step(
   return report;
 }
 
-/// A round for gradients that were made without backward, or replaced after it.
+/// A round for gradients that were made without backward: behind a batch() of their own, or for
+/// parameters that had none.
 inline base::Status Distributed::prepare_gradients() {
   if (rounds_ == 0 && !next_) {
     return detail::invalid("step() without batch() and backward() since the last one");
   }
-  if (rounds_ == 0) {
+  if (next_) {  // which no backward took
+    if (gradients_were_replaced()) pending_ = 0;
     count_samples();
   } else if (!exchange_is_due()) {
     return {};
@@ -253,11 +255,15 @@ inline base::Status join(const std::vector<Distributed*>& several) {
   if (!several.empty()) take_part(0);
   for (const auto& task : tasks) task->join();
   // What follows uses collectives that the modules share, so in one order on all ranks.
+  base::Status refused;
   for (std::size_t i = 0; i < several.size(); ++i) {
     if (!*reports[i]) return reports[i]->error();
-    GEARSHIFT_RETURN_IF_ERROR(several[i]->after_join(**reports[i]));
+    const base::Status followed = several[i]->after_join(**reports[i]);
+    if (followed) continue;
+    if (followed.error().code != base::ErrorCode::kUnsupported) return followed;
+    if (refused) refused = followed;  // on all ranks, and the others have joined
   }
-  return {};
+  return refused;
 }
 
 inline base::Status Distributed::before_join() {
@@ -269,9 +275,10 @@ inline base::Status Distributed::before_join() {
 inline base::Status Distributed::after_join(const strategy::Replica::JoinReport& report) {
   show_parameters();
   show_buffers();
-  if (report.steps_differ) GEARSHIFT_RETURN_IF_ERROR(take_over_optimizer(report.root));
+  const base::Status followed =
+      report.steps_differ ? take_over_optimizer(report.root) : base::Status();
   settle();
-  return {};
+  return followed;
 }
 
 inline base::Status Distributed::fetch_state() {

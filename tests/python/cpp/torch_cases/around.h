@@ -119,6 +119,32 @@ CASE(gradients_made_after_backward_travel) {
   }
 }
 
+/// What a backward has left is looked at, and others take its place.
+CASE(gradients_made_after_others_were_dropped_travel) {
+  const int world = session.world_size();
+  for (const gs::Strategy& strategy : {all_reduce(), server()}) {
+    Trained trained(session, {strategy}, "plain_sgd");
+    Alone alone("plain_sgd");
+    const auto give = [](Net& net, double value) {
+      for (Tensor& p : net->parameters()) p.mutable_grad() = torch::full_like(p, value);
+    };
+    or_throw(trained.distributed->batch(10 * (world - trained.rank)));
+    loss_of(trained.net, batch_of(trained.rank, 0)).backward();
+    trained.optimizer->zero_grad();
+    or_throw(trained.distributed->batch(batch_of(trained.rank, 0).samples()));
+    give(trained.net, trained.rank);
+    or_throw(trained.distributed->step());
+    double mean = 0;
+    for (int r = 0; r < world; ++r) {
+      mean += r * batch_of(r, 0).samples() / of_all(world, 0).samples();
+    }
+    give(alone.net, mean);
+    alone.optimizer->step();
+    expect_close(everything(trained.net), everything(alone.net), strategy.to_string());
+    or_throw(trained.distributed->stop());
+  }
+}
+
 /// Two modules in one loop, of which ranks have different numbers of batches.
 CASE(several_modules_join_together) {
   using gs::ps::Consistency;
@@ -226,6 +252,32 @@ CASE(optimizers_of_ones_own_are_taken_over_or_refused) {
     }
     or_throw(distributed->stop());
   }
+}
+
+/// In a join of several, whichever of them is refused.
+CASE(who_is_refused_leaves_others_joined) {
+  const int rank = session.rank().value;
+  Net net = make_net();
+  Slowing optimizer(net, false);
+  const auto refused = or_throw(gs::torch::distribute(session, *net, optimizer, {all_reduce()}));
+  gs::torch::Options options{all_reduce()};
+  options.stage = gs::torch::Stage::kForce;
+  Trained other(session, options, "adam");
+  for (int s = 0; s < 2 + rank; ++s) {
+    or_throw(refused->batch(2));
+    optimizer.zero_grad();
+    loss_of(net, batch_of(0, s)).backward();
+    or_throw(refused->step());
+    other.step(batch_of(rank, s));
+  }
+  const auto joined_well = gs::torch::join({refused.get(), other.distributed.get()});
+  expect(joined_well.ok() == (session.world_size() == 1), "a state that is not saved");
+  const Tensor mine = everything(other.net);
+  Tensor first = mine.clone();
+  or_throw(gs::broadcast(session.workers(), gs::torch::detail::bytes_of(first), gs::base::Rank(0)));
+  expect(torch::equal(mine, first), "the other module was not joined");
+  or_throw(refused->stop());
+  or_throw(other.distributed->stop());
 }
 
 struct Normed : torch::nn::Module {

@@ -191,6 +191,10 @@ def _outcomes(path: Path, world: int, servers: int, transports: str) -> dict[str
         if process.returncode != 0 and len(reported) == len(names):
             outcomes[names[-1]] += f"rank {process.rank} exited with {process.returncode} "
             outcomes[names[-1]] += f"after the last case\n{process.stderr[-3000:]}"
+    for process in finished[world:]:
+        if process.returncode != 0:
+            outcomes[names[-1]] += f"server {process.rank} exited with {process.returncode}\n"
+            outcomes[names[-1]] += process.stderr[-3000:]
     return outcomes
 
 

@@ -84,6 +84,14 @@ def test_a_rank_that_dies_is_named(program: Path) -> None:
     assert any("peer_lost" in line and "rank 1" in line for line in others), done.stderr
 
 
+def test_a_join_without_a_thread_to_have_is_an_error(program: Path) -> None:
+    done = subprocess.run(
+        [*launcher(1), program, "scarce"], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1, done.stderr
+    assert "join of several modules: no thread for gs-join" in done.stderr
+
+
 def test_what_the_page_shows_runs(program: Path) -> None:
     run(program, "documented")
     launch(2, program, "documented")

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -248,9 +249,16 @@ inline base::Status join(const std::vector<Distributed*>& several) {
   };
   // Those that go on make the rounds of several modules in an order that is theirs.
   std::vector<std::unique_ptr<base::Task>> tasks;
-  for (std::size_t i = 1; i < several.size(); ++i) {
-    base::Scheduler& scheduler = several[i]->session_.workers().scheduler();
-    tasks.push_back(scheduler.spawn("gs-join", [&take_part, i] { take_part(i); }));
+  try {
+    for (std::size_t i = 1; i < several.size(); ++i) {
+      base::Scheduler& scheduler = several[i]->session_.workers().scheduler();
+      tasks.push_back(scheduler.spawn("gs-join", [&take_part, i] { take_part(i); }));
+    }
+  } catch (const std::system_error& error) {
+    const base::Error none(base::ErrorCode::kIo,
+                           std::string("join of several modules: ") + error.what());
+    several[0]->session_.fail(none);  // else those that have one would wait for all ranks' others
+    return none;
   }
   if (!several.empty()) take_part(0);
   for (const auto& task : tasks) task->join();

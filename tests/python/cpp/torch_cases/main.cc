@@ -3,14 +3,19 @@
 //
 //   torch_cases cases [NAME...]    every rank prints "RANK NAME ok", or what was wrong
 //   torch_cases die                the last rank ends without a word in the third step
+//   torch_cases scarce             no thread is left to join several modules with
 //   torch_cases documented
 //   torch_cases example [ARGUMENT...]
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
+#include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "around.h"
@@ -63,6 +68,26 @@ void die(gs::Session& session) {
   }
 }
 
+/// A process that can have no more threads when it joins: their stacks are too large for it, and
+/// others take those of threads that have ended.
+void lack_a_thread(gs::Session& session) {
+  Trained one(session, {server()}), two(session, {server()});
+  std::promise<void> over;
+  const std::shared_future<void> until = over.get_future().share();
+  std::vector<std::thread> idle;
+  for (int i = 0; i < 16; ++i) idle.emplace_back([until] { until.wait(); });
+  long pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const auto room = static_cast<rlim_t>(pages * ::sysconf(_SC_PAGESIZE) + (1 << 20));
+  const rlimit none{room, RLIM_INFINITY};
+  ::setrlimit(RLIMIT_AS, &none);
+  const gs::base::Status joined_well =
+      gs::torch::join({one.distributed.get(), two.distributed.get()});
+  over.set_value();
+  for (std::thread& t : idle) t.join();
+  or_throw(joined_well);
+}
+
 int run(const std::string& what, const std::vector<std::string>& names) {
   torch::set_num_threads(1);
   const auto session =
@@ -72,6 +97,8 @@ int run(const std::string& what, const std::vector<std::string>& names) {
       or_throw(session->serve());
     } else if (what == "die") {
       die(*session);
+    } else if (what == "scarce") {
+      lack_a_thread(*session);
     } else {
       run_cases(*session, names);
     }

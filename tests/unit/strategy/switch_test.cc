@@ -55,6 +55,36 @@ TEST_P(Switch, HandsOverWithoutMovingParameters) {
 
 INSTANTIATE_TEST_SUITE_P(Workers, Switch, testing::Values(1, 2, 3));
 
+/// Whose rounds those that go on make in an order of their own, switches included.
+TEST(Switch, OfTwoModelsThatARankJoinsAtOnce) {
+  std::vector<Strategy> strategies(3);
+  strategies[1].kind = ParameterServer{};
+  strategies[2] = there_and_back(ps::Consistency::bsp(), at_step(4), at_step(8));
+  for (const Strategy& strategy : strategies) {
+    std::vector<std::vector<double>> finals(3);
+    toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+      Worker one(environment, strategy, 128, 0), two(environment, strategy, 128, 1);
+      for (int k = 0; k < 3 + 4 * rank; ++k) {
+        one.step(10 * k + rank, 2);
+        two.step(10 * k + 3 * rank, 3);
+      }
+      base::Scheduler& scheduler = environment.workers->scheduler();
+      const auto beside = scheduler.spawn("join", [&] { EXPECT_TRUE(one.replica->join().ok()); });
+      EXPECT_TRUE(two.replica->join().ok());
+      beside->join();
+      std::vector<double>& mine = finals[static_cast<std::size_t>(rank)];
+      for (Worker* worker : {&one, &two}) {
+        EXPECT_EQ(worker->replica->stats().step, 11);
+        mine.insert(mine.end(), worker->weights(), worker->weights() + toy::kFeatures);
+      }
+      one.ok(one.replica->stop());
+      two.ok(two.replica->stop());
+    });
+    EXPECT_EQ(finals[0], finals[1]) << strategy.to_string();
+    EXPECT_EQ(finals[0], finals[2]) << strategy.to_string();
+  }
+}
+
 TEST(Switch, ManyTimesByACallable) {
   toy::run_ranks(2, 0, [&](int rank, Environment environment) {
     const auto often = [] {

@@ -72,7 +72,8 @@ inline Model train_alone(int steps, const std::function<int(int)>& samples_of_st
 /// A worker with an optimizer of its own (the native rule over the whole model).
 class Worker final : public OptimizerBridge {
  public:
-  Worker(Environment environment, Strategy strategy, std::size_t bucket_bytes = 128) {
+  Worker(Environment environment, Strategy strategy, std::size_t bucket_bytes = 128,
+         std::uint16_t number = 0) {
     ReplicaOptions options;
     options.parameters = {{"weights", {static_cast<std::int64_t>(kFeatures)}, base::DType::kF64, 0},
                           {"bias", {}, base::DType::kF64, 0}};
@@ -81,6 +82,7 @@ class Worker final : public OptimizerBridge {
     options.optimizer = spec();
     options.bridge = this;
     options.buffer_bytes = 8;
+    options.model = number;
     auto made = Replica::create(environment, std::move(options));
     EXPECT_TRUE(made.ok()) << (made.ok() ? "" : made.error().to_string());
     if (!made) return;

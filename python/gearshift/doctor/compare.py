@@ -115,7 +115,7 @@ def _settings(processes: Sequence[Process]) -> list[Finding]:
 def _setting(process: Process, name: str) -> str:
     """The name of a link-local address' interface is each host's own: [fe80::1%eth0]:29400."""
     value = process.settings.get(name, "not set")
-    return re.sub("%[^]]*", "", value) if name == "GEARSHIFT_RDZV" else value
+    return re.sub(r"\[([^]%]*)%[^]]*\]", r"[\1]", value) if name == "GEARSHIFT_RDZV" else value
 
 
 def _hosts(processes: Sequence[Process]) -> list[Finding]:

@@ -82,6 +82,16 @@ def test_settings_that_differ():
     assert finding.topic == "OMP_NUM_THREADS"
 
 
+def test_a_rendezvous_may_be_reached_by_an_interface_of_another_name():
+    def differ(*where):
+        made = [process(r, settings={"GEARSHIFT_RDZV": w}) for r, w in enumerate(where)]
+        return [finding.topic for finding in compare.compare(made) if finding.level != "ok"]
+
+    assert differ("[fe80::1%eth0]:29400", "[fe80::1%wire0]:29400") == []
+    assert differ("[fe80::1%eth0]:29400", "[fe80::2%eth0]:29400") == ["GEARSHIFT_RDZV"]
+    assert differ("file:///mnt/50%/a", "file:///mnt/50%/b") == ["GEARSHIFT_RDZV"]
+
+
 def test_data_may_be_elsewhere_on_other_hosts():
     odd = process(1, settings={"GEARSHIFT_FASHION_MNIST": "/mnt/fashion"})
     assert [finding.level for finding in compare.compare([process(0), odd])] == ["ok"]

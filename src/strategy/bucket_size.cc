@@ -5,7 +5,6 @@
 #include <variant>
 
 #include "gearshift/collectives/cost.h"
-#include "gearshift/strategy/plan.h"
 
 namespace gearshift::strategy {
 namespace {
@@ -21,9 +20,7 @@ constexpr double kAlike = 1.5;
 /// Of the time between two processes, sending a message takes so much: the rest is on the way,
 /// while others are sent.
 constexpr double kSending = 0.25;
-/// A commit passes slices of this size that wait to be sent, and no smaller ones.
-constexpr std::size_t kPassedSliceBytes = kDedicatedSliceBytes;
-constexpr int kFewWorkers = static_cast<int>(kUsualBucketBytes / kPassedSliceBytes);
+constexpr int kFewWorkers = static_cast<int>(kUsualBucketBytes / kDedicatedSliceBytes);
 
 /// What a model costs that is cut into buckets.
 class Cost {
@@ -105,8 +102,7 @@ std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
   if (const auto* server = std::get_if<ParameterServer>(&phase)) {
     const int dedicated = topology->size() - workers;
     const int shards = dedicated > 0 ? dedicated : server->shards > 0 ? server->shards : workers;
-    const bool halved = server->compression == Compression::kBf16;
-    const std::size_t slice_bytes = halved ? 2 * kPassedSliceBytes : kPassedSliceBytes;
+    const std::size_t slice_bytes = passed_slice_bytes(server->compression);
     const std::size_t passed = passed_by_commits(model_bytes, shards, slice_bytes);
     if (dedicated > 0) return std::min(passed, shards * slice_bytes);
     if (!alike || !is_balanced(*server, workers)) return passed;

@@ -4,11 +4,18 @@
 
 #include "gearshift/group/topology.h"
 #include "gearshift/strategy/config.h"
+#include "gearshift/strategy/plan.h"
 
 namespace gearshift::strategy {
 
 /// Where nothing is known of the links, or buckets cross none.
 inline constexpr std::size_t kUsualBucketBytes = std::size_t{4} << 20;
+
+/// Slices of so many bytes a commit passes while they wait to be sent, and no smaller ones:
+/// gradients that travel as halves have half of that on their way.
+constexpr std::size_t passed_slice_bytes(Compression compression) {
+  return compression == Compression::kBf16 ? 2 * kDedicatedSliceBytes : kDedicatedSliceBytes;
+}
 
 /// How large buckets should be for a model of `model_bytes` that starts with `phase`, by the
 /// measured links: `topology` is that of the workers under All-Reduce, of all ranks under a server,

@@ -5,6 +5,7 @@
 
 #include "gearshift/base/serial.h"
 #include "gearshift/collectives/collectives.h"
+#include "strategy/bucket_size.h"
 #include "strategy/channels.h"
 #include "strategy/server_orders.h"
 #include "strategy/vigil.h"
@@ -59,13 +60,6 @@ base::Result<std::size_t> adopt_state(ps::Optimizer& optimizer,
   return copied;
 }
 
-/// The most bytes of a slice: gradients that travel as halves have as many on their way.
-std::size_t most_slice_bytes(const BucketPlan& plan, bool dedicated, Compression compression) {
-  const std::size_t halved = compression == Compression::kBf16 ? 2 * kDedicatedSliceBytes : 0;
-  const std::size_t usual = dedicated ? std::max(kDedicatedSliceBytes, halved) : kSliceBytes;
-  return std::max(usual, plan.total_bytes() / kMostSlices);
-}
-
 /// What each server owns. The layout that a thread made last is at hand: all workers of a
 /// simulation have the same.
 std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
@@ -82,7 +76,8 @@ std::shared_ptr<const ps::Layout> layout_for(const BucketPlan& plan,
   };
   thread_local Known known;
   const bool dedicated = servers.front().value >= workers;
-  const std::size_t slice_bytes = most_slice_bytes(plan, dedicated, compression);
+  const std::size_t slice_bytes = std::max(
+      dedicated ? passed_slice_bytes(compression) : kSliceBytes, plan.total_bytes() / kMostSlices);
   if (auto layout = known.layout.lock(); layout && known.world.lock() == world &&
                                          known.servers == servers && known.workers == workers &&
                                          known.slice_bytes == slice_bytes && known.plan == plan) {

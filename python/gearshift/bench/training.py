@@ -48,19 +48,12 @@ def _at_sites(model: str) -> Setting:
 
 def _rounded(model: str) -> Setting:
     """Gradients travel as bfloat16."""
-    ours, whole = (f"strategy=all_reduce{o}" for o in ("(compression=bf16)", ""))
     contestants = {
-        OURS: ("side=gearshift", ours, "rounded=1"),
+        OURS: ("side=gearshift", "strategy=all_reduce(compression=bf16)", "rounded=1"),
         DDP_FP16: ("side=ddp", "compression=fp16", "rounded=1"),
-        WHOLE: ("side=gearshift", whole),
+        WHOLE: ("side=gearshift",),
     }
-    point = Point(
-        "step",
-        {"steps": _STEPS.get(model, 10), "warmup": 2, "check": _CHECKED.get(model, 3)},
-        targets=(Target("ratio", 1, DDP_FP16), Target("ratio", 1, WHOLE)),
-        calibrated=False,
-        rounds=7,
-    )
+    targets = (Target("ratio", 1, DDP_FP16), Target("ratio", 1, WHOLE))
     return Setting(
         name=f"training/bf16/4/{model}",
         title=f"training step, {model}, 4 hosts at 1gbit, gradients as bfloat16",
@@ -69,7 +62,7 @@ def _rounded(model: str) -> Setting:
             Side(name, _PROGRAM, (*arguments, f"model={model}"), modules=("torch",))
             for name, arguments in contestants.items()
         ),
-        points=(point,),
+        points=(_point(model, targets),),
         network=Network(4, 1000.0),
     )
 
@@ -79,14 +72,8 @@ def _setting(
 ) -> Setting:
     at_sites = network is not None and network.sites > 1
     targets = (Target("ratio", 1, DDP), Target("memory", 1, DDP))
-    point = Point(
-        "step",
-        {"steps": _STEPS.get(model, 10), "warmup": 2, "check": _CHECKED.get(model, 3)},
-        targets=(Target("ratio", 1.3, DDP),) if at_sites else targets,
-        quick=model in ("mlp", "cnn") and ranks == 2 and network is None,
-        calibrated=False,
-        rounds=7,
-    )
+    quick = model in ("mlp", "cnn") and ranks == 2 and network is None
+    point = _point(model, (Target("ratio", 1.3, DDP),) if at_sites else targets, quick)
     return Setting(
         name=f"training/{place}/{model}",
         title=f"training step, {model}, {where}",
@@ -97,4 +84,15 @@ def _setting(
         ),
         points=(point,),
         network=network,
+    )
+
+
+def _point(model: str, targets: tuple[Target, ...], quick: bool = False) -> Point:
+    return Point(
+        "step",
+        {"steps": _STEPS.get(model, 10), "warmup": 2, "check": _CHECKED.get(model, 3)},
+        targets=targets,
+        quick=quick,
+        calibrated=False,
+        rounds=7,
     )

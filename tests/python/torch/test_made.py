@@ -170,8 +170,6 @@ def test_the_end_of_an_epoch_looks_through_all_objects_once(
     monkeypatch.setattr(_follow, "broadcast_object", lambda mine, root: mine)
     model = nn.Linear(3, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.125)
-    scheduler, average = StepLR(optimizer, 1), AveragedModel(model)
+    _kept_alive = StepLR(optimizer, 1), AveragedModel(model)
     _follow.follow(optimizer, list(model.parameters()), 0, with_state=True)
     assert len(looks) == 1
-    assert scheduler.optimizer is optimizer
-    assert average is not None

@@ -22,6 +22,7 @@ using runtime::SessionOptions;
 using strategy::AllReduce;
 using strategy::Compression;
 using strategy::LocalOptimizer;
+using strategy::LocalSgd;
 using strategy::ParameterServer;
 using strategy::Replica;
 using strategy::Strategy;

@@ -5,6 +5,7 @@ A strategy is passed to :func:`gearshift.torch.distribute`, as one of the values
 =================================  ===========================================================
 ``"all_reduce"``                   ``AllReduce()``
 ``"all_reduce:ring"``, …           ``AllReduce("ring")``; any algorithm
+``"local_sgd(8)"``                 ``LocalSGD(every=8)``
 ``"parameter_server"``             ``ParameterServer()``, synchronous (BSP)
 ``"ps:bsp"``, ``"ps:asp"``,        ``ParameterServer(consistency=...)``; ``parameter_server:...``
 ``"ps:ssp(3)"``,                   means the same
@@ -16,21 +17,25 @@ A strategy is passed to :func:`gearshift.torch.distribute`, as one of the values
 
 Options stand in parentheses, after what is there already: ``"all_reduce:ring(bucket_mb=8)"``,
 ``"ps:bsp(shards=1)"``, ``"ps:ssp(3, shards=2)"``. There are ``bucket_mb``, ``compression`` and,
-for a parameter server, ``shards``, ``servers``, ``clip_norm``, ``lr_scaling`` and
-``divergence_factor``. A switch has ``start`` and ``then``, ``at`` and ``back`` (a step, or a
-fraction such as ``0.5``), or ``window`` and ``threshold`` of :class:`LossPlateau`:
+for local SGD, ``outer_lr`` and ``outer_momentum``, for a parameter server ``shards``, ``servers``,
+``clip_norm``, ``lr_scaling`` and ``divergence_factor``. A switch has ``start`` and ``then``, ``at``
+and ``back`` (a step, or a fraction such as ``0.5``), or ``window`` and ``threshold`` of
+:class:`LossPlateau`:
 ``"switch(start=all_reduce:ring, then=ps:ssp(3), at=0.5, back=0.9)"``. C++ reads the same texts
 (``strategy::parse``).
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ._policies import At as At
+from ._policies import LossPlateau as LossPlateau
+from ._policies import Policy as Policy
+from ._policies import policy_to_core
+from ._strategy_checks import at_least, bucket_size, one_of, positive
 from ._strategy_options import Options, number, number_or_auto, whole
 from .errors import InvalidArgument
 
@@ -59,7 +64,7 @@ class SSP:
     s: int
 
     def __post_init__(self) -> None:
-        _at_least("SSP: s", self.s, 0)
+        at_least("SSP: s", self.s, 0)
 
     def __str__(self) -> str:
         return f"ssp({self.s})"
@@ -81,9 +86,9 @@ class Buffered:
     bound: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least("Buffered: m", self.m, 1)
+        at_least("Buffered: m", self.m, 1)
         if self.bound is not None:
-            _at_least("Buffered: bound", self.bound, 0)
+            at_least("Buffered: bound", self.bound, 0)
 
     def __str__(self) -> str:
         return f"buffered({self.m}" + (")" if self.bound is None else f", bound={self.bound})")
@@ -103,14 +108,49 @@ class AllReduce:
     """What gradients of float32 travel as: "bf16" halves the bytes, and rounds."""
 
     def __post_init__(self) -> None:
-        _one_of("AllReduce: algorithm", self.algorithm, get_args(Algorithm))
-        _bucket_size("AllReduce: bucket_mb", self.bucket_mb)
-        _one_of("AllReduce: compression", self.compression, get_args(Compression))
+        one_of("AllReduce: algorithm", self.algorithm, get_args(Algorithm))
+        bucket_size("AllReduce: bucket_mb", self.bucket_mb)
+        one_of("AllReduce: compression", self.compression, get_args(Compression))
 
     def _to_core(self) -> _core.AllReduce:
         from . import _core
 
         return _core.AllReduce(self.algorithm, self.compression)
+
+
+@dataclass(frozen=True)
+class LocalSGD:
+    """Every worker trains alone; every so many steps all take over the mean of their parameters.
+
+    The mean is weighted by the samples that each has learnt from since the last time.
+    """
+
+    every: int = 8
+    """Steps between two rounds."""
+    outer_lr: float = 1.0
+    """Of the outer optimizer, SGD with Nesterov's momentum, to which what the parameters have lost
+    on average since the last round is a gradient: 1 without momentum is the plain mean."""
+    outer_momentum: float = 0.0
+    """DiLoCo: 0.9, with an outer_lr of 0.7."""
+    bucket_mb: float | Literal["auto"] = "auto"
+    """Parameters travel in buckets of about so many MiB; "auto": by measured links."""
+    compression: Compression = "none"
+    """What changes of float32 parameters travel as: "bf16" halves the bytes, and rounds."""
+
+    def __post_init__(self) -> None:
+        at_least("LocalSGD: every", self.every, 1)
+        positive("LocalSGD: outer_lr", self.outer_lr)
+        if not (isinstance(self.outer_momentum, int | float) and 0 <= self.outer_momentum < 1):
+            raise InvalidArgument(
+                f"LocalSGD: outer_momentum must lie from 0 to below 1, got {self.outer_momentum!r}"
+            )
+        bucket_size("LocalSGD: bucket_mb", self.bucket_mb)
+        one_of("LocalSGD: compression", self.compression, get_args(Compression))
+
+    def _to_core(self) -> _core.LocalSGD:
+        from . import _core
+
+        return _core.LocalSGD(self.every, self.outer_lr, self.outer_momentum, self.compression)
 
 
 @dataclass(frozen=True)
@@ -144,14 +184,14 @@ class ParameterServer:
                 "ASP(), Buffered(m)"
             )
         if self.shards is not None:
-            _at_least("ParameterServer: shards", self.shards, 1)
+            at_least("ParameterServer: shards", self.shards, 1)
         if self.servers is not None:
-            _at_least("ParameterServer: servers", self.servers, 0)
+            at_least("ParameterServer: servers", self.servers, 0)
         if self.clip_norm is not None:
-            _positive("ParameterServer: clip_norm", self.clip_norm)
-        _one_of("ParameterServer: lr_scaling", self.lr_scaling, ("auto", "keep", "divide", "sqrt"))
-        _bucket_size("ParameterServer: bucket_mb", self.bucket_mb)
-        _one_of("ParameterServer: compression", self.compression, get_args(Compression))
+            positive("ParameterServer: clip_norm", self.clip_norm)
+        one_of("ParameterServer: lr_scaling", self.lr_scaling, ("auto", "keep", "divide", "sqrt"))
+        bucket_size("ParameterServer: bucket_mb", self.bucket_mb)
+        one_of("ParameterServer: compression", self.compression, get_args(Compression))
         if not self.divergence_factor >= 0:
             raise InvalidArgument("ParameterServer: divergence_factor must not be negative")
 
@@ -169,62 +209,7 @@ class ParameterServer:
         )
 
 
-@dataclass(frozen=True)
-class LossPlateau:
-    """Switch when the epoch loss hardly changes: the published rule.
-
-    It fires when the mean relative change of the loss between consecutive epochs, over the last
-    `window` changes, is below `threshold`. Epochs that ended before the last switch do not count.
-
-    The loss is the one given to ``optimizer.step(loss=...)``, averaged over all workers.
-    """
-
-    window: int = 6
-    threshold: float = 0.01
-
-    def __post_init__(self) -> None:
-        _at_least("LossPlateau: window", self.window, 1)
-        _positive("LossPlateau: threshold", self.threshold)
-
-    def _to_core(self) -> _core.Policy:
-        from . import _core
-
-        return _core.loss_plateau(self.window, self.threshold)
-
-
-@dataclass(frozen=True)
-class At:
-    """Switch after a step, or after a fraction of distribute()'s ``total_steps``."""
-
-    step: int | None = None
-    fraction: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.step is None) == (self.fraction is None):
-            raise InvalidArgument("At: give either step= or fraction=")
-        if self.step is not None:
-            _at_least("At: step", self.step, 1)
-        if self.fraction is not None and not 0 < self.fraction < 1:
-            raise InvalidArgument(f"At: fraction must lie between 0 and 1, got {self.fraction!r}")
-
-    def _to_core(self) -> _core.Policy:
-        from . import _core
-
-        if self.step is not None:
-            return _core.at_step(self.step)
-        assert self.fraction is not None
-        return _core.at_fraction(self.fraction)
-
-
-Policy = LossPlateau | At | Callable[["_core.Metrics"], bool]
-"""When to switch: one of the values above, or a function of the shared metrics.
-
-A function is called with an object that has ``step``, ``total_steps``, ``epoch``, ``loss``,
-``epoch_losses``, ``strategy`` and ``staleness``, all equal on all ranks, and says whether to switch
-after this step. It must depend on nothing else.
-"""
-
-Phase = AllReduce | ParameterServer
+Phase = AllReduce | LocalSGD | ParameterServer
 
 
 @dataclass(frozen=True)
@@ -247,8 +232,8 @@ class StrategySwitch:
             object.__setattr__(self, name, phase)
         if type(self.start) is type(self.then):
             raise InvalidArgument(
-                "StrategySwitch: goes from AllReduce to ParameterServer or the other way round, "
-                f"not from {self.start!r} to {self.then!r}"
+                "StrategySwitch: goes from one of AllReduce, LocalSGD and ParameterServer to "
+                f"another, not from {self.start!r} to {self.then!r}"
             )
         for name in ("policy", "back"):
             policy = getattr(self, name)
@@ -281,12 +266,12 @@ class StrategySwitch:
         return _core.StrategySwitch(
             start=self.start._to_core(),
             then=self.then._to_core(),
-            policy=_policy_to_core(self.policy),
-            back=None if self.back is None else _policy_to_core(self.back),
+            policy=policy_to_core(self.policy),
+            back=None if self.back is None else policy_to_core(self.back),
         )
 
 
-Strategy = AllReduce | ParameterServer | StrategySwitch
+Strategy = AllReduce | LocalSGD | ParameterServer | StrategySwitch
 
 
 def parse(strategy: Strategy | str) -> Strategy:
@@ -295,7 +280,7 @@ def parse(strategy: Strategy | str) -> Strategy:
     Raises:
         InvalidArgument: for anything else; the message lists what there is.
     """
-    if isinstance(strategy, AllReduce | ParameterServer | StrategySwitch):
+    if isinstance(strategy, Strategy):
         return strategy
     text = strategy.strip().lower() if isinstance(strategy, str) else ""
     text = re.sub(r"(?<=[a-z])-(?=[a-z])", "_", text)
@@ -303,14 +288,16 @@ def parse(strategy: Strategy | str) -> Strategy:
     name, variant, inside = match.groups() if match else ("", None, None)
     if name == "all_reduce" and variant != "":
         return _parse_all_reduce(variant or "auto", Options("all_reduce", inside))
+    if name == "local_sgd" and variant is None:
+        return _parse_local(Options("local_sgd", inside))
     if name in ("ps", "parameter_server"):
         return _parse_server(variant, Options("parameter_server", inside))
     if name in ("switch", "strategy_switch") and variant is None:
         return _parse_switch(Options("switch", inside))
     raise InvalidArgument(
-        f"strategy {strategy!r} is none of 'all_reduce', 'all_reduce:ring', 'parameter_server', "
-        "'ps:bsp', 'ps:asp', 'ps:ssp(3)', 'ps:buffered(4)', 'switch', and no AllReduce, "
-        "ParameterServer or StrategySwitch value"
+        f"strategy {strategy!r} is none of 'all_reduce', 'all_reduce:ring', 'local_sgd(8)', "
+        "'parameter_server', 'ps:bsp', 'ps:asp', 'ps:ssp(3)', 'ps:buffered(4)', 'switch', and no "
+        "AllReduce, LocalSGD, ParameterServer or StrategySwitch value"
     )
 
 
@@ -323,6 +310,25 @@ def _parse_all_reduce(algorithm: str, given: Options) -> AllReduce:
     options = given.take(bucket_mb=number_or_auto, compression=str)
     given.refuse_rest()
     return AllReduce(algorithm, **options)  # type: ignore[arg-type]
+
+
+def _parse_local(given: Options) -> LocalSGD:
+    options = given.take(
+        every=whole,
+        outer_lr=number,
+        outer_momentum=number,
+        bucket_mb=number_or_auto,
+        compression=str,
+    )
+    rest = given.rest()
+    if len(rest) == 1 and "every" not in options:
+        try:
+            options["every"] = whole(rest[0])
+        except ValueError as error:
+            raise InvalidArgument(f"local_sgd: {rest[0]} is no {error}") from error
+    else:
+        given.refuse_rest()
+    return LocalSGD(**options)
 
 
 def _parse_server(variant: str | None, given: Options) -> ParameterServer:
@@ -360,6 +366,9 @@ def to_text(strategy: Strategy) -> str:
     if isinstance(strategy, AllReduce):
         text = "all_reduce" + ("" if strategy.algorithm == "auto" else f":{strategy.algorithm}")
         return _with_options(text, _changed(strategy, "bucket_mb", "compression"))
+    if isinstance(strategy, LocalSGD):
+        more = _changed(strategy, "outer_lr", "outer_momentum", "bucket_mb", "compression")
+        return _with_options(f"local_sgd({strategy.every})", more)
     own = ("shards", "servers", "bucket_mb", "clip_norm", "lr_scaling", "divergence_factor")
     return _with_options(f"ps:{strategy.consistency}", _changed(strategy, *own, "compression"))
 
@@ -422,16 +431,27 @@ def parse_consistency(text: str) -> Consistency:
     return Buffered(int(m), None if bound is None else int(bound))
 
 
+def phases(strategy: Strategy) -> tuple[Phase, ...]:
+    """What it consists of: itself, or the two phases of a switch."""
+    if isinstance(strategy, StrategySwitch):
+        return strategy.start, strategy.then
+    return (strategy,)
+
+
 def uses_server(strategy: Strategy) -> bool:
     """Whether a parameter server is part of it."""
-    return not isinstance(strategy, AllReduce)
+    return any(isinstance(phase, ParameterServer) for phase in phases(strategy))
+
+
+def uses_local(strategy: Strategy) -> bool:
+    """Whether local SGD is part of it."""
+    return any(isinstance(phase, LocalSGD) for phase in phases(strategy))
 
 
 def is_asynchronous(strategy: Strategy) -> bool:
     """Whether it has servers that do not wait for the gradients of all workers."""
-    if isinstance(strategy, StrategySwitch):
-        return is_asynchronous(strategy.start) or is_asynchronous(strategy.then)
-    return isinstance(strategy, ParameterServer) and not isinstance(strategy.consistency, BSP)
+    servers = (phase for phase in phases(strategy) if isinstance(phase, ParameterServer))
+    return any(not isinstance(server.consistency, BSP) for server in servers)
 
 
 def needs_losses(strategy: Strategy) -> bool:
@@ -443,7 +463,7 @@ def needs_losses(strategy: Strategy) -> bool:
 
 def bucket_bytes(strategy: Strategy) -> int | None:
     """Size of a bucket, None: by measured links; a switch keeps the buckets of its start."""
-    first = strategy.start if isinstance(strategy, StrategySwitch) else strategy
+    first = phases(strategy)[0]
     return None if isinstance(first.bucket_mb, str) else int(first.bucket_mb * (1 << 20))
 
 
@@ -452,33 +472,3 @@ def to_core(strategy: Strategy, total_steps: int | None) -> _core.Strategy:
     from . import _core
 
     return _core.Strategy(strategy._to_core(), bucket_bytes(strategy), total_steps or 0)
-
-
-def _policy_to_core(policy: Policy) -> _core.Policy:
-    from . import _core
-
-    if isinstance(policy, LossPlateau | At):
-        return policy._to_core()
-    name = getattr(policy, "__qualname__", None) or type(policy).__qualname__
-    return _core.custom_policy(name, policy)
-
-
-def _at_least(what: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgument(f"{what} must be a whole number from {least} on, got {value!r}")
-
-
-def _positive(what: str, value: float) -> None:
-    if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
-        raise InvalidArgument(f"{what} must be a positive number, got {value!r}")
-
-
-def _bucket_size(what: str, value: object) -> None:
-    if value == "auto" or (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
-        return
-    raise InvalidArgument(f"{what} must be a positive number or 'auto', got {value!r}")
-
-
-def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidArgument(f"{what} {value!r} is none of {', '.join(allowed)}")

@@ -102,6 +102,7 @@ void bind_reports(nb::module_& m) {
   nb::class_<strategy::StepReport>(m, "StepReport")
       .def_ro("step", &strategy::StepReport::step)
       .def_ro("skipped", &strategy::StepReport::skipped)
+      .def_ro("averaged", &strategy::StepReport::averaged)
       .def_ro("switched", &strategy::StepReport::switched);
   using Stats = strategy::Stats;
   nb::class_<Stats>(m, "Stats")
@@ -173,6 +174,7 @@ void PythonBridge::forget() {
 }
 
 nb::object distribute(std::shared_ptr<runtime::Session> session, DistributeRequest request) {
+  const bool has_bridge = !request.export_state.is_none();
   auto state = std::make_shared<ReplicaState>(
       ReplicaState{std::move(session), policies_of(request.strategy),
                    PythonBridge(std::move(request.export_state), std::move(request.import_state)),
@@ -183,8 +185,8 @@ nb::object distribute(std::shared_ptr<runtime::Session> session, DistributeReque
   if (request.optimizer) {
     auto& [kind, names, groups] = *request.optimizer;
     options.optimizer = ps::OptimizerSpec{kind, names, groups};
-    options.bridge = &state->bridge;
   }
+  if (has_bridge) options.bridge = &state->bridge;
   options.buffer_bytes = request.buffer_bytes;
   options.fingerprint = std::move(request.fingerprint);
   state->replica = call([&] { return state->session->distribute(std::move(options)); });
@@ -196,6 +198,7 @@ void bind_replica(nb::module_& m) {
   using R = PythonReplica;
   nb::class_<R>(m, "Replica")
       .def_prop_ro("uses_server", [](const R& r) { return r.core().uses_server(); })
+      .def_prop_ro("is_local", [](const R& r) { return r.core().is_local(); })
       .def("parameter", [](const R& r, std::uint32_t i) { return r.memory(r.core().parameter(i)); })
       .def("gradient", [](const R& r, std::uint32_t i) { return r.memory(r.core().gradient(i)); })
       .def("buffers", [](const R& r) { return r.memory(r.core().buffers()); })

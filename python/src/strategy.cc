@@ -36,6 +36,11 @@ strategy::AllReduce make_all_reduce(const std::string& algorithm, const std::str
           compression_of(compression)};
 }
 
+strategy::LocalSgd make_local_sgd(int every, double outer_lr, double outer_momentum,
+                                  const std::string& compression) {
+  return {every, outer_lr, outer_momentum, compression_of(compression)};
+}
+
 strategy::LrScaling lr_scaling(const std::string& name) {
   static constexpr const char* kNames[] = {"auto", "keep", "divide", "sqrt"};
   for (unsigned char i = 0; i < 4; ++i) {
@@ -117,6 +122,9 @@ void bind_strategy(nb::module_& m) {
   bind_policies(m);
   nb::class_<strategy::AllReduce>(m, "AllReduce")
       .def(nb::new_(&make_all_reduce), nb::arg("algorithm"), nb::arg("compression"));
+  nb::class_<strategy::LocalSgd>(m, "LocalSGD")
+      .def(nb::new_(&make_local_sgd), nb::arg("every"), nb::arg("outer_lr"),
+           nb::arg("outer_momentum"), nb::arg("compression"));
   nb::class_<strategy::ParameterServer>(m, "ParameterServer")
       .def(nb::new_(&make_server), nb::arg("consistency"), nb::arg("shards"), nb::arg("servers"),
            nb::arg("clip_norm"), nb::arg("lr_scaling"), nb::arg("divergence_factor"),

@@ -70,6 +70,17 @@ std::optional<strategy::ParameterServer> last_server(const strategy::Strategy& s
 
 }  // namespace
 
+/// How LocalSgd is in force once all switches are over, if it is.
+std::optional<strategy::LocalSgd> last_local(const strategy::Strategy& strategy) {
+  const auto local_of = [](const auto& phase) -> std::optional<strategy::LocalSgd> {
+    const auto* local = std::get_if<strategy::LocalSgd>(&phase);
+    return local != nullptr ? std::optional(*local) : std::nullopt;
+  };
+  const auto* switching = std::get_if<strategy::StrategySwitch>(&strategy.kind);
+  if (switching == nullptr) return local_of(strategy.kind);
+  return local_of(switching->back ? switching->start : switching->then);
+}
+
 std::optional<Regularity> regularity(const SimulationOptions& options) {
   const Cluster& cluster = options.cluster;
   if (options.learner || options.timeline || !cluster.failures.empty()) return std::nullopt;
@@ -79,6 +90,14 @@ std::optional<Regularity> regularity(const SimulationOptions& options) {
   if (const auto server = last_server(options.strategy)) {
     all.loose = !server->consistency.is_synchronous();
     all.apart = all.loose && server->consistency.bound < 0;
+  }
+  if (const auto local = last_local(options.strategy)) {
+    // How long a step takes depends on its place between two rounds, and the last one may come
+    // early.
+    const std::int64_t steps = options.strategy.total_steps - (*phase - 1);
+    if (all.varies || (steps > 0 && steps % local->every != 0)) return std::nullopt;
+    if (local->every > options.steps) return std::nullopt;
+    all.period = local->every;
   }
   for (const Straggler& straggler : cluster.stragglers) {
     const auto one = regularity_of(straggler, options.steps);

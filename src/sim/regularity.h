@@ -11,7 +11,7 @@ namespace gearshift::sim {
 /// How far what a simulation is told to do is the same in every step.
 struct Regularity {
   std::int64_t from = 1;    ///< the first step from which it is; counts from 1
-  std::int64_t period = 1;  ///< steps after which computation takes as long again
+  std::int64_t period = 1;  ///< steps after which all is the same again
   bool varies = false;      ///< but for what varies at random, in all steps alike
   bool loose = false;       ///< workers do not wait for each other in every step,
   bool apart = false;       ///< or never, and may go far apart

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <span>
@@ -7,24 +6,10 @@
 
 #include "gearshift/kernels/reduce.h"
 #include "strategy/replica_impl.h"
+#include "strategy/stopwatch.h"
 
 namespace gearshift::strategy {
 namespace {
-
-/// Adds the time until its end to a sum.
-class Stopwatch {
- public:
-  Stopwatch(base::Scheduler& scheduler, std::atomic<double>& sum)
-      : scheduler_(scheduler), sum_(sum), begin_(scheduler.now()) {}
-  ~Stopwatch() { sum_ += base::to_seconds(scheduler_.now() - begin_); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  base::Scheduler& scheduler_;
-  std::atomic<double>& sum_;
-  base::TimePoint begin_;
-};
 
 /// 0: nothing given, which goes with nothing given.
 std::uint32_t digest_of(const ps::HyperValues& hypers) {
@@ -47,7 +32,7 @@ void ReplicaImpl::open_round() {
   for (std::size_t b = 0; b < plan_.buckets.size(); ++b) {
     missing_[b] = static_cast<std::uint32_t>(plan_.buckets[b].entries.size());
   }
-  if (server_) return;
+  if (server_ || local_) return;
   RoundInput input;
   input.samples = samples_;
   input.vote = decider_.vote(step_ + 1, epoch_);
@@ -85,6 +70,7 @@ base::Status ReplicaImpl::ready(std::uint32_t index) {
 }
 
 void ReplicaImpl::close(std::uint32_t bucket, const std::vector<bool>& present) {
+  if (local_) return;  // gradients stay here
   if (!server_) {
     reducer_->close_bucket(bucket, present);
     return;
@@ -122,7 +108,7 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
     close(b, flags);
   }
   round_open_ = false;
-  if (server_) {
+  if (server_ || local_) {
     staged_ = true;
     return present_;
   }
@@ -150,7 +136,7 @@ base::Status ReplicaImpl::check(const StepInput& input) const {
   };
   if (round_open_) return bad("step belongs behind backward_end: a backward has begun");
   // The gradients of the step before are in place still, and would be applied again.
-  const bool complete = server_ ? staged_ || input.skip : rounds_ > 0;
+  const bool complete = server_ || local_ ? staged_ || input.skip : rounds_ > 0;
   if (!complete) {
     return bad("step without a backward since the last one: call backward_end before");
   }
@@ -168,7 +154,9 @@ base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
   GEARSHIFT_RETURN_IF_ERROR(usable());
   GEARSHIFT_RETURN_IF_ERROR(check(input));
   const bool by_server = server_ != nullptr;
-  base::Result<StepReport> report = by_server ? step_server(input) : step_all_reduce(input);
+  base::Result<StepReport> report = by_server ? step_server(input)
+                                    : local_  ? step_local(input)
+                                              : step_all_reduce(input);
   if (!report) return told(report.error());
   environment_.workers->progress().set_step(base::Step(step_));
   const bool voted =
@@ -188,6 +176,12 @@ base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
 }
 
 base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
+  note_own_step(input);
+  return StepReport{.step = step_};
+}
+
+/// Of a step in which this rank's optimizer has updated its parameters.
+void ReplicaImpl::note_own_step(const StepInput& input) {
   // Losses travel with the next round's control values, under the epoch that is current then.
   epoch_ = input.epoch;
   if (!std::isnan(input.loss) && samples_ > 0) {
@@ -198,7 +192,6 @@ base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
   rounds_ = 0;
   hypers_digest_ = digest_of(input.hypers);
   latest_hypers_ = input.hypers;
-  return StepReport{step_, false, std::nullopt};
 }
 
 base::Error ReplicaImpl::out_of_step(const RoundResult& round) const {
@@ -292,7 +285,7 @@ base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   latest_loss_ = reply.loss;
   remember_parameters();
   GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
-  return StepReport{step_, reply.skipped, std::nullopt};
+  return StepReport{.step = step_, .skipped = reply.skipped};
 }
 
 }  // namespace gearshift::strategy

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "gearshift/collectives/cost.h"
+#include "strategy/phases.h"
 
 namespace gearshift::strategy {
 namespace {
@@ -27,7 +28,7 @@ class Cost {
  public:
   Cost(std::size_t model_bytes, const Phase& phase, const group::Topology& topology, int workers)
       : model_(static_cast<double>(model_bytes)),
-        all_reduce_(std::get_if<AllReduce>(&phase)),
+        all_reduce_(exchange_of(phase)),
         network_(topology) {
     if (const auto* server = std::get_if<ParameterServer>(&phase)) {
       shards_ = server->shards > 0 ? server->shards : workers;
@@ -35,13 +36,13 @@ class Cost {
     }
   }
 
-  std::size_t largest() const { return all_reduce_ != nullptr ? kLargest : kUsualBucketBytes; }
+  std::size_t largest() const { return all_reduce_ ? kLargest : kUsualBucketBytes; }
 
   /// Of all buckets one after the other, and of one alone.
   double seconds(std::size_t bucket_bytes) const {
     const double count = std::max(1.0, std::ceil(model_ / static_cast<double>(bucket_bytes)));
     const double bytes = model_ / count;
-    return all_reduce_ != nullptr ? reduced(count, bytes) : served(count, bytes);
+    return all_reduce_ ? reduced(count, bytes) : served(count, bytes);
   }
 
  private:
@@ -62,7 +63,7 @@ class Cost {
   }
 
   double model_;
-  const AllReduce* all_reduce_;
+  std::optional<AllReduce> all_reduce_;
   collectives::Network network_;
   int shards_ = 1;
   double load_ = 1;

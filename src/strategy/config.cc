@@ -5,6 +5,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "strategy/phases.h"
+
 namespace gearshift::strategy {
 namespace {
 
@@ -17,6 +19,14 @@ constexpr std::array<std::string_view, 2> kCompressions{"none", "bf16"};
 std::string describe(const AllReduce& s) {
   return "all_reduce(algorithm=" + std::string(collectives::to_string(s.algorithm)) +
          ", compression=" + std::string(to_string(s.compression)) + ")";
+}
+
+std::string describe(const LocalSgd& s) {
+  std::ostringstream text;
+  text << "local_sgd(every=" << s.every << ", outer_lr=" << s.outer_lr
+       << ", outer_momentum=" << s.outer_momentum << ", compression=" << to_string(s.compression)
+       << ")";
+  return text.str();
 }
 
 std::string describe(const ParameterServer& s) {
@@ -49,6 +59,18 @@ Status check(const AllReduce& s, int, int) {
   if (!collectives::algorithm_from_string(collectives::to_string(s.algorithm))) {
     return Error(ErrorCode::kInvalidArgument, "there is no all-reduce algorithm " +
                                                   std::to_string(static_cast<int>(s.algorithm)));
+  }
+  return check(s.compression);
+}
+
+Status check(const LocalSgd& s, int, int) {
+  const auto bad = [](const char* text) { return Error(ErrorCode::kInvalidArgument, text); };
+  if (s.every < 1) return bad("local_sgd: every must be a number of steps from 1 on");
+  if (!(s.outer_lr > 0) || !std::isfinite(s.outer_lr)) {
+    return bad("local_sgd: outer_lr must be positive and finite");
+  }
+  if (!(s.outer_momentum >= 0) || !(s.outer_momentum < 1)) {
+    return bad("local_sgd: outer_momentum must lie from 0 to below 1");
   }
   return check(s.compression);
 }
@@ -103,23 +125,21 @@ std::string to_string(const Phase& phase) {
   if (const auto* server = std::get_if<ParameterServer>(&phase)) {
     return "parameter_server(" + server->consistency.to_string() + ")";
   }
-  return "all_reduce";
+  const auto* local = std::get_if<LocalSgd>(&phase);
+  return local != nullptr ? "local_sgd(" + std::to_string(local->every) + ")" : "all_reduce";
 }
 
 Status Strategy::validate(int workers, int servers) const {
   if (bucket_bytes == 0) return Error(ErrorCode::kInvalidArgument, "bucket_bytes must be positive");
   const auto* s = std::get_if<StrategySwitch>(&kind);
-  if (s == nullptr) {
-    const auto* server = std::get_if<ParameterServer>(&kind);
-    return server ? check(*server, workers, servers)
-                  : check(std::get<AllReduce>(kind), workers, servers);
+  for (const Phase& phase : phases_of(*this)) {
+    GEARSHIFT_RETURN_IF_ERROR(check(phase, workers, servers));
   }
-  GEARSHIFT_RETURN_IF_ERROR(check(s->start, workers, servers));
-  GEARSHIFT_RETURN_IF_ERROR(check(s->then, workers, servers));
+  if (s == nullptr) return {};
   if (s->start.index() == s->then.index()) {
     return Error(
         ErrorCode::kInvalidArgument,
-        "a switch goes from all-reduce to a parameter server or the other way round; got " +
+        "a switch goes from one of all_reduce, local_sgd and parameter_server to another; got " +
             strategy::to_string(s->start) + " and " + strategy::to_string(s->then));
   }
   if (s->policy == nullptr) return Error(ErrorCode::kInvalidArgument, "a switch needs a policy");

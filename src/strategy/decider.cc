@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "gearshift/base/serial.h"
+#include "strategy/phases.h"
 
 namespace gearshift::strategy {
 
@@ -16,11 +17,8 @@ Decider::Decider(base::Scheduler& scheduler, Strategy strategy)
 
 Phase Decider::phase() const {
   Lock lock(*monitor_);
-  if (const auto* s = std::get_if<StrategySwitch>(&strategy_.kind)) {
-    return in_second_ ? s->then : s->start;
-  }
-  if (const auto* s = std::get_if<ParameterServer>(&strategy_.kind)) return *s;
-  return std::get<AllReduce>(strategy_.kind);
+  const std::vector<Phase> phases = phases_of(strategy_);
+  return in_second_ ? phases.back() : phases.front();
 }
 
 void Decider::advance(std::int64_t step) {

@@ -21,16 +21,15 @@ class Decider {
   Decider(base::Scheduler& scheduler, Strategy strategy);
 
   Phase phase() const;
-  bool uses_server() const { return std::holds_alternative<ParameterServer>(phase()); }
   /// Goes over to the other phase, which begins after `step`.
   void advance(std::int64_t step);
 
   /// The step after which every rank leaves the phase in force, when that is known beforehand.
   std::optional<std::int64_t> known_step() const;
-  /// All-Reduce: losses of one finished step, equal on all ranks.
+  /// Without a server: losses of finished steps, equal on all ranks.
   void add_reduced_loss(std::int64_t epoch, double loss_sum, double samples);
-  /// All-Reduce: does this rank want to switch after `step`? Once wanted, stays wanted until the
-  /// phase ends, so that a switch that had to wait is not lost.
+  /// Without a server: does this rank want to switch after `step`? Once wanted, stays wanted until
+  /// the phase ends, so that a switch that had to wait is not lost.
   bool vote(std::int64_t step, std::int64_t epoch);
   /// Server, on the rank that decides: news of one commit. Returns the step after which all leave.
   std::optional<std::int64_t> on_commit(const ps::CommitInfo& info);

@@ -8,6 +8,7 @@
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/kernels/reduce.h"
 #include "strategy/agreement.h"
+#include "strategy/phases.h"
 #include "strategy/replica_impl.h"
 #include "strategy/vigil.h"
 
@@ -56,18 +57,13 @@ base::Result<SwitchRecord> ReplicaImpl::switch_over() {
   record.from = strategy::to_string(decider_.phase());
   record.policy = decider_.policy_name();
   record.inputs = decider_.inputs();
-  const bool to_server = server_ == nullptr;
-  if (!to_server) {
-    GEARSHIFT_RETURN_IF_ERROR(close_server());
-  } else {
-    GEARSHIFT_RETURN_IF_ERROR(compare_replicas("before the switch"));
-  }
+  GEARSHIFT_RETURN_IF_ERROR(close_phase());
   if (record.inputs.empty()) record.inputs = "step " + std::to_string(step_);
   decider_.advance(step_);
   leave_after_ = 0;
   record.step = step_;
   record.to = strategy::to_string(decider_.phase());
-  if (to_server) GEARSHIFT_RETURN_IF_ERROR(open_server());
+  GEARSHIFT_RETURN_IF_ERROR(open_phase());
   GEARSHIFT_ASSIGN_OR_RETURN(record.parameter_hash, compare_replicas("after the switch"));
   const transport::Traffic after = environment_.world->traffic();
   record.bytes_moved =
@@ -83,6 +79,21 @@ base::Result<SwitchRecord> ReplicaImpl::switch_over() {
                                     << record.step << " in " << record.seconds << " s ("
                                     << record.policy << ": " << record.inputs << ")");
   return record;
+}
+
+/// Replicas are equal afterwards, and the optimizers' states in which the next phase begins.
+base::Status ReplicaImpl::close_phase() {
+  if (server_) return close_server();
+  if (local_) GEARSHIFT_RETURN_IF_ERROR(close_local());
+  const base::Result<std::uint64_t> hash = compare_replicas("before the switch");
+  return hash ? base::Status() : base::Status(hash.error());
+}
+
+base::Status ReplicaImpl::open_phase() {
+  const Phase phase = decider_.phase();
+  if (std::holds_alternative<ParameterServer>(phase)) return open_server();
+  reducer_->use(*exchange_of(phase));
+  return std::holds_alternative<LocalSgd>(phase) ? open_local() : base::Status();
 }
 
 base::Status ReplicaImpl::open_server() {
@@ -294,7 +305,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>&
     base::Result<SwitchRecord> record = hand_over();  // the others switch meanwhile
     if (!record) return told(record.error());
   }
-  base::Result<JoinReport> report = join_all_reduce(before);
+  base::Result<JoinReport> report = local_ ? join_local(before) : join_all_reduce(before);
   if (!report) return told(report.error());
   return report;
 }
@@ -324,19 +335,24 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
     step_ = std::min(step_.load(), round.step);
     behind_ = true;  // also where steps are not told of (a program that updates by itself)
   }
+  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, end_rounds());
+  if (report.steps_differ) GEARSHIFT_RETURN_IF_ERROR(broadcast_model(report.root));
+  return report;
+}
+
+/// All ranks are through with the rounds of an epoch, and know of them what root does.
+base::Result<Replica::JoinReport> ReplicaImpl::end_rounds() {
   hypers_digest_ = 0;  // the rates of different steps, where steps differ
   rounds_ = 0;
   GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
-  if (report.steps_differ) {
-    GEARSHIFT_RETURN_IF_ERROR(broadcast_model(report.root));
-    // A rank without any batch has taken this epoch's losses for the last one's, and no rank that
-    // had joined has asked its policy since.
-    GEARSHIFT_RETURN_IF_ERROR(take_history(report.root));
-    GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> epochs,
-                               gather_u64(control_, static_cast<std::uint64_t>(epoch_),
-                                          "comparing epochs", control_.timeout()));
-    epoch_ = static_cast<std::int64_t>(epochs[static_cast<std::size_t>(report.root.value)]);
-  }
+  if (!report.steps_differ) return report;
+  // A rank without any batch has taken this epoch's losses for the last one's, and no rank that had
+  // joined has asked its policy since.
+  GEARSHIFT_RETURN_IF_ERROR(take_history(report.root));
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> epochs,
+                             gather_u64(control_, static_cast<std::uint64_t>(epoch_),
+                                        "comparing epochs", control_.timeout()));
+  epoch_ = static_cast<std::int64_t>(epochs[static_cast<std::size_t>(report.root.value)]);
   return report;
 }
 

@@ -3,46 +3,9 @@
 #include <string>
 #include <utility>
 
-#include "gearshift/base/serial.h"
-#include "gearshift/collectives/collectives.h"
-#include "strategy/agreement.h"
+#include "strategy/state_sharing.h"
 
 namespace gearshift::strategy {
-namespace {
-
-/// Which tensors there are, and the scalars.
-base::Writer describe_state(const std::vector<ps::StateEntry>& state) {
-  base::Writer writer;
-  for (const ps::StateEntry& entry : state) {
-    writer.put(static_cast<std::uint32_t>(entry.tensors.size()));
-    for (const auto& [name, tensor] : entry.tensors) writer.put(std::string_view(name));
-    writer.put(static_cast<std::uint32_t>(entry.scalars.size()));
-    for (const auto& [name, value] : entry.scalars) writer.put(std::string_view(name)).put(value);
-  }
-  return writer;
-}
-
-/// The same state with tensors of zeros.
-base::Result<std::vector<ps::StateEntry>> state_like(base::ConstBytes description,
-                                                     const std::vector<ParameterSpec>& parameters) {
-  base::Reader reader(description);
-  std::vector<ps::StateEntry> state(parameters.size());
-  for (std::size_t p = 0; p < parameters.size(); ++p) {
-    const std::size_t bytes = parameters[p].elements() * base::size_of(parameters[p].dtype);
-    for (auto n = reader.get<std::uint32_t>(); n > 0 && reader.ok(); --n) {
-      state[p].tensors[reader.get_string()] = base::Buffer(bytes);
-    }
-    for (auto n = reader.get<std::uint32_t>(); n > 0 && reader.ok(); --n) {
-      const std::string name = reader.get_string();
-      state[p].scalars[name] = reader.get<double>();
-    }
-  }
-  GEARSHIFT_RETURN_IF_ERROR(reader.status("optimizer state"));
-  return state;
-}
-
-}  // namespace
-
 base::Result<std::unique_ptr<LocalOptimizer>> LocalOptimizer::create(
     const std::vector<ParameterSpec>& parameters, const ps::OptimizerSpec& spec, bool phantom) {
   // Every parameter is a slice with one segment.
@@ -86,24 +49,13 @@ base::Status LocalOptimizer::apply(Replica& replica, const std::vector<bool>& pr
 }
 
 base::Status LocalOptimizer::take_over(group::Group& workers, base::Rank root) {
-  std::vector<ps::StateEntry> state;
-  std::vector<std::byte> mine;
+  std::vector<ps::StateEntry> mine;
   if (workers.rank() == root) {
-    GEARSHIFT_ASSIGN_OR_RETURN(state, export_state());
-    mine = describe_state(state).take();
+    GEARSHIFT_ASSIGN_OR_RETURN(mine, export_state());
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::byte> description,
-                             broadcast_blob(workers, mine, root, "optimizer state"));
-  if (workers.rank() != root) {
-    GEARSHIFT_ASSIGN_OR_RETURN(state, state_like(description, parameters_));
-  }
-  collectives::Options options;
-  options.label = "optimizer state";
-  for (ps::StateEntry& entry : state) {
-    for (auto& [name, tensor] : entry.tensors) {
-      GEARSHIFT_RETURN_IF_ERROR(collectives::broadcast(workers, tensor.view(), root, options));
-    }
-  }
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      std::vector<ps::StateEntry> state,
+      broadcast_state(workers, parameters_, std::move(mine), root, phantom_));
   return workers.rank() == root ? base::Status() : import_state(std::move(state));
 }
 

@@ -76,12 +76,17 @@ std::unique_ptr<Reducer::Lane> Reducer::make_lane(group::Group group, const std:
   return lane;
 }
 
+void Reducer::use(const AllReduce& how) {
+  how_ = how;
+  make_halves();
+}
+
 void Reducer::begin(const RoundInput& input) {
   next_bucket_ = 0;
   std::fill(is_closed_.begin(), is_closed_.end(), false);
   samples_ = input.samples;
   expected_ = control_lane_ ? result_.samples : 0;
-  if (!input.joined) patience_.reset();
+  patience_ = input.patience;
   awaited_ = false;
   set_control(Control::kPending);
   control_lane().comm->post([this, input] { return exchange_control(input); });
@@ -127,14 +132,28 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
   input.loss_samples = loss_samples;
   input.samples = 0;
   input.joined = true;
-  patience_ = lanes_[0]->group.timeout() * kPatientTimeouts;
+  input.patience = lanes_[0]->group.timeout() * kPatientTimeouts;
+  return whole_round(input, [&](std::uint32_t bucket) {
+    if (bucket == 0 && before) before();
+    base::zero(memory_.gradients(bucket));
+    return false;
+  });
+}
+
+base::Result<RoundResult> Reducer::round_without_buckets(const RoundInput& input) {
   begin(input);
-  GEARSHIFT_RETURN_IF_ERROR(drain());
-  if (result_.joined == lanes_[0]->group.size()) return result_;
-  if (before) before();
+  return end();
+}
+
+base::Result<RoundResult> Reducer::whole_round(const RoundInput& input, const Fill& fill) {
+  begin(input);
+  if (input.joined) {
+    GEARSHIFT_RETURN_IF_ERROR(drain());
+    if (result_.joined == lanes_[0]->group.size() && result_.samples == 0) return result_;
+  }
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
-    base::zero(memory_.gradients(b));
-    close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), false));
+    const bool has_some = fill(b);
+    close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), has_some));
   }
   return end();
 }
@@ -253,6 +272,7 @@ bool Reducer::is_compressed(std::uint32_t bucket) const {
 }
 
 void Reducer::make_halves() {
+  for (const auto& lane : lanes_) lane->half = base::Buffer();
   if (lanes_[0]->group.size() == 1) return;
   std::vector<std::size_t> most(lanes_.size(), 0);
   bool phantom = false;

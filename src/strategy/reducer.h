@@ -17,7 +17,7 @@
 
 namespace gearshift::strategy {
 
-/// What this rank brings to one round (one backward) of the all-reduce strategy.
+/// What this rank brings to one round: of All-Reduce, one backward; of LocalSgd, one averaging.
 struct RoundInput {
   double samples = 1;       ///< weight of this rank's gradient; 0 when it has joined
   bool joined = false;      ///< out of batches
@@ -29,6 +29,8 @@ struct RoundInput {
   static constexpr std::uint32_t kDigests = 1U << 30U;
   std::int64_t step = 0;  ///< optimizer steps that this rank has made
   int rounds = 0;         ///< and rounds since the last one
+  /// How long to wait for others; absent: the timeout.
+  std::optional<base::Duration> patience{};
 };
 
 /// What all ranks know after it.
@@ -45,8 +47,8 @@ struct RoundResult {
   std::int64_t step = 0;
 };
 
-/// The all-reduce strategy's rounds: control values, buckets in the plan's order while backward
-/// runs, and the non-trainable state.
+/// The rounds of All-Reduce and of LocalSgd: control values, buckets in the plan's order while
+/// backward runs, and the non-trainable state.
 ///
 /// Each gradient is scaled by samples / total samples as it is summed, so that the result is
 /// the mean over all samples however they are spread. Cost per round: one all-reduce of
@@ -71,6 +73,9 @@ class Reducer {
   Reducer(std::vector<group::Group> lanes, std::optional<group::Group> control,
           const BucketPlan& plan, BucketMemory& memory, CommTask& comm, const AllReduce& how);
 
+  /// From the next round on; none is under way. Equal on all ranks.
+  void use(const AllReduce& how);
+
   void begin(const RoundInput& input);
   /// The bucket's gradients are in place; `counts[i]` says whether entry i has one on this rank.
   /// Buckets may be closed in any order; they are reduced in the plan's.
@@ -79,6 +84,12 @@ class Reducer {
   base::Result<RoundResult> end();
   /// Who has a gradient on any rank, after `end`.
   std::vector<bool> present() const { return {present_.begin(), present_.end()}; }
+  /// Makes the contents of a bucket; returns whether the rank has something of its entries.
+  using Fill = std::function<bool(std::uint32_t bucket)>;
+  /// A whole round. When all have joined and bring no samples, no bucket is filled or reduced.
+  base::Result<RoundResult> whole_round(const RoundInput& input, const Fill& fill);
+  /// Of control values and buffers alone: for a world of one.
+  base::Result<RoundResult> round_without_buckets(const RoundInput& input);
   /// A round of a rank without batches. When all have joined, no bucket was reduced; otherwise
   /// `before` is called, if given, before the memory of the gradients is written to. Waits long:
   /// the others compute a whole step in between.
@@ -120,7 +131,7 @@ class Reducer {
 
   const BucketPlan& plan_;
   BucketMemory& memory_;
-  const AllReduce how_;
+  AllReduce how_;
   std::vector<std::vector<bool>> closed_;  ///< presence of closed buckets; empty: open
   std::vector<bool> is_closed_;
   std::uint32_t next_bucket_ = 0;  ///< first one not handed to the comm task
@@ -131,7 +142,7 @@ class Reducer {
   std::unique_ptr<base::Monitor> monitor_;
   Control control_ = Control::kPending;
   std::atomic<bool> awaited_{false};  ///< the program waits for the round, instead of computing
-  std::optional<base::Duration> patience_;    ///< the timeout of a shadow round
+  std::optional<base::Duration> patience_;    ///< RoundInput::patience of this round
   std::vector<std::unique_ptr<Lane>> lanes_;  ///< end first: their jobs use the above
   std::unique_ptr<Lane> control_lane_;        ///< null: lane 0
 };

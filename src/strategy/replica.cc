@@ -8,43 +8,36 @@
 #include "strategy/agreement.h"
 #include "strategy/bucket_size.h"
 #include "strategy/channels.h"
+#include "strategy/phases.h"
 #include "strategy/replica_impl.h"
 
 namespace gearshift::strategy {
 namespace {
 
-bool has_server(const Strategy& strategy) {
-  return !std::holds_alternative<AllReduce>(strategy.kind);
-}
-
-/// The all-reduce among the strategy's phases, if there is one.
-std::optional<AllReduce> all_reduce_of(const Strategy& strategy) {
-  if (const auto* all_reduce = std::get_if<AllReduce>(&strategy.kind)) return *all_reduce;
-  const auto* both = std::get_if<StrategySwitch>(&strategy.kind);
-  if (both == nullptr) return std::nullopt;
-  for (const Phase* phase : {&both->then, &both->start}) {
-    if (const auto* all_reduce = std::get_if<AllReduce>(phase)) return *all_reduce;
+/// How workers reduce among themselves in the first phase in which they do, if there is one.
+std::optional<AllReduce> first_exchange(const Strategy& strategy) {
+  for (const Phase& phase : phases_of(strategy)) {
+    if (const std::optional<AllReduce> how = exchange_of(phase)) return how;
   }
   return std::nullopt;
+}
+
+/// Whether the optimizer's state, each rank's own under LocalSgd, is another phase's afterwards.
+bool shares_state(const Strategy& strategy) {
+  const std::vector<Phase> phases = phases_of(strategy);
+  return phases.size() > 1 && std::any_of(phases.begin(), phases.end(), [](const Phase& phase) {
+           return std::holds_alternative<LocalSgd>(phase);
+         });
 }
 
 /// As the strategy says, or as suits the links; a switch keeps the buckets of its start.
 std::size_t bucket_bytes(const Environment& environment, const ReplicaOptions& options) {
   const Strategy& strategy = options.strategy;
   if (strategy.bucket_bytes) return *strategy.bucket_bytes;
-  const Phase first = std::visit(
-      [](const auto& kind) -> Phase {
-        if constexpr (std::is_same_v<std::decay_t<decltype(kind)>, StrategySwitch>) {
-          return kind.start;
-        } else {
-          return kind;
-        }
-      },
-      strategy.kind);
+  const Phase first = phases_of(strategy).front();
   std::size_t model = 0;
   for (const ParameterSpec& p : options.parameters) model += p.elements() * base::size_of(p.dtype);
-  const group::Group& group =
-      std::holds_alternative<AllReduce>(first) ? *environment.workers : *environment.world;
+  const group::Group& group = exchange_of(first) ? *environment.workers : *environment.world;
   return best_bucket_bytes(model, first, group.topology().get(), environment.workers_count);
 }
 
@@ -75,6 +68,11 @@ base::Status check(const Environment& environment, const ReplicaOptions& options
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "a parameter server applies the optimizer itself, so it needs one; without "
                        "an optimizer use the all-reduce strategy");
+  }
+  if (shares_state(options.strategy) && options.bridge == nullptr) {
+    return base::Error(base::ErrorCode::kInvalidArgument,
+                       "a switch to or from local_sgd needs the optimizer's state, and so the "
+                       "optimizer (ReplicaOptions::bridge)");
   }
   return {};
 }
@@ -112,7 +110,7 @@ ReplicaImpl::~ReplicaImpl() {
 base::Status ReplicaImpl::prepare() {
   GEARSHIFT_RETURN_IF_ERROR(checked(check_agreement(control_, description())));
   group::Group group = environment_.workers->with_channel(reducer_channel(options_.model));
-  const std::optional<AllReduce> all_reduce = all_reduce_of(options_.strategy);
+  const std::optional<AllReduce> all_reduce = first_exchange(options_.strategy);
   const GradientReaders readers{.reducers = all_reduce ? &group : nullptr,
                                 .servers = has_server(options_.strategy) && !options_.phantom &&
                                            has_neighbours(*environment_.world)};
@@ -180,7 +178,7 @@ base::Status ReplicaImpl::start() {
     return base::Error(base::ErrorCode::kInvalidArgument, "start() was called already");
   }
   GEARSHIFT_RETURN_IF_ERROR(checked(broadcast_model(base::Rank(0))));
-  if (decider_.uses_server()) GEARSHIFT_RETURN_IF_ERROR(checked(open_server()));
+  GEARSHIFT_RETURN_IF_ERROR(checked(open_phase()));
   started_ = true;
   return {};
 }
@@ -329,12 +327,14 @@ Stats ReplicaImpl::stats() const {
 
 base::Status ReplicaImpl::finish() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
-  return server_ ? checked(finish_server()) : base::Status();
+  if (server_) return checked(finish_server());
+  return local_ ? checked(finish_local()) : base::Status();
 }
 
 base::Status ReplicaImpl::stop() {
   if (failed_ || stopped_) return {};
   if (server_) GEARSHIFT_RETURN_IF_ERROR(stop_server());
+  if (local_) warn_of_steps_alone();
   stopped_ = true;
   if (environment_.on_stopped) environment_.on_stopped(options_.model);
   return {};

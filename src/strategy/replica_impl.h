@@ -11,6 +11,7 @@
 #include "gearshift/strategy/replica.h"
 #include "strategy/comm_task.h"
 #include "strategy/decider.h"
+#include "strategy/local_phase.h"
 #include "strategy/memory.h"
 #include "strategy/reducer.h"
 #include "strategy/server_phase.h"
@@ -18,8 +19,8 @@
 
 namespace gearshift::strategy {
 
-/// The Replica over a process's groups. Split over replica.cc (set-up and steps), backward.cc and
-/// hand_over.cc (switch and join).
+/// The Replica over a process's groups. Split over replica.cc (set-up), backward.cc (steps),
+/// local_rounds.cc (LocalSgd) and hand_over.cc (switch and join).
 class ReplicaImpl final : public Replica {
  public:
   ReplicaImpl(Environment environment, ReplicaOptions options, BucketPlan plan);
@@ -33,6 +34,7 @@ class ReplicaImpl final : public Replica {
   std::shared_ptr<const void> memory() const override { return memory_; }
   base::Status start() override;
   bool uses_server() const override { return server_ != nullptr; }
+  bool is_local() const override { return local_ != nullptr; }
 
   base::Status backward_begin(double samples) override;
   base::Status ready(std::uint32_t index) override;
@@ -82,9 +84,21 @@ class ReplicaImpl final : public Replica {
   base::Result<double> clip_factor(const StepInput& input) const;
   base::Status check_hypers(const ps::HyperValues& hypers) const;
   base::Result<StepReport> step_all_reduce(const StepInput& input);
+  void note_own_step(const StepInput& input);
   base::Result<StepReport> step_server(const StepInput& input);
 
+  // local_rounds.cc
+  base::Status open_local();
+  base::Status close_local();
+  base::Result<StepReport> step_local(const StepInput& input);
+  base::Result<RoundResult> average(bool joined, std::function<void()> before);
+  base::Result<JoinReport> join_local(std::function<void()> before);
+  base::Status finish_local();
+  void warn_of_steps_alone() const;
+
   // hand_over.cc
+  base::Status open_phase();
+  base::Status close_phase();
   base::Result<std::optional<SwitchRecord>> switch_if_due(bool voted);
   base::Result<SwitchRecord> hand_over();
   base::Result<SwitchRecord> switch_over();
@@ -106,6 +120,7 @@ class ReplicaImpl final : public Replica {
   base::Result<JoinReport> join_all_reduce(std::function<void()> before);
   base::Result<JoinReport> join_server();
   base::Result<JoinReport> level_steps();
+  base::Result<JoinReport> end_rounds();
   base::Status take_history(base::Rank root);
 
   Environment environment_;
@@ -121,19 +136,20 @@ class ReplicaImpl final : public Replica {
 
   std::unique_ptr<Reducer> reducer_;
   std::unique_ptr<ServerPhase> server_;
+  std::unique_ptr<LocalPhase> local_;
   std::unique_ptr<CommTask> comm_;  ///< ends before all else
   std::int64_t incarnations_ = 0;
 
   // The round (backward) in progress:
   bool round_open_ = false;
   double samples_ = 1;
-  std::vector<std::uint32_t> missing_;        ///< per bucket: gradients not yet ready
-  std::vector<std::vector<bool>> ready_;      ///< per bucket and entry
-  std::vector<bool> is_ready_;                ///< per parameter
-  std::vector<bool> present_;                 ///< per parameter, of the latest round
-  bool staged_ = false;                       ///< server: a backward has ended since the last step
-  bool settled_ = false;                      ///< server: its gradients will not be changed
-  std::vector<std::uint64_t> staged_hashes_;  ///< per bucket: of the gradients sent
+  std::vector<std::uint32_t> missing_;    ///< per bucket: gradients not yet ready
+  std::vector<std::vector<bool>> ready_;  ///< per bucket and entry
+  std::vector<bool> is_ready_;            ///< per parameter
+  std::vector<bool> present_;             ///< per parameter, of the latest round
+  bool staged_ = false;   ///< server, LocalSgd: a backward has ended since the last step
+  bool settled_ = false;  ///< server: its gradients will not be changed
+  std::vector<std::uint64_t> staged_hashes_;      ///< per bucket: of the gradients sent
   std::optional<base::TimePoint> sending_since_;  ///< server: first bucket of the step under way
 
   std::atomic<std::int64_t> step_ = 0;

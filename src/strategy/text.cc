@@ -3,6 +3,7 @@
 #include <cctype>
 
 #include "gearshift/strategy/config.h"
+#include "strategy/phases.h"
 #include "strategy/text_options.h"
 
 namespace gearshift::strategy {
@@ -84,6 +85,36 @@ base::Result<Strategy> parse_all_reduce(const Text& text) {
                  "there is no all-reduce algorithm '" + *text.variant + "'");
   }
   result.kind = AllReduce{*algorithm, compression};
+  return result;
+}
+
+/// "local_sgd(8)", "local_sgd(every=8)".
+base::Result<Strategy> parse_local(const Text& text) {
+  TextOptions options("local_sgd", text.inside);
+  Strategy result;
+  LocalSgd local;
+  const auto every = options.whole("every", 1);
+  result.bucket_bytes = bucket_bytes(options);
+  local.outer_lr = options.number("outer_lr", false).value_or(local.outer_lr);
+  local.outer_momentum = options.number("outer_momentum", true).value_or(0);
+  local.compression = read_compression(options);
+  const std::vector<std::string> rest = options.rest();
+  if (!every && rest.size() == 1 && rest[0].find('=') == std::string::npos) {
+    GEARSHIFT_RETURN_IF_ERROR(options.status());
+    local.every = whole_number(rest[0]).value_or(0);
+    if (local.every < 1) {
+      return Error(
+          ErrorCode::kInvalidArgument,
+          "local_sgd: " + rest[0] + " is no number of steps between two rounds, from 1 on");
+    }
+  } else {
+    GEARSHIFT_RETURN_IF_ERROR(options.finish());
+    local.every = every.value_or(local.every);
+  }
+  if (local.outer_momentum >= 1) {
+    return Error(ErrorCode::kInvalidArgument, "local_sgd: outer_momentum must be below 1");
+  }
+  result.kind = local;
   return result;
 }
 
@@ -176,12 +207,10 @@ base::Status read_phase(TextOptions& options, const std::string& key, Phase& pha
   const auto text = options.word(key);
   if (!text) return {};
   GEARSHIFT_ASSIGN_OR_RETURN(const Strategy read, parse(*text));
-  if (const auto* all_reduce = std::get_if<AllReduce>(&read.kind)) {
-    phase = *all_reduce;
-  } else if (const auto* server = std::get_if<ParameterServer>(&read.kind)) {
-    phase = *server;
-  } else {
+  if (std::holds_alternative<StrategySwitch>(read.kind)) {
     options.fail("switch: " + key + " cannot be a switch itself");
+  } else {
+    phase = phases_of(read).front();
   }
   if (bucket != nullptr) *bucket = read.bucket_bytes;
   return {};
@@ -207,7 +236,7 @@ base::Result<Strategy> parse_switch(const Text& text) {
   if (change.start.index() == change.then.index()) {
     return Error(
         ErrorCode::kInvalidArgument,
-        "a switch goes from all-reduce to a parameter server or the other way round; got " +
+        "a switch goes from one of all_reduce, local_sgd and parameter_server to another; got " +
             to_string(change.start) + " and " + to_string(change.then));
   }
   change.policy = at != nullptr ? at : loss_plateau(window.value_or(6), threshold.value_or(0.01));
@@ -222,14 +251,16 @@ base::Result<Strategy> parse(std::string_view text) {
   const std::optional<Text> parts = taken_apart(wanted);
   const std::string name = parts ? parts->name : "";
   if (name == "all_reduce" && parts->variant != "") return parse_all_reduce(*parts);
+  if (name == "local_sgd" && !parts->variant) return parse_local(*parts);
   if (name == "ps" || name == "parameter_server") return parse_server(*parts);
   if ((name == "switch" || name == "strategy_switch") && !parts->variant) {
     return parse_switch(*parts);
   }
-  return Error(ErrorCode::kInvalidArgument,
-               "strategy '" + std::string(text) +
-                   "' is none of 'all_reduce', 'all_reduce:ring', 'parameter_server', 'ps:bsp', "
-                   "'ps:asp', 'ps:ssp(3)', 'ps:buffered(4)', 'switch'");
+  return Error(
+      ErrorCode::kInvalidArgument,
+      "strategy '" + std::string(text) +
+          "' is none of 'all_reduce', 'all_reduce:ring', 'local_sgd(8)', 'parameter_server', "
+          "'ps:bsp', 'ps:asp', 'ps:ssp(3)', 'ps:buffered(4)', 'switch'");
 }
 
 }  // namespace gearshift::strategy

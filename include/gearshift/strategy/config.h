@@ -33,6 +33,23 @@ struct AllReduce {
   Compression compression = Compression::kNone;
 };
 
+/// Local SGD: every worker trains alone with its own optimizer, and every so many steps all replace
+/// their parameters by the mean, weighted by the samples that each has learnt from since the last
+/// time. Sources: Stich, "Local SGD converges fast and communicates little" (2019); of the outer
+/// optimizer, Douillard et al., "DiLoCo" (2023).
+///
+/// Cost: one round of All-Reduce per `every` steps, and memory for the parameters of the last
+/// round.
+struct LocalSgd {
+  int every = 8;  ///< steps between two rounds, from 1 on
+  /// The outer optimizer, SGD with Nesterov's momentum, takes what the parameters have lost on
+  /// average since the last round for a gradient. A rate of 1 without momentum is the plain mean.
+  double outer_lr = 1;
+  double outer_momentum = 0;  ///< from 0 to below 1
+  /// Of the changes since the last round, on their way.
+  Compression compression = Compression::kNone;
+};
+
 /// How the learning rate of a push relates to the one that the training loop set; of Adagrad it is
 /// the gradient that is divided (ps::Optimizer::apply says why).
 enum class LrScaling : unsigned char {
@@ -60,8 +77,8 @@ struct ParameterServer {
   Compression compression = Compression::kNone;
 };
 
-using Phase = std::variant<AllReduce, ParameterServer>;
-/// "all_reduce", "parameter_server(asp)": for logs and tables.
+using Phase = std::variant<AllReduce, LocalSgd, ParameterServer>;
+/// "all_reduce", "local_sgd(8)", "parameter_server(asp)": for logs and tables.
 std::string to_string(const Phase& phase);
 
 /// What a policy sees: values that are equal on all ranks.
@@ -73,7 +90,7 @@ struct Metrics {
   std::vector<double> epoch_losses;  ///< mean reduced loss of each finished epoch
   std::size_t earlier_epochs = 0;    ///< so many of them had finished when the phase began
   std::string strategy;              ///< in force
-  double staleness = 0;              ///< mean so far; 0 under All-Reduce
+  double staleness = 0;              ///< mean so far; 0 without a server
 };
 
 /// Whether to switch now, and on what grounds (for the decision log).
@@ -82,8 +99,9 @@ struct Verdict {
   std::string inputs;
 };
 
-/// Decides when the strategy changes. Called on every rank under All-Reduce, with equal metrics;
-/// the ranks' votes are compared. Under a server, on the rank of shard 0.
+/// Decides when the strategy changes. Called on every rank under All-Reduce, and under LocalSgd in
+/// the steps that end with a round, with equal metrics; the ranks' votes are compared. Under a
+/// server, on the rank of shard 0.
 /// Thread-safety: one call at a time.
 class Policy {
  public:
@@ -127,7 +145,7 @@ struct StrategySwitch {
 
 /// The strategy of a job, as a value.
 struct Strategy {
-  std::variant<AllReduce, ParameterServer, StrategySwitch> kind = AllReduce{};
+  std::variant<AllReduce, LocalSgd, ParameterServer, StrategySwitch> kind = AllReduce{};
   /// Gradients travel in buckets of about so many bytes. Without a value: 4 MiB on one host, by
   /// measured links between several (docs/strategies.md).
   std::optional<std::size_t> bucket_bytes{};
@@ -140,7 +158,8 @@ struct Strategy {
 };
 
 /// A strategy from its text, the same as in Python and in job files (docs/strategies.md):
-/// "all_reduce:ring(bucket_mb=8)", "ps:ssp(3, shards=2)", "switch(then=ps:bsp, at=0.5)".
+/// "all_reduce:ring(bucket_mb=8)", "local_sgd(8)", "ps:ssp(3, shards=2)",
+/// "switch(then=ps:bsp, at=0.5)".
 /// Errors: kInvalidArgument.
 base::Result<Strategy> parse(std::string_view text);
 

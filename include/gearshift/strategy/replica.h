@@ -70,7 +70,8 @@ struct StepInput {
   /// apply alike, or none, the next round compares them (kMismatch).
   ps::HyperValues hypers{};
   double gradient_factor = 1;  ///< under a server: multiplies this worker's gradient; finite
-  bool skip = false;           ///< under a server: this gradient is unusable
+  /// This gradient is unusable: under a server; under LocalSgd the step was left out on this rank.
+  bool skip = false;
   /// Under a server: for this step, instead of the strategy's; finite; 0: the strategy's.
   double clip_norm = 0;
   /// Under a server: which buckets' gradients were changed since backward; empty: find out.
@@ -90,7 +91,8 @@ struct SwitchRecord {
 struct StepReport {
   std::int64_t step = 0;  ///< steps done
   bool skipped = false;
-  std::optional<SwitchRecord> switched;
+  bool averaged = false;  ///< under LocalSgd: parameters and buffers are those of all ranks now
+  std::optional<SwitchRecord> switched{};
 };
 
 struct Stats {
@@ -118,7 +120,10 @@ struct Stats {
 /// A step: `ready(p)` as gradients appear (or not at all), `backward_end`, then `step`. Under
 /// All-Reduce, after `backward_end` every gradient is the mean over all ranks' samples and the
 /// caller applies its optimizer *before* calling `step`; under a server `step` pushes the
-/// gradients and returns with fresh parameters. `uses_server()` tells which.
+/// gradients and returns with fresh parameters. `uses_server()` tells which. Under LocalSgd
+/// (`is_local()`) gradients are this rank's own after `backward_end`, the caller applies its
+/// optimizer, and every so many steps `step` makes the parameters the mean of all ranks', which
+/// leaves zeros in the memory of the gradients.
 ///
 /// Thread-safety: `ready` from any one task at a time (autograd's), the rest from one task.
 /// Errors are explained by the monitor; after an error other than kInvalidArgument the replica
@@ -146,6 +151,8 @@ class Replica {
   virtual base::Status start() = 0;
 
   virtual bool uses_server() const = 0;
+  /// Whether LocalSgd is in force.
+  virtual bool is_local() const = 0;
 
   /// A backward begins on `samples` samples (weight of this rank's gradient); optional: the first
   /// `ready` implies it with the last value given.
@@ -154,7 +161,7 @@ class Replica {
   virtual base::Status ready(std::uint32_t index) = 0;
   /// No more `ready` will come. `present[p]`: p has a gradient on this rank (in place); the memory
   /// of the others is zeroed. Under All-Reduce waits for the means; returns who has a gradient on
-  /// any rank (under a server: `present` itself).
+  /// any rank (otherwise: `present` itself).
   ///
   /// `settled`: nobody changes the gradients between this call and `step`, which then does not look
   /// for changes (under a server that costs a pass over all gradients).
@@ -162,15 +169,14 @@ class Replica {
                                                        bool settled = false) = 0;
 
   /// Ends a step; performs the switch that is due. Since the step before, a `backward_end` must
-  /// have been there (kInvalidArgument; under a server a step that skips may do without), of no
-  /// samples where there are none, and no backward may be under way.
+  /// have been there (kInvalidArgument; where `skip` is looked at, such a step may do without), of
+  /// no samples where there are none, and no backward may be under way.
   virtual base::Result<StepReport> step(const StepInput& input) = 0;
 
   struct JoinReport {
     base::Rank root;  ///< the rank that made most steps: its state is everybody's now
     /// Another rank made fewer. The caller must take over from root whatever counts steps by
-    /// itself, such as learning-rate schedules, and, unless a server is in force, the optimizer's
-    /// state.
+    /// itself, such as learning-rate schedules, and, under All-Reduce, the optimizer's state.
     bool steps_differ = false;
   };
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps
@@ -178,8 +184,8 @@ class Replica {
   /// ranks again. Waits as long as anyone makes steps. Not between the begin and the end of a
   /// backward.
   ///
-  /// Under All-Reduce the memory of the gradients holds means of the others' then: `before` is
-  /// called, at most once, before the first comes in.
+  /// Under All-Reduce the memory of the gradients holds means of the others' then, and under
+  /// LocalSgd changes of parameters: `before` is called, at most once, before the first comes in.
   virtual base::Result<JoinReport> join(const std::function<void()>& before) = 0;
   base::Result<JoinReport> join() { return join({}); }
   /// Under a server: optimizer state from, or to, the shards; any rank, alone.
@@ -195,8 +201,9 @@ class Replica {
   /// Under a server, collective: no more steps of this rank will come, and nobody waits for one.
   /// Waits as long as anyone makes steps. All updates are applied then, and parameters are equal on
   /// all ranks, as is what `fetch_state` returns. What may follow is `fetch_state` and `stop`.
-  /// Under All-Reduce it does nothing, and waits for nobody: where ranks have different numbers of
-  /// batches, `join` makes them equal.
+  /// Under LocalSgd the same, after a last round, in which this rank's steps since the one before
+  /// count. Under All-Reduce it does nothing, and waits for nobody: where ranks have different
+  /// numbers of batches, `join` makes them equal.
   virtual base::Status finish() = 0;
   /// Collective: ends servers of this model. The replica makes no steps any more. Waits for other
   /// ranks as `join` does, whose steps do without this one; parameters stay as the latest step left

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Error, InvalidArgument
-from ..strategy import BSP, AllReduce, LossPlateau, Strategy, StrategySwitch
+from ..strategy import BSP, AllReduce, LocalSGD, LossPlateau, Strategy, StrategySwitch
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def is_synchronous(strategy: Strategy) -> bool:
     """Whether every update is made of all workers' gradients of one step."""
     if isinstance(strategy, StrategySwitch):
         return is_synchronous(strategy.start) and is_synchronous(strategy.then)
+    if isinstance(strategy, LocalSGD):
+        return False
     return isinstance(strategy, AllReduce) or isinstance(strategy.consistency, BSP)
 
 

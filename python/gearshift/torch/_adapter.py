@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from .. import _session
 from .._core import Replica
 from ..errors import Error, MismatchError, Unsupported
 from ._memory import Buffers, Trainable, copy_gradient, readopt
+from ._parts import called_parts, sparse_dims
 from ._samples import Forward, ForwardHook, SampleCounter, override
 
 _queue_callback = torch.autograd.Variable._execution_engine.queue_callback
@@ -71,7 +72,7 @@ class Adapter:
         """Whose hook has fired more than once in some backward: only its end is the end of them."""
         self._backwards = 0
         self._watched_until = _BACKWARDS_TO_WATCH
-        self._sparse_dims = _sparse_dims(model, self.trainables)
+        self._sparse_dims = sparse_dims(model, self.trainables)
         self._in_backward = False
         self._exchanges = False
         self._empty = False
@@ -85,6 +86,11 @@ class Adapter:
     def uses_server(self) -> bool:
         """Whether a parameter server is in force."""
         return self.replica.uses_server
+
+    @property
+    def is_local(self) -> bool:
+        """Whether local SGD is in force: gradients are this worker's own, and stay here."""
+        return self.replica.is_local
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -101,7 +107,7 @@ class Adapter:
             handle = parameter.register_post_accumulate_grad_hook(hook)
             self._handles.append(handle)
             self._own_hooks.append((parameter._post_accumulate_grad_hooks, handle.id))
-        parts = list(_called_parts(model))
+        parts = list(called_parts(model))
         for part in parts:
             before, after = ForwardHook(self._before_part), ForwardHook(self._after_part)
             self._handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
@@ -227,7 +233,7 @@ class Adapter:
             _queue_callback(self._end_backward)
             last = self._run_last()
         self._on_backward(self.samples.begin_backward())
-        self._exchanges = self.no_sync_depth == 0
+        self._exchanges = self.no_sync_depth == 0 and not self.is_local
         self.unsynced = True
         if self._exchanges:
             self._begin_round()
@@ -283,6 +289,8 @@ class Adapter:
         Not under no_sync, where they are meant to be, nor what a step has left, at which a single
         rank may look.
         """
+        if self.is_local:
+            return
         left = not self.called or any(t.parameter.grad is t.gradient for t in self.trainables)
         if self.no_sync_depth == 0 and (self.unsynced or self.rounds > 0 or not left):
             self.exchange_new()
@@ -298,6 +306,16 @@ class Adapter:
             override.value = None
         self._begin_round()
         self._end_round(settled=True)
+
+    def weigh_own(self) -> None:
+        """Under local SGD, with a step: tell the core what this worker's gradients weigh."""
+        if self.samples.pending == 0:  # they were made in another way than by backward
+            self._on_backward(self.samples.begin_backward())
+            override.value = None
+        self.replica.backward_begin(self.samples.pending)
+        self.replica.backward_end(bytes(t.parameter.grad is not None for t in self.trainables))
+        self.samples.exchanged()
+        self.unsynced = self._zeroed = False
 
     def _end_round(self, settled: bool = False) -> None:
         present = self._collect()
@@ -346,7 +364,7 @@ class Adapter:
 
     def _is_own(self) -> bool:
         """Whether p.grad is this worker's alone, so that it may be part of a graph."""
-        return self.uses_server or _session.world_size() == 1
+        return self.uses_server or self.is_local or _session.world_size() == 1
 
     def _travels(self, t: Trainable) -> bool:
         return t.group >= 0 or not self.holds_server
@@ -457,28 +475,3 @@ class Adapter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-
-
-def _sparse_dims(model: nn.Module, trainables: Sequence[Trainable]) -> list[int]:
-    """Of each gradient, 0 for dense ones: for ranks that do not use a parameter in the first step.
-
-    What is not known here is learned from the first gradient.
-    """
-    modules = (m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag))
-    sparse = {id(m.weight) for m in modules if m.sparse}
-    return [int(id(t.parameter) in sparse) for t in trainables]
-
-
-def _called_parts(model: nn.Module) -> Iterator[nn.Module]:
-    """What is called of a container that has no forward of its own; nothing for other models."""
-    if _is_container(model):
-        for child in model.children():
-            if _is_container(child):
-                yield from _called_parts(child)
-            else:
-                yield child
-
-
-def _is_container(module: nn.Module) -> bool:
-    """Judged by the object: a compiled module's class has no forward."""
-    return getattr(module.forward, "__func__", None) is nn.Module.forward

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .. import _session
 from ..errors import InvalidArgument, Unsupported
 from . import _samples
-from ._distributed import Distributed, everything, find, get
+from ._distributed import Distributed
+from ._registry import everything, find, get
 
 
 @contextlib.contextmanager

@@ -19,18 +19,12 @@ from .._core import Replica
 from .._core import Strategy as CoreStrategy
 from ..errors import InvalidArgument, Unsupported
 from ..launch.strategy import asked_strategy, asked_total_steps
-from ._distributed import (
-    Distributed,
-    everything,
-    find,
-    register,
-    settle_epochs,
-    unwrapped,
-)
+from ._distributed import Distributed
 from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
 from ._overlap import check_parameters_apart
+from ._registry import everything, find, register, settle_epochs, unwrapped
 from ._rules import Rule, group_numbers, rule_of
 from ._state import StateBridge, load_as_sent
 
@@ -271,6 +265,8 @@ def _check_owned(model: nn.Module, optimizer: Optimizer) -> None:
 def _rule(
     strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool, found: Found
 ) -> Rule | None:
+    if strategies.uses_local(strategy):
+        _check_local(strategy, optimizer, elementwise)
     if not strategies.uses_server(strategy):
         return None
     if optimizer is None:
@@ -282,6 +278,18 @@ def _rule(
     if _session.world_size() > 1:
         _warn_of_unowned(found)
     return rule
+
+
+def _check_local(
+    strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool
+) -> None:
+    if optimizer is None:
+        raise InvalidArgument(
+            "local_sgd counts the steps of the optimizer, so distribute() needs it; without one "
+            "use the all_reduce strategy"
+        )
+    if len(strategies.phases(strategy)) > 1:
+        rule_of(optimizer, elementwise)  # its state goes from one rank to all
 
 
 def _warn_of_unowned(found: Found) -> None:

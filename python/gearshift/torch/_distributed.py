@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import weakref
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
@@ -16,14 +15,22 @@ from torch.optim import Optimizer
 from .. import _session
 from .. import strategy as strategies
 from .._arrays import view
-from .._core import Replica, StepReport, SwitchRecord
+from .._core import Replica, StepReport
 from ..errors import InvalidArgument
 from ._adapter import Adapter
 from ._epoch import Epoch
 from ._follow import back_off, follow
 from ._loss import number_of
 from ._memory import Buffers, Trainable
-from ._optimizer_facts import decides_by_loss, needs_all, scaling, scheduled_numbers
+from ._optimizer_facts import (
+    decides_by_loss,
+    needs_all,
+    scales_by_itself,
+    scaling,
+    scheduled_numbers,
+    unscale,
+)
+from ._reports import log_switch, statistics
 from ._rules import Rule, check_groups, group_numbers
 from ._state import StateBridge
 
@@ -78,6 +85,11 @@ class Distributed:
     def uses_server(self) -> bool:
         """Whether a parameter server is in force."""
         return self.replica.uses_server
+
+    @property
+    def is_local(self) -> bool:
+        """Whether local SGD is in force."""
+        return self.replica.is_local
 
     @property
     def closed(self) -> bool:
@@ -143,6 +155,33 @@ class Distributed:
         self._after_step(report)
         return result
 
+    def step_local(
+        self, update: Callable[..., Any], closure: Any, loss: Any, epoch: int | None
+    ) -> Any:
+        """The optimizer's own step on this worker's gradients; every so many, a round of all."""
+        assert self.optimizer is not None
+        skip = False
+        if closure is not None:
+            seen: list[Any] = []
+            result = update(_seeing(closure, seen))
+            loss = seen[0] if loss is None and seen else loss
+        else:
+            factor, skip = scaling(self.optimizer)
+            if not scales_by_itself(self.optimizer):
+                unscale(self.optimizer, factor)
+            result = None if skip else update()
+        self.adapter.bring_parameters()
+        self.adapter.buffers.gather()
+        self.adapter.weigh_own()
+        self._check_losses(loss, epoch)
+        numbers = scheduled_numbers(self.optimizer)
+        report = self.replica.step(self._told(loss), self._epoch(epoch), numbers, skip=skip)
+        if report.averaged:
+            self.adapter.fetch_parameters()
+            self.adapter.buffers.scatter()
+        self._after_step(report)
+        return result
+
     def step_server(self, closure: Any, loss: Any, epoch: int | None) -> Any:
         """Push the gradients, and take the fresh parameters."""
         result = None
@@ -178,9 +217,11 @@ class Distributed:
         self.adapter.called = False
         self.clip_norm = 0.0
         if report.switched is not None:
-            _log_switch(report.switched)
+            log_switch(report.switched)
             if not self.uses_server:
                 self.adapter.buffers.scatter()  # workers have met, and have one rank's
+            if self.is_local:
+                self.adapter.keep_gradients()  # their memory is needed for rounds
         self._settle()
         self.epoch.settle(stepped=True)
 
@@ -336,8 +377,9 @@ class Distributed:
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
         if steps_differ:
-            parameters, with_state = self.adapter.parameters, not self.uses_server
-            follow(self.optimizer, parameters, root, with_state=with_state)
+            # Of each rank's own state nothing is common under local SGD.
+            with_state = not (self.uses_server or self.is_local)
+            follow(self.optimizer, self.adapter.parameters, root, with_state=with_state)
         self._settle()
 
     def fetch_state(self) -> None:
@@ -360,33 +402,25 @@ class Distributed:
 
     def stats(self) -> dict[str, Any]:
         """See gst.stats."""
-        stats = self.replica.stats()
-        names = (
-            "strategy",
-            "step",
-            "loss",
-            "bytes_sent",
-            "bytes_received",
-            "mean_staleness",
-            "max_staleness",
-            "pushes",
-            "max_lead",
-            "shard_applies",
-            "exposed_seconds",
-            "communication_seconds",
-        )
-        result = {name: getattr(stats, name) for name in names}
-        result["switches"] = [_describe(record) for record in stats.switches]
-        return result
+        return statistics(self.replica.stats())
 
     def close(self, exiting: bool) -> None:
-        """Collective: leave the servers; the model and the optimizer are on their own again."""
+        """Collective: leave the servers; the model and the optimizer are on their own again.
+
+        Unless the process ends, the model is that of all ranks then.
+        """
         self.epoch.finish()
         if not exiting and self.uses_server:
             self._store_changes()
             self.replica.finish()
             self.adapter.fetch_parameters()
             self.fetch_state()
+        elif not exiting and self.is_local:
+            self._store_changes()
+            self.adapter.buffers.gather()
+            self.replica.finish()
+            self.adapter.fetch_parameters()
+            self.adapter.buffers.scatter()
         self.replica.stop()
         self.adapter.close()
         self.replica.forget_bridge()
@@ -424,72 +458,11 @@ def join(models: list[Distributed]) -> None:
         model.after_join(*report)
 
 
-def _describe(record: SwitchRecord) -> dict[str, Any]:
-    return {
-        "step": record.step,
-        "from": record.before,
-        "to": record.after,
-        "policy": record.policy,
-        "inputs": record.inputs,
-        "seconds": record.seconds,
-        "bytes_moved": record.bytes_moved,
-        "parameter_hash": f"{record.parameter_hash:016x}",
-    }
+def _seeing(closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
+    """The closure, whose losses are noted."""
 
+    def noted() -> Any:
+        seen.append(closure())
+        return seen[-1]
 
-def _log_switch(record: SwitchRecord) -> None:
-    _log.info(
-        "switched from %s to %s after step %d in %.3f s (%s: %s)",
-        record.before,
-        record.after,
-        record.step,
-        record.seconds,
-        record.policy,
-        record.inputs,
-    )
-
-
-_models: weakref.WeakKeyDictionary[nn.Module, Distributed] = weakref.WeakKeyDictionary()
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module that torch.compile wrapped, if it did."""
-    return getattr(model, "_orig_mod", model)
-
-
-def register(model: nn.Module, distributed: Distributed) -> None:
-    """Remember what became of a model, and end it with the job."""
-    _models[unwrapped(model)] = distributed
-    _session.before_close(distributed.close)
-
-
-def find(model: nn.Module) -> Distributed | None:
-    """What became of a model, unless nothing did, or it is over."""
-    found = _models.get(unwrapped(model))
-    return None if found is None or found.closed else found
-
-
-def get(model: nn.Module) -> Distributed:
-    """What became of a model.
-
-    Raises:
-        InvalidArgument: when it was not distributed.
-    """
-    found = _models.get(unwrapped(model))
-    if found is None:
-        raise InvalidArgument(
-            f"this {type(model).__name__} was not distributed: pass the model that you gave to "
-            "gst.distribute()"
-        )
-    return found
-
-
-def settle_epochs() -> None:
-    """Join the epochs of which this rank has seen all samples."""
-    for distributed in everything():
-        distributed.epoch.settle()
-
-
-def everything() -> list[Distributed]:
-    """All models that are distributed, in the order in which they became so."""
-    return [d for d in _models.values() if not d.closed]
+    return noted

@@ -25,7 +25,7 @@ from ..errors import Diverged, Error, InvalidArgument, PeerLost, TimeoutError
 from ..sim import given
 from ..sim import task as tasks
 from ..study.work import Work
-from . import _control, _distributed, _learner, _simulated
+from . import _control, _learner, _registry, _simulated
 from ._distribute import distribute
 from ._memory import distinct_buffers
 from ._simulated import SimulatedTraining
@@ -157,7 +157,7 @@ class _Worker:
         for index, (_, parameter) in enumerate(training.parameters()):
             parameter.register_post_accumulate_grad_hook(self._pace.holder(index))
         distribute(self._model, training.optimizer, work.strategy, work.steps)
-        self._distributed = _distributed.get(self._model)
+        self._distributed = _registry.get(self._model)
         training.optimizer.register_step_pre_hook(self._before_update)
         training.optimizer.register_step_post_hook(self._after_update)
         self._snapshots: list[tuple[int, float, list[Tensor]]] = []

@@ -56,6 +56,8 @@ class DistributedOptimizer(Optimizer):
                 )
             return self._step_server(closure, loss=loss, epoch=epoch)
         distributed.adapter.keep_layout()
+        if distributed.is_local:
+            return distributed.step_local(update, closure, loss, epoch)
         return distributed.step_all_reduce(update, closure, loss, epoch)
 
     step.hooked = True  # type: ignore[attr-defined]  # the original runs the user's hooks
@@ -74,8 +76,10 @@ class DistributedOptimizer(Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Under a server a GradScaler leaves unscaling, and what to do on overflow, to us."""
-        if not self._gearshift.closed and self._gearshift.uses_server:
+        """Unless gradients are those of all ranks, a GradScaler leaves unscaling, and what to do
+        on overflow, to us: a step that one rank leaves out is one for the others."""
+        distributed = self._gearshift
+        if not distributed.closed and (distributed.uses_server or distributed.is_local):
             return True
         return bool(self.__dict__.get("_step_supports_amp_scaling", False))
 

@@ -47,3 +47,18 @@ def scaling(optimizer: Optimizer) -> tuple[float, bool]:
     found = getattr(optimizer, "found_inf", None)
     factor = 1.0 if scale is None else 1.0 / float(scale)
     return factor, found is not None and float(found) != 0
+
+
+def scales_by_itself(optimizer: Optimizer) -> bool:
+    """Whether its own step does what a GradScaler leaves to it: fused ones do."""
+    return bool(optimizer.__dict__.get("_step_supports_amp_scaling", False))
+
+
+def unscale(optimizer: Optimizer, factor: float) -> None:
+    """Multiply all of its gradients, in place."""
+    if factor == 1:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)

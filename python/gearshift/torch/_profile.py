@@ -18,8 +18,8 @@ from ..errors import Error, InvalidArgument
 from ..report.words import count
 from ..sim import given
 from ..sim.workload import Workload
-from ._distributed import everything, unwrapped
 from ._profile_steps import ParameterInfo, Recording, StepTimes, summarize
+from ._registry import everything, unwrapped
 from ._samples import leading_tensors
 
 _WARMUP = 5

@@ -10,8 +10,8 @@ from torch.utils.data import Sampler
 
 from .. import _session
 from ._deal import Deal, Reader, Training
-from ._distributed import everything
 from ._epoch import begin
+from ._registry import everything
 
 
 class DistributedSampler(Sampler[int]):

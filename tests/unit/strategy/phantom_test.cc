@@ -13,7 +13,7 @@ namespace {
 
 using quiet::Job;
 
-Strategy of(std::variant<AllReduce, ParameterServer, StrategySwitch> kind) {
+Strategy of(decltype(Strategy::kind) kind) {
   Strategy strategy;
   strategy.kind = std::move(kind);
   strategy.bucket_bytes = 2048;

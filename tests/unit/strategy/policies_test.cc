@@ -90,7 +90,7 @@ TEST(Decider, VotesOnceAPolicyWantsAndForgetsOnAdvance) {
   EXPECT_TRUE(decider.vote(3, 0));
   EXPECT_TRUE(decider.vote(4, 0)) << "a switch that had to wait is not lost";
   decider.advance(4);
-  EXPECT_TRUE(decider.uses_server());
+  EXPECT_TRUE(std::holds_alternative<ParameterServer>(decider.phase()));
   EXPECT_EQ(decider.known_step(), 6);
   decider.advance(6);
   EXPECT_FALSE(decider.vote(7, 0)) << "step 3 has passed long before this phase";

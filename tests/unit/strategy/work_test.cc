@@ -18,7 +18,7 @@ constexpr std::size_t kSteps = 8;
 /// Replies, commits and control values: a few hundred bytes each.
 constexpr std::size_t kSmall = 2000 * kWorkers * kSteps;
 
-Job job_of(std::variant<AllReduce, ParameterServer, StrategySwitch> kind) {
+Job job_of(decltype(Strategy::kind) kind) {
   Job job{.workers = kWorkers, .steps = kSteps};
   job.strategy.kind = std::move(kind);
   job.strategy.bucket_bytes = kBytes;

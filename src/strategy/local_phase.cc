@@ -1,0 +1,114 @@
+#include "strategy/local_phase.h"
+
+#include <cstring>
+#include <utility>
+
+#include "gearshift/kernels/reduce.h"
+
+namespace gearshift::strategy {
+namespace {
+
+void copy(base::Bytes to, base::ConstBytes from) {
+  if (from.empty() || base::is_phantom(from) || base::is_phantom(to)) return;
+  std::memcpy(to.data(), from.data(), from.size());
+}
+
+ps::OptimizerSpec outer_spec() { return {"sgd", {"lr", "momentum", "nesterov"}, 1}; }
+
+ps::HyperValues outer_numbers(const LocalSgd& config) {
+  return {config.outer_lr, config.outer_momentum, config.outer_momentum > 0 ? 1.0 : 0.0};
+}
+
+}  // namespace
+
+base::Result<std::unique_ptr<LocalPhase>> LocalPhase::begin(base::Scheduler& scheduler,
+                                                            const BucketPlan& plan,
+                                                            const BucketMemory& memory,
+                                                            Options options) {
+  std::unique_ptr<LocalPhase> phase(new LocalPhase(scheduler, plan, memory, std::move(options)));
+  GEARSHIFT_RETURN_IF_ERROR(phase->prepare());
+  return phase;
+}
+
+LocalPhase::LocalPhase(base::Scheduler& scheduler, const BucketPlan& plan,
+                       const BucketMemory& memory, Options options)
+    : scheduler_(scheduler),
+      plan_(plan),
+      memory_(memory),
+      options_(std::move(options)),
+      last_round_(options_.step) {}
+
+base::Status LocalPhase::prepare() {
+  std::size_t total = 0;
+  for (const Bucket& bucket : plan_.buckets) total += bucket.bytes;
+  base::Bytes all(static_cast<std::byte*>(nullptr), total);
+  if (!options_.phantom && total > 0) {
+    GEARSHIFT_ASSIGN_OR_RETURN(pages_, base::Pages::create(total, base::Pages::InChild::kZeros));
+    all = pages_->view();
+  }
+  std::vector<ps::Slice> slices;
+  std::size_t offset = 0;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    const Bucket& bucket = plan_.buckets[b];
+    anchor_.push_back(base::slice(all, offset, bucket.bytes));
+    copy(anchor_[b], memory_.parameters(b));
+    offset += bucket.bytes;
+    // To the outer optimizer a bucket is one parameter.
+    const std::size_t elements = bucket.bytes / base::size_of(bucket.dtype);
+    slices.push_back({b, bucket.dtype, 0, bucket.bytes, {{b, 0, 0, 0, elements}}});
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(outer_, ps::make_native_optimizer(outer_spec(), std::move(slices)));
+  return {};
+}
+
+void LocalPhase::note_step(double samples) {
+  ++steps_;
+  samples_ += samples;
+}
+
+bool LocalPhase::is_due(std::int64_t step) const {
+  return step - last_round_ >= options_.config.every || step == options_.last_step;
+}
+
+bool LocalPhase::is_plain() const {
+  return options_.config.outer_lr == 1 && options_.config.outer_momentum == 0;
+}
+
+void LocalPhase::take_change(std::uint32_t bucket) {
+  const base::Bytes change = memory_.gradients(bucket);
+  const base::Bytes parameters = memory_.parameters(bucket);
+  copy(change, anchor_[bucket]);
+  kernels::add_scaled(plan_.buckets[bucket].dtype, change, parameters, -1);
+  copy(parameters, anchor_[bucket]);
+  scheduler_.work(base::Work::kCopy, 3 * change.size());
+}
+
+base::Status LocalPhase::apply() {
+  std::vector<ps::SegmentUpdate> updates;
+  std::size_t bytes = 0;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    if (plan_.buckets[b].bytes == 0) continue;
+    bytes += plan_.buckets[b].bytes;
+    updates.push_back({b, 0, memory_.parameters(b), memory_.gradients(b)});
+  }
+  GEARSHIFT_RETURN_IF_ERROR(outer_->apply(updates, outer_numbers(options_.config), 1));
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    copy(anchor_[b], memory_.parameters(b));
+    base::zero(memory_.gradients(b));  // changes of parameters are no gradients
+  }
+  scheduler_.work(base::Work::kUpdate, bytes);
+  scheduler_.work(base::Work::kCopy, 2 * bytes);
+  return {};
+}
+
+void LocalPhase::restore() {
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) copy(memory_.parameters(b), anchor_[b]);
+}
+
+void LocalPhase::restart(std::int64_t step) {
+  last_round_ = step;
+  steps_ = 0;
+  samples_ = 0;
+}
+
+}  // namespace gearshift::strategy

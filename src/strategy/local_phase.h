@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "gearshift/base/pages.h"
+#include "gearshift/base/result.h"
+#include "gearshift/base/scheduler.h"
+#include "gearshift/ps/optimizer.h"
+#include "gearshift/strategy/config.h"
+#include "gearshift/strategy/plan.h"
+#include "strategy/memory.h"
+
+namespace gearshift::strategy {
+
+/// What a worker holds under LocalSgd: the parameters of the last round, which are equal on all
+/// ranks, and what this rank has done since.
+///
+/// A round: `take_change` of every bucket leaves in the memory of the gradients what the parameters
+/// have lost since, and the parameters are those of the last round again; when the gradients are
+/// the mean over all ranks, `apply` lets the outer optimizer make its step with them. So replicas
+/// are equal bit by bit afterwards, whatever rounding the changes have undergone.
+///
+/// Not thread-safe: used by the task that makes the steps.
+class LocalPhase {
+ public:
+  struct Options {
+    LocalSgd config{};
+    bool phantom = false;        ///< of a phantom replica
+    std::int64_t step = 0;       ///< steps made before
+    std::int64_t last_step = 0;  ///< ends with a round, however many steps were made since the last
+  };
+  /// Parameters are equal on all ranks. kIo when there is no memory for a copy of them.
+  static base::Result<std::unique_ptr<LocalPhase>> begin(base::Scheduler& scheduler,
+                                                         const BucketPlan& plan,
+                                                         const BucketMemory& memory,
+                                                         Options options);
+
+  /// This rank has made a step, on so many samples.
+  void note_step(double samples);
+  /// Whether there has to be a round after `step`.
+  bool is_due(std::int64_t step) const;
+  /// Samples of the steps since the last round: the weight of this rank's change.
+  double samples() const { return samples_; }
+  std::int64_t steps() const { return steps_; }
+  /// Whether a round changes nothing in a world of one.
+  bool is_plain() const;
+
+  void take_change(std::uint32_t bucket);
+  base::Status apply();
+  /// The parameters are those of the last round again, in all buckets.
+  void restore();
+  /// A round is over, and `step` is everybody's.
+  void restart(std::int64_t step);
+
+ private:
+  LocalPhase(base::Scheduler& scheduler, const BucketPlan& plan, const BucketMemory& memory,
+             Options options);
+  base::Status prepare();
+
+  base::Scheduler& scheduler_;
+  const BucketPlan& plan_;
+  const BucketMemory& memory_;
+  const Options options_;
+  std::unique_ptr<base::Pages> pages_;
+  std::vector<base::Bytes> anchor_;  ///< per bucket: the parameters of the last round
+  std::unique_ptr<ps::Optimizer> outer_;
+  std::int64_t last_round_;
+  std::int64_t steps_ = 0;  ///< of this rank since the last round
+  double samples_ = 0;
+};
+
+}  // namespace gearshift::strategy

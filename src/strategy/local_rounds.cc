@@ -1,0 +1,118 @@
+#include <utility>
+
+#include "gearshift/base/log.h"
+#include "strategy/replica_impl.h"
+#include "strategy/state_sharing.h"
+#include "strategy/stopwatch.h"
+
+namespace gearshift::strategy {
+
+base::Status ReplicaImpl::open_local() {
+  LocalPhase::Options options;
+  options.config = std::get<LocalSgd>(decider_.phase());
+  options.phantom = options_.phantom;
+  options.step = step_;
+  options.last_step = options_.strategy.total_steps;
+  staged_ = false;
+  GEARSHIFT_ASSIGN_OR_RETURN(local_,
+                             LocalPhase::begin(scheduler_, plan_, *memory_, std::move(options)));
+  return {};
+}
+
+/// Behind a round, so parameters are equal. The optimizers' states are not, and what follows needs
+/// one: that of rank 0.
+base::Status ReplicaImpl::close_local() {
+  local_.reset();
+  const base::Rank root(0);
+  std::vector<ps::StateEntry> state;
+  if (control_.rank() == root) {
+    GEARSHIFT_ASSIGN_OR_RETURN(state, options_.bridge->export_state());
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      state, broadcast_state(control_, plan_.parameters, std::move(state), root, options_.phantom));
+  if (control_.rank() == root) return {};
+  return options_.bridge->import_state(std::move(state));
+}
+
+base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
+  note_own_step(input);
+  staged_ = false;
+  local_->note_step(input.skip ? 0 : samples_);
+  // Before the round: ranks that are there already wait for as long as anyone makes steps.
+  environment_.workers->progress().set_step(base::Step(step_));
+  StepReport report{.step = step_, .skipped = input.skip};
+  const std::optional<std::int64_t> last = decider_.known_step();
+  if (!local_->is_due(step_) && last != step_) return report;
+  GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(false, {}));
+  if (!round.in_step) return out_of_step(round);
+  if (!round.agreed) return hypers_differ();
+  report.averaged = true;
+  return report;
+}
+
+/// One round. Ranks come to it as late as their steps since the last one have taken.
+base::Result<RoundResult> ReplicaImpl::average(bool joined, std::function<void()> before) {
+  const Stopwatch watch(scheduler_, exposed_seconds_);
+  std::optional<Vigil> vigil;
+  RoundInput input;
+  input.patience = patience(vigil);
+  input.samples = local_->samples();
+  input.joined = joined;
+  input.vote = !joined && decider_.vote(step_, epoch_);
+  input.loss_sum = std::exchange(pending_loss_, 0);
+  input.loss_samples = std::exchange(pending_samples_, 0);
+  input.digest = hypers_digest_;
+  input.step = step_;
+  const bool alone = environment_.workers_count == 1 && local_->is_plain();
+  bool filled = false;
+  const Reducer::Fill fill = [&](std::uint32_t bucket) {
+    if (before) std::exchange(before, nullptr)();
+    filled = true;
+    local_->take_change(bucket);
+    return true;
+  };
+  GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, alone ? reducer_->round_without_buckets(input)
+                                                            : reducer_->whole_round(input, fill));
+  if (filled) {
+    GEARSHIFT_RETURN_IF_ERROR(local_->apply());
+  } else if (!alone && local_->steps() > 0) {
+    local_->restore();  // nobody has learnt anything: steps without samples do not count
+  }
+  local_->restart(step_);
+  absorb(round);
+  return round;
+}
+
+base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> before) {
+  while (true) {
+    // The first time with what this rank has learnt since the last round, then without any weight.
+    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
+                               average(true, std::exchange(before, nullptr)));
+    if (round.joined == environment_.workers_count) break;
+    behind_ = behind_ || round.step > step_;
+  }
+  staged_ = false;  // a gradient from before is one of other parameters
+  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, end_rounds());
+  local_->restart(step_);
+  return report;
+}
+
+base::Status ReplicaImpl::finish_local() {
+  while (true) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, {}));
+    if (round.joined == environment_.workers_count) return {};
+  }
+}
+
+void ReplicaImpl::warn_of_steps_alone() const {
+  if (local_->steps() == 0 || environment_.workers_count == 1) return;
+  GEARSHIFT_LOG_AT(kWarn, "strategy",
+                   "local_sgd: this rank " << environment_.world->rank().value
+                                           << " ended the training with " << local_->steps()
+                                           << " step(s) since the last round, so its model is not "
+                                              "that of the others. Before it is used, call "
+                                              "gst.release(model) in Python, Replica::finish in "
+                                              "C++, or join at the end of the epoch");
+}
+
+}  // namespace gearshift::strategy

@@ -50,9 +50,9 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
   return report;
 }
 
-/// One round. Ranks come to it as late as their steps since the last one have taken.
-base::Result<RoundResult> ReplicaImpl::average(bool joined, std::function<void()> before) {
-  const Stopwatch watch(scheduler_, exposed_seconds_);
+/// The control values of a round. Ranks come to it as late as their steps since the last one have
+/// taken, which is bounded as for ranks that have run out of batches.
+base::Result<RoundResult> ReplicaImpl::meet_for_round(bool joined) {
   std::optional<Vigil> vigil;
   RoundInput input;
   input.patience = patience(vigil);
@@ -63,20 +63,23 @@ base::Result<RoundResult> ReplicaImpl::average(bool joined, std::function<void()
   input.loss_samples = std::exchange(pending_samples_, 0);
   input.digest = hypers_digest_;
   input.step = step_;
-  const bool alone = environment_.workers_count == 1 && local_->is_plain();
-  bool filled = false;
-  const Reducer::Fill fill = [&](std::uint32_t bucket) {
-    if (before) std::exchange(before, nullptr)();
-    filled = true;
-    local_->take_change(bucket);
-    return true;
-  };
-  GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, alone ? reducer_->round_without_buckets(input)
-                                                            : reducer_->whole_round(input, fill));
-  if (filled) {
+  return reducer_->meet(input);
+}
+
+/// One round. `before` is called before the memory of the gradients is written to, if it is.
+base::Result<RoundResult> ReplicaImpl::average(bool joined, const std::function<void()>& before) {
+  const Stopwatch watch(scheduler_, exposed_seconds_);
+  GEARSHIFT_ASSIGN_OR_RETURN(RoundResult round, meet_for_round(joined));
+  const int workers = environment_.workers_count;
+  const bool alone = workers == 1 && local_->is_plain();
+  const bool nothing = round.joined == workers && round.samples == 0;
+  if (nothing && !alone) {
+    local_->restore();  // steps without samples teach nothing
+  } else if (!alone) {
+    if (before) before();
+    GEARSHIFT_ASSIGN_OR_RETURN(
+        round, reducer_->exchange([this](std::uint32_t bucket) { local_->take_change(bucket); }));
     GEARSHIFT_RETURN_IF_ERROR(local_->apply());
-  } else if (!alone && local_->steps() > 0) {
-    local_->restore();  // nobody has learnt anything: steps without samples do not count
   }
   local_->restart(step_);
   absorb(round);
@@ -84,10 +87,12 @@ base::Result<RoundResult> ReplicaImpl::average(bool joined, std::function<void()
 }
 
 base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> before) {
+  const auto once = [&] {
+    if (before) std::exchange(before, nullptr)();
+  };
   while (true) {
     // The first time with what this rank has learnt since the last round, then without any weight.
-    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
-                               average(true, std::exchange(before, nullptr)));
+    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, once));
     if (round.joined == environment_.workers_count) break;
     behind_ = behind_ || round.step > step_;
   }

@@ -133,27 +133,29 @@ base::Result<RoundResult> Reducer::shadow_round(double loss_sum, double loss_sam
   input.samples = 0;
   input.joined = true;
   input.patience = lanes_[0]->group.timeout() * kPatientTimeouts;
-  return whole_round(input, [&](std::uint32_t bucket) {
-    if (bucket == 0 && before) before();
-    base::zero(memory_.gradients(bucket));
-    return false;
-  });
-}
-
-base::Result<RoundResult> Reducer::round_without_buckets(const RoundInput& input) {
   begin(input);
+  GEARSHIFT_RETURN_IF_ERROR(drain());
+  if (result_.joined == lanes_[0]->group.size()) return result_;
+  if (before) before();
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    base::zero(memory_.gradients(b));
+    close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), false));
+  }
   return end();
 }
 
-base::Result<RoundResult> Reducer::whole_round(const RoundInput& input, const Fill& fill) {
+base::Result<RoundResult> Reducer::meet(const RoundInput& input) {
   begin(input);
-  if (input.joined) {
-    GEARSHIFT_RETURN_IF_ERROR(drain());
-    if (result_.joined == lanes_[0]->group.size() && result_.samples == 0) return result_;
-  }
+  expected_ = 0;  // buckets follow when the total is known
+  GEARSHIFT_RETURN_IF_ERROR(drain());
+  patience_.reset();
+  return result_;
+}
+
+base::Result<RoundResult> Reducer::exchange(const std::function<void(std::uint32_t)>& fill) {
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
-    const bool has_some = fill(b);
-    close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), has_some));
+    fill(b);
+    close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), true));
   }
   return end();
 }

@@ -29,7 +29,7 @@ struct RoundInput {
   static constexpr std::uint32_t kDigests = 1U << 30U;
   std::int64_t step = 0;  ///< optimizer steps that this rank has made
   int rounds = 0;         ///< and rounds since the last one
-  /// How long to wait for others; absent: the timeout.
+  /// How long to wait for others at most; absent: the timeout.
   std::optional<base::Duration> patience{};
 };
 
@@ -84,17 +84,18 @@ class Reducer {
   base::Result<RoundResult> end();
   /// Who has a gradient on any rank, after `end`.
   std::vector<bool> present() const { return {present_.begin(), present_.end()}; }
-  /// Makes the contents of a bucket; returns whether the rank has something of its entries.
-  using Fill = std::function<bool(std::uint32_t bucket)>;
-  /// A whole round. When all have joined and bring no samples, no bucket is filled or reduced.
-  base::Result<RoundResult> whole_round(const RoundInput& input, const Fill& fill);
-  /// Of control values and buffers alone: for a world of one.
-  base::Result<RoundResult> round_without_buckets(const RoundInput& input);
   /// A round of a rank without batches. When all have joined, no bucket was reduced; otherwise
   /// `before` is called, if given, before the memory of the gradients is written to. Waits long:
   /// the others compute a whole step in between.
   base::Result<RoundResult> shadow_round(double loss_sum, double loss_samples,
                                          const std::function<void()>& before);
+
+  /// A round in two parts, the same on all ranks. First the control values: waits for others as the
+  /// input says.
+  base::Result<RoundResult> meet(const RoundInput& input);
+  /// Then, if what all know now asks for it, buckets, each when `fill` has made its contents, and
+  /// the non-trainable state.
+  base::Result<RoundResult> exchange(const std::function<void(std::uint32_t)>& fill);
 
  private:
   struct Lane {

@@ -91,7 +91,8 @@ class ReplicaImpl final : public Replica {
   base::Status open_local();
   base::Status close_local();
   base::Result<StepReport> step_local(const StepInput& input);
-  base::Result<RoundResult> average(bool joined, std::function<void()> before);
+  base::Result<RoundResult> meet_for_round(bool joined);
+  base::Result<RoundResult> average(bool joined, const std::function<void()>& before);
   base::Result<JoinReport> join_local(std::function<void()> before);
   base::Status finish_local();
   void warn_of_steps_alone() const;

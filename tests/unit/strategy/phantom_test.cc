@@ -106,6 +106,22 @@ TEST(Phantom, CompressedGradients) {
   }
 }
 
+TEST(Phantom, LocalSgd) {
+  for (const int workers : {1, 2, 5}) {
+    for (const int fewer : {0, 1}) {
+      Job job{.workers = workers, .strategy = of(LocalSgd{3, 0.7, 0.9}), .fewer_steps = fewer};
+      job.strategy.total_steps = 8;
+      expect_like_real(std::move(job));
+    }
+  }
+  for (const bool back : {false, true}) {
+    const Phase local = LocalSgd{3};
+    const Phase server = ParameterServer{ps::Consistency::bsp()};
+    expect_like_real({.strategy = of(StrategySwitch{back ? server : local, back ? local : server,
+                                                    at_step(4), at_step(7)})});
+  }
+}
+
 TEST(Phantom, ClipsTheNormAcrossShards) {
   for (const auto& consistency : {ps::Consistency::bsp(), ps::Consistency::asp()}) {
     expect_like_real({.strategy = of(ParameterServer{consistency}), .clip_norm = 1});

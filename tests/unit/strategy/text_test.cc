@@ -41,9 +41,42 @@ TEST(Text, SaysWhatGradientsTravelAs) {
   EXPECT_NE(other->to_string(), parse("ps:ssp(2)")->to_string());
 }
 
+TEST(Text, SaysHowOftenParametersAreAveraged) {
+  for (const std::string text : {"local_sgd(4)", "local_sgd(every=4)", "Local-SGD( 4 )"}) {
+    const auto parsed = parse(text);
+    ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+    EXPECT_EQ(std::get<LocalSgd>(parsed->kind).every, 4) << text;
+  }
+  const auto parsed =
+      parse("local_sgd(100, outer_lr=0.7, outer_momentum=0.9, compression=bf16, bucket_mb=2)");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  const auto& local = std::get<LocalSgd>(parsed->kind);
+  EXPECT_EQ(local.every, 100);
+  EXPECT_EQ(local.outer_lr, 0.7);
+  EXPECT_EQ(local.outer_momentum, 0.9);
+  EXPECT_EQ(local.compression, Compression::kBf16);
+  EXPECT_EQ(parsed->bucket_bytes, std::size_t{2} << 20);
+  const auto change = parse("switch(start=all_reduce:tree, then=local_sgd(2), at=0.1)");
+  ASSERT_TRUE(change.ok()) << change.error().message;
+  EXPECT_EQ(std::get<LocalSgd>(std::get<StrategySwitch>(change->kind).then).every, 2);
+
+  EXPECT_THAT(error_of("local_sgd(0)"), HasSubstr("0 is no number of steps"));
+  EXPECT_THAT(error_of("local_sgd(often)"), HasSubstr("often is no number of steps"));
+  EXPECT_THAT(error_of("local_sgd(every=0)"), HasSubstr("every=0 is no whole number from 1"));
+  EXPECT_THAT(error_of("local_sgd(4, every=4)"), HasSubstr("unknown option '4'"));
+  EXPECT_THAT(error_of("local_sgd(4, 5)"), HasSubstr("unknown option '4'"));
+  EXPECT_THAT(error_of("local_sgd(4, momentum=1)"), HasSubstr("unknown option"));
+  EXPECT_THAT(error_of("local_sgd(4, outer_lr=0)"), HasSubstr("outer_lr=0 is no positive number"));
+  EXPECT_THAT(error_of("local_sgd(4, outer_momentum=1)"), HasSubstr("must be below 1"));
+  EXPECT_THAT(error_of("local_sgd:ring(4)"), HasSubstr("is none of 'all_reduce'"));
+  EXPECT_THAT(error_of("switch(start=local_sgd(2), then=local_sgd(4))"),
+              HasSubstr("goes from one of all_reduce, local_sgd and parameter_server to another"));
+}
+
 TEST(Text, HasTheDefaultsOfTheValues) {
   for (const auto& [text, kind] : std::vector<std::pair<std::string, decltype(Strategy::kind)>>{
            {"all_reduce", AllReduce{}},
+           {"local_sgd", LocalSgd{}},
            {"ps", ParameterServer{}},
            {"switch", StrategySwitch{}},
            {"switch(then=ps:asp)", StrategySwitch{}}}) {

@@ -25,10 +25,9 @@ from ._memory import Buffers, Trainable
 from ._optimizer_facts import (
     decides_by_loss,
     needs_all,
-    scales_by_itself,
     scaling,
     scheduled_numbers,
-    unscale,
+    update_unscaled,
 )
 from ._reports import log_switch, statistics
 from ._rules import Rule, check_groups, group_numbers
@@ -166,10 +165,8 @@ class Distributed:
             result = update(_seeing(closure, seen))
             loss = seen[0] if loss is None and seen else loss
         else:
-            factor, skip = scaling(self.optimizer)
-            if not scales_by_itself(self.optimizer):
-                unscale(self.optimizer, factor)
-            result = None if skip else update()
+            _, skip = scaling(self.optimizer)
+            result = update_unscaled(self.optimizer, update)
         self.adapter.bring_parameters()
         self.adapter.buffers.gather()
         self.adapter.weigh_own()

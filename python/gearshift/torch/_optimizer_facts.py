@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -54,10 +57,27 @@ def scales_by_itself(optimizer: Optimizer) -> bool:
     return bool(optimizer.__dict__.get("_step_supports_amp_scaling", False))
 
 
-def unscale(optimizer: Optimizer, factor: float) -> None:
-    """Multiply all of its gradients, in place."""
-    if factor == 1:
-        return
+def update_unscaled(optimizer: Optimizer, update: Callable[[], Any]) -> Any:
+    """Have it make its own step, unless a GradScaler has found an overflow.
+
+    What the scaler has left to it, its own class may know nothing of.
+    """
+    factor, skip = scaling(optimizer)
+    if scales_by_itself(optimizer):
+        return update()
+    if skip:
+        return None
+    names = ("grad_scale", "found_inf")
+    left = {name: optimizer.__dict__.pop(name) for name in names if name in optimizer.__dict__}
+    try:
+        if factor != 1:
+            _multiply_gradients(optimizer, factor)
+        return update()
+    finally:
+        optimizer.__dict__.update(left)
+
+
+def _multiply_gradients(optimizer: Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:

@@ -38,6 +38,19 @@ from gearshift.strategy import Algorithm, parse, to_core, to_text
                 gs.ParameterServer(gs.ASP(), compression="bf16"),
             ),
         ),
+        ("local_sgd", gs.LocalSGD()),
+        ("Local-SGD(4)", gs.LocalSGD(4)),
+        ("local_sgd( every = 4 , bucket_mb=2)", gs.LocalSGD(4, bucket_mb=2)),
+        (
+            "local_sgd(100, outer_lr=0.7, outer_momentum=0.9, compression=bf16)",
+            gs.LocalSGD(100, outer_lr=0.7, outer_momentum=0.9, compression="bf16"),
+        ),
+        (
+            "switch(start=all_reduce:tree, then=local_sgd(8, compression=bf16), at=0.1)",
+            gs.StrategySwitch(
+                gs.AllReduce("tree"), gs.LocalSGD(8, compression="bf16"), gs.At(fraction=0.1)
+            ),
+        ),
         ("ps(shards=2)", gs.ParameterServer(shards=2)),
         ("ps:asp(shards=1, bucket_mb=2)", gs.ParameterServer(gs.ASP(), shards=1, bucket_mb=2)),
         ("ps:ssp(3, shards=2)", gs.ParameterServer(gs.SSP(3), shards=2)),
@@ -76,6 +89,8 @@ def test_text_and_value_are_the_same(text: str, value: object) -> None:
     [
         (gs.AllReduce(), "all_reduce"),
         (gs.AllReduce("ring", bucket_mb=0.5), "all_reduce:ring(bucket_mb=0.5)"),
+        (gs.LocalSGD(), "local_sgd(8)"),
+        (gs.LocalSGD(4, outer_lr=0.7, bucket_mb=2), "local_sgd(4, outer_lr=0.7, bucket_mb=2)"),
         (gs.ParameterServer("ssp(3)", shards=2), "ps:ssp(3, shards=2)"),
         (gs.ParameterServer(clip_norm=1.0), "ps:bsp(clip_norm=1)"),
         (gs.ParameterServer(shards=1000000), "ps:bsp(shards=1000000)"),

@@ -67,7 +67,8 @@ def clip_grad_norm_(
     :func:`torch.nn.utils.clip_grad_norm_`, of gradients that are exchanged before if they have not
     been (accumulated under :func:`no_sync`, or made without a backward). Under a parameter server
     the gradient that the servers apply is clipped, in the step that follows: the average under BSP,
-    else this worker's own. Under BSP call it in every worker or in none, with the same norm.
+    else this worker's own. Under BSP call it in every worker or in none, with the same norm. Under
+    local SGD it is this worker's own, here and now.
 
     Args:
         target: a model, or all of its parameters.
@@ -110,7 +111,8 @@ def release(model: nn.Module) -> None:
     """Undo distribute(): model and optimizer are on their own again, on every worker. Collective.
 
     Parameters, buffers and optimizer state stay as they are; under a server, parameters and state
-    become the servers', with the updates of all workers, of which the slowest is waited for.
+    become the servers', with the updates of all workers, of which the slowest is waited for. Under
+    local SGD parameters and buffers become those of all, by a last round.
     Without it that happens at :func:`gearshift.shutdown`; use it in jobs that train many models one
     after another.
     """
@@ -128,8 +130,9 @@ def stats(model: nn.Module) -> dict[str, Any]:
 
         * ``strategy``: in force; ``step``: steps done; ``loss``: latest loss, mean over all ranks
           (NaN when ``optimizer.step(loss=...)`` was never told, or it is not finite): under
-          All-Reduce of the step before the latest, under BSP of the latest, otherwise of the latest
-          that each worker has given;
+          All-Reduce of the step before the latest, under BSP of the latest, under local SGD of all
+          steps up to the latest round since the one before, otherwise of the latest that each
+          worker has given;
         * ``bytes_sent``, ``bytes_received``: by this process; ``communication_seconds``: time that
           gradients and parameters were under way, waiting for other ranks included;
           ``exposed_seconds``: how much of it backward and step waited for (the rest was hidden

@@ -74,6 +74,14 @@ bool LocalPhase::is_plain() const {
   return options_.config.outer_lr == 1 && options_.config.outer_momentum == 0;
 }
 
+void LocalPhase::take_parameters() {
+  taken_ = 1;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    copy(anchor_[b], memory_.parameters(b));
+    taken_ = taken_ * 31 + kernels::hash64(anchor_[b]);
+  }
+}
+
 void LocalPhase::take_change(std::uint32_t bucket) {
   const base::Bytes change = memory_.gradients(bucket);
   const base::Bytes parameters = memory_.parameters(bucket);
@@ -109,6 +117,7 @@ void LocalPhase::restart(std::int64_t step) {
   last_round_ = step;
   steps_ = 0;
   samples_ = 0;
+  taken_ = 0;
 }
 
 }  // namespace gearshift::strategy

@@ -47,6 +47,12 @@ class LocalPhase {
   /// Whether a round changes nothing in a world of one.
   bool is_plain() const;
 
+  /// Somebody has written to the parameters: these are where the next change begins. On all ranks
+  /// alike.
+  void take_parameters();
+  /// Of what `take_parameters` took since the last round: to be equal on all ranks. 0: nothing.
+  std::uint64_t taken() const { return taken_; }
+
   void take_change(std::uint32_t bucket);
   base::Status apply();
   /// The parameters are those of the last round again, in all buckets.
@@ -69,6 +75,7 @@ class LocalPhase {
   std::int64_t last_round_;
   std::int64_t steps_ = 0;  ///< of this rank since the last round
   double samples_ = 0;
+  std::uint64_t taken_ = 0;
 };
 
 }  // namespace gearshift::strategy

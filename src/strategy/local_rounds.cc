@@ -43,8 +43,15 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
   StepReport report{.step = step_, .skipped = input.skip};
   const std::optional<std::int64_t> last = decider_.known_step();
   if (!local_->is_due(step_) && last != step_) return report;
+  const bool written = local_->taken() != 0;
   GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(false, {}));
   if (!round.in_step) return out_of_step(round);
+  if (!round.agreed && written) {
+    return base::Error(base::ErrorCode::kMismatch,
+                       "what was written to the parameters after the last round of local_sgd, or "
+                       "the optimizer settings of this step, differ between ranks: every rank must "
+                       "write the same (load the same checkpoint, ...)");
+  }
   if (!round.agreed) return hypers_differ();
   report.averaged = true;
   return report;
@@ -61,7 +68,8 @@ base::Result<RoundResult> ReplicaImpl::meet_for_round(bool joined) {
   input.vote = !joined && decider_.vote(step_, epoch_);
   input.loss_sum = std::exchange(pending_loss_, 0);
   input.loss_samples = std::exchange(pending_samples_, 0);
-  input.digest = hypers_digest_;
+  input.digest = static_cast<std::uint32_t>(
+      (hypers_digest_ + local_->taken() % RoundInput::kDigests) % RoundInput::kDigests);
   input.step = step_;
   return reducer_->meet(input);
 }

@@ -268,6 +268,7 @@ base::Status ReplicaImpl::store_state(const std::vector<ps::StateEntry>& state) 
 
 base::Status ReplicaImpl::store_parameters() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (local_ && local_->steps() == 0 && !local_->is_plain()) local_->take_parameters();
   if (!server_) return {};
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
   parameters_hash_.reset();

@@ -192,6 +192,9 @@ class Replica {
   virtual base::Result<std::vector<ps::StateEntry>> fetch_state() = 0;
   virtual base::Status store_state(const std::vector<ps::StateEntry>& state) = 0;
   /// Under a server: makes this rank's parameter memory the servers' (after loading a checkpoint).
+  /// Under LocalSgd with an outer optimizer, before the first step after a round: what was written
+  /// to it is no change that this optimizer should see; on all ranks alike, else the round finds
+  /// out (kMismatch). Otherwise it does nothing.
   virtual base::Status store_parameters() = 0;
   /// Under a server: whether the parameter memory was written to since the last step, as far as is
   /// known: it is looked at in the first 32 steps and in every 16th, and in all once it was.

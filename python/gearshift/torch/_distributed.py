@@ -74,6 +74,8 @@ class Distributed:
         self._groups = {} if optimizer is None else group_numbers(optimizer)
         self._bridge = bridge
         self._versions: list[int] = []
+        self._is_fresh = False
+        """Under local SGD there was no forward since the last round."""
         self._warned_of_data = False
         self._updating = False
         """The optimizer's own step calls the closure."""
@@ -169,7 +171,7 @@ class Distributed:
             result = update_unscaled(self.optimizer, update)
         self.adapter.bring_parameters()
         self.adapter.buffers.gather()
-        self.adapter.weigh_own()
+        self.adapter.weigh_own(latest=closure is not None)
         self._check_losses(loss, epoch)
         numbers = scheduled_numbers(self.optimizer)
         report = self.replica.step(self._told(loss), self._epoch(epoch), numbers, skip=skip)
@@ -219,7 +221,7 @@ class Distributed:
                 self.adapter.buffers.scatter()  # workers have met, and have one rank's
             if self.is_local:
                 self.adapter.keep_gradients()  # their memory is needed for rounds
-        self._settle()
+        self._settle(report.averaged or report.switched is not None)
         self.epoch.settle(stepped=True)
 
     def _check_losses(self, loss: Any, epoch: int | None) -> None:
@@ -236,11 +238,13 @@ class Distributed:
                 "optimizer.step(loss=loss, epoch=epoch)"
             )
 
-    def _settle(self) -> None:
+    def _settle(self, averaged: bool = True) -> None:
         """After anything that may have moved parameters or optimizer state."""
         if self.uses_server:
             assert self._bridge is not None
             self._bridge.drop_state()
+        self._is_fresh = self.is_local and averaged
+        if self.uses_server or self._is_fresh:
             self._versions = [p._version for p in self.adapter.parameters]
 
     def _store_changes(self) -> None:
@@ -321,12 +325,24 @@ class Distributed:
         return self.epoch.number if given is None else int(given)
 
     def _on_forward(self, samples: int) -> None:
+        if self._is_fresh:
+            self._take_writes()
         if self.optimizer is None:
             self.check_frozen()
             self.count_step_by_hand()
         elif self.adapter.rounds > 0 and not self._updating:
             self._watch_others()
         self.epoch.note_forward(samples)
+
+    def _take_writes(self) -> None:
+        """Under local SGD, before the first step after a round: was a checkpoint loaded, say?
+
+        A change that the outer optimizer must not see. Later ones are not equal on all ranks.
+        """
+        self._is_fresh = False
+        if self._versions != [p._version for p in self.adapter.parameters]:
+            self.adapter.bring_parameters()
+            self.replica.store_parameters()
 
     def _watch_others(self) -> None:
         """Before a forward, when no step has come since a round: did others make one?

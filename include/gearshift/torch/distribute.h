@@ -55,6 +55,11 @@ struct Options {
 /// after a `batch` of its own: gradients add up as in one process. (Under a server a rank's sum
 /// weighs as much as all samples in it, which is the same where ranks' batches have one size.)
 ///
+/// Under local SGD nothing is exchanged while backward runs: gradients stay this rank's own, the
+/// optimizer takes its step with them, and every so many steps `step` makes parameters and buffers
+/// those of all ranks (StepReport::averaged). In between, and so in a checkpoint, they are this
+/// rank's, as the optimizer's state always is.
+///
 /// The optimizer stays the program's: schedulers and assignments to its options take effect with
 /// the next step, and must be made alike on all ranks. Under a server its state is with the
 /// servers: `save_optimizer` fetches it. Parameters may be written to between steps, on all ranks
@@ -78,8 +83,10 @@ class Distributed {
   base::Status batch(double samples);
 
   /// Ends a step: applies the optimizer, or has the servers apply it, and switches the strategy
-  /// when that is due. Collective. `loss` is this rank's mean loss, averaged over the ranks for
-  /// switch policies and `stats`; `epoch` tells policies that compare epochs where they are.
+  /// when that is due. Collective; under local SGD in the steps that average, and a step on no
+  /// samples is left out there, since elsewhere it weighs nothing. `loss` is this rank's mean loss,
+  /// averaged over the ranks for switch policies and `stats`; `epoch` tells policies that compare
+  /// epochs where they are.
   base::Result<strategy::StepReport> step(const ::torch::Tensor& loss,
                                           std::optional<std::int64_t> epoch = {});
   base::Result<strategy::StepReport> step(double loss, std::optional<std::int64_t> epoch = {});
@@ -87,16 +94,17 @@ class Distributed {
   base::Result<strategy::StepReport> step();
 
   /// Between backward and step: clips the gradients by their global 2-norm as one process would,
-  /// under any strategy; under asynchronous servers each rank's own. Returns the norm before, under
-  /// servers of this rank's own gradient. On all ranks or none.
+  /// under any strategy; under asynchronous servers and local SGD each rank's own. Returns the norm
+  /// before, under servers and local SGD of this rank's own gradient. On all ranks or none, but for
+  /// local SGD.
   base::Result<double> clip_grad_norm(double max_norm);
 
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps until
-  /// all have joined; then parameters, buffers, optimizer and step are equal on all ranks. A
-  /// scheduler that a rank has called less often than others stays behind: call it per epoch. Where
-  /// one loop trains several modules (a GAN's two), gearshift::torch::join is for all of them.
-  /// kUnsupported where ranks differ and the optimizer is of a class that keeps state, but saves
-  /// none.
+  /// all have joined; then parameters, buffers, optimizer and step are equal on all ranks (under
+  /// local SGD the optimizer's settings, not its state). A scheduler that a rank has called less
+  /// often than others stays behind: call it per epoch. Where one loop trains several modules (a
+  /// GAN's two), gearshift::torch::join is for all of them. kUnsupported where ranks differ and the
+  /// optimizer is of a class that keeps state, but saves none.
   base::Status join();
 
   /// The optimizer as `optimizer.save` and `optimizer.load` have it; under a server with the state
@@ -106,10 +114,13 @@ class Distributed {
 
   /// Whether a parameter server is in force.
   bool uses_server() const { return replica_->uses_server(); }
+  /// Whether local SGD is in force.
+  bool is_local() const { return replica_->is_local(); }
   strategy::Stats stats() const { return replica_->stats(); }
 
-  /// Collective: module and optimizer are on their own again. Under a server, waits until nobody
-  /// makes steps any more; all ranks then have the parameters that the servers have. Idempotent.
+  /// Collective: module and optimizer are on their own again. Under a server, and under local SGD,
+  /// waits until nobody makes steps any more; all ranks then have the parameters that the servers
+  /// have, or the mean, in which the steps since the last round count. Idempotent.
   base::Status stop();
 
  private:
@@ -134,7 +145,8 @@ class Distributed {
   void remove_hooks();
   base::Status share_frozen();
   base::Status share_optimizer_state();
-  base::Status take_over_optimizer(base::Rank root, bool needless = false);
+  enum class Take : unsigned char { kAll, kWhatIsSaved, kSettings };
+  base::Status take_over_optimizer(base::Rank root, Take what);
   base::Status told(const base::Status& status) const;
 
   // detail/backward.h
@@ -177,8 +189,19 @@ class Distributed {
   base::Status before_join();
   base::Status after_join(const strategy::Replica::JoinReport& report);
 
-  bool may_have_server() const {
-    return !std::holds_alternative<strategy::AllReduce>(options_.strategy->kind);
+  /// Whether a phase of the strategy is of this kind.
+  template <typename Kind>
+  bool may_be() const {
+    const auto& kind = options_.strategy->kind;
+    const auto* s = std::get_if<strategy::StrategySwitch>(&kind);
+    if (s == nullptr) return std::holds_alternative<Kind>(kind);
+    return std::holds_alternative<Kind>(s->start) || std::holds_alternative<Kind>(s->then);
+  }
+  bool may_have_server() const { return may_be<strategy::ParameterServer>(); }
+  bool may_be_local() const { return may_be<strategy::LocalSgd>(); }
+  /// Whether the optimizer's state goes to servers, or from one rank to all, at some time.
+  bool hands_over_state() const {
+    return may_have_server() || (may_be_local() && may_be<strategy::AllReduce>());
   }
 
   runtime::Session& session_;
@@ -201,7 +224,7 @@ class Distributed {
   std::vector<bool> present_;           ///< who has a gradient here, in the latest round
   std::vector<bool> shared_;            ///< who had one on some rank, under All-Reduce
   std::vector<bool> given_;             ///< whose hook has fired in the round under way
-  std::vector<detail::Sight> seen_;     ///< under a server, the gradients after the latest round
+  std::vector<detail::Sight> seen_;     ///< the gradients after the latest round, if one's own
   std::vector<unsigned> arrivals_;      ///< hooks of gradients that are not accumulated yet
   const detail::Groups groups_;         ///< of the optimizer, when it became distributed
   int rounds_ = 0;                      ///< backward passes since the last step
@@ -217,8 +240,9 @@ class Distributed {
 /// take part; they, and buffers, become views of memory that processes share. Move, cast and freeze
 /// before. To unfreeze later, `stop` and distribute again: a module is distributed once at a time.
 ///
-/// Under All-Reduce the optimizer may be any but LBFGS. Servers know SGD, Adam, AdamW and Adagrad,
-/// with all their options, which may differ between param groups.
+/// Under All-Reduce and local SGD the optimizer may be any but LBFGS. Servers, and switches to or
+/// from local SGD, know SGD, Adam, AdamW and Adagrad, with all their options, which may differ
+/// between param groups.
 ///
 /// Errors: kInvalidArgument (module, optimizer or strategy cannot be), kUnsupported (an optimizer
 /// or parameter that cannot take part; the text says why), kMismatch (ranks differ), and those of a

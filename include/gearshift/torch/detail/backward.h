@@ -10,8 +10,8 @@
 #include "gearshift/torch/distribute.h"
 
 /// What happens around backward. A round is an exchange of gradients: it begins with the first hook
-/// that fires and ends in a callback of the engine, before backward() returns. Part of
-/// distribute.h, not for users.
+/// that fires and ends in a callback of the engine, before backward() returns. Under local SGD
+/// nothing travels in it, and gradients stay where they are. Part of distribute.h, not for users.
 namespace gearshift::torch {
 
 inline base::Status Distributed::batch(double samples) {
@@ -44,7 +44,7 @@ inline void Distributed::on_gradient(std::uint32_t index) {
   const bool makes_graph = ::torch::GradMode::is_enabled();
   const ::torch::NoGradGuard no_grad;
   if (!in_backward_) raise_if_failed(begin_backward());
-  if (pending_ == 0) return;
+  if (pending_ == 0 || is_local()) return;
   const ::torch::Tensor& gradient = parameters_[index].grad();
   const std::string& name = model_.trainables[index].value.name();
   if (!gradient.defined()) {
@@ -112,7 +112,8 @@ inline bool Distributed::gradients_were_replaced() const {
   return true;
 }
 
-/// Whether grad() is this rank's alone, so that it may be part of a graph.
+/// Whether grad() is this rank's alone, so that it may be part of a graph. Not asked under local
+/// SGD, where it always is.
 inline bool Distributed::is_own() const { return uses_server() || session_.world_size() == 1; }
 
 inline void Distributed::on_backward_end() {
@@ -132,15 +133,16 @@ inline base::Status Distributed::end_round(bool settled) {
   GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<bool> present,
                              replica_->backward_end(present_, settled));
-  if (uses_server()) {
+  if (uses_server() || is_local()) {
     note_gradients();
   } else {
     hand_out(present);
     shared_ = present;
     show_buffers();
     pending_ = 0;
-    if (!first_step_done_ && rounds_ == 0) hash_of_first_ = hash_of_parameters();
   }
+  const bool is_first = !first_step_done_ && rounds_ == 0;
+  if (is_first && !uses_server()) hash_of_first_ = hash_of_parameters();
   ++rounds_;
   return {};
 }
@@ -149,7 +151,7 @@ inline base::Status Distributed::end_round(bool settled) {
 inline void Distributed::collect() {
   for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
     present_[i] = pending_ > 0 && parameters_[i].grad().defined();
-    if (present_[i] && !given_[i]) take_in(i);
+    if (present_[i] && !given_[i] && !is_local()) take_in(i);
     given_[i] = false;
   }
 }
@@ -183,7 +185,8 @@ inline void Distributed::hand_out(const std::vector<bool>& present) {
   }
 }
 
-/// Lets every grad() be what it is while the core's memory is used for others' gradients.
+/// Lets every grad() be what it is while the core's memory is used for others' gradients, or for
+/// changes of parameters.
 inline void Distributed::keep_gradients() {
   for (detail::Trainable& t : model_.trainables) {
     if (t.is_home()) t.parameter().mutable_grad() = t.gradient.clone();

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <typeinfo>
 #include <utility>
 #include <vector>
@@ -199,6 +200,24 @@ class StateBridge final : public strategy::OptimizerBridge {
   optim::Optimizer& optimizer_;
   const Rule* rule_;
   const std::vector<Trainable>& trained_;
+};
+
+/// While it lives, and if it is to be so, the optimizer has no state; then that which it had.
+class WithoutState {
+ public:
+  WithoutState(optim::Optimizer& optimizer, bool so) : optimizer_(optimizer), so_(so) {
+    if (so_) std::swap(kept_, optimizer_.state());
+  }
+  ~WithoutState() {
+    if (so_) std::swap(kept_, optimizer_.state());
+  }
+  WithoutState(const WithoutState&) = delete;
+  WithoutState& operator=(const WithoutState&) = delete;
+
+ private:
+  optim::Optimizer& optimizer_;
+  const bool so_;
+  std::remove_reference_t<decltype(optimizer_.state())> kept_;
 };
 
 /// An optimizer with its state and settings, for another process; nothing of one whose class does

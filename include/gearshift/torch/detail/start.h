@@ -68,7 +68,7 @@ inline base::Status Distributed::open() {
   wanted.strategy = *options_.strategy;
   wanted.fingerprint = fingerprint();
   for (const detail::Mirror& b : model_.buffers) wanted.buffer_bytes += detail::place_of(b);
-  if (may_have_server()) {
+  if (hands_over_state()) {
     const auto groups = static_cast<std::uint32_t>(optimizer_.param_groups().size());
     wanted.optimizer = ps::OptimizerSpec{rule_->kind, rule_->names, groups};
     wanted.bridge = &bridge_;
@@ -105,13 +105,18 @@ inline base::Status Distributed::check_optimizer() const {
                            "have to be that of all ranks: use another optimizer, or Python, "
                            "where it works under All-Reduce");
   }
-  if (!may_have_server()) return {};
-  if (rule_ == nullptr) {
+  if (hands_over_state() && rule_ == nullptr) {
+    const bool to_servers = may_have_server();
     return base::Error(base::ErrorCode::kUnsupported,
-                       "servers have no optimizer like " + name +
+                       (to_servers ? "servers have no optimizer like " + name
+                                   : "a switch to or from local SGD hands the optimizer's state "
+                                     "over, and does not know that of " +
+                                         name) +
                            ": use torch::optim::SGD, Adam, AdamW or Adagrad (no subclass, which "
-                           "may step in another way), or the AllReduce strategy");
+                           "may step in another way), or the AllReduce strategy" +
+                           (to_servers ? "" : " or LocalSgd by itself"));
   }
+  if (!may_have_server()) return {};
   for (const detail::Trainable& t : model_.trainables) {
     if (t.owned) continue;
     return detail::invalid("parameter '" + t.value.name() +
@@ -185,7 +190,7 @@ inline void Distributed::install_hooks() {
   for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
     auto& slot = ::torch::autograd::impl::post_acc_grad_hooks(parameters_[i]);
     slot = std::make_unique<Hook>(self_, i, std::move(slot));
-    if (!may_have_server()) continue;
+    if (!may_have_server() && !may_be_local()) continue;
     arrivals_.push_back(parameters_[i].register_hook([self = self_](const ::torch::Tensor&) {
       if (*self != nullptr) (*self)->on_arrival();
     }));
@@ -232,21 +237,25 @@ inline base::Status Distributed::share_optimizer_state() {
   GEARSHIFT_RETURN_IF_ERROR(
       told(collectives::all_reduce(session_.workers(), base::writable_bytes_of(entries),
                                    base::DType::kI64, base::ReduceOp::kMax)));
-  return entries > 0 ? take_over_optimizer(base::Rank(0), true) : base::Status();
+  return entries > 0 ? take_over_optimizer(base::Rank(0), Take::kWhatIsSaved) : base::Status();
 }
 
-/// Collective: the optimizer's state and settings become those of `root`, if its class saves them;
-/// a state that it does not is kUnsupported, unless `needless`.
-inline base::Status Distributed::take_over_optimizer(base::Rank root, bool needless) {
+/// Collective: the optimizer's state and settings, or its settings alone, become those of `root`,
+/// if its class saves them; a state that it does not is kUnsupported, where `what` is kAll.
+inline base::Status Distributed::take_over_optimizer(base::Rank root, Take what) {
   constexpr std::uint64_t kUnsaved = std::numeric_limits<std::uint64_t>::max();
   collectives::Options options;
   options.label = "optimizer of rank " + std::to_string(root.value);
   std::string packed;
-  if (session_.rank() == root) packed = detail::pack(optimizer_);
+  if (session_.rank() == root) {
+    // Of a class of the program's nobody knows what it saves where it has none.
+    const detail::WithoutState bare(optimizer_, what == Take::kSettings && rule_ != nullptr);
+    packed = detail::pack(optimizer_);
+  }
   std::uint64_t size = packed.empty() && !optimizer_.state().empty() ? kUnsaved : packed.size();
   GEARSHIFT_RETURN_IF_ERROR(told(
       collectives::broadcast(session_.workers(), base::writable_bytes_of(size), root, options)));
-  if (size == kUnsaved && !needless) {
+  if (size == kUnsaved && what == Take::kAll) {
     return base::Error(base::ErrorCode::kUnsupported,
                        "ranks made different numbers of steps, and " +
                            c10::demangle(typeid(optimizer_).name()) +
@@ -258,7 +267,9 @@ inline base::Status Distributed::take_over_optimizer(base::Rank root, bool needl
   GEARSHIFT_RETURN_IF_ERROR(told(collectives::broadcast(
       session_.workers(), std::as_writable_bytes(std::span(packed.data(), packed.size())), root,
       options)));
-  if (session_.rank() != root) detail::unpack(optimizer_, packed);
+  if (session_.rank() == root) return {};
+  const detail::WithoutState own(optimizer_, what == Take::kSettings);
+  detail::unpack(optimizer_, packed);
   return {};
 }
 

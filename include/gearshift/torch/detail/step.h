@@ -46,12 +46,13 @@ inline base::Result<strategy::StepReport> Distributed::make_step(
   GEARSHIFT_RETURN_IF_ERROR(prepare_gradients());
   const bool by_server = uses_server();
   check_losses(loss.has_value(), epoch.has_value());
+  strategy::StepInput input;
+  input.skip = is_local() && latest_ == 0;  // its gradient is NaN, often
   if (!by_server) {
     check_first_step();
-    optimizer_.step();
+    if (!input.skip) optimizer_.step();
   }
-  if (may_have_server()) GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
-  strategy::StepInput input;
+  if (may_have_server() || may_be_local()) GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
   input.loss = std::numeric_limits<double>::quiet_NaN();  // to the core: none
   if (loss && latest_ > 0) {
     input.loss = std::isnan(*loss) ? std::numeric_limits<double>::infinity() : *loss;
@@ -61,8 +62,9 @@ inline base::Result<strategy::StepReport> Distributed::make_step(
   input.clip_norm = clip_norm_;
   auto report = replica_->step(input);
   if (!report) return report;
-  if (by_server) show_parameters();
-  if (report->switched && !uses_server()) show_buffers();  // workers have met, and have one rank's
+  if (by_server || report->averaged) show_parameters();
+  const bool met = report->switched && !uses_server();  // the workers, and have one rank's
+  if (met || report->averaged) show_buffers();
   settle();
   return report;
 }
@@ -85,9 +87,9 @@ inline base::Status Distributed::prepare_gradients() {
 
 /// Whether other parameters have gradients than in the latest round. What was changed in place
 /// under a server the core finds by itself; what was replaced under All-Reduce is applied as it is,
-/// for it is likely made of the mean.
+/// for it is likely made of the mean, and under local SGD it is this rank's own affair.
 inline bool Distributed::exchange_is_due() {
-  if (uses_server() && latest_ == 0) return false;
+  if (is_local() || (uses_server() && latest_ == 0)) return false;
   for (std::uint32_t i = 0; i < model_.trainables.size(); ++i) {
     const bool has = parameters_[i].grad().defined();
     if (uses_server()) {
@@ -172,6 +174,7 @@ inline void Distributed::settle() {
   rounds_ = 0;
   pending_ = clip_norm_ = 0;
   next_.reset();
+  if (is_local()) keep_gradients();  // their memory is needed for rounds
   if (!uses_server()) return;
   bridge_.drop();
   versions_ = versions_now();
@@ -283,8 +286,10 @@ inline base::Status Distributed::before_join() {
 inline base::Status Distributed::after_join(const strategy::Replica::JoinReport& report) {
   show_parameters();
   show_buffers();
+  // Of each rank's own state nothing is common under local SGD.
+  const Take what = is_local() ? Take::kSettings : Take::kAll;
   const base::Status followed =
-      report.steps_differ ? take_over_optimizer(report.root) : base::Status();
+      report.steps_differ ? take_over_optimizer(report.root, what) : base::Status();
   settle();
   return followed;
 }
@@ -322,6 +327,12 @@ inline base::Status Distributed::stop() {
     GEARSHIFT_RETURN_IF_ERROR(replica_->finish());
     show_parameters();
     GEARSHIFT_RETURN_IF_ERROR(fetch_state());
+  } else if (is_local()) {
+    GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+    GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
+    GEARSHIFT_RETURN_IF_ERROR(replica_->finish());
+    show_parameters();
+    show_buffers();
   }
   GEARSHIFT_RETURN_IF_ERROR(replica_->stop());
   remove_hooks();

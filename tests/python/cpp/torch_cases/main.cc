@@ -21,6 +21,7 @@
 #include "around.h"
 #include "equality.h"
 #include "gearshift/torch/distribute.h"  // first: it must need nothing else
+#include "local.h"
 #include "refusals.h"
 #include "toy.h"
 

@@ -159,11 +159,15 @@ CASE(second_steps_are_noticed) {
   served.optimizer->state().clear();
   or_throw(served.distributed->step());
   or_throw(served.distributed->stop());
-  Trained trained(session, {all_reduce()}, "plain_sgd");
-  or_throw(trained.distributed->batch(b.samples()));
-  loss_of(trained.net, b).backward();
-  trained.optimizer->step();
-  or_throw(trained.distributed->step());  // which warns
+  gs::Strategy local = small_buckets();
+  local.kind = gs::LocalSgd{};
+  for (const gs::Strategy& strategy : {all_reduce(), local}) {
+    Trained trained(session, {strategy}, "plain_sgd");
+    or_throw(trained.distributed->batch(b.samples()));
+    loss_of(trained.net, b).backward();
+    trained.optimizer->step();
+    or_throw(trained.distributed->step());  // which warns
+  }
 }
 
 CASE(ranks_that_differ_are_told_so) {

@@ -34,8 +34,9 @@ struct Arguments {
 constexpr const char* kUsage =
     "usage: logistic_regression [--strategy TEXT] [--data FOLDER]\n"
     "                           [--epochs N] [--batch N] [--lr RATE]\n"
-    "strategies: all_reduce, ps:bsp, ps:asp, ps:ssp(3), switch(at=0.5), ...; without one, what\n"
-    "`gearshift run --strategy`, a job file or GEARSHIFT_STRATEGY say, or all_reduce\n"
+    "strategies: all_reduce, local_sgd(8), ps:bsp, ps:asp, ps:ssp(3), switch(at=0.5), ...\n"
+    "without one, what `gearshift run --strategy`, a job file or GEARSHIFT_STRATEGY say, or\n"
+    "all_reduce\n"
     "on four workers: gearshift run -n 4 --strategy ps:asp -- logistic_regression\n";
 
 int whole(const std::string& name, const std::string& value) {
@@ -228,8 +229,10 @@ double train_epoch(Job job, const Images& images, std::vector<std::uint32_t> ord
     sum += step.loss;
   }
   // Ranks may have one batch more or less: who had fewer takes over the state of one that had most.
+  // Not where servers have it, nor under local SGD, where each rank has its own.
   const auto joined = check(job.replica.join());
-  if (joined.steps_differ && !job.replica.uses_server()) {
+  const bool has_the_others = !job.replica.uses_server() && !job.replica.is_local();
+  if (joined.steps_differ && has_the_others) {
     check(job.optimizer.take_over(job.session.workers(), joined.root));
   }
   return steps == 0 ? 0 : sum / static_cast<double>(steps);

@@ -37,7 +37,7 @@ gs::Strategy strategy_of(const Options& options) {
     p.consistency = consistency;
     return p;
   };
-  const auto switching = [&options](const gs::ParameterServer& then) {
+  const auto switching = [&options](const gs::strategy::Phase& then) {
     const auto back = options.back_at > 0 ? gs::strategy::at_step(options.back_at) : nullptr;
     return gs::StrategySwitch{gs::AllReduce{}, then, gs::strategy::at_step(options.switch_at),
                               back};
@@ -47,8 +47,11 @@ gs::Strategy strategy_of(const Options& options) {
   s.total_steps = options.steps;
   s.bucket_bytes = 64;  // a bucket per parameter
   const std::string& name = options.strategy;
+  const gs::LocalSgd local{.every = 4};
   if (name == "all_reduce") {
     s.kind = gs::AllReduce{};
+  } else if (name == "local_sgd") {
+    s.kind = local;
   } else if (name == "bsp") {
     s.kind = server(Consistency::bsp());
   } else if (name == "ssp") {
@@ -61,6 +64,8 @@ gs::Strategy strategy_of(const Options& options) {
     s.kind = switching(server(Consistency::asp()));
   } else if (name == "switch_bsp") {
     s.kind = switching(server(Consistency::bsp()));
+  } else if (name == "switch_local") {
+    s.kind = switching(local);
   } else {
     throw std::invalid_argument("there is no strategy " + name);
   }

@@ -155,6 +155,11 @@ double loss_and_gradient(int rank, gs::Replica& replica) {
   return loss;
 }
 
+std::string phase_of(const gs::Replica& replica) {
+  if (replica.is_local()) return "local_sgd";
+  return replica.uses_server() ? "server" : "all_reduce";
+}
+
 void train(gs::Session& session, gs::Replica& replica, gs::LocalOptimizer& optimizer,
            const Options& options, Diary& diary) {
   const gs::ps::HyperValues hypers{kLr, kMomentum};
@@ -169,7 +174,7 @@ void train(gs::Session& session, gs::Replica& replica, gs::LocalOptimizer& optim
     const std::vector<bool> present = check(replica.backward_end({true, true}));
     if (!replica.uses_server()) check(optimizer.apply(replica, present, hypers));
     check(replica.step(input));
-    diary.note(replica.uses_server() ? "server" : "all_reduce", step);
+    diary.note(phase_of(replica), step);
   }
   diary.note("end", options.steps);
   pause(options.end_ms);

@@ -73,7 +73,7 @@ class Place:
 
     pid: int
     phase: str
-    """start, serve, all_reduce, server, switch (to the server), back or end."""
+    """start, serve, all_reduce, local_sgd, server, switch (to the server), back or end."""
     step: int
 
 

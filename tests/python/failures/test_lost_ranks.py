@@ -32,6 +32,7 @@ SLACK = 15.0
 NEVER = "1000000000"
 STRATEGIES = {
     "all_reduce": (("all_reduce",), (), "all_reduce"),
+    "local_sgd": (("local_sgd", "switch_local"), ("--switch-at", "4"), "local_sgd"),
     "bsp": (("bsp",), (), "server"),
     "asp": (("asp", "ssp", "buffered"), (), "server"),
     "switch_before": (("switch", "switch_bsp"), ("--switch-at", NEVER), "all_reduce"),
@@ -40,7 +41,7 @@ STRATEGIES = {
 """Strategies to choose from (the first in the first round), arguments, and phase in mid-run."""
 VICTIMS = {"first": 0, "middle": 1, "server": 4}
 WORKERS = 4
-TRAINING = ("all_reduce", "server", "switch", "back", "end")
+TRAINING = ("all_reduce", "local_sgd", "server", "switch", "back", "end")
 
 
 @dataclass

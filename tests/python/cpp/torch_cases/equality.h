@@ -278,8 +278,9 @@ CASE(buffers_are_equal_everywhere) {
   }
 }
 
+/// Under local SGD those of a step after which the ranks have met.
 CASE(checkpoints_go_on_where_they_were) {
-  for (const gs::Strategy& strategy : {all_reduce(), server()}) {
+  for (const gs::Strategy& strategy : {all_reduce(), server(), local_sgd(3)}) {
     Trained trained(session, {strategy}, "adam");
     for (int s = 0; s < 3; ++s) trained.step(batch_of(trained.rank, s));
     std::stringstream weights, state;

@@ -10,12 +10,6 @@
 namespace cases {
 namespace {
 
-gs::Strategy local_sgd(int every, double lr = 1, double momentum = 0) {
-  gs::Strategy s = small_buckets();
-  s.kind = gs::LocalSgd{every, lr, momentum, gs::Compression::kNone};
-  return s;
-}
-
 void give_optimizer(const torch::optim::Optimizer& from, torch::optim::Optimizer& to) {
   std::stringstream stream;
   torch::serialize::OutputArchive out;
@@ -169,6 +163,74 @@ CASE(local_ranks_may_run_out_of_batches) {
       expect_equal_everywhere(session, everything(trained.net), "models");
     }
     or_throw(trained.distributed->stop());
+  }
+}
+
+/// Two modules in one loop, of which one is trained by local SGD.
+CASE(local_modules_join_with_others) {
+  const int world = session.world_size();
+  Trained one(session, {local_sgd(2)}, "adam"), two(session, {all_reduce()}, "sgd");
+  SideBySide all(world, "adam");
+  Alone alone("sgd");
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    const auto batches = [epoch](int rank) { return epoch == 0 ? 3 + 2 * rank : 5 - rank; };
+    for (int s = 0; s < batches(one.rank); ++s) {
+      one.step(batch_of(one.rank, s));
+      two.step(batch_of(two.rank, s + 20));
+    }
+    or_throw(gs::torch::join({two.distributed.get(), one.distributed.get()}));
+    for (int s = 0; s < std::max(batches(0), batches(world - 1)); ++s) {
+      std::vector<Batch> others;
+      for (int r = 0; r < world; ++r) {
+        if (s >= batches(r)) continue;
+        all.step(r, batch_of(r, s));
+        others.push_back(batch_of(r, s + 20));
+      }
+      if ((s + 1) % 2 == 0) all.average();
+      alone.step(joined(others));
+    }
+    all.average();
+    const std::string when = "after epoch " + std::to_string(epoch);
+    expect_close(everything(one.net), everything(all.of(one.rank).net), "local " + when);
+    expect_close(everything(two.net), everything(alone.net), "the other " + when);
+  }
+  or_throw(one.distributed->stop());
+  or_throw(two.distributed->stop());
+}
+
+/// On all ranks alike, in a round and after the last step.
+CASE(parameters_may_be_written_to_under_local_sgd) {
+  const int world = session.world_size();
+  for (const auto stage : {gs::torch::Stage::kAuto, gs::torch::Stage::kForce}) {
+    gs::torch::Options options;
+    options.strategy = local_sgd(2);
+    options.stage = stage;
+    Trained trained(session, options, "sgd");
+    SideBySide all(world, "sgd");
+    const auto write = [&](int s) {
+      const torch::NoGradGuard no_grad;
+      const auto into = [s](Net& net) {
+        if (s % 2 == 1) net->first->weight.clamp_(-0.1, 0.1);
+        if (s % 2 == 0) net->last->bias.set_data(torch::ones_like(net->last->bias));
+      };
+      into(trained.net);
+      for (Alone& one : all.ranks) into(one.net);
+    };
+    for (int s = 0; s < 5; ++s) {
+      write(s);
+      trained.step(batch_of(trained.rank, s));
+      for (int r = 0; r < world; ++r) all.step(r, batch_of(r, s));
+      if ((s + 1) % 2 == 0) all.average();
+      expect_close(everything(trained.net), everything(all.of(trained.rank).net),
+                   "step " + std::to_string(s));
+    }
+    write(5);
+    or_throw(trained.distributed->join());
+    all.average();
+    expect_close(everything(trained.net), everything(all.of(0).net), "joined");
+    write(6);
+    or_throw(trained.distributed->stop());
+    expect_close(everything(trained.net), everything(all.of(0).net), "stopped");
   }
 }
 

@@ -159,9 +159,7 @@ CASE(second_steps_are_noticed) {
   served.optimizer->state().clear();
   or_throw(served.distributed->step());
   or_throw(served.distributed->stop());
-  gs::Strategy local = small_buckets();
-  local.kind = gs::LocalSgd{};
-  for (const gs::Strategy& strategy : {all_reduce(), local}) {
+  for (const gs::Strategy& strategy : {all_reduce(), local_sgd(2)}) {
     Trained trained(session, {strategy}, "plain_sgd");
     or_throw(trained.distributed->batch(b.samples()));
     loss_of(trained.net, b).backward();

@@ -198,6 +198,11 @@ inline gs::Strategy server(gs::ps::Consistency consistency = gs::ps::Consistency
   s.kind = config;
   return s;
 }
+inline gs::Strategy local_sgd(int every, double lr = 1, double momentum = 0) {
+  gs::Strategy s = small_buckets();
+  s.kind = gs::LocalSgd{every, lr, momentum, gs::Compression::kNone};
+  return s;
+}
 inline gs::Strategy there_and_back() {
   gs::Strategy s = small_buckets();
   s.kind = gs::StrategySwitch{gs::AllReduce{}, gs::ParameterServer{}, gs::strategy::at_step(4),

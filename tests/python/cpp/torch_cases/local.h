@@ -422,7 +422,11 @@ CASE(a_switch_to_local_sgd_in_a_join) {
   expect(trained.distributed->is_local() == (session.world_size() > 1), "the others have switched");
   expect(torch::equal(trained.net->first->weight.grad(), before), "gradients after the join");
   expect_equal_everywhere(session, everything(trained.net), "models");
-  for (int s = 3; s < 6; ++s) trained.step(batch_of(trained.rank, s));
+  for (int s = 3; s < 8; ++s) {
+    trained.step(batch_of(trained.rank, s), false, false);
+    const Tensor& gradient = trained.net->first->weight.grad();
+    expect(gradient.any().item<bool>(), "a round was made where the gradients were");
+  }
   or_throw(trained.distributed->stop());
   expect_equal_everywhere(session, everything(trained.net), "models");
 }

@@ -119,14 +119,14 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   if (!result->in_step) return told(out_of_step(*result));
   if (!result->agreed) return told(hypers_differ());
   ++rounds_;
-  absorb(*result);
+  absorb(*result, epoch_);
   present_ = reducer_->present();
   return present_;
 }
 
-void ReplicaImpl::absorb(const RoundResult& result) {
+void ReplicaImpl::absorb(const RoundResult& result, std::int64_t epoch) {
   latest_round_ = result;
-  decider_.add_reduced_loss(epoch_, result.loss_sum, result.loss_samples);
+  decider_.add_reduced_loss(epoch, result.loss_sum, result.loss_samples);
   latest_loss_ = decider_.latest_loss();
 }
 

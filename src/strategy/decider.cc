@@ -44,6 +44,18 @@ std::optional<std::int64_t> Decider::known_step() const {
   return p == nullptr ? std::nullopt : p->known_step(strategy_.total_steps);
 }
 
+bool Decider::is_overdue(std::int64_t step) const {
+  const std::optional<std::int64_t> due = known_step();
+  Lock lock(*monitor_);
+  return due && phase_begin_ < *due && *due <= step;
+}
+
+bool Decider::asks() const {
+  Lock lock(*monitor_);
+  const Policy* p = policy();
+  return p != nullptr && !p->known_step(strategy_.total_steps);
+}
+
 Metrics Decider::metrics(std::int64_t step, std::int64_t epoch) const {
   Metrics m;
   m.step = step;

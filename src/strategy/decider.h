@@ -26,6 +26,10 @@ class Decider {
 
   /// The step after which every rank leaves the phase in force, when that is known beforehand.
   std::optional<std::int64_t> known_step() const;
+  /// Whether that step has passed in the phase in force: it may have been jumped over, at a join.
+  bool is_overdue(std::int64_t step) const;
+  /// Whether the policy in force has to be asked, when an epoch has ended at the latest.
+  bool asks() const;
   /// Without a server: losses of finished steps, equal on all ranks.
   void add_reduced_loss(std::int64_t epoch, double loss_sum, double samples);
   /// Without a server: does this rank want to switch after `step`? Once wanted, stays wanted until

@@ -327,7 +327,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
         const RoundResult round,
         reducer_->shadow_round(pending_loss_, pending_samples_, std::exchange(before, nullptr)));
     pending_loss_ = pending_samples_ = 0;
-    absorb(round);
+    absorb(round, epoch_);
     if (round.joined == environment_.workers_count) break;
     // This rank's last step came before the others' gradients of it were complete: it does not
     // count, and its replica is made theirs. So it is where batches are accumulated, and some rank

@@ -35,16 +35,24 @@ base::Status ReplicaImpl::close_local() {
 }
 
 base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
+  // A policy by losses compares those of epochs, which a round must not mix, and wants to see each.
+  const bool new_epoch = decider_.asks() && (input.epoch != epoch_ || ask_soon_);
+  ask_soon_ = false;
+  Losses ended{std::exchange(pending_loss_, 0), std::exchange(pending_samples_, 0), epoch_};
   note_own_step(input);
+  if (!new_epoch) {
+    pending_loss_ += std::exchange(ended.sum, 0);
+    pending_samples_ += std::exchange(ended.samples, 0);
+  }
   staged_ = false;
   local_->note_step(input.skip ? 0 : samples_);
   // Before the round: ranks that are there already wait for as long as anyone makes steps.
   environment_.workers->progress().set_step(base::Step(step_));
   StepReport report{.step = step_, .skipped = input.skip};
-  const std::optional<std::int64_t> last = decider_.known_step();
-  if (!local_->is_due(step_) && last != step_) return report;
+  if (!local_->is_due(step_) && !decider_.is_overdue(step_) && !new_epoch) return report;
   const bool written = local_->taken() != 0;
-  GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(false, {}));
+  GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
+                             average(false, new_epoch ? ended : pending_losses(), {}));
   if (!round.in_step) return out_of_step(round);
   if (!round.agreed && written) {
     return base::Error(base::ErrorCode::kMismatch,
@@ -59,15 +67,16 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
 
 /// The control values of a round. Ranks come to it as late as their steps since the last one have
 /// taken, which is bounded as for ranks that have run out of batches.
-base::Result<RoundResult> ReplicaImpl::meet_for_round(bool joined) {
+base::Result<RoundResult> ReplicaImpl::meet_for_round(bool joined, const Losses& losses) {
   std::optional<Vigil> vigil;
   RoundInput input;
   input.patience = patience(vigil);
   input.samples = local_->samples();
   input.joined = joined;
-  input.vote = !joined && decider_.vote(step_, epoch_);
-  input.loss_sum = std::exchange(pending_loss_, 0);
-  input.loss_samples = std::exchange(pending_samples_, 0);
+  // An epoch is over when its last losses are known.
+  input.vote = !joined && decider_.vote(step_, losses.samples > 0 ? losses.epoch : epoch_);
+  input.loss_sum = losses.sum;
+  input.loss_samples = losses.samples;
   input.digest = static_cast<std::uint32_t>(
       (hypers_digest_ + local_->taken() % RoundInput::kDigests) % RoundInput::kDigests);
   input.step = step_;
@@ -75,14 +84,16 @@ base::Result<RoundResult> ReplicaImpl::meet_for_round(bool joined) {
 }
 
 /// One round. `before` is called before the memory of the gradients is written to, if it is.
-base::Result<RoundResult> ReplicaImpl::average(bool joined, const std::function<void()>& before) {
+base::Result<RoundResult> ReplicaImpl::average(bool joined, const Losses& losses,
+                                               const std::function<void()>& before) {
   const Stopwatch watch(scheduler_, exposed_seconds_);
-  GEARSHIFT_ASSIGN_OR_RETURN(RoundResult round, meet_for_round(joined));
+  GEARSHIFT_ASSIGN_OR_RETURN(RoundResult round, meet_for_round(joined, losses));
   const int workers = environment_.workers_count;
   const bool alone = workers == 1 && local_->is_plain();
   const bool nothing = round.joined == workers && round.samples == 0;
   if (nothing && !alone) {
-    local_->restore();  // steps without samples teach nothing
+    if (local_->steps() > 0) local_->restore();  // without samples they teach nothing
+    GEARSHIFT_ASSIGN_OR_RETURN(round, reducer_->end());
   } else if (!alone) {
     if (before) before();
     GEARSHIFT_ASSIGN_OR_RETURN(
@@ -90,8 +101,12 @@ base::Result<RoundResult> ReplicaImpl::average(bool joined, const std::function<
     GEARSHIFT_RETURN_IF_ERROR(local_->apply());
   }
   local_->restart(step_);
-  absorb(round);
+  absorb(round, losses.epoch);
   return round;
+}
+
+ReplicaImpl::Losses ReplicaImpl::pending_losses() {
+  return {std::exchange(pending_loss_, 0), std::exchange(pending_samples_, 0), epoch_};
 }
 
 base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> before) {
@@ -100,11 +115,12 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> 
   };
   while (true) {
     // The first time with what this rank has learnt since the last round, then without any weight.
-    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, once));
+    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, pending_losses(), once));
     if (round.joined == environment_.workers_count) break;
     behind_ = behind_ || round.step > step_;
   }
-  staged_ = false;  // a gradient from before is one of other parameters
+  staged_ = false;   // a gradient from before is one of other parameters
+  ask_soon_ = true;  // no step may have seen the end of this epoch
   GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, end_rounds());
   local_->restart(step_);
   return report;
@@ -112,7 +128,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> 
 
 base::Status ReplicaImpl::finish_local() {
   while (true) {
-    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, {}));
+    GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, pending_losses(), {}));
     if (round.joined == environment_.workers_count) return {};
   }
 }

@@ -74,7 +74,7 @@ class ReplicaImpl final : public Replica {
   void open_round();
   void close(std::uint32_t bucket, const std::vector<bool>& present);
   base::Status stage(std::uint32_t bucket, bool settled);
-  void absorb(const RoundResult& result);
+  void absorb(const RoundResult& result, std::int64_t epoch);
   base::Error hypers_differ() const;
   std::uint64_t hash_of_parameters() const;
   void remember_parameters();
@@ -91,8 +91,15 @@ class ReplicaImpl final : public Replica {
   base::Status open_local();
   base::Status close_local();
   base::Result<StepReport> step_local(const StepInput& input);
-  base::Result<RoundResult> meet_for_round(bool joined);
-  base::Result<RoundResult> average(bool joined, const std::function<void()>& before);
+  /// Of steps of one epoch, not yet told to others.
+  struct Losses {
+    double sum = 0, samples = 0;  ///< loss × samples, and the samples
+    std::int64_t epoch = 0;
+  };
+  Losses pending_losses();
+  base::Result<RoundResult> meet_for_round(bool joined, const Losses& losses);
+  base::Result<RoundResult> average(bool joined, const Losses& losses,
+                                    const std::function<void()>& before);
   base::Result<JoinReport> join_local(std::function<void()> before);
   base::Status finish_local();
   void warn_of_steps_alone() const;
@@ -160,6 +167,7 @@ class ReplicaImpl final : public Replica {
   bool were_written_ = false;  ///< once, by the program
   std::int64_t epoch_ = 0;
   double pending_loss_ = 0, pending_samples_ = 0;
+  bool ask_soon_ = false;  ///< LocalSgd: the next step asks the policy, in a round
   std::atomic<double> latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks
   ps::HyperValues latest_hypers_;    ///< All-Reduce: what the latest step was told
   std::uint32_t hypers_digest_ = 0;  ///< of these; 0: none given

@@ -98,18 +98,12 @@ base::Result<Strategy> parse_local(const Text& text) {
   local.outer_lr = options.number("outer_lr", false).value_or(local.outer_lr);
   local.outer_momentum = options.number("outer_momentum", true).value_or(0);
   local.compression = read_compression(options);
-  const std::vector<std::string> rest = options.rest();
-  if (!every && rest.size() == 1 && rest[0].find('=') == std::string::npos) {
-    GEARSHIFT_RETURN_IF_ERROR(options.status());
-    local.every = whole_number(rest[0]).value_or(0);
-    if (local.every < 1) {
-      return Error(
-          ErrorCode::kInvalidArgument,
-          "local_sgd: " + rest[0] + " is no number of steps between two rounds, from 1 on");
-    }
-  } else {
-    GEARSHIFT_RETURN_IF_ERROR(options.finish());
-    local.every = every.value_or(local.every);
+  const auto first = every ? std::nullopt : options.value();
+  GEARSHIFT_RETURN_IF_ERROR(options.finish());
+  local.every = every.value_or(first ? whole_number(*first).value_or(0) : local.every);
+  if (local.every < 1) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "local_sgd: " + *first + " is no number of steps between two rounds, from 1 on");
   }
   if (local.outer_momentum >= 1) {
     return Error(ErrorCode::kInvalidArgument, "local_sgd: outer_momentum must be below 1");

@@ -80,6 +80,16 @@ std::optional<std::string> TextOptions::word(const std::string& key) {
   return found;
 }
 
+std::optional<std::string> TextOptions::value() {
+  for (auto argument = arguments_.begin(); argument != arguments_.end(); ++argument) {
+    if (argument->find('=') != std::string::npos) continue;
+    std::string found = *argument;
+    arguments_.erase(argument);
+    return found;
+  }
+  return std::nullopt;
+}
+
 std::optional<int> TextOptions::whole(const std::string& key, int least) {
   const std::optional<std::string> text = word(key);
   if (!text) return std::nullopt;

@@ -26,6 +26,8 @@ class TextOptions {
   std::optional<double> number(const std::string& key, bool may_be_zero,
                                std::string_view unset = {});
   std::optional<std::string> word(const std::string& key);
+  /// The first argument without a key.
+  std::optional<std::string> value();
   /// What is left.
   const std::vector<std::string>& rest() const { return arguments_; }
   void fail(const std::string& message);

@@ -307,16 +307,16 @@ class Adapter:
         self._begin_round()
         self._end_round(settled=True)
 
-    def weigh_own(self, latest: bool) -> None:
-        """Under local SGD, with a step: tell the core what this worker's gradients weigh.
-
-        Args:
-            latest: those of the latest backward alone: a closure may make several of one batch.
-        """
+    def own_weight(self) -> float:
+        """Under local SGD: the samples of the gradients that the step to come applies."""
         if self.samples.pending == 0:  # they were made in another way than by backward
             self._on_backward(self.samples.begin_backward())
             override.value = None
-        self.replica.backward_begin(self.samples.latest if latest else self.samples.pending)
+        return self.samples.pending
+
+    def weigh_own(self, samples: float) -> None:
+        """Under local SGD, with a step: tell the core what this worker's gradients weigh."""
+        self.replica.backward_begin(samples)
         self.replica.backward_end(bytes(t.parameter.grad is not None for t in self.trainables))
         self.samples.exchanged()
         self.unsynced = self._zeroed = False

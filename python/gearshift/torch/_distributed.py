@@ -166,12 +166,16 @@ class Distributed:
             seen: list[Any] = []
             result = update(_seeing(closure, seen))
             loss = seen[0] if loss is None and seen else loss
+            self.adapter.own_weight()
+            weight = self.adapter.samples.latest  # of several backwards of one batch
         else:
-            _, skip = scaling(self.optimizer)
-            result = update_unscaled(self.optimizer, update)
+            weight = self.adapter.own_weight()
+            # Of no samples a gradient is nothing, or NaN.
+            skip = weight == 0 or scaling(self.optimizer)[1]
+            result = None if weight == 0 else update_unscaled(self.optimizer, update)
         self.adapter.bring_parameters()
         self.adapter.buffers.gather()
-        self.adapter.weigh_own(latest=closure is not None)
+        self.adapter.weigh_own(weight)
         self._check_losses(loss, epoch)
         numbers = scheduled_numbers(self.optimizer)
         report = self.replica.step(self._told(loss), self._epoch(epoch), numbers, skip=skip)
@@ -389,6 +393,8 @@ class Distributed:
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
+        if self.is_local:
+            self.adapter.keep_gradients()  # others may have switched to it meanwhile
         if steps_differ:
             # Of each rank's own state nothing is common under local SGD.
             with_state = not (self.uses_server or self.is_local)

@@ -173,6 +173,23 @@ def gradients_may_be_accumulated_and_clipped() -> None:
 
 
 @case([2])
+def batches_of_no_samples_teach_nothing() -> None:
+    """Their loss is NaN, and so are their gradients."""
+    alone = Ranks(make("mlp"), OPTIMIZERS["adamw"])
+    for k in range(6):
+        for r in range(2):
+            if not (r == 1 and k in (1, 5)):
+                alone.step(r, batch_of(r, k, 3))
+        if k % 3 == 2:
+            expected = alone.average()
+    model, optimizer = distributed("local_sgd(3)", "adamw")
+    for k in range(6):
+        step(model, optimizer, *batch_of(gs.rank(), k, 0 if gs.rank() == 1 and k in (1, 5) else 3))
+    assert gst.stats(model)["step"] == 6
+    finish(model, expected)
+
+
+@case([2])
 def gradients_are_left_alone_by_a_round() -> None:
     model, optimizer = distributed("local_sgd(2)")
     for k in range(4):

@@ -282,6 +282,59 @@ TEST(LocalSgd, StepsThatSkipHaveNoWeight) {
   });
 }
 
+Strategy until(std::shared_ptr<Policy> policy, int every) {
+  Strategy strategy;
+  strategy.kind = StrategySwitch{LocalSgd{every}, AllReduce{}, std::move(policy), nullptr};
+  return strategy;
+}
+
+/// Joins begin the count of a round anew, so that no step has one.
+TEST(LocalSgd, AsksAPolicyAlsoWhereEpochsAreShorterThanRounds) {
+  for (const bool by_step : {false, true}) {
+    toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+      const auto policy = by_step ? at_step(11) : loss_plateau(1, 1e9);
+      Worker worker(environment, until(policy, 100));
+      std::vector<std::int64_t> switched;
+      for (int epoch = 0; epoch < 4; ++epoch) {
+        // Rank 0 jumps over step 11 when it takes over the number of steps.
+        for (int k = 0; k < (rank == 0 ? 3 : 6); ++k) {
+          const StepReport report = worker.step(begin_of(rank, k), 2, epoch);
+          if (report.switched) switched.push_back(report.switched->step);
+        }
+        ASSERT_TRUE(worker.replica->join().ok());
+        if (!worker.replica->is_local()) worker.optimizer->reset();  // on all: equal again
+      }
+      EXPECT_EQ(switched, std::vector<std::int64_t>{13});
+      worker.ok(worker.replica->stop());
+    });
+  }
+}
+
+/// Without joins: what a round tells of an epoch's end is of that epoch.
+TEST(LocalSgd, DoesNotMixTheLossesOfEpochs) {
+  std::vector<double> seen;
+  toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+    const auto look = custom_policy("look", [&](const Metrics& metrics) {
+      if (rank == 0) seen = metrics.epoch_losses;
+      return false;
+    });
+    Worker worker(environment, until(look, 3));
+    for (int k = 0; k < 20; ++k) {
+      ASSERT_TRUE(worker.replica->backward_begin(2).ok());
+      ASSERT_TRUE(worker.replica->backward_end({false, false}).ok());
+      StepInput input;
+      input.loss = k / 4;  // NOLINT: the epoch
+      input.epoch = k / 4;
+      ASSERT_TRUE(worker.replica->step(input).ok());
+    }
+    worker.ok(worker.replica->stop());
+  });
+  ASSERT_GE(seen.size(), 3U);
+  for (std::size_t epoch = 0; epoch < seen.size(); ++epoch) {
+    EXPECT_EQ(seen[epoch], static_cast<double>(epoch));
+  }
+}
+
 TEST(LocalSgd, RefusesWhatCannotBe) {
   for (const LocalSgd& wrong :
        {LocalSgd{0}, LocalSgd{1, 0}, LocalSgd{1, 1, 1}, LocalSgd{1, 1, -0.1},

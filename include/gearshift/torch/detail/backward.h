@@ -21,7 +21,7 @@ inline base::Status Distributed::batch(double samples) {
                            "): a number of samples is finite and not negative");
   }
   next_ = samples;
-  return {};
+  return take_writes();
 }
 
 inline void Distributed::raise_if_failed(const base::Status& status) {

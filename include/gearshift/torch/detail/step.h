@@ -65,7 +65,7 @@ inline base::Result<strategy::StepReport> Distributed::make_step(
   if (by_server || report->averaged) show_parameters();
   const bool met = report->switched && !uses_server();  // the workers, and have one rank's
   if (met || report->averaged) show_buffers();
-  settle();
+  settle(report->averaged || report->switched);
   return report;
 }
 
@@ -170,14 +170,23 @@ inline void Distributed::show_buffers() {
 }
 
 /// After anything that may have moved parameters or optimizer state.
-inline void Distributed::settle() {
+inline void Distributed::settle(bool averaged) {
   rounds_ = 0;
   pending_ = clip_norm_ = 0;
   next_.reset();
   if (is_local()) keep_gradients();  // their memory is needed for rounds
-  if (!uses_server()) return;
-  bridge_.drop();
-  versions_ = versions_now();
+  fresh_ = is_local() && averaged;
+  if (uses_server()) bridge_.drop();
+  if (uses_server() || fresh_) versions_ = versions_now();
+}
+
+/// Under local SGD, before the first step after a round: a checkpoint, say, is a change that the
+/// outer optimizer must not see. What is written later is not equal on all ranks.
+inline base::Status Distributed::take_writes() {
+  if (!std::exchange(fresh_, false) || versions_now() == versions_) return {};
+  const ::torch::NoGradGuard no_grad;
+  GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
+  return replica_->store_parameters();
 }
 
 inline std::vector<std::int64_t> Distributed::versions_now() const {

@@ -199,41 +199,6 @@ CASE(local_modules_join_with_others) {
 }
 
 /// On all ranks alike, in a round and after the last step.
-CASE(parameters_may_be_written_to_under_local_sgd) {
-  const int world = session.world_size();
-  for (const auto stage : {gs::torch::Stage::kAuto, gs::torch::Stage::kForce}) {
-    gs::torch::Options options;
-    options.strategy = local_sgd(2);
-    options.stage = stage;
-    Trained trained(session, options, "sgd");
-    SideBySide all(world, "sgd");
-    const auto write = [&](int s) {
-      const torch::NoGradGuard no_grad;
-      const auto into = [s](Net& net) {
-        if (s % 2 == 1) net->first->weight.clamp_(-0.1, 0.1);
-        if (s % 2 == 0) net->last->bias.set_data(torch::ones_like(net->last->bias));
-      };
-      into(trained.net);
-      for (Alone& one : all.ranks) into(one.net);
-    };
-    for (int s = 0; s < 5; ++s) {
-      write(s);
-      trained.step(batch_of(trained.rank, s));
-      for (int r = 0; r < world; ++r) all.step(r, batch_of(r, s));
-      if ((s + 1) % 2 == 0) all.average();
-      expect_close(everything(trained.net), everything(all.of(trained.rank).net),
-                   "step " + std::to_string(s));
-    }
-    write(5);
-    or_throw(trained.distributed->join());
-    all.average();
-    expect_close(everything(trained.net), everything(all.of(0).net), "joined");
-    write(6);
-    or_throw(trained.distributed->stop());
-    expect_close(everything(trained.net), everything(all.of(0).net), "stopped");
-  }
-}
-
 /// Switches after steps 4 and 9, with a round after every third step.
 void switches_like_models_side_by_side(gs::Session& session, const std::string& kind,
                                        const gs::strategy::Phase& start,

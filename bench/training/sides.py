@@ -17,6 +17,8 @@ class Side(Protocol):
 
     rank: int
     size: int
+    period: int
+    """Steps from one averaging of parameters to the next; 1 where every step is that of all."""
 
     def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
         """The module to call from now on; the optimizer stays."""
@@ -40,7 +42,7 @@ class Side(Protocol):
 
 
 class Gearshift:
-    """Ours: All-Reduce, or a server with BSP, as the text of the strategy says."""
+    """Ours: All-Reduce, local SGD, or a server with BSP, as the text of the strategy says."""
 
     def __init__(self, strategy: str) -> None:
         import gearshift as gs
@@ -50,6 +52,8 @@ class Gearshift:
         self.rank, self.size = gs.rank(), gs.world_size()
         self._gs, self._gst, self._strategy = gs, gst, strategy
         self._model: nn.Module | None = None
+        parsed = gs.strategy.parse(strategy)
+        self.period = parsed.every if isinstance(parsed, gs.LocalSGD) else 1
 
     def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
         self._model, _ = self._gst.distribute(model, optimizer, strategy=self._strategy)
@@ -77,6 +81,8 @@ class Ddp:
 
     They travel as float16 if `compression` says so; the hook for bfloat16 refuses Gloo.
     """
+
+    period = 1
 
     def __init__(self, compression: str = "none") -> None:
         from torch import distributed
@@ -121,9 +127,32 @@ class Local(Ddp):
         return model
 
 
+class Averager(Ddp):
+    """PyTorch's local SGD: a model that is not wrapped, averaged by its PeriodicModelAverager."""
+
+    def __init__(self, period: int) -> None:
+        super().__init__()
+        self.period = period
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer) -> nn.Module:
+        from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+
+        # It averages after the first step that is no warm-up: so the first time after `period`.
+        averager = PeriodicModelAverager(self.period, warmup_steps=self.period - 1)
+        optimizer.register_step_post_hook(
+            lambda *_: averager.average_parameters(model.parameters())
+        )
+        return model
+
+
 def make_side(options: dict[str, Any]) -> Side:
-    """`side=` gearshift, ddp or local; `compression=fp16` of ddp, of ours by `strategy=`."""
+    """`side=` gearshift, ddp, averager (`every=` steps) or local.
+
+    `compression=fp16` is of ddp, and of ours by `strategy=`.
+    """
     name = options.get("side", "gearshift")
     if name == "gearshift":
         return Gearshift(options.get("strategy", "all_reduce"))
+    if name == "averager":
+        return Averager(int(options["every"]))
     return Local() if name == "local" else Ddp(options.get("compression", "none"))

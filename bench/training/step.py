@@ -1,12 +1,15 @@
-"""Training steps of one model on several ranks: ours, DistributedDataParallel's, or none's.
+"""Training steps of one model on several ranks: ours, PyTorch's, or none's.
 
-Set-up: side=gearshift|ddp|local model=mlp|cnn|resnet18|transformer [strategy=…] [compression=fp16]
-(of ddp) [rounded=1] (what travels is rounded: parameters are that less like those of one process).
-Order: steps=N [warmup=N] [check=N].
+Set-up: side=gearshift|ddp|averager|local model=mlp|cnn|resnet18|transformer [strategy=…]
+[compression=fp16] (of ddp) [rounded=1] (what travels is rounded: parameters are that less like
+those of one process) [every=N] (what is timed are N steps in a row; of averager also its period).
+Order: steps=N (a multiple of `every`) [warmup=N] [check=N].
 
-``seconds`` are single steps (zero_grad, forward, backward, optimizer.step). Before they are
+``seconds`` are single steps (zero_grad, forward, backward, optimizer.step); with `every`, means of
+so many in a row, each of which has one round of local SGD in it wherever it begins. Before they are
 measured, `check` steps are made, and rank 0 compares the parameters with those of one process that
-trains on the batches of all ranks. ``hidden_share`` is the part of our communication that went on
+trains on the batches of all ranks; under local SGD as many more as are left of a round, and that
+process has a model for each rank. ``hidden_share`` is the part of our communication that went on
 while backward computed; ``pss_bytes`` the mean memory of a rank, shared pages divided among the
 processes that map them; ``unique_bytes`` the pages of its own.
 """
@@ -56,7 +59,7 @@ class Trainer:
 
     def distance(self) -> float:
         """From one process that made the same steps, relative to how far that has come."""
-        reference = one_process(self.workload, self.side.size, self.steps)
+        reference = self._reference()
         start = self.workload.make_model()
         error = moved = 0.0
         for ours, theirs, first in zip(
@@ -65,6 +68,11 @@ class Trainer:
             error += float((ours.detach() - theirs.detach()).double().square().sum())
             moved += float((theirs.detach() - first.detach()).double().square().sum())
         return (error / moved) ** 0.5
+
+    def _reference(self) -> nn.Module:
+        if self.side.period > 1:
+            return side_by_side(self.workload, self.side.size, self.steps, self.side.period)
+        return one_process(self.workload, self.side.size, self.steps)
 
     def peak(self) -> dict[str, int]:
         """Memory with all gradients present, during one more step."""
@@ -98,9 +106,33 @@ def one_process(workload: Workload, ranks: int, steps: int) -> nn.Module:
     return model
 
 
+def side_by_side(workload: Workload, ranks: int, steps: int, period: int) -> nn.Module:
+    """Rank 0's model, where this process trains one for each rank, and averages them."""
+    models = [workload.make_model() for _ in range(ranks)]
+    optimizers = [make_optimizer(model, workload) for model in models]
+    for step in range(steps):
+        for rank, (model, optimizer) in enumerate(zip(models, optimizers, strict=True)):
+            x, y = workload.make_batch(rank, step)
+            optimizer.zero_grad()
+            workload.loss(model(x), y).backward()
+            optimizer.step()
+        if (step + 1) % period == 0:
+            average(models)
+    return models[0]
+
+
+def average(models: list[nn.Module]) -> None:
+    """Give all of them the means of their parameters."""
+    with torch.no_grad():
+        for same in zip(*(model.parameters() for model in models), strict=True):
+            mean = torch.stack(same).mean(0)
+            for parameter in same:
+                parameter.copy_(mean)
+
+
 def check(trainer: Trainer, steps: int, tolerance: float) -> tuple[bool, float]:
-    """Make the first steps; rank 0 compares the outcome."""
-    while trainer.steps < steps:
+    """Make the first steps, up to the end of a round; rank 0 compares the outcome."""
+    while trainer.steps < steps or trainer.steps % trainer.side.period:
         trainer.step()
     distance = 0.0
     if trainer.side.rank == 0 and not isinstance(trainer.side, Local):
@@ -109,12 +141,16 @@ def check(trainer: Trainer, steps: int, tolerance: float) -> tuple[bool, float]:
     return distance <= tolerance, distance
 
 
-def measure(trainer: Trainer, steps: int, warmup: int) -> dict[str, Any]:
-    """Timed steps, and what else is worth knowing about them."""
+def measure(trainer: Trainer, steps: int, warmup: int, every: int) -> dict[str, Any]:
+    """Timed steps, means of `every` in a row, and what else is worth knowing about them."""
+    if steps % every:
+        raise ValueError(f"steps={steps} is not a multiple of every={every}")
     for _ in range(warmup):
         trainer.step()
+    trainer.side.barrier()  # under local SGD no step may have brought the ranks together
     before = trainer.side.stats()
-    seconds = [trainer.step() for _ in range(steps)]
+    blocks = range(steps // every)
+    seconds = [sum(trainer.step() for _ in range(every)) / every for _ in blocks]
     after = trainer.side.stats()
     report: dict[str, Any] = {"seconds": seconds}
     grown = {name: after[name] - before[name] for name in after}
@@ -131,6 +167,7 @@ def main() -> None:
     options = parse_order(sys.argv[1:])
     side = make_side(options)
     trainer = Trainer(side, WORKLOADS[options.get("model", "mlp")])
+    every = int(options.get("every", "1"))
     tolerance = ROUNDED_TOLERANCE if "rounded" in options else TOLERANCE
     verdict: tuple[bool, float] | None = None
     gate = Gate(side.rank)
@@ -138,7 +175,8 @@ def main() -> None:
         made = trainer.steps
         if verdict is None:
             verdict = check(trainer, int(order.get("check", "3")), tolerance)
-        report = measure(trainer, int(order.get("steps", "20")), int(order.get("warmup", "3")))
+        steps, warmup = int(order.get("steps", "20")), int(order.get("warmup", "3"))
+        report = measure(trainer, steps, warmup, every)
         memory = trainer.peak()
         report.update({f"{name}_bytes": side.mean(value) for name, value in memory.items()})
         verified, distance = verdict

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from .case import OURS, Network, Point, Setting, Side, Target
 
 DDP = "DDP"
@@ -9,11 +12,17 @@ DDP_FP16 = "DDP, fp16"
 """The same with PyTorch's hook that sends gradients as float16; that for bfloat16 refuses Gloo."""
 WHOLE = "gearshift, float32"
 """Ours without compression."""
+AVERAGER = "PeriodicModelAverager"
+"""What PyTorch has for local SGD, over Gloo on a model that is not wrapped."""
+EACH_STEP = "gearshift, all_reduce"
+"""Ours with a round in each step."""
 ALONE = "no communication"
 """The same ranks computing at the same time, each for itself: what no communication can beat."""
 
 MODELS = ("mlp", "cnn", "resnet18", "transformer")
 _PROGRAM = "training/step.py"
+_EVERY = 8
+"""Steps from one round of local SGD to the next."""
 _STEPS = {"resnet18": 4, "transformer": 8}
 _CHECKED = {"resnet18": 1}
 """Steps that are compared with one process. In a deep model rounding errors grow with each."""
@@ -22,13 +31,14 @@ _CHECKED = {"resnet18": 1}
 def settings() -> list[Setting]:
     """Each model with two and four ranks, on one host and on hosts of one rank; one at sites.
 
-    And two among four hosts with gradients as bfloat16.
+    And two among four hosts, with gradients as bfloat16 and under local SGD.
     """
     return [
         *(_on_one_host(model, ranks) for ranks in (2, 4) for model in MODELS),
         *(_on_hosts(model, ranks) for ranks in (2, 4) for model in MODELS),
         _at_sites("cnn"),
         *(_rounded(model) for model in ("mlp", "resnet18")),
+        *(_local(model) for model in ("mlp", "resnet18")),
     ]
 
 
@@ -54,15 +64,35 @@ def _rounded(model: str) -> Setting:
         WHOLE: ("side=gearshift",),
     }
     targets = (Target("ratio", 1, DDP_FP16), Target("ratio", 1, WHOLE))
+    return _slow_links("bf16", "gradients as bfloat16", model, contestants, _point(model, targets))
+
+
+def _local(model: str) -> Setting:
+    """Each rank trains alone for some steps. A time is the mean of as many, one with a round."""
+    every = f"every={_EVERY}"
+    contestants = {
+        OURS: ("side=gearshift", f"strategy=local_sgd({_EVERY})", every),
+        AVERAGER: ("side=averager", every),
+        EACH_STEP: ("side=gearshift", every),
+    }
+    targets = (Target("ratio", 1, AVERAGER), Target("ratio", 1, EACH_STEP))
+    what = f"local SGD with a round in {_EVERY} steps"
+    return _slow_links("local", what, model, contestants, _point(model, targets, every=_EVERY))
+
+
+def _slow_links(
+    kind: str, what: str, model: str, contestants: Mapping[str, tuple[str, ...]], point: Point
+) -> Setting:
+    """Sides that differ in what four hosts at 1 Gbit/s send."""
     return Setting(
-        name=f"training/bf16/4/{model}",
-        title=f"training step, {model}, 4 hosts at 1gbit, gradients as bfloat16",
+        name=f"training/{kind}/4/{model}",
+        title=f"training step, {model}, 4 hosts at 1gbit, {what}",
         ranks=4,
         sides=tuple(
             Side(name, _PROGRAM, (*arguments, f"model={model}"), modules=("torch",))
             for name, arguments in contestants.items()
         ),
-        points=(_point(model, targets),),
+        points=(point,),
         network=Network(4, 1000.0),
     )
 
@@ -87,10 +117,12 @@ def _setting(
     )
 
 
-def _point(model: str, targets: tuple[Target, ...], quick: bool = False) -> Point:
+def _point(model: str, targets: tuple[Target, ...], quick: bool = False, every: int = 1) -> Point:
+    """One turn, of whole blocks of `every` steps."""
+    steps = math.ceil(_STEPS.get(model, 10) / every) * every
     return Point(
         "step",
-        {"steps": _STEPS.get(model, 10), "warmup": 2, "check": _CHECKED.get(model, 3)},
+        {"steps": steps, "warmup": 2, "check": _CHECKED.get(model, 3)},
         targets=targets,
         quick=quick,
         calibrated=False,

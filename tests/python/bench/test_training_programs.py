@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from gearshift_testing.jobs import Job
 
+from gearshift.bench import training
+
 BENCH = Path(__file__).parents[3] / "bench"
 STEP = str(BENCH / "training" / "step.py")
 PUSH_PULL = str(BENCH / "server" / "push_pull.py")
@@ -78,6 +80,42 @@ def test_training_steps_of_ddp_with_rounded_gradients() -> None:
     report = torchrun(arguments, 2)
     check(report, 2)
     assert 1e-6 < report["distance"] < 1e-2
+
+
+def test_our_training_steps_under_local_sgd() -> None:
+    arguments = ["strategy=local_sgd(2)", "every=2", "model=tiny", "steps=4", "check=3"]
+    report = ours([STEP, *arguments])
+    check(report, 2)
+    assert report["distance"] < 1e-5
+    assert report["operations"] == 4 + 3 + 4 + 1, "checked, warmed up, timed, and one for memory"
+    every_step = ours([STEP, *arguments[1:]])
+    check(every_step, 2)
+    assert report["bytes_sent"] == every_step["bytes_sent"] / 2, "a round in two steps"
+
+
+def test_training_steps_of_pytorchs_averager() -> None:
+    arguments = [STEP, "side=averager", "every=3", "model=tiny", "steps=6", "check=4"]
+    report = torchrun(arguments, 2)
+    check(report, 2)
+    assert report["distance"] < 1e-5
+    assert report["operations"] == 6 + 3 + 6 + 1, "checked, warmed up, timed, and one for memory"
+
+
+def test_times_under_local_sgd_have_a_round_in_each() -> None:
+    found = [s for s in training.settings() if s.name.startswith("training/local/")]
+    assert found
+    for setting in found:
+        assert all("every=8" in side.arguments for side in setting.sides)
+        assert "strategy=local_sgd(8)" in setting.sides[0].arguments
+        for order in (point.order for point in setting.points):
+            assert int(order["steps"]) % 8 == 0
+
+
+def test_steps_that_are_no_whole_blocks_are_refused() -> None:
+    with Job([STEP, "model=tiny", "every=2", "steps=3", "check=1"], 1, forked=True) as job:
+        (finished,) = job.wait(120)
+    assert finished.returncode != 0
+    assert "steps=3 is not a multiple of every=2" in finished.stderr
 
 
 @pytest.mark.parametrize("consistency", ["bsp", "asp"])

@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 import torch
-from memory import resident
+from memory import give_back, resident
 from models import WORKLOADS, Workload
 from sides import Local, Side, make_side
 from torch import nn
@@ -137,6 +137,7 @@ def check(trainer: Trainer, steps: int, tolerance: float) -> tuple[bool, float]:
     distance = 0.0
     if trainer.side.rank == 0 and not isinstance(trainer.side, Local):
         distance = trainer.distance()
+        give_back()  # the memory of the models that were compared is not this side's
     trainer.side.barrier()
     return distance <= tolerance, distance
 

@@ -118,6 +118,27 @@ def test_steps_that_are_no_whole_blocks_are_refused() -> None:
     assert "steps=3 is not a multiple of every=2" in finished.stderr
 
 
+def test_freed_memory_counts_no_more_when_it_is_given_back() -> None:
+    program = (
+        "from memory import give_back, resident\n"
+        "blocks = [bytes(1 << 16) for _ in range(1000)]\n"
+        "last = bytes(1 << 16)\n"  # behind which nothing is returned by itself
+        "blocks.clear()\n"
+        "freed = resident()['unique']\n"
+        "give_back()\n"
+        "print(freed - resident()['unique'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(BENCH / "training")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert int(done.stdout) > 30_000_000
+
+
 @pytest.mark.parametrize("consistency", ["bsp", "asp"])
 @pytest.mark.parametrize("servers", [0, 1])
 def test_our_push_and_pull(consistency: str, servers: int) -> None:

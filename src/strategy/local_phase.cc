@@ -42,7 +42,7 @@ base::Status LocalPhase::prepare() {
   std::size_t total = 0;
   for (const Bucket& bucket : plan_.buckets) total += bucket.bytes;
   base::Bytes all(static_cast<std::byte*>(nullptr), total);
-  if (!options_.phantom && total > 0) {
+  if (!options_.phantom && !is_idle() && total > 0) {
     GEARSHIFT_ASSIGN_OR_RETURN(pages_, base::Pages::create(total, base::Pages::InChild::kZeros));
     all = pages_->view();
   }

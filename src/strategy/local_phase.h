@@ -27,6 +27,7 @@ class LocalPhase {
  public:
   struct Options {
     LocalSgd config{};
+    bool alone = false;          ///< in a world of one
     bool phantom = false;        ///< of a phantom replica
     std::int64_t step = 0;       ///< steps made before
     std::int64_t last_step = 0;  ///< ends with a round, however many steps were made since the last
@@ -44,8 +45,10 @@ class LocalPhase {
   /// Samples of the steps since the last round: the weight of this rank's change.
   double samples() const { return samples_; }
   std::int64_t steps() const { return steps_; }
-  /// Whether a round changes nothing in a world of one.
+  /// Whether rounds are plain means, which an outer optimizer makes nothing else of.
   bool is_plain() const;
+  /// Whether rounds change nothing: plain ones in a world of one. Nothing is kept then.
+  bool is_idle() const { return options_.alone && is_plain(); }
 
   /// Somebody has written to the parameters: these are where the next change begins. On all ranks
   /// alike.

@@ -10,6 +10,7 @@ namespace gearshift::strategy {
 base::Status ReplicaImpl::open_local() {
   LocalPhase::Options options;
   options.config = std::get<LocalSgd>(decider_.phase());
+  options.alone = environment_.workers_count == 1;
   options.phantom = options_.phantom;
   options.step = step_;
   options.last_step = options_.strategy.total_steps;
@@ -88,13 +89,11 @@ base::Result<RoundResult> ReplicaImpl::average(bool joined, const Losses& losses
                                                const std::function<void()>& before) {
   const Stopwatch watch(scheduler_, exposed_seconds_);
   GEARSHIFT_ASSIGN_OR_RETURN(RoundResult round, meet_for_round(joined, losses));
-  const int workers = environment_.workers_count;
-  const bool alone = workers == 1 && local_->is_plain();
-  const bool nothing = round.joined == workers && round.samples == 0;
-  if (nothing && !alone) {
+  const bool nothing = round.joined == environment_.workers_count && round.samples == 0;
+  if (nothing && !local_->is_idle()) {
     if (local_->steps() > 0) local_->restore();  // without samples they teach nothing
     GEARSHIFT_ASSIGN_OR_RETURN(round, reducer_->end());
-  } else if (!alone) {
+  } else if (!local_->is_idle()) {
     if (before) before();
     GEARSHIFT_ASSIGN_OR_RETURN(
         round, reducer_->exchange([this](std::uint32_t bucket) { local_->take_change(bucket); }));

@@ -67,6 +67,7 @@ class LocalPhase {
   LocalPhase(base::Scheduler& scheduler, const BucketPlan& plan, const BucketMemory& memory,
              Options options);
   base::Status prepare();
+  base::Status make_outer_step();
 
   base::Scheduler& scheduler_;
   const BucketPlan& plan_;

@@ -57,29 +57,23 @@ bool varies(const SimulationOptions& options) {
   return !is_constant(options.cluster.variability.value_or(options.workload.variability));
 }
 
-/// The parameter servers that workers train with once all switches are over, if they do.
-std::optional<strategy::ParameterServer> last_server(const strategy::Strategy& strategy) {
-  const auto server_of = [](const auto& phase) -> std::optional<strategy::ParameterServer> {
-    const auto* server = std::get_if<strategy::ParameterServer>(&phase);
-    return server != nullptr ? std::optional(*server) : std::nullopt;
-  };
+/// What workers train with once all switches are over.
+strategy::Phase final_phase(const strategy::Strategy& strategy) {
   const auto* switching = std::get_if<strategy::StrategySwitch>(&strategy.kind);
-  if (switching == nullptr) return server_of(strategy.kind);
-  return server_of(switching->back ? switching->start : switching->then);
+  if (switching != nullptr) return switching->back ? switching->start : switching->then;
+  if (const auto* local = std::get_if<strategy::LocalSgd>(&strategy.kind)) return *local;
+  if (const auto* server = std::get_if<strategy::ParameterServer>(&strategy.kind)) return *server;
+  return std::get<strategy::AllReduce>(strategy.kind);
+}
+
+/// Whether local SGD that begins after step `before` ends with rounds that are all `every` steps
+/// apart: the last one comes with the last step, whose number stays when steps are left out.
+bool ends_with_whole_round(const SimulationOptions& options, int every, std::int64_t before) {
+  const std::int64_t total = options.strategy.total_steps;
+  return total <= 0 || (total - before) % every == 0;
 }
 
 }  // namespace
-
-/// How LocalSgd is in force once all switches are over, if it is.
-std::optional<strategy::LocalSgd> last_local(const strategy::Strategy& strategy) {
-  const auto local_of = [](const auto& phase) -> std::optional<strategy::LocalSgd> {
-    const auto* local = std::get_if<strategy::LocalSgd>(&phase);
-    return local != nullptr ? std::optional(*local) : std::nullopt;
-  };
-  const auto* switching = std::get_if<strategy::StrategySwitch>(&strategy.kind);
-  if (switching == nullptr) return local_of(strategy.kind);
-  return local_of(switching->back ? switching->start : switching->then);
-}
 
 std::optional<Regularity> regularity(const SimulationOptions& options) {
   const Cluster& cluster = options.cluster;
@@ -87,15 +81,14 @@ std::optional<Regularity> regularity(const SimulationOptions& options) {
   const auto phase = last_phase(options.strategy);
   if (!phase) return std::nullopt;
   Regularity all{.from = *phase, .varies = varies(options)};
-  if (const auto server = last_server(options.strategy)) {
+  const strategy::Phase last = final_phase(options.strategy);
+  if (const auto* server = std::get_if<strategy::ParameterServer>(&last)) {
     all.loose = !server->consistency.is_synchronous();
     all.apart = all.loose && server->consistency.bound < 0;
   }
-  if (const auto local = last_local(options.strategy)) {
-    // How long a step takes depends on its place between two rounds, and the last one may come
-    // early.
-    const std::int64_t steps = options.strategy.total_steps - (*phase - 1);
-    if (all.varies || (steps > 0 && steps % local->every != 0)) return std::nullopt;
+  if (const auto* local = std::get_if<strategy::LocalSgd>(&last)) {
+    // How long a step takes depends on its place between two rounds.
+    if (!ends_with_whole_round(options, local->every, *phase - 1)) return std::nullopt;
     if (local->every > options.steps) return std::nullopt;
     all.period = local->every;
   }

@@ -85,6 +85,9 @@ class Training {
     strategy::ReplicaOptions replica_options;
     replica_options.parameters = parameters();
     replica_options.strategy = options_.strategy;
+    // After a failure the replica counts from the checkpoint on.
+    std::int64_t& total = replica_options.strategy.total_steps;
+    total = std::max<std::int64_t>(total - static_cast<std::int64_t>(checkpoint_now()), 0);
     replica_options.optimizer = options_.optimizer;
     const bool phantom = options_.learner == nullptr;
     replica_options.phantom = phantom;
@@ -189,23 +192,26 @@ class Training {
     worker.communication_seconds = kept.communication_seconds;
   }
 
-  /// The first worker that is ready begins training for all; after a failure, from the last
-  /// checkpoint that all had reached.
+  /// From which training goes on: after a failure the last one that all had reached.
+  std::size_t checkpoint_now() const {
+    if (job_.restarts() == result_.restarts) return checkpoint_;
+    if (options_.checkpoint_every == 0) return 0;
+    std::size_t reached = result_.workers[0].steps.size();
+    for (const WorkerResult& worker : result_.workers) {
+      reached = std::min(reached, worker.steps.size());
+    }
+    return reached - reached % static_cast<std::size_t>(options_.checkpoint_every);
+  }
+
+  /// The first worker that is ready begins training for all; after a failure, from the checkpoint.
   void begin_or_resume() {
     if (start_ && job_.restarts() == result_.restarts) return;
     if (!start_) {
       start_ = job_.scheduler().now();
       job_.network().platform().reset_counts();
     } else {
+      checkpoint_ = checkpoint_now();
       result_.restarts = job_.restarts();
-      const int every = options_.checkpoint_every;
-      std::size_t reached = result_.workers[0].steps.size();
-      for (const WorkerResult& worker : result_.workers) {
-        reached = std::min(reached, worker.steps.size());
-      }
-      checkpoint_ =
-          every > 0 ? reached / static_cast<std::size_t>(every) * static_cast<std::size_t>(every)
-                    : 0;
       for (WorkerResult& worker : result_.workers) undo(worker);
     }
     job_.faults().begin(*start_);

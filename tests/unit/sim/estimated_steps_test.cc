@@ -237,6 +237,26 @@ TEST(EstimatedSteps, HaveAMultipleOfAKnownPeriod) {
   EXPECT_LE(found.error, found.estimate.half_width);
 }
 
+/// Steps of local SGD are unequal by their place between two rounds: whole rounds stand for others.
+TEST(EstimatedSteps, OfLocalSgdAreWholeRounds) {
+  int covered = 0;
+  constexpr int kSeeds = 6;
+  for (const std::uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+    SimulationOptions options = varying(
+        estimating(options_for(5, strategy::LocalSgd{.every = 4}), 480), normal(0.05), seed);
+    options.strategy.total_steps = options.steps;
+    const Compared found = compare(options);
+    EXPECT_TRUE(found.estimate.estimated);
+    EXPECT_EQ(found.estimate.period % 4, 0);
+    EXPECT_EQ((found.estimate.last - found.estimate.first + 1) % 4, 0);
+    EXPECT_LE(found.error, kTolerance);
+    if (found.error <= found.estimate.half_width) ++covered;
+    options.strategy.total_steps = options.steps = 479;
+    expect_all_simulated(options);
+  }
+  EXPECT_GE(covered, kSeeds - 1);
+}
+
 TEST(EstimatedSteps, BeginAfterAllThatIsKnownToChange) {
   SimulationOptions options = varying(estimating(options_for(4, tree())), normal(0.01));
   options.cluster.stragglers.push_back({.host = "node-1", .from_step = 12, .to_step = 40});

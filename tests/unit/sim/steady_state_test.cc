@@ -157,6 +157,76 @@ TEST(SteadyState, SwitchesAtAKnownStep) {
   expect_all_simulated(options_for(4, both));
 }
 
+SimulationOptions local_sgd(int every, int steps, int workers = 5) {
+  SimulationOptions options = options_for(workers, strategy::LocalSgd{.every = every});
+  options.steps = steps;
+  options.strategy.total_steps = steps;
+  return options;
+}
+
+TEST(SteadyState, LocalSgd) {
+  for (const int every : {1, 2, 8, 16}) {
+    const Account found = expect_same(uneven(local_sgd(every, 192)));
+    EXPECT_GT(found.period, 0);
+    EXPECT_EQ(found.period % every, 0);
+    EXPECT_LE(found.simulated, 4 * every + 8);
+  }
+  expect_skips(local_sgd(8, 192, 1), 40);
+  strategy::LocalSgd outer{.every = 8, .outer_lr = 0.7, .outer_momentum = 0.9};
+  outer.compression = strategy::Compression::kBf16;
+  SimulationOptions options = local_sgd(8, 192);
+  options.strategy.kind = outer;
+  expect_skips(uneven(options), 60);
+  options.sharing = Sharing::kMaxMin;
+  expect_skips(uneven(slow_model(options)), 120, 1e-6);
+}
+
+/// The last round would come too late if steps before it were left out.
+TEST(SteadyState, LocalSgdWhoseLastRoundComesEarlyIsSimulated) {
+  expect_all_simulated(local_sgd(8, 191));
+  expect_all_simulated(local_sgd(200, 192));
+  SimulationOptions untold = uneven(local_sgd(8, 191));
+  untold.strategy.total_steps = 0;
+  expect_skips(untold, 60);
+}
+
+TEST(SteadyState, LocalSgdWithPeriodicStragglers) {
+  SimulationOptions options = uneven(local_sgd(4, 120));
+  options.cluster.stragglers.push_back(
+      {.host = "node-1", .kind = Straggler::Kind::kPeriodic, .period = 6, .length = 2});
+  const Account found = expect_same(options);
+  EXPECT_GT(found.period, 0);
+  EXPECT_EQ(found.period % 12, 0);
+  options.cluster.stragglers[0] = {.host = "node-1", .from_step = 30, .to_step = 41};
+  const std::int64_t first = expect_same(options).first;
+  EXPECT_GT(first, 42);
+  EXPECT_LT(first, 70);
+}
+
+TEST(SteadyState, SwitchesToAndFromLocalSgd) {
+  strategy::StrategySwitch both;
+  both.start = strategy::AllReduce{Algorithm::kTree};
+  both.then = strategy::LocalSgd{.every = 4};
+  both.policy = strategy::at_step(10);
+  const auto with = [&both](int steps) {
+    SimulationOptions options = options_for(4, both);
+    options.steps = steps;
+    options.strategy.total_steps = steps;
+    return options;
+  };
+  const Account found = expect_same(with(110));
+  EXPECT_GT(found.first, 14);
+  EXPECT_EQ(found.period % 4, 0);
+  EXPECT_GT(found.period, 0);
+  expect_all_simulated(with(112));  // rounds count from the switch on
+  std::swap(both.start, both.then);
+  EXPECT_GT(expect_same(with(112)).period, 0);
+  both.back = strategy::at_step(22);
+  EXPECT_GT(expect_same(with(122)).period, 0);
+  both.then = strategy::ParameterServer{.shards = 1};
+  EXPECT_GT(expect_same(with(122)).period, 0);
+}
+
 TEST(SteadyState, IsNotWhereStepsVaryOrEachIsAskedFor) {
   const SimulationOptions regular = options_for(4, strategy::AllReduce{Algorithm::kTree});
   expect_skips(regular, 8);

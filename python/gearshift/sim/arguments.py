@@ -27,7 +27,7 @@ def simulate(
         typer.Option(
             "--strategy",
             "-s",
-            help="all_reduce, all_reduce:ring, ps:bsp, ps:asp(shards=1), ps:ssp(3), "
+            help="all_reduce, all_reduce:ring, local_sgd(8), ps:bsp, ps:asp(shards=1), ps:ssp(3), "
             "switch(at=10), …; repeat to compare (all_reduce).",
         ),
     ] = None,

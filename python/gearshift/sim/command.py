@@ -26,8 +26,15 @@ from .batch import Batch, Job, Settings
 from .display import display
 from .inputs import Source, read_both
 from .processes import Pool
-from .result import NAN_METRIC, Result, margin, pace_hint
-from .table import NOT_ACCURACY, comparison, fastest, learning_table, sweep_table
+from .result import NAN_METRIC, Result, margin
+from .table import (
+    NOT_ACCURACY,
+    NOT_ACCURACY_LOCAL,
+    comparison,
+    fastest,
+    learning_table,
+    sweep_table,
+)
 
 SUMMARY = "summary.json"
 CURVES = "curves.png"
@@ -193,9 +200,12 @@ class _Command:
             self._add_learning(outcome, worked)
         for name, error in failed.items():
             outcome.add(f"- {name}: {error}")
-        unsettled = [name for name, result in worked.items() if result.unsettled]
-        if unsettled:
-            outcome.add(f"- {several(unsettled)}: {self._too_few()}")
+        unsettled: dict[str, list[str]] = {}
+        for name, result in worked.items():
+            if result.unsettled:
+                unsettled.setdefault(result.too_few(), []).append(name)
+        for why, which in unsettled.items():
+            outcome.add(f"- {several(which)}: {self._only(why)}")
         for name, result in worked.items():
             if result.skipped is not None:
                 outcome.add(f"- {name}: {result.skipped}")
@@ -260,10 +270,12 @@ class _Command:
                 f"- {len(estimated)} of {len(found.rows)} are estimated from the steps that were "
                 f"simulated, means {margin(max(estimated))} or better (95 %)"
             )
-        if any(row["unsettled"] for row in found.rows):
-            outcome.add(f"- {self._too_few()}")
-        if any(row["synchronous"] is False for row in found.rows):
+        for why in dict.fromkeys(found.too_few):
+            outcome.add(f"- {self._only(why)}")
+        if any(row["asynchronous"] for row in found.rows):
             outcome.add(f"- {NOT_ACCURACY.replace(' (*)', '')}")
+        if any(row["local"] for row in found.rows):
+            outcome.add(f"- {NOT_ACCURACY_LOCAL.replace(' (**)', '')}")
         with outcome.saving("Files"):
             files = found.save(self._options.out)
             outcome.document["files"] = {what: str(path) for what, path in files.items()}
@@ -283,8 +295,8 @@ class _Command:
         outcome.save("Numbers", lambda: self._write(RECOMMENDATION, outcome.document))
         return outcome
 
-    def _too_few(self) -> str:
-        return f"only {count(self._options.settings.steps, 'step')}: {pace_hint()}"
+    def _only(self, why: str) -> str:
+        return f"only {count(self._options.settings.steps, 'step')}: {why}"
 
     def _head(self) -> dict[str, Any]:
         settings = self._options.settings

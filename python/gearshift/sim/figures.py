@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import Error, InvalidArgument
-from ..strategy import BSP, AllReduce, LocalSGD, LossPlateau, Strategy, StrategySwitch
+from ..strategy import (
+    BSP,
+    AllReduce,
+    LocalSGD,
+    LossPlateau,
+    Strategy,
+    StrategySwitch,
+    is_asynchronous,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Waiting:
 
     exposed: float
     slower_workers: float
-    """Until the slowest has computed its gradients; 0 where nobody waits for it (SSP, ASP)."""
+    """Until the slowest has computed its gradients; 0 where nobody waits for it (SSP, ASP).
+    Under local SGD those since the last round."""
     communication: float
     """The rest: data on its way, servers at work, and under SSP the bound."""
     hidden: float
@@ -64,11 +73,21 @@ class Link:
     """Share of what it could have carried."""
 
 
-def was_synchronous(strategy: Strategy, raw: Mapping[str, Any]) -> bool:
-    """The same of what was in force: a switch that never happened was its start."""
+def in_force(strategy: Strategy, raw: Mapping[str, Any]) -> Strategy:
+    """What was: a switch that never happened was its start."""
     if isinstance(strategy, StrategySwitch) and not raw["switches"]:
-        return is_synchronous(strategy.start)
-    return is_synchronous(strategy)
+        return strategy.start
+    return strategy
+
+
+def round_length(strategy: Strategy) -> int:
+    """Steps from one round of local SGD to the next, which are unequal; 1: all steps are alike."""
+    return strategy.every if isinstance(strategy, LocalSGD) else 1
+
+
+def fewest_steps(warmup: int, every: int) -> int:
+    """So many have a whole round after the warm-up."""
+    return (-(-warmup // every) + 1) * every
 
 
 def is_synchronous(strategy: Strategy) -> bool:
@@ -97,18 +116,38 @@ def idle_switch(strategy: Strategy, raw: Mapping[str, Any]) -> str | None:
     return "never switched: it saw no plateau of the loss"
 
 
-def measured_steps(workers: Sequence[Mapping[str, Any]], warmup: int, cut: bool) -> list[range]:
+def counted_steps(
+    workers: Sequence[Mapping[str, Any]], strategy: Strategy, warmup: int, diverged: bool
+) -> list[range]:
+    """Those of :func:`measured_steps` under a strategy that was in force.
+
+    Where training diverged during the warm-up, better those than none.
+    """
+    cut, every = is_asynchronous(strategy), round_length(strategy)
+    counted = measured_steps(workers, warmup, cut, every)
+    if diverged and not any(counted):
+        return measured_steps(workers, 0, cut, every)
+    return counted
+
+
+def measured_steps(
+    workers: Sequence[Mapping[str, Any]], warmup: int, cut: bool, every: int = 1
+) -> list[range]:
     """The steps of each worker that count: without the first `warmup`.
 
     With `cut`, only those that end before the first worker has done all of its steps: what the
     others do afterwards, they do on an emptier network. Who has none of these counts with all.
+
+    Of rounds of `every` steps only whole ones count, unless there is none.
     """
     horizon = min((w["end"][-1] for w in workers if w["end"]), default=0.0)
     chosen = []
     for worker in workers:
         count = len(worker["end"])
         within = sum(end <= horizon for end in worker["end"])
-        chosen.append(range(warmup, within if cut and within > warmup else count))
+        last = within if cut and within > warmup else count
+        whole = range(-(-warmup // every) * every, last // every * every)
+        chosen.append(whole or range(warmup, last))
     return chosen
 
 
@@ -167,14 +206,44 @@ def waiting(workers: Sequence[Mapping[str, Any]], synchronous: bool) -> Waiting:
         return Waiting(0.0, 0.0, 0.0, 0.0)
     slowest = _slowest(workers) if synchronous else []
     exposed = sum(worker["exposed_seconds"] for worker in workers)
-    communicated = sum(worker["communication_seconds"] for worker in workers)
     slower = sum(min(_behind(worker, slowest), worker["exposed_seconds"]) for worker in workers)
     return Waiting(
         exposed=exposed / count,
         slower_workers=slower / count,
         communication=(exposed - slower) / count,
-        hidden=max(communicated - exposed, 0.0) / count,
+        hidden=_hidden(workers),
     )
+
+
+def local_waiting(
+    workers: Sequence[Mapping[str, Any]], steps: Sequence[range], optimizer_share: float
+) -> Waiting:
+    """The same under local SGD, over the given steps.
+
+    A worker computes, updates its parameters by itself, and then waits, if it does: for those that
+    are late with all of their steps since the last round, and for the round.
+
+    Args:
+        optimizer_share: how long its own update takes, in proportion to forward and backward.
+    """
+    count = sum(map(len, steps))
+    if count == 0:
+        return Waiting(0.0, 0.0, 0.0, 0.0)
+    slowest = _slowest(workers)
+    exposed = slower = 0.0
+    for worker, chosen in zip(workers, steps, strict=True):
+        for i in chosen:
+            begin, computed, end = (worker[key][i] for key in ("begin", "computed", "end"))
+            waited = max(end - computed - optimizer_share * (computed - begin), 0.0)
+            exposed += waited
+            slower += min(slowest[i] - computed, waited) if i < len(slowest) else 0.0
+    return Waiting(exposed / count, slower / count, (exposed - slower) / count, _hidden(workers))
+
+
+def _hidden(workers: Sequence[Mapping[str, Any]]) -> float:
+    communicated = sum(worker["communication_seconds"] for worker in workers)
+    exposed = sum(worker["exposed_seconds"] for worker in workers)
+    return max(communicated - exposed, 0.0) / sum(len(worker["end"]) for worker in workers)
 
 
 def _slowest(workers: Sequence[Mapping[str, Any]]) -> list[float]:

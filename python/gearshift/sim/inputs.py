@@ -59,13 +59,21 @@ class WorkloadFacts:
     batch_size: int
     compute_seconds: float
     """Forward, backward and the worker's own optimizer, on a host of speed 1."""
+    optimizer_seconds: float = 0.0
+    """Of which the last."""
+
+    @property
+    def optimizer_share(self) -> float:
+        """How long the optimizer takes in proportion to forward and backward."""
+        gradient = self.compute_seconds - self.optimizer_seconds
+        return self.optimizer_seconds / gradient if gradient > 0 else 0.0
 
     @staticmethod
     def of(source: Source) -> WorkloadFacts:
         """Of a workload that the simulator has found to be right."""
         document = source.document()
-        times = (document.get(key, 0) for key in ("forward", "backward", "optimizer"))
-        return WorkloadFacts(int(document.get("batch_size", 1)), sum(map(seconds, times)))
+        times = [seconds(document.get(key, 0)) for key in ("forward", "backward", "optimizer")]
+        return WorkloadFacts(int(document.get("batch_size", 1)), sum(times), times[-1])
 
 
 def seconds(value: Any) -> float:

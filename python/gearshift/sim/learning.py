@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..errors import Error, InvalidArgument, Unsupported
-from ..strategy import AllReduce
+from ..strategy import AllReduce, LocalSGD, Strategy
 from . import given, task
 from .messages import Request
 
@@ -44,7 +44,7 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         rule,
         workers=workers,
         seed=request.seed,
-        one_for_all=isinstance(request.strategy, AllReduce),
+        share_every=_share_every(request.strategy),
     )
     try:
         result = simulate(
@@ -69,6 +69,13 @@ def learn(request: Request, workers: int, simulate: Simulate) -> dict[str, Any]:
         "steps_per_epoch": training.steps_per_epoch,
         "nan_metrics": learner.nan_metrics,
     }
+
+
+def _share_every(strategy: Strategy) -> int:
+    """Steps after which worker 0's buffers become everybody's; 0: never."""
+    if isinstance(strategy, LocalSGD):
+        return strategy.every
+    return int(isinstance(strategy, AllReduce))
 
 
 def _raise(raised: BaseException | None, error: Error) -> NoReturn:

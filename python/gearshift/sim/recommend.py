@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import Error
 from ..report.words import count
-from ..strategy import StrategySwitch, parse, to_text
+from ..strategy import StrategySwitch, parse, to_text, uses_local
 from . import scaling
 from .batch import Batch, Job
 from .extension import describe_cluster
@@ -35,6 +35,9 @@ CANDIDATES = (
     "ps:asp",
 )
 SEEDS = 3
+LOCAL_STEPS = 8
+LOCAL = f"local_sgd({LOCAL_STEPS})"
+LOCAL_SGD = "local SGD"
 ACCURACY = "accuracy.json"
 _OUT_OF_REACH = 2.0
 """Who is slower by this factor is not looked at again: no change that is tried makes more."""
@@ -70,6 +73,15 @@ class Estimate:
     """The share by which it may be off for steps that were not simulated, with 95 % confidence."""
     unsettled: bool = False
     """See Result.unsettled."""
+    local: bool = False
+    """Whether workers train alone between two rounds."""
+    too_few: str = ""
+    """What to ask for when it is unsettled."""
+
+    @property
+    def sort(self) -> str:
+        """Of strategies that are not synchronous, for people."""
+        return LOCAL_SGD if self.local else "asynchronous"
 
     @property
     def uncertainty(self) -> float:
@@ -83,8 +95,10 @@ class Estimate:
         mean = fmean(values)
         spread = (max(values) - min(values)) / 2 / mean
         half_width = max(result.half_width for result in results)
+        first = results[0]
         unsettled = any(result.unsettled for result in results)
-        return Estimate(mean, spread, results[0].synchronous, half_width, unsettled)
+        return Estimate(mean, spread, first.synchronous, half_width, unsettled, first.local,
+                        first.too_few() if unsettled else "")  # fmt: skip
 
 
 @dataclass
@@ -99,6 +113,8 @@ class Recommendation:
     compressed: tuple[str, float] | None = None
     """The best, or plain all-reduce, with gradients as bfloat16; and by how much more than the best
     that does, as a share."""
+    local: tuple[str, float] | None = None
+    """The same of local SGD, where no candidate is."""
     impossible: dict[str, str] = field(default_factory=dict)
     """Changes that could not be tried, and strategies that do not work here; and why."""
     accuracy: Accuracy | None = None
@@ -140,6 +156,7 @@ class Recommendation:
             "estimates": {name: asdict(e) for name, e in self.estimates.items()},
             "changes": self.changes,
             "compressed": self.compressed,
+            "local": self.local,
             "impossible": self.impossible,
             "accuracy": None if self.accuracy is None else asdict(self.accuracy),
             "text": self.text(),
@@ -152,6 +169,7 @@ class Recommendation:
             *self._certainty(),
             *self._alternatives(),
             self._compression(),
+            self._local(),
             self._flips(),
         ]
         return " ".join(filter(None, sentences))
@@ -198,14 +216,15 @@ class Recommendation:
                 f"{100 * a.mean_absolute_error:.1f} % off on average, in 95 % of them by no more "
                 f"than {100 * a.p95_absolute_error:.1f} %."
             ]
-        if any(estimate.unsettled for estimate in self.estimates.values()):
-            said.append(f"Asynchronous {pace_hint()}.")
+        unsettled = [e for e in self.estimates.values() if e.unsettled]
+        for sort, why in dict.fromkeys((e.sort, e.too_few or pace_hint()) for e in unsettled):
+            said.append(f"{'Local SGD:' if sort == LOCAL_SGD else 'Asynchronous'} {why}.")
         for name, estimate in self.estimates.items():
             if self.gain_over(name) < -SAME:
                 lead = 100 * (estimate.mean / best.mean - 1)
                 sure = estimate.uncertainty <= self.margin
                 doubt = "no more" if sure else f"give or take {100 * estimate.uncertainty:.1f} %"
-                said.append(f"{name}, asynchronous, is faster by {lead:.1f} %, {doubt}.")
+                said.append(f"{name}, {estimate.sort}, is faster by {lead:.1f} %, {doubt}.")
         if self.runner_up is not None and self.gain_over(self.runner_up) <= self.margin:
             said.append(f"Within that margin it cannot be told from {self.runner_up}.")
         return said
@@ -213,10 +232,11 @@ class Recommendation:
     def _alternatives(self) -> list[str]:
         if self.estimates[self.best].synchronous:
             return []
-        other = self.best_synchronous
+        other, best = self.best_synchronous, self.estimates[self.best]
+        who = "workers that train alone between two rounds" if best.local else "stale gradients"
         text = (
-            "It is asynchronous: samples per second say nothing about how much a sample teaches, "
-            "and stale gradients can need more of them"
+            f"It is {best.sort}: samples per second say nothing about how much a sample teaches, "
+            f"and {who} can need more of them"
         )
         if other is None:
             return [f"{text}."]
@@ -231,6 +251,16 @@ class Recommendation:
         return (
             f"Gradients as bfloat16, which are rounded to eight binary places ({name}), would do "
             f"{100 * gain:.1f} % more."
+        )
+
+    def _local(self) -> str:
+        if self.local is None or self.local[1] <= self.tolerance:
+            return ""
+        name, gain = self.local
+        return (
+            f"With {name}, workers would train alone and average their parameters every "
+            f"{LOCAL_STEPS} steps, and do {100 * gain:.1f} % more samples per second; how many "
+            "more of them the same quality takes, only training tells."
         )
 
     def _flips(self) -> str:
@@ -287,6 +317,8 @@ def recommend(
     )
     usual = results[answer.best][0].throughput
     answer.compressed = _try_compression(answer, usual, Job(cluster, workload, ""), batch)
+    if not any(uses_local(parse(name)) for name in names):
+        answer.local = _try_local(usual, Job(cluster, workload, LOCAL), batch)
     _try_changes(answer, cluster, workload, near, batch)
     return answer
 
@@ -309,6 +341,14 @@ def _try_compression(
         return None
     fastest = max(found, key=found.__getitem__)
     return fastest, found[fastest] / usual - 1
+
+
+def _try_local(usual: float, job: Job, batch: Batch) -> tuple[str, float] | None:
+    """None: it does not work, or too few steps are simulated to tell."""
+    (result,) = batch.run([job], LOCAL_SGD)
+    if not isinstance(result, Result) or result.failure is not None or result.unsettled:
+        return None
+    return job.strategy, result.throughput / usual - 1
 
 
 def _compressed(strategy: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
 from ..report.words import count
-from ..strategy import to_text
+from ..strategy import LocalSGD, is_asynchronous, to_text, uses_local
 from . import figures, given
 from .curve import CurvePoint, Divergence, curve_of, divergence_of, time_to
 from .durations import format_duration
@@ -34,6 +34,15 @@ def pace_hint(option: str = "--steps 1000") -> str:
     return (
         "workers who don't wait for each other begin in step, and some fall into a slower order "
         f"only after a hundred steps and more: {option} tells"
+    )
+
+
+def round_hint(warmup: int, every: int, option: str = "--steps {}") -> str:
+    """What fewer steps than a round of local SGD say, and what to ask for instead."""
+    enough = figures.fewest_steps(warmup, every)
+    return (
+        f"no whole round of {every} steps after the warm-up, so that means are not those of a "
+        f"longer training: {option.format(enough)} tells"
     )
 
 
@@ -84,7 +93,8 @@ class Result:
     """Samples per worker and step."""
     step_seconds: Distribution
     """Of the steps of all workers after the warm-up; under asynchronous strategies of those that
-    end before the first worker has done all of its own, see :meth:`counted_seconds`."""
+    end before the first worker has done all of its own, under local SGD of whole rounds; see
+    :meth:`counted_seconds`."""
     throughput: float
     """Samples per second, all workers together."""
     efficiency: float
@@ -95,6 +105,12 @@ class Result:
     synchronous: bool
     """Whether every update is made of all workers' gradients of one step. If not, samples per
     second say nothing about accuracy."""
+    asynchronous: bool
+    """Whether, at least in a phase, there are servers that do not wait for all workers."""
+    local: bool
+    """Whether, at least in a phase, workers train alone between two rounds (local SGD)."""
+    round_steps: int
+    """Steps from one round of local SGD to the next; 1 under another strategy or a switch."""
     staleness: dict[int, int]
     """Pushes by the versions that their parameters lagged."""
     links: tuple[Link, ...]
@@ -124,6 +140,8 @@ class Result:
     """Evaluations that returned NaN: those points of the curve have no metric."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """What the core returned: the steps of every worker, and the timeline."""
+    counted: Sequence[range] = field(repr=False, compare=False)
+    """The steps of each worker, from 0 on, that figures are of."""
 
     @property
     def estimated(self) -> bool:
@@ -137,22 +155,26 @@ class Result:
 
     @property
     def unsettled(self) -> bool:
-        """Whether workers may not have found the pace that they keep in a longer training.
+        """Whether these are too few steps to tell how fast a longer training is.
 
-        Asynchronous ones may not, see :data:`PACE_STEPS`, unless later steps are known to repeat
-        those that were simulated. Learning is about the steps that were asked for.
+        Asynchronous workers may not have found the pace that they keep, see :data:`PACE_STEPS`,
+        unless later steps are known to repeat those that were simulated; and of local SGD, no round
+        may be whole after the warm-up. Learning is about the steps that were asked for.
         """
-        if self.synchronous or self.workers == 1 or self.curve:
+        if self.workers == 1 or self.curve:
             return False
-        return self.steps < PACE_STEPS and self.skipped is None
+        slow = self.asynchronous and self.steps < PACE_STEPS and self.skipped is None
+        return slow or self.steps < figures.fewest_steps(self.warmup, self.round_steps)
+
+    def too_few(self, option: str = "--steps {}") -> str:
+        """What to ask for when it is unsettled, as the option that is named."""
+        if self.round_steps > 1:
+            return round_hint(self.warmup, self.round_steps, option)
+        return pace_hint(option.format(1000))
 
     def counted_seconds(self) -> list[float]:
         """The times of the steps that `step_seconds` and `throughput` are of, worker by worker."""
-        workers = self.raw["workers"]
-        diverged = self.diverged is not None
-        return figures.step_times(
-            workers, _counted(workers, self.warmup, self.synchronous, diverged)
-        )
+        return figures.step_times(self.raw["workers"], self.counted)
 
     @property
     def steps_done(self) -> int:
@@ -167,7 +189,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, for JSON; without the single steps and the timeline."""
-        values = {name: value for name, value in vars(self).items() if name != "raw"}
+        left_out = ("raw", "counted")
+        values = {name: value for name, value in vars(self).items() if name not in left_out}
         return values | {
             "unsettled": self.unsettled,
             "step_seconds": asdict(self.step_seconds),
@@ -261,7 +284,7 @@ class Result:
         if self.skipped is not None:
             lines.append(f"simulated   {self.simulated_steps} of {self.steps}: {self.skipped}")
         if self.unsettled:
-            lines.append(f"note        {pace_hint('steps=1000')}")
+            lines.append(f"note        {self.too_few('steps={}')}")
         if self.restarts:
             lines.append(
                 f"restarts    {self.restarts}, {count(self.repeated_steps, 'step')} done twice"
@@ -283,11 +306,19 @@ def make_result(
     """
     workers = raw["workers"]
     diverged = divergence_of(raw)
-    synchronous = figures.was_synchronous(request.strategy, raw)
-    counted = _counted(workers, warmup, synchronous, diverged is not None)
+    strategy = figures.in_force(request.strategy, raw)
+    every = figures.round_length(strategy)
+    counted = figures.counted_steps(workers, strategy, warmup, diverged is not None)
     times = figures.step_times(workers, counted, raw.get("failure"))
     rate = figures.throughput(workers, counted, facts.batch_size)
-    wait = figures.waiting(workers, synchronous)
+    synchronous = figures.is_synchronous(strategy)
+    pure_local = isinstance(strategy, LocalSGD)
+    if pure_local:
+        wait = figures.local_waiting(workers, counted, facts.optimizer_share)
+        share = wait.exposed * len(times) / sum(times)
+    else:
+        wait = figures.waiting(workers, synchronous)
+        share = _share(workers)
     alone = figures.ideal_throughput(_speeds(raw), facts.batch_size, facts.compute_seconds)
     return Result(
         cluster=names[0],
@@ -302,9 +333,12 @@ def make_result(
         step_seconds=Distribution.of(times),
         throughput=rate,
         efficiency=rate / alone,
-        exposed_share=_share(workers),
+        exposed_share=share,
         waiting=wait,
         synchronous=synchronous,
+        asynchronous=is_asynchronous(strategy),
+        local=uses_local(strategy),
+        round_steps=every,
         staleness=figures.staleness(workers),
         links=figures.links(raw),
         switches=tuple(raw["switches"]),
@@ -322,16 +356,8 @@ def make_result(
         diverged=diverged,
         nan_metrics=raw.get("nan_metrics", 0),
         raw=raw,
+        counted=counted,
     )
-
-
-def _counted(
-    workers: Sequence[Mapping[str, Any]], warmup: int, synchronous: bool, diverged: bool
-) -> list[range]:
-    counted = figures.measured_steps(workers, warmup, cut=not synchronous)
-    if diverged and not any(counted):  # during the warm-up: better those than none
-        return figures.measured_steps(workers, 0, cut=not synchronous)
-    return counted
 
 
 def _learnt(point: CurvePoint) -> str:

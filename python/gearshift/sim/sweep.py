@@ -43,6 +43,8 @@ _FIGURES: dict[str, type] = {
     "estimated": bool,
     "half_width": float,
     "synchronous": bool,
+    "asynchronous": bool,
+    "local": bool,
     "unsettled": bool,
     "error": str,
 }
@@ -58,6 +60,8 @@ class Sweep:
     rows: list[dict[str, Any]]
     """One per cell and strategy: the axes' values (bytes per second, seconds), and figures."""
     crossovers: list[Crossover]
+    too_few: Sequence[str] = ()
+    """What is said of those with too few steps."""
 
     def save(self, folder: Path) -> dict[str, Path]:
         """Write the table, as Parquet and as CSV, the map, and the crossovers.
@@ -214,7 +218,8 @@ def _collect(
         wins = winner is not None and winner.strategy == name
         figures = _figures(results[cell, name])
         rows.append({**grid.point(cell), STRATEGY: name, **figures, "winner": wins})
-    return Sweep(grid, strategies, rows, crossovers(grid))
+    too_few = [r.too_few() for r in results.values() if isinstance(r, Result) and r.unsettled]
+    return Sweep(grid, strategies, rows, crossovers(grid), too_few)
 
 
 def _figures(result: Result | Error) -> dict[str, Any]:
@@ -241,6 +246,8 @@ def _figures(result: Result | Error) -> dict[str, Any]:
         "estimated": result.estimated,
         "half_width": result.half_width,
         "synchronous": result.synchronous,
+        "asynchronous": result.asynchronous,
+        "local": result.local,
         "unsettled": result.unsettled,
         "error": result.failure,
     }

@@ -18,6 +18,10 @@ NOT_ACCURACY = (
     "asynchronous strategies (*): samples per second say nothing about how much a sample teaches; "
     "stale gradients can need more of them"
 )
+NOT_ACCURACY_LOCAL = (
+    "local SGD (**): samples per second say nothing about how much a sample teaches; workers that "
+    "train alone between two rounds can need more of them"
+)
 
 
 def comparison(results: Mapping[str, Result | Error]) -> Table:
@@ -106,12 +110,14 @@ def fastest(results: Mapping[str, Result | Error]) -> str | None:
 
 
 def _notes(results: Mapping[str, Result | Error]) -> str:
-    asynchronous = any(isinstance(r, Result) and not r.synchronous for r in results.values())
-    return f"\n{NOT_ACCURACY}" if asynchronous else ""
+    worked = [r for r in results.values() if isinstance(r, Result)]
+    asynchronous = f"\n{NOT_ACCURACY}" if any(r.asynchronous for r in worked) else ""
+    local = f"\n{NOT_ACCURACY_LOCAL}" if any(r.local for r in worked) else ""
+    return asynchronous + local
 
 
 def _cells(result: Result, wins: bool) -> list[str]:
-    name = result.strategy + ("" if result.synchronous else " *")
+    name = result.strategy + " *" * result.asynchronous + " **" * result.local
     busiest = max((link.utilisation for link in result.links), default=None)
     return [
         f"{name} \N{LEFTWARDS ARROW} best" if wins else name,

@@ -42,11 +42,8 @@ class Run:
         diverged = self._divergence()
         if diverged is None:
             self._refuse_failures()
-        synchronous = figures.is_synchronous(self.strategy)
         warmup = min(WARMUP, self.steps - 1)
-        counted = figures.measured_steps(workers, warmup, cut=not synchronous)
-        if diverged is not None and not any(counted):
-            counted = figures.measured_steps(workers, 0, cut=not synchronous)
+        counted = figures.counted_steps(workers, self.strategy, warmup, diverged is not None)
         times = Distribution.of(figures.step_times(workers, counted))
         batch = self.facts.batch_size
         rate = figures.throughput(workers, counted, batch)

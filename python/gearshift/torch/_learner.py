@@ -48,7 +48,7 @@ class Learner:
         *,
         workers: int,
         seed: int,
-        one_for_all: bool,
+        share_every: int,
     ) -> None:
         """Made before the simulation.
 
@@ -56,7 +56,8 @@ class Learner:
             rule: the optimizer's.
             workers: how many there are.
             seed: of the random numbers.
-            one_for_all: before each step all workers get worker 0's buffers, as under All-Reduce.
+            share_every: after each so many steps all workers get worker 0's buffers: 1 as under
+                All-Reduce, more under local SGD; 0: never.
         """
         self._training = training
         self._model = training.model
@@ -73,10 +74,10 @@ class Learner:
         )
         self._count = workers
         self._seed = seed
-        self._one_for_all = one_for_all
+        self._share_every = share_every
         self._workers: dict[int, _Worker] = {}
         self._shared: dict[int, list[Tensor]] = {}
-        """Worker 0's buffers after a step; the latest two."""
+        """Worker 0's buffers after a step that shares them; the latest two."""
         self.error: BaseException | None = None
         """What the training raised, if it did."""
         self.diverged: tuple[int, int, str] | None = None
@@ -133,7 +134,7 @@ class Learner:
         numbers = self._schedule.numbers(step)
         if self.diverged is not None:
             return self._nothing(worker, numbers)
-        if self._one_for_all and step - 1 in self._shared:
+        if step - 1 in self._shared:
             worker.buffers = [t.clone() for t in self._shared[step - 1]]
         self._put_in(worker)
         self._seed_all(f"{rank} {step}")
@@ -141,9 +142,9 @@ class Learner:
         loss, present = self._backward(worker, batch)
         self._schedule.check_unchanged(f"worker {rank}, step {step}")
         worker.buffers = self._take_buffers()
-        if self._one_for_all and rank == 0:
+        if self._share_every > 0 and step % self._share_every == 0 and rank == 0:
             self._shared[step] = [t.clone() for t in worker.buffers]
-            self._shared.pop(step - 2, None)
+            self._shared.pop(step - 2 * self._share_every, None)
         self.diverged = _divergence(worker, loss, present, rank, step)
         if self.diverged is not None:
             return self._nothing(worker, numbers)

@@ -10,6 +10,9 @@ from gearshift_testing.simulated import raw_answer, result
 
 import gearshift as gs
 from gearshift.sim.figures import Distribution, Waiting, is_synchronous, measured_steps, waiting
+from gearshift.sim.inputs import WorkloadFacts
+from gearshift.sim.messages import Request
+from gearshift.sim.result import Result, make_result
 from gearshift.sim.table import fastest
 from gearshift.strategy import parse
 
@@ -81,6 +84,63 @@ def test_asynchronous_steps_count_until_the_first_worker_is_done() -> None:
     assert not found.synchronous
 
 
+def local_answer(steps: int, every: int, warmup: int, slow: float = 0.0) -> Result:
+    """Computes for 0.16 s, updates in 0.04 s; a round takes 0.3 s. Worker 1 computes longer."""
+    raw = raw_answer()
+    now = 0.0
+    for worker in raw["workers"]:
+        worker |= {"begin": [], "computed": [], "end": [], "exposed_seconds": 0.0}
+    clocks = [0.0, 0.0]
+    for step in range(1, steps + 1):
+        for worker, factor in zip(raw["workers"], (1.0, 1.0 + slow), strict=True):
+            now = clocks[worker["rank"]]
+            worker["begin"].append(now)
+            worker["computed"].append(now + 0.16 * factor)
+            clocks[worker["rank"]] = now + 0.2 * factor
+        if step % every == 0 or step == steps:
+            clocks = [max(clocks) + 0.3] * 2
+        for worker in raw["workers"]:
+            worker["end"].append(clocks[worker["rank"]])
+    raw["virtual_seconds"] = max(clocks)
+    request = Request("", "c.toml", "", "w.toml", parse(f"local_sgd({every})"), steps=steps)
+    facts = WorkloadFacts(batch_size=8, compute_seconds=0.2, optimizer_seconds=0.04)
+    return make_result(raw, request, ("pair", "toy"), facts, warmup=warmup)
+
+
+def test_whole_rounds_count_under_local_sgd() -> None:
+    found = local_answer(steps=20, every=8, warmup=2)  # there are rounds after 8, 16 and 20
+    assert list(found.counted) == [range(8, 16)] * 2
+    assert found.step_seconds.mean == pytest.approx(0.2 + 0.3 / 8)
+    assert (found.step_seconds.p50, found.step_seconds.most) == pytest.approx((0.2, 0.5))
+    assert found.throughput == pytest.approx(2 * 8 / (0.2 + 0.3 / 8))
+    assert found.waiting.exposed == found.waiting.communication == pytest.approx(0.3 / 8)
+    assert found.exposed_share == pytest.approx((0.3 / 8) / (0.2 + 0.3 / 8))
+    assert len(found.counted_seconds()) == 16
+    assert (found.synchronous, found.asynchronous, found.local) == (False, False, True)
+    assert not found.unsettled
+    assert "counted" not in found.to_dict()
+
+
+def test_under_local_sgd_the_late_are_waited_for_once_per_round() -> None:
+    found = local_answer(steps=12, every=4, warmup=2, slow=0.5)
+    assert list(found.counted) == [range(4, 12)] * 2
+    # Worker 0 waits for 4 * 0.1 s, of which worker 1 needs 0.02 s for its last update.
+    assert found.waiting.slower_workers == pytest.approx((4 * 0.1 - 0.02) / 4 / 2)
+    assert found.waiting.exposed == pytest.approx((4 * 0.1 / 4 + 2 * 0.3 / 4) / 2)
+    assert found.step_seconds.mean == pytest.approx(0.3 + 0.3 / 4)
+
+
+def test_too_few_steps_for_a_whole_round_are_told() -> None:
+    found = local_answer(steps=20, every=16, warmup=2)
+    assert list(found.counted) == [range(2, 20)] * 2
+    assert found.unsettled
+    assert "no whole round of 16 steps after the warm-up" in found.summary()
+    assert "steps=32 tells" in found.summary()
+    assert not local_answer(steps=32, every=16, warmup=2).unsettled
+    assert not local_answer(steps=20, every=16, warmup=0).unsettled
+    assert found.step_seconds.mean == pytest.approx((18 * 0.2 + 2 * 0.3) / 18)
+
+
 def test_time_runs_from_the_first_attempt_of_the_first_step() -> None:
     raw = raw_answer()
     for worker in raw["workers"]:
@@ -103,6 +163,8 @@ def test_who_is_too_slow_for_the_window_counts_with_all_steps() -> None:
         ("ps:asp", False),
         ("ps:buffered(2)", False),
         ("switch", False),
+        ("local_sgd(8)", False),
+        ("switch(then=local_sgd(8), at=5)", False),
     ],
 )
 def test_which_strategies_are_synchronous(text: str, expected: bool) -> None:

@@ -39,6 +39,8 @@ class MadeUp(Batch):
 
     compression = 1.0
     """So many times as fast are strategies with it."""
+    local = 1.0
+    """What local SGD does."""
 
     def __init__(self, throughput: Callable[[str, str], float | None]) -> None:
         super().__init__(Settings())
@@ -50,6 +52,8 @@ class MadeUp(Batch):
         return [self._one(job) for job in jobs]
 
     def _one(self, job: Job) -> Result | Error:
+        if job.strategy.startswith("local_sgd"):
+            return replace(result(), throughput=self.local, synchronous=False, local=True)
         name = job.strategy.replace("(compression=bf16)", "")
         found = self._throughput(job.cluster.name, name)
         if found is not None and name != job.strategy:
@@ -57,7 +61,9 @@ class MadeUp(Batch):
         synchronous = not job.strategy.startswith("ps:asp")
         if found is None:
             return Error("host n-1 failed")
-        return replace(result(), throughput=found, synchronous=synchronous)
+        return replace(
+            result(), throughput=found, synchronous=synchronous, asynchronous=not synchronous
+        )
 
 
 def recommended(throughput: Callable[[str, str], float | None], *names: str) -> Recommendation:
@@ -188,6 +194,41 @@ def test_it_says_what_compression_would_gain(monkeypatch: pytest.MonkeyPatch) ->
     assert answer.compressed == ("all_reduce(compression=bf16)", pytest.approx(0.5))
     # What is compressed already, or does not work with it, is no suggestion.
     assert recommended(lambda *_: 1.0, "all_reduce(compression=bf16)").compressed is None
+
+
+@needs_simulator
+def test_it_says_what_local_sgd_would_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = recommended(lambda *_: 100.0, "all_reduce")
+    assert plain.local == ("local_sgd(8)", pytest.approx(-0.99))
+    assert "local" not in plain.text()
+    monkeypatch.setattr(MadeUp, "local", 250.0)
+    found = recommended(lambda *_: 100.0, "all_reduce")
+    assert found.best == "all_reduce"
+    assert found.to_dict()["local"] == ("local_sgd(8)", pytest.approx(1.5))
+    assert (
+        "With local_sgd(8), workers would train alone and average their parameters every 8 steps, "
+        "and do 150.0 % more samples per second; how many more of them the same "
+        "quality takes, only training tells."
+    ) in found.text()
+    # Where it is a candidate there is nothing to suggest, and what it is, is said.
+    asked = recommended(lambda *_: 100.0, "all_reduce", "local_sgd(4)")
+    assert (asked.best, asked.local) == ("local_sgd(4)", None)
+    assert "It is local SGD: samples per second say nothing about" in asked.text()
+    assert "workers that train alone between two rounds can need more" in asked.text()
+    assert "stale" not in asked.text()
+    assert "updates are those of one process is all_reduce, 60.0 % slower" in asked.text()
+
+
+@needs_simulator
+def test_too_few_steps_are_said_to_be_few_for_what_they_are() -> None:
+    many = Estimate(90.0, 0.0, True)
+    too_few = "no whole round of 32 steps after the warm-up: --steps 64 tells"
+    local = Estimate(100.0, 0.0, False, unsettled=True, local=True, too_few=too_few)
+    slow = Estimate(80.0, 0.0, False, unsettled=True)
+    text = Recommendation("all_reduce", {"l": local, "all_reduce": many, "ps:asp": slow}).text()
+    assert f"Local SGD: {too_few}." in text
+    assert "Asynchronous workers who don't wait for each other" in text
+    assert "l, local SGD, is faster by 11.1 %" in text
 
 
 @needs_simulator

@@ -12,7 +12,7 @@ from gearshift_testing.made_study import fill, outcome, study
 from mpmath import betainc
 
 from gearshift.study.cell import Cell, Outcome, Study
-from gearshift.study.report.analysis import Combination, combinations, compare, factors
+from gearshift.study.report.analysis import Combination, combinations, compare, factors, kind_of
 from gearshift.study.report.answer import outcome_of
 from gearshift.study.report.clocks import error, orders, pairs
 from gearshift.study.report.data import load
@@ -68,6 +68,21 @@ def test_the_baseline_is_the_all_reduce_that_the_study_names_first(tmp_path: Pat
     [one] = found(tmp_path, study(names), by_step(steps))
     assert one.first.strategy == "all_reduce(compression=bf16)"
     assert one.baseline is one.arm("all_reduce")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [
+        ("all_reduce(compression=bf16)", "all_reduce"),
+        ("local_sgd(8)", "local"),
+        ("local_sgd(100, outer_lr=0.7, outer_momentum=0.9)", "local"),
+        ("ps:bsp", "synchronous"),
+        ("ps:asp", "asynchronous"),
+        ("switch(then=local_sgd(8), at=0.5)", "switch"),
+    ],
+)
+def test_strategies_are_of_kinds(strategy: str, kind: str) -> None:
+    assert kind_of(strategy) == kind
 
 
 def test_time_is_samples_through_speed(tmp_path: Path) -> None:

@@ -235,6 +235,33 @@ def test_failed_cells_say_why(tmp_path: Path) -> None:
     assert "`ps:asp` has no result" in text
 
 
+def test_local_sgd_is_neither_synchronous_nor_stale(tmp_path: Path) -> None:
+    names = ("all_reduce", "local_sgd(8)", "local_sgd(32)")
+
+    def outcomes(cell: Cell) -> Outcome:
+        if cell.strategy == "local_sgd(32)" and cell.cluster == "wan":
+            return outcome(0.01, None, 0.6)
+        step, needed = {"all_reduce": (0.03, 40), "local_sgd(8)": (0.02, 50)}.get(
+            cell.strategy, (0.01, 80)
+        )
+        return outcome(step, needed)
+
+    write_report(fill(tmp_path, study(names, clusters=("lan", "wan")), outcomes))
+    text = text_of(tmp_path)
+    assert "## 4. What local SGD costs\n" in text
+    costs = text.partition("## 4.")[2].partition("## 5.")[0]
+    assert "`local_sgd(8)` needs ×1.25 (1.25 to 1.25) the samples of All-Reduce." in costs
+    assert "`local_sgd(32)` needs ×2.00 the samples of All-Reduce." in costs
+    assert "`local_sgd(32)` does not reach the target in 1 of 2 combinations." in costs
+    for word in ("stale", "asynchron", "Left out"):
+        assert word not in costs
+    assert not (tmp_path / "figures" / "staleness.png").exists()
+    answer = text.partition("## 2.")[0]
+    assert "`local_sgd(8)` against `all_reduce`: faster in 2, slower in 0 of 2." in answer
+    assert "it does ×1.50 the samples per second and needs ×1.25 the samples" in answer
+    assert "It loses in 1 by not reaching the target." in answer
+
+
 def test_divergence_is_told(tmp_path: Path) -> None:
     gone = outcome(0.001, 20, diverged="diverged after step 90")
     text = small(tmp_path, lambda cell: gone if cell.strategy == "ps:asp" else usual(cell))

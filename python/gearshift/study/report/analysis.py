@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from ...errors import Error
-from ...strategy import AllReduce, StrategySwitch, is_asynchronous, parse, to_text
+from ...strategy import AllReduce, LocalSGD, StrategySwitch, is_asynchronous, parse, to_text
 from ..cell import Clock, Outcome
 from ..run import Run
 from .data import StudyData
@@ -22,7 +22,7 @@ from .spread import FEWEST, Ratio, geometric_mean, ratio
 LEAST_LEAD = 1.01
 """Leads of less than 1 % are none: neither clock is that exact."""
 
-Kind = Literal["all_reduce", "synchronous", "asynchronous", "switch"]
+Kind = Literal["all_reduce", "synchronous", "asynchronous", "local", "switch"]
 Verdict = Literal["won", "level", "few seeds", "nobody", "alone"]
 
 
@@ -324,6 +324,8 @@ def kind_of(strategy: str) -> Kind:
         return "switch"
     if isinstance(value, AllReduce):
         return "all_reduce"
+    if isinstance(value, LocalSGD):
+        return "local"
     return "asynchronous" if is_asynchronous(value) else "synchronous"
 
 

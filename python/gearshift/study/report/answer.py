@@ -28,7 +28,7 @@ def write_answer(context: Context) -> None:
         names = list(dict.fromkeys(arm.strategy for c in found for arm in c.arms))
         items = [_who(found), *_undecided(found), *_gains(found)]
         for name in [n for n in context.data.strategies if n in names]:
-            items += _asynchronous(found, name)
+            items += _looser(found, name)
         items += _switching(found)
         items += _safest(found)
         context.document.bullets(items)
@@ -138,13 +138,14 @@ def outcome_of(arm: Arm, other: Arm) -> str:
     return "level"
 
 
-def _asynchronous(found: Sequence[Combination], name: str) -> list[str]:
-    """Where an asynchronous strategy wins and loses against All-Reduce, and by which factor."""
+def _looser(found: Sequence[Combination], name: str) -> list[str]:
+    """Where an asynchronous strategy, or local SGD, wins and loses against All-Reduce, and by which
+    factor."""
     pairs = [
         (arm, c.baseline)
         for c in found
-        if (arm := c.arm(name)) is not None and arm.kind == "asynchronous" and c.baseline
-        and c.baseline.ever_reached
+        if (arm := c.arm(name)) is not None and arm.kind in ("asynchronous", "local")
+        and c.baseline and c.baseline.ever_reached
     ]  # fmt: skip
     if not pairs:
         return []

@@ -139,6 +139,19 @@ def excesses(found: Sequence[Combination]) -> list[Excess]:
     return points
 
 
+def local_excesses(found: Sequence[Combination], name: str) -> list[float | None]:
+    """The same of one strategy of local SGD, in the combinations where it can be compared."""
+    ratios: list[float | None] = []
+    for combination in found:
+        arm, base = combination.arm(name), combination.baseline
+        if arm is None or arm.kind != "local" or base is None or not base.ever_reached:
+            continue
+        if compare(arm, base).seeds:
+            why = factors(arm, base)
+            ratios.append(None if why is None else why.samples)
+    return ratios
+
+
 @style()
 def draw_staleness(points: Sequence[Excess], looks: Looks, titles: dict[str, str],
                    path: Path) -> None:  # fmt: skip

@@ -24,7 +24,8 @@ _DEFINITIONS = (
      "the time, those until the target: samples to target ÷ time to target."),
     ("Efficiency", "samples per second ÷ those of the same workers if each computed alone."),
     ("Waiting", "exposed share: time in which a worker only waits ÷ time of its steps."),
-    ("Step mean, p95", "of the steps of all workers after the warm-up."),
+    ("Step mean, p95", "of the steps of all workers after the warm-up; of local SGD, of whole "
+     "rounds."),
     ("Staleness", "updates that the parameters of a push lacked."),
     ("Best learning rate", "of each strategy in each combination, the factor that ranks first in "
      "the order below, of those that all seeds have run. Where factors are given, all strategies "

@@ -1,4 +1,4 @@
-"""Sections 4 and 5: what stale gradients cost, and what switching gains."""
+"""Sections 4 and 5: what stale gradients and training alone cost, and what switching gains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...report.words import several
 from .analysis import Comparison
 from .context import Context
 from .document import code, plain
-from .factors_chart import Excess, draw_staleness, excesses
+from .factors_chart import Excess, draw_staleness, excesses, local_excesses
 from .numbers import NONE, duration, number, times
 from .switch_chart import draw_switches
 from .switches import Switch, switches
@@ -17,15 +17,18 @@ from .words import lead
 
 
 def write_asynchrony(context: Context) -> None:
-    """Staleness against samples to the target in proportion to All-Reduce."""
+    """Samples to the target in proportion to All-Reduce, over staleness where there is some."""
     document = context.document
-    document.heading(2, "4. What asynchrony costs")
     points = excesses(context.found)
-    if not points:
+    alone = _costs_of_local(context)
+    document.heading(2, f"4. {_title(bool(points), bool(alone))}")
+    document.paragraph(*alone)
+    if not points and not alone:
         document.paragraph(
-            "Left out: no combination has an asynchronous strategy beside an All-Reduce that"
-            " reaches the target."
+            "Left out: no combination has an asynchronous strategy or local SGD beside an"
+            " All-Reduce that reaches the target."
         )
+    if not points:
         return
     document.paragraph(*_costs(context, points))
     file = "staleness.png"
@@ -39,22 +42,47 @@ def write_asynchrony(context: Context) -> None:
     )
 
 
+def _title(asynchronous: bool, local: bool) -> str:
+    if not local:
+        return "What asynchrony costs"
+    return "What asynchrony and local SGD cost" if asynchronous else "What local SGD costs"
+
+
+def _costs_of_local(context: Context) -> list[str]:
+    """Whose workers train alone between two rounds."""
+    sentences = []
+    for name in context.data.strategies:
+        ratios = local_excesses(context.found, name)
+        known = [ratio for ratio in ratios if ratio is not None]
+        if known:
+            sentences.append(f"{code(name)} needs {_samples(known)} the samples of All-Reduce.")
+        if len(known) < len(ratios):
+            sentences.append(_never(name, ratios))
+    return sentences
+
+
+def _samples(ratios: Sequence[float]) -> str:
+    spread = f" ({number(min(ratios))} to {number(max(ratios))})" if len(ratios) > 1 else ""
+    return times(median(ratios)) + spread
+
+
+def _never(name: str, ratios: Sequence[float | None]) -> str:
+    never = sum(ratio is None for ratio in ratios)
+    return f"{code(name)} does not reach the target in {never} of {len(ratios)} combinations."
+
+
 def _costs(context: Context, points: Sequence[Excess]) -> list[str]:
     sentences = []
     for name in context.data.strategies:
         own = [(staleness, ratio) for _, arm, staleness, ratio in points if arm.strategy == name]
         known = [ratio for _, ratio in own if ratio is not None]
-        never = len(own) - len(known)
         if known:
-            spread = f" ({number(min(known))} to {number(max(known))})" if len(known) > 1 else ""
             sentences.append(
-                f"{code(name)} needs {times(median(known))}{spread} the samples of All-Reduce, at a"
+                f"{code(name)} needs {_samples(known)} the samples of All-Reduce, at a"
                 f" median staleness of {number(median(s for s, _ in own))}."
             )
-        if never:
-            sentences.append(
-                f"{code(name)} does not reach the target in {never} of {len(own)} combinations."
-            )
+        if len(known) < len(own):
+            sentences.append(_never(name, [ratio for _, ratio in own]))
     sentences += [_correlation(context, name, points) for name in context.use_cases]
     return sentences
 

@@ -248,8 +248,9 @@ class Recommendation:
         if self.compressed is None or self.compressed[1] <= self.tolerance:
             return ""
         name, gain = self.compressed
+        what = "Changes of parameters" if uses_local(parse(name)) else "Gradients"
         return (
-            f"Gradients as bfloat16, which are rounded to eight binary places ({name}), would do "
+            f"{what} as bfloat16, which are rounded to eight binary places ({name}), would do "
             f"{100 * gain:.1f} % more."
         )
 

@@ -216,6 +216,9 @@ def test_it_says_what_local_sgd_would_gain(monkeypatch: pytest.MonkeyPatch) -> N
     assert "It is local SGD: samples per second say nothing about" in asked.text()
     assert "workers that train alone between two rounds can need more" in asked.text()
     assert "stale" not in asked.text()
+    asked.compressed = ("local_sgd(4, compression=bf16)", 0.5)
+    assert "Changes of parameters as bfloat16" in asked.text()
+    assert "Gradients" not in asked.text()
     assert "updates are those of one process is all_reduce, 60.0 % slower" in asked.text()
 
 

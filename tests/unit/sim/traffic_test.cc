@@ -174,6 +174,18 @@ TEST_P(Traffic, OfPushAndPull) {
   }
 }
 
+/// Two rounds, of which the second comes early.
+TEST_P(Traffic, OfLocalSgd) {
+  for (const auto compression : {strategy::Compression::kNone, strategy::Compression::kBf16}) {
+    strategy::Strategy strategy;
+    strategy.kind = strategy::LocalSgd{.every = 3, .compression = compression};
+    strategy.total_steps = 5;
+    expect_equal_traffic(n(), [&](strategy::Environment environment) {
+      return push_and_pull(environment, strategy, 5);
+    });
+  }
+}
+
 /// What a rank sends in a step, by the formula of ps/client.h.
 Counts step_formula(int rank, int workers, const ps::Layout& layout) {
   const auto slices = [&](int k) { return layout.shards[static_cast<std::size_t>(k)]; };

@@ -93,26 +93,30 @@ void LocalPhase::take_change(std::uint32_t bucket) {
 
 base::Status LocalPhase::apply() {
   GEARSHIFT_RETURN_IF_ERROR(make_outer_step());
+  std::size_t bytes = 0;
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    bytes += plan_.buckets[b].bytes;
     copy(anchor_[b], memory_.parameters(b));
     base::zero(memory_.gradients(b));  // changes of parameters are no gradients
-    scheduler_.work(base::Work::kCopy, 2 * plan_.buckets[b].bytes);
   }
+  scheduler_.work(base::Work::kCopy, 2 * bytes);
   return {};
 }
 
 base::Status LocalPhase::make_outer_step() {
   std::vector<ps::SegmentUpdate> updates;
+  std::size_t bytes = 0;
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     const base::Bytes parameters = memory_.parameters(b);
     if (parameters.empty()) continue;
-    scheduler_.work(is_plain() ? base::Work::kCopy : base::Work::kUpdate, parameters.size());
+    bytes += parameters.size();
     if (is_plain()) {
       kernels::add_scaled(plan_.buckets[b].dtype, parameters, memory_.gradients(b), -1);
     } else {
       updates.push_back({b, 0, parameters, memory_.gradients(b)});
     }
   }
+  scheduler_.work(is_plain() ? base::Work::kCopy : base::Work::kUpdate, bytes);
   if (is_plain()) return {};
   return outer_->apply(updates, outer_numbers(options_.config), 1);
 }

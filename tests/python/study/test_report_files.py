@@ -396,3 +396,14 @@ def test_a_use_case_of_any_name_has_its_pictures(tmp_path: Path, name: str) -> N
     assert (tmp_path / f"figures/curves-{name}-simulated.png").is_file()
     assert len(page.fetched) == len(list((tmp_path / "figures").iterdir()))
     assert all(value.startswith("data:image/png;base64,") for value in page.fetched)
+
+
+@pytest.mark.parametrize("end", ["all_reduce", "ps:asp"])
+def test_a_switch_beside_one_of_its_two_strategies(tmp_path: Path, end: str) -> None:
+    path = fill(tmp_path, study((end, "switch(at=0.5)"), ("digits",), ("lan",)), usual)
+    write_report(path)
+    part = text_of(path).partition("## 5.")[2].partition("## 6.")[0]
+    other = {"all_reduce": "ps:asp", "ps:asp": "all_reduce"}[end]
+    assert f"no `{other}` here" in part
+    assert f"Time to the target of `{end}` alone in proportion to the switch" in part
+    assert (path / "figures" / "switches.png").exists()

@@ -136,7 +136,9 @@ def write_switches(context: Context) -> None:
     names = list(dict.fromkeys(switch.arm.strategy for switch in drawn))
     labels = [_label(context, s, len(names) > 1) for s in drawn]
     draw_switches(drawn, labels, context.looks, context.figures / "switches.png")
-    ends = list(dict.fromkeys(end for s in drawn for end in (s.start, s.then)))
+    compared = [(end, gain) for s in drawn for end, gain in
+                ((s.start, s.over_start), (s.then, s.over_then))]  # fmt: skip
+    ends = list(dict.fromkeys(end for end, gain in compared if gain is not None))
     document.figure(
         "switches.png",
         f"Time to the target of {several([code(end) for end in ends])} alone in proportion to the"

@@ -20,8 +20,8 @@ def draw_switches(found: Sequence[Switch], labels: Sequence[str], looks: Looks, 
     figure = Figure(figsize=(8, 1.3 + 0.42 * len(found)), layout="constrained")
     axes = figure.subplots()
     for y, switch in enumerate(found):
-        _draw_end(axes, y - 0.14, switch.over_start, looks[switch.start])
-        _draw_end(axes, y + 0.14, switch.over_then, looks[switch.then])
+        for at, end, gain in _ends(switch):
+            _draw_end(axes, y + at, gain, looks[end])
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel="time to the target ÷ that of the switch")
     axes.set_yticks(range(len(found)), labels, fontsize=8)
@@ -29,20 +29,25 @@ def draw_switches(found: Sequence[Switch], labels: Sequence[str], looks: Looks, 
     _factor_ticks(axes)
     edge = axes.get_xlim()[1]
     for y, switch in enumerate(found):
-        for at, end, gain in ((-0.14, switch.start, switch.over_start),
-                              (0.14, switch.then, switch.over_then)):  # fmt: skip
-            if gain and gain.ratio is None and gain.ahead and not gain.behind:
+        for at, end, gain in _ends(switch):
+            if gain.ratio is None and gain.ahead and not gain.behind:
                 look = looks[end]
                 axes.plot(edge, y + at, look.mark, color=look.colour, markersize=7,
                           markerfacecolor="white", clip_on=False)  # fmt: skip
-    ends = {end for switch in found for end in (switch.start, switch.then)}
+    ends = {end for switch in found for _, end, _ in _ends(switch)}
     legend = handles(looks, sorted(ends), line=False)
     figure.legend(handles=legend, loc="outside lower center", ncols=min(5, len(legend)))
     save(figure, path)
 
 
-def _draw_end(axes: Axes, y: float, gain: Comparison | None, look: Look) -> None:
-    if gain is None or gain.ratio is None:
+def _ends(switch: Switch) -> list[tuple[float, str, Comparison]]:
+    """Place in the row, name and gain of those of its two ends that are in the study."""
+    ends = ((-0.14, switch.start, switch.over_start), (0.14, switch.then, switch.over_then))
+    return [(at, end, gain) for at, end, gain in ends if gain is not None]
+
+
+def _draw_end(axes: Axes, y: float, gain: Comparison, look: Look) -> None:
+    if gain.ratio is None:
         return
     low, high = gain.ratio.low or gain.ratio.mean, gain.ratio.high or gain.ratio.mean
     axes.plot([low, high], [y, y], color=look.colour, linewidth=1.2)

@@ -28,6 +28,8 @@ class Source:
     name: str
     stem: str
     """Name of what it describes, when the file gives none."""
+    path: Path | None = None
+    """The file that it was read from, if it was."""
 
     def document(self) -> dict[str, Any]:
         """Its contents.
@@ -49,7 +51,7 @@ class Source:
         """With other contents; `how` says in errors what was changed. Itself if nothing was."""
         if document == self.document():
             return self  # so that errors name its lines
-        return Source(toml_text.dumps(document), f"{self.name} with {how}", self.stem)
+        return Source(toml_text.dumps(document), f"{self.name} with {how}", self.stem, self.path)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def _source(given: Any, what: str) -> Source:
         raise InvalidArgument(f"{what}: give a path, TOML text or a dict, not {kind(given)}")
     path = Path(given)
     read = workload_file.read_text(path)
-    return Source(_from_json(read, path) if path.suffix == ".json" else read, str(path), path.stem)
+    made = _from_json(read, path) if path.suffix == ".json" else read
+    return Source(made, str(path), path.stem, path)
 
 
 def _is_text(given: str) -> bool:

@@ -141,7 +141,11 @@ def _run(
     from ..sim.display import display
     from ..sim.processes import Pool
     from .runner import Runner
+    from .store import Store
 
+    theirs = Store(folder).overwritten(study)
+    if theirs is not None:
+        raise LaunchError(f"--out {folder}: {theirs} would be overwritten; give it another folder")
     with claimed(folder), endings_raised():
         with display() as shown:
             runner = Runner(study, folder, whole, Pool(jobs), shown, _note)

@@ -10,6 +10,7 @@ report.md, report.html, figures/, *.parquet, *.csv   made of these anew by
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..errors import Error
 from ..report.files import write_json
+from ..sim.inputs import Source
 from .cell import Cell, Done, Outcome, Study
 
 STUDY = "study.toml"
@@ -33,15 +35,30 @@ class Store:
     def save_facts(self, study: Study, more: dict[str, Any]) -> None:
         """Write what the study is, before its first cell is run."""
         (self.folder / CELLS).mkdir(parents=True, exist_ok=True)
-        (self.folder / STUDY).write_text(study.text, encoding="utf-8")
-        for kind, sources in (
-            ("workloads", {case.name: case.workload for case in study.use_cases}),
-            ("clusters", {case.name: case.source for case in study.clusters}),
-        ):
-            (self.folder / kind).mkdir(exist_ok=True)
-            for name, source in sources.items():
-                (self.folder / kind / f"{name}.toml").write_text(source.text, encoding="utf-8")
+        _copy(study.text, self.folder / STUDY)
+        for path, source in self._sources(study).items():
+            path.parent.mkdir(exist_ok=True)
+            _copy(source.text, path)
         write_json(self.folder / FACTS, facts_of(study) | more)
+
+    def overwritten(self, study: Study) -> Path | None:
+        """A file of the user's in whose place :meth:`save_facts` would write another one: another
+        study, or what this one reads and changes (``set`` of a cluster)."""
+        mine = self.folder / STUDY
+        if mine.exists() and not (self.folder / FACTS).exists() and not _holds(mine, study.text):
+            return mine
+        copies = self._sources(study)
+        read = [source.path for source in copies.values() if source.path is not None]
+        for copy, source in copies.items():
+            if copy.exists() and any(map(copy.samefile, read)) and not _holds(copy, source.text):
+                return copy
+        return None
+
+    def _sources(self, study: Study) -> dict[Path, Source]:
+        """The files of workloads and clusters, by where they are written."""
+        workloads = {f"workloads/{case.name}.toml": case.workload for case in study.use_cases}
+        clusters = {f"clusters/{case.name}.toml": case.source for case in study.clusters}
+        return {self.folder / name: source for name, source in (workloads | clusters).items()}
 
     def facts(self) -> dict[str, Any]:
         """What :meth:`save_facts` wrote.
@@ -109,6 +126,16 @@ def facts_of(study: Study) -> dict[str, Any]:
             for case in study.clusters
         ],
     }
+
+
+def _copy(text: str, path: Path) -> None:
+    """Write a file that does not say the same already: it may be the one that was read."""
+    if not path.exists() or not _holds(path, text):
+        path.write_text(text, encoding="utf-8")
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.read_bytes().removeprefix(codecs.BOM_UTF8) == text.encode()
 
 
 def _count(workload: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import gearshift as gs
 from gearshift.cli import app
 from gearshift.errors import InvalidArgument
+from gearshift.launch import LaunchError
 from gearshift.report.files import claimed
 from gearshift.study import measured
 from gearshift.study.rates import scaled, task_file
@@ -296,6 +297,34 @@ def test_what_was_measured_is_reported_where_it_cannot_be_measured_again(study_p
         assert ("it takes root" in (folder / "report.md").read_text()) == told
         assert ("2 kept" in said) == ("--again" not in options)
         assert ("Cells: 2 of 2 run" if told else "Cells: 2 of 4 run") in run_report(folder)
+
+
+def test_what_the_user_wrote_is_not_overwritten(study_path):
+    """`--out .` with the cluster's file where its changed copy would stand, or beside a study."""
+    folder = study_path.parent
+    (folder / "clusters").mkdir()
+    cluster = folder / "clusters" / "two.toml"
+    cluster.write_text(CLUSTER)
+    text = STUDY.replace('"two.toml"', '"clusters/two.toml"')
+    study_path.write_text(text.replace("[[clusters]]", "[[clusters]]\nset = { workers = 4 }"))
+    with pytest.raises(LaunchError, match=f"{cluster} would be overwritten"):
+        run_in(folder, study_path)
+    assert cluster.read_text() == CLUSTER
+    assert not (folder / "study.toml").exists()
+    study_path.write_text(text)  # nothing is changed, so the copy is the file
+    run(study_path, "--out", str(folder), "--strategy", "ps:bsp")
+    assert cluster.read_text() == CLUSTER
+    study_path.write_text(f"title = 'again'\n{text}")  # of a result's folder, the study may change
+    run(study_path, "--out", str(folder), "--strategy", "ps:bsp")
+    (folder / "study.json").unlink()
+    (folder / "study.toml").write_text("# another one, of the user\n")
+    with pytest.raises(LaunchError, match=r"study\.toml would be overwritten"):
+        run_in(folder, study_path)
+
+
+def run_in(folder: Path, study: Path) -> None:
+    arguments = ["study", str(study), "--out", str(folder), "--strategy", "ps:bsp"]
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def run_report(folder: Path) -> str:

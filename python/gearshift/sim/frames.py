@@ -62,7 +62,8 @@ def write_parquet(
         raise _missing("pyarrow") from error
     types = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+    with path.open("wb") as file:  # pyarrow takes a path such as "run:1/x" for an address
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
 
 
 def _pandas() -> ModuleType:

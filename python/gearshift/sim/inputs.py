@@ -134,7 +134,12 @@ def _source(given: Any, what: str) -> Source:
     path = Path(given)
     read = workload_file.read_text(path)
     made = _from_json(read, path) if path.suffix == ".json" else read
-    return Source(made, str(path), path.stem, path)
+    return Source(made, _as_text(str(path)), _as_text(path.stem), path)
+
+
+def _as_text(name: str) -> str:
+    """The name of a file, whose bytes may be no UTF-8: for errors and titles."""
+    return name.encode(errors="replace").decode()
 
 
 def _is_text(given: str) -> bool:

@@ -11,13 +11,13 @@ from ..sim import task as tasks
 if TYPE_CHECKING:
     from ..torch import SimulatedTraining
 
-_FILE = '''"""{task}, with {rate:g} of its learning rate: made by gearshift study."""
+_FILE = '''"""A task with {rate:g} of its learning rate: made by gearshift study."""
 
 from gearshift.study.rates import scaled
 
 
 def training():
-    return scaled({task!r}, {rate!r})
+    return scaled({task}, {rate!r})
 '''
 
 
@@ -27,7 +27,8 @@ def task_file(folder: Path, task: str, rate: float, name: str) -> str:
         return task
     path = folder / f"{name}-rate-{rate:g}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_FILE.format(task=task, rate=rate), encoding="utf-8")
+    # The path of a task may hold bytes that are no UTF-8.
+    path.write_text(_FILE.format(task=ascii(task), rate=rate), encoding="utf-8")
     return f"{path.absolute()}:training"
 
 

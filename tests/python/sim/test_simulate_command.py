@@ -206,6 +206,16 @@ def test_a_sweep_without_a_map_leaves_none_of_another(folder: Path) -> None:
     assert not (folder / "runs/simulate/heatmap.png").exists()
 
 
+@pytest.mark.parametrize("out", ["run:1", "caf\udce9"])
+def test_a_sweep_goes_into_a_folder_of_any_name(folder: Path, out: str) -> None:
+    """Also one that begins as an address does, or whose bytes are no UTF-8."""
+    (folder / out).mkdir()
+    (folder / out / "c.toml").write_text(CLUSTER, encoding="utf-8")
+    options = ("-c", f"{out}/c.toml", "--out", out, "--steps", "4")
+    assert simulate(*options, "--sweep", "workers=1,2") == 0
+    assert {path.name for path in (folder / out).iterdir()} >= {"sweep.parquet", "sweep.csv"}
+
+
 @pytest.mark.parametrize("more", [(), ("--sweep", "workers=2,4"), ("--recommend",)])
 def test_a_full_disk_costs_the_files_only(
     more: tuple[str, ...],

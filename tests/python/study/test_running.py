@@ -17,7 +17,7 @@ from gearshift_testing.processes import await_end
 from typer.testing import CliRunner
 
 import gearshift as gs
-from gearshift.cli import app
+from gearshift.cli import app, main
 from gearshift.errors import InvalidArgument
 from gearshift.launch import LaunchError
 from gearshift.report.files import claimed
@@ -320,6 +320,22 @@ def test_what_the_user_wrote_is_not_overwritten(study_path):
     (folder / "study.toml").write_text("# another one, of the user\n")
     with pytest.raises(LaunchError, match=r"study\.toml would be overwritten"):
         run_in(folder, study_path)
+
+
+def test_a_study_runs_in_a_folder_of_any_name(study_path, capsys):
+    """Bytes that are no UTF-8 are lone surrogates in Python."""
+    folder = study_path.parent / "caf\udce9"
+    folder.mkdir()
+    for name in ("study_task.py", "two.toml"):
+        shutil.copy(study_path.parent / name, folder)
+    path = folder / "caf\udce9.toml"
+    path.write_text(STUDY.replace("evaluations", "learning_rates = [1, 2]\nevaluations"))
+    with pytest.raises(SystemExit) as ended:
+        main(["study", str(path), "--out", str(folder / "out"), "--strategy", "ps:bsp"])
+    assert ended.value.code == 0, capsys.readouterr()
+    assert "2 cells run" in capsys.readouterr().out
+    assert (folder / "out" / "report.html").exists()
+    assert "caf?" in (folder / "out" / "report.md").read_text(encoding="utf-8")
 
 
 def run_in(folder: Path, study: Path) -> None:

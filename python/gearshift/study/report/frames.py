@@ -136,7 +136,8 @@ def write(
 ) -> None:
     """As ``name.parquet`` and ``name.csv``."""
     write_parquet([_typed(row, columns) for row in rows], columns, folder / f"{name}.parquet")
-    frame = pd.read_parquet(folder / f"{name}.parquet", dtype_backend="numpy_nullable")
+    with (folder / f"{name}.parquet").open("rb") as file:
+        frame = pd.read_parquet(file, dtype_backend="numpy_nullable")
     frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 

@@ -48,7 +48,8 @@ def write(folder: Path) -> Path:
     for path in figures.glob("*.png"):
         if path.name not in context.document.figures:  # of an earlier report
             path.unlink()
-    text = context.document.text()
+    # Names of files, in the command, may hold bytes that are no text.
+    text = context.document.text().encode(errors="replace").decode()
     _whole(folder / MARKDOWN, text)
     _whole(folder / HTML, page(text, folder))
     return folder / HTML

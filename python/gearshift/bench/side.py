@@ -30,6 +30,8 @@ _END_PATIENCE = 10.0
 _HURRY = 1.0
 """The same where the whole run is ended: who sends SIGTERM may send SIGKILL ten seconds later."""
 _PORT = 29400
+_LONGEST = 70
+"""Bytes of a folder's path in which a socket can be: of its own path, 107 are allowed."""
 
 
 class SideError(Exception):
@@ -94,7 +96,7 @@ class RunningSide:
         self._folder = folder
         self._number = number
         self._end_patience = end_patience
-        self._private = tempfile.TemporaryDirectory(prefix="gearshift-bench-")
+        self._private = tempfile.TemporaryDirectory(prefix="gearshift-bench-", dir=_short())
         self.processes: list[subprocess.Popen[bytes]] = []
         self._gates: dict[int, socket.socket] = {}
         self._unread: dict[int, bytes] = {}
@@ -356,6 +358,12 @@ def _mpirun(ranks: int) -> list[str]:
     if ranks > (os.cpu_count() or 1):
         command += ["--oversubscribe", "--mca", "mpi_yield_when_idle", "1"]
     return command
+
+
+def _short() -> str:
+    """Where temporary files belong, unless the path of a socket has no room there."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST else "/tmp"
 
 
 def _free_port() -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,27 @@ _CONSTANTS = {
     "batch_size": "BATCH",
 }
 """Of a task's module, in place of keys that a use case leaves out."""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "title": ("a text", _is_text),
+    "metric": ("a text", _is_text),
+    "samples": ("a whole number, at least 1", _is_count),
+    "target": ("a finite number", _is_finite),
+}
+"""What a constant must be, as the key in its place; of the others, the workload says it."""
 
 
 def read_study(path: Path) -> Study:
@@ -287,6 +309,9 @@ def _or_constant(table: Table, key: str, given: Any, module: ModuleType) -> Any:
     value = given if given is not None else getattr(module, name, None)
     if value is None:
         table.missing(key, f"neither the study nor the task ({name} in its file) says it")
+    noun, suits = _KINDS.get(key, ("", lambda value: True))
+    if given is None and not suits(value):
+        table.fail("task", f"{name} in {module.__file__} must be {noun}, this is {value!r}")
     return value
 
 

@@ -184,3 +184,24 @@ def test_neither_study_nor_task_says_it(folder):
     task.write_text(task.read_text().replace("TARGET =", "AIM ="))
     with pytest.raises(LaunchError, match=r":7: use_cases\[0\].target: is missing: .*TARGET"):
         read(folder, STUDY)
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "said"),
+    [
+        ("SAMPLES", "3.2e2", "must be a whole number, at least 1, this is 320.0"),
+        ("SAMPLES", "-5", "must be a whole number, at least 1, this is -5"),
+        ("SAMPLES", "True", "must be a whole number, at least 1, this is True"),
+        ("TARGET", "float('nan')", "must be a finite number, this is nan"),
+        ("TARGET", "'0.9'", "must be a finite number, this is '0.9'"),
+        ("TITLE", "3", "must be a text, this is 3"),
+        ("METRIC", "''", "must be a text, this is ''"),
+    ],
+)
+def test_constants_of_a_task_are_checked_as_keys_are(folder, constant, value, said):
+    task = folder / "study_task.py"
+    task.write_text(f"{task.read_text()}\n{constant} = {value}\n")
+    with pytest.raises(LaunchError) as caught:
+        read(folder, STUDY)
+    where = f"{folder / 'lines.toml'}:8: use_cases[0].task: {constant} in {task}"
+    assert str(caught.value) == f"{where} {said}"

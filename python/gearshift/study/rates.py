@@ -37,7 +37,7 @@ def scaled(task: str, rate: float) -> SimulatedTraining:
 
     Raises:
         InvalidArgument: for a task that is wrong, and schedulers that don't go by the rate that
-            the optimizer has at the begin (OneCycleLR, CyclicLR).
+            the optimizer has at the begin (OneCycleLR, CyclicLR, SWALR).
     """
     training: SimulatedTraining = tasks.make(task)
     scale(training, rate)
@@ -47,8 +47,9 @@ def scaled(task: str, rate: float) -> SimulatedTraining:
 def scale(training: SimulatedTraining, rate: float) -> None:
     """Make the learning rates of all steps `rate` times as great; raises as :func:`scaled`."""
     for group in training.optimizer.param_groups:
-        if "max_lr" in group:
-            raise _unscalable("OneCycleLR")
+        for key, name in (("max_lr", "OneCycleLR"), ("swa_lr", "SWALR")):
+            if key in group:
+                raise _unscalable(name)
         group["lr"] *= rate
         if "initial_lr" in group:
             group["initial_lr"] *= rate
@@ -64,6 +65,8 @@ def _scale(scheduler: Any, rate: float) -> None:
         raise _unscalable(type(scheduler).__name__)
     if hasattr(scheduler, "base_lrs"):
         scheduler.base_lrs = [rate * value for value in scheduler.base_lrs]
+    if hasattr(scheduler, "eta_min"):  # what cosines go down to
+        scheduler.eta_min *= rate
 
 
 def _unscalable(name: str) -> InvalidArgument:

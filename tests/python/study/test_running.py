@@ -242,6 +242,9 @@ def test_learning_rates_are_scaled_in_all_steps(tmp_path):
     schedules = {
         "torch.optim.lr_scheduler.StepLR(made.optimizer, 2)": True,
         "torch.optim.lr_scheduler.LambdaLR(made.optimizer, lambda step: 1 / (1 + step))": True,
+        "torch.optim.lr_scheduler.CosineAnnealingLR(made.optimizer, 9, eta_min=0.02)": True,
+        "torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(made.optimizer, 4, 1, 0.02)": True,
+        "torch.optim.swa_utils.SWALR(made.optimizer, 0.1)": False,
         "torch.optim.lr_scheduler.OneCycleLR(made.optimizer, 0.1, 9)": False,
         "torch.optim.lr_scheduler.CyclicLR(made.optimizer, 0.01, 0.1)": False,
     }

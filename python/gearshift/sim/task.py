@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -63,6 +65,47 @@ def load(task: str) -> ModuleType:
     """
     where, _ = split(task)
     return _guarded(f"{where} cannot be loaded", lambda: _load(where))
+
+
+@contextlib.contextmanager
+def forgotten() -> Iterator[None]:
+    """For a ``with`` statement in which a task is loaded and called, but not after it.
+
+    What it imports from its own folder is forgotten then, and the next task finds its own modules
+    of the same names.
+    """
+    path, modules = sys.path[:], set(sys.modules)
+    try:
+        yield
+    finally:
+        added = {os.path.abspath(place) for place in (Counter(sys.path) - Counter(path))}
+        new = {name.partition(".")[0] for name in sys.modules} - modules
+        own = {name for name in new if _folder_of(sys.modules.get(name)) in added}
+        for name in list(sys.modules):
+            if name.partition(".")[0] in own:
+                del sys.modules[name]
+        sys.path[:] = path
+
+
+def _folder_of(module: ModuleType | None) -> str | None:
+    """In which a module or package of the uppermost level was found."""
+    places = getattr(module, "__path__", None) or [getattr(module, "__file__", None)]
+    where = next(iter(places), None)
+    return None if where is None else os.path.dirname(os.path.abspath(where))
+
+
+def source(task: str) -> str:
+    """The text of the file that a task is in; empty, if it is in none."""
+    where, _ = split(task)
+    if not _is_path(where):
+        path = sys.path[:]
+        sys.path.insert(0, os.getcwd())
+        try:
+            found = importlib.util.find_spec(where)
+        finally:
+            sys.path[:] = path
+        where = (found.origin if found is not None else None) or ""
+    return Path(where).read_text(encoding="utf-8") if Path(where).is_file() else ""
 
 
 def call(module: ModuleType, task: str) -> Any:

@@ -6,8 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 from .. import __version__
 from ..sim import task as tasks
@@ -37,9 +35,4 @@ def recipe(study: Study, cell: Cell) -> str:
 @cache
 def _source(task: str) -> str:
     """The text of the task's file; what it imports is not looked at."""
-    where, _ = tasks.split(task)
-    if not where.endswith(".py"):
-        found = find_spec(where)
-        where = (found.origin if found is not None else None) or ""
-    path = Path(where)
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return tasks.source(task)

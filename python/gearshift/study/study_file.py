@@ -207,6 +207,7 @@ def _variants(source: Source, changed: Mapping[str, Any]) -> list[tuple[str, str
     return found
 
 
+@task.forgotten()
 def _use_case(table: Table, folder: Path) -> UseCase:
     text = table.text("task")
     if text is None:

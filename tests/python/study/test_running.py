@@ -21,6 +21,7 @@ from gearshift.cli import app, main
 from gearshift.errors import InvalidArgument
 from gearshift.launch import LaunchError
 from gearshift.report.files import claimed
+from gearshift.sim.task import source
 from gearshift.study import measured
 from gearshift.study.rates import scaled, task_file
 from gearshift.study.recipe import recipe
@@ -153,6 +154,13 @@ def test_a_recipe_has_all_that_determines_an_outcome(study_path):
     study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 5\ntarget = 0"))
     unchanged = read_study(study_path)
     assert recipe(unchanged, unchanged.cells()[0]) in digests
+
+
+def test_the_text_of_a_task_that_is_a_module_is_found_for_its_recipe(study_path, monkeypatch):
+    monkeypatch.chdir(study_path.parent)
+    study_path.write_text(STUDY.replace('"study_task.py"', '"study_task:training"'))
+    study = read_study(study_path)
+    assert source(study.use_cases[0].task) == (study_path.parent / "study_task.py").read_text()
 
 
 def test_a_cell_that_fails_is_told_and_the_others_are_kept(study_path):

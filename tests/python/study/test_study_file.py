@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import gearshift
 from gearshift.launch import LaunchError
@@ -71,6 +73,25 @@ def test_a_task_says_what_the_file_leaves_out(folder):
     }
     assert len(study.cells()) == 3 * 2 * 2
     assert len({cell.slug for cell in study.cells()}) == 12
+
+
+def test_tasks_have_modules_of_the_same_name(folder):
+    """Each finds its own; what is not of a task's folder is imported once."""
+    cases = []
+    for name, target in (("first", 0.1), ("second", 0.2)):
+        (folder / name / "more").mkdir(parents=True)
+        text = (folder / "study_task.py").read_text()
+        text += "from settings import TARGET\nfrom more.words import TITLE\n"
+        (folder / name / "task.py").write_text(text)
+        (folder / name / "settings.py").write_text(f"TARGET = {target}\n")
+        (folder / name / "more" / "words.py").write_text(f"TITLE = '{name}'\n")
+        cases.append(f'[[use_cases]]\nname = "{name}"\ntask = "{name}/task.py"\n')
+    path = sys.path[:]
+    study = read(folder, STUDY.replace("[[use_cases]]", f"{''.join(cases)}[[use_cases]]"))
+    assert [(c.title, c.target) for c in study.use_cases[:2]] == [("first", 0.1), ("second", 0.2)]
+    assert sys.modules["torch"] is torch
+    assert not {"task", "settings", "more", "more.words"} & sys.modules.keys()
+    assert sys.path == path
 
 
 def test_the_file_overrides_the_task(folder):

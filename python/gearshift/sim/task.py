@@ -72,9 +72,9 @@ def forgotten() -> Iterator[None]:
     """For a ``with`` statement in which a task is loaded and called, but not after it.
 
     What it imports from its own folder is forgotten then, and the next task finds its own modules
-    of the same names.
+    of the same names. If it changes the working folder, that is undone.
     """
-    path, modules = sys.path[:], set(sys.modules)
+    path, modules, folder = sys.path[:], set(sys.modules), os.getcwd()
     try:
         yield
     finally:
@@ -85,6 +85,7 @@ def forgotten() -> Iterator[None]:
             if name.partition(".")[0] in own:
                 del sys.modules[name]
         sys.path[:] = path
+        os.chdir(folder)
 
 
 def _folder_of(module: ModuleType | None) -> str | None:

@@ -76,22 +76,23 @@ def test_a_task_says_what_the_file_leaves_out(folder):
 
 
 def test_tasks_have_modules_of_the_same_name(folder):
-    """Each finds its own; what is not of a task's folder is imported once."""
+    """Each finds its own, also where it goes to its folder; torch is imported once."""
     cases = []
     for name, target in (("first", 0.1), ("second", 0.2)):
         (folder / name / "more").mkdir(parents=True)
         text = (folder / "study_task.py").read_text()
         text += "from settings import TARGET\nfrom more.words import TITLE\n"
+        text += "import os\nos.chdir(os.path.dirname(__file__))\n"
         (folder / name / "task.py").write_text(text)
         (folder / name / "settings.py").write_text(f"TARGET = {target}\n")
         (folder / name / "more" / "words.py").write_text(f"TITLE = '{name}'\n")
         cases.append(f'[[use_cases]]\nname = "{name}"\ntask = "{name}/task.py"\n')
-    path = sys.path[:]
+    path, here = sys.path[:], Path.cwd()
     study = read(folder, STUDY.replace("[[use_cases]]", f"{''.join(cases)}[[use_cases]]"))
     assert [(c.title, c.target) for c in study.use_cases[:2]] == [("first", 0.1), ("second", 0.2)]
     assert sys.modules["torch"] is torch
     assert not {"task", "settings", "more", "more.words"} & sys.modules.keys()
-    assert sys.path == path
+    assert (sys.path, Path.cwd()) == (path, here)
 
 
 def test_the_file_overrides_the_task(folder):

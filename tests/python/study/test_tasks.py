@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import gearshift.torch as gst
+from gearshift.data.dataset_error import DatasetError
 from gearshift.data.digits import COUNT
 from gearshift.sim.inputs import read_workload
 from gearshift.study.tasks._order import Order
@@ -45,6 +46,15 @@ def test_a_task_learns(task):
     assert before < REACHED[name] / 2
     assert before < task.TARGET
     assert after > REACHED[name]
+
+
+@pytest.mark.parametrize("characters", [80_999, 8_000 * 48 + 1])
+def test_a_book_that_is_too_short_is_told(tmp_path, monkeypatch, characters):
+    """Also one that has nothing left for the test."""
+    (tmp_path / "book.txt").write_text("a book " * (characters // 7) + "." * (characters % 7))
+    monkeypatch.setenv("GEARSHIFT_BIBLE", str(tmp_path / "book.txt"))
+    with pytest.raises(DatasetError, match=f"has {characters:,} characters, 403,201 are needed"):
+        importlib.import_module("gearshift.study.tasks.text").training()
 
 
 def test_a_task_says_what_a_study_needs(task):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 import gearshift.torch as gst
-from gearshift.data.bible import load
+from gearshift.data.bible import VARIABLE, load
+from gearshift.data.dataset_error import DatasetError
 
 from ._order import Order
 
@@ -72,9 +73,14 @@ def training() -> gst.SimulatedTraining:
     """What is trained.
 
     Raises:
-        DatasetError: when the book is missing; it says what to install.
+        DatasetError: when the book is missing, which says what to install, or too short.
     """
-    text, characters = _numbered(load()[: (TRAIN + TEST) * LENGTH + 1])
+    book, needed = load(), (TRAIN + TEST) * LENGTH + 1
+    if len(book) < needed:
+        raise DatasetError(
+            f"the book that {VARIABLE} names has {len(book):,} characters, {needed:,} are needed"
+        )
+    text, characters = _numbered(book[:needed])
     inputs, outputs = text[:-1].view(-1, LENGTH), text[1:].view(-1, LENGTH)
     test_inputs, test_outputs = inputs[TRAIN:], outputs[TRAIN:]
     order = Order(TRAIN, BATCH)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 from functools import cache
 
 from .. import __version__
 from ..sim import task as tasks
 from .cell import Cell, Study
+
+_DATA = tuple(f"GEARSHIFT_{name}" for name in ("BIBLE", "DIGITS", "FASHION_MNIST", "MOVIELENS"))
+"""Variables that name the data of tasks, where it is not that of a package."""
 
 
 def recipe(study: Study, cell: Cell) -> str:
@@ -28,6 +32,7 @@ def recipe(study: Study, cell: Cell) -> str:
         cluster.source.text,
         __version__,
         importlib.metadata.version("torch"),
+        *(f"{name}={os.environ[name]}" for name in _DATA if os.environ.get(name)),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -135,7 +135,7 @@ def test_a_damaged_cell_is_run_again(study_path):
     assert json.loads(files[0].read_text())["error"] is None
 
 
-def test_a_recipe_has_all_that_determines_an_outcome(study_path):
+def test_a_recipe_has_all_that_determines_an_outcome(study_path, monkeypatch):
     study = read_study(study_path)
     first, second = study.cells()
     digests = {recipe(study, first), recipe(study, second)}
@@ -154,6 +154,8 @@ def test_a_recipe_has_all_that_determines_an_outcome(study_path):
     study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 5\ntarget = 0"))
     unchanged = read_study(study_path)
     assert recipe(unchanged, unchanged.cells()[0]) in digests
+    monkeypatch.setenv("GEARSHIFT_BIBLE", "another.txt")
+    assert recipe(unchanged, unchanged.cells()[0]) not in digests
 
 
 def test_the_text_of_a_task_that_is_a_module_is_found_for_its_recipe(study_path, monkeypatch):

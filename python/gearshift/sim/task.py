@@ -27,7 +27,7 @@ def split(task: str) -> tuple[str, str]:
         InvalidArgument: when it is none of them.
     """
     where, colon, function = task.rpartition(":")
-    if not colon:
+    if not colon or function.endswith(".py"):  # a folder may be called "10:30"
         where, function = task, FUNCTION
     if not where or not function.isidentifier():
         raise InvalidArgument(

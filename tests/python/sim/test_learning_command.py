@@ -251,3 +251,16 @@ def test_when_training_diverged() -> None:
     assert cut_off is not None
     assert cut_off.seconds == 5.0
     assert divergence_of({"workers": []}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("10:30/task.py", ("10:30/task.py", "training")),
+        ("10:30/task.py:other", ("10:30/task.py", "other")),
+        ("task.py", ("task.py", "training")),
+        ("package.module:other", ("package.module", "other")),
+    ],
+)
+def test_a_task_is_a_file_or_module_and_a_function(text: str, parts: tuple[str, str]) -> None:
+    assert task.split(text) == parts

@@ -303,6 +303,16 @@ def test_one_strategy_one_seed_one_clock(tmp_path: Path) -> None:
         assert why in part
 
 
+def test_one_strategy_that_reaches_the_target_somewhere(tmp_path: Path) -> None:
+    made = study(("ps:bsp",), ("digits",), ("lan", "wan"))
+    outcomes = {"lan": outcome(), "wan": outcome(to_target=None, top=0.7)}
+    fill(tmp_path, made, lambda cell: outcomes[cell.cluster])
+    write_report(tmp_path)
+    answer = text_of(tmp_path).partition("## 2.")[0]
+    assert "Only `ps:bsp` was run in 2 combinations of use case and cluster: there is" in answer
+    assert "Nobody reaches the target in 1 of 2." in answer
+
+
 def test_names_are_no_markup(tmp_path: Path) -> None:
     made = study(("all_reduce", "ps:asp"))
     object.__setattr__(made, "title", "a | *b* <script>alert(1)</script> $x_1$")

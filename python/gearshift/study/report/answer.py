@@ -52,7 +52,7 @@ def _who(found: Sequence[Combination]) -> str:
         return f"**Of {places}, the target is reached first by {several(names)}.**"
     if all(c.verdict == "nobody" for c in found):
         return f"**In none of {places} does any strategy reach the target.**"
-    if all(c.verdict == "alone" for c in found):
+    if all(len(c.arms) == 1 for c in found):
         names = list(dict.fromkeys(code(c.first.strategy) for c in found))
         return f"**Only {several(names)} was run in {places}: there is nothing to compare.**"
     return f"**In none of {places} is one strategy first by more than seeds differ.**"

@@ -18,6 +18,7 @@ from ..sim import axes, task
 from ..sim.extension import check_workload, describe_cluster
 from ..sim.inputs import Source, read_cluster, read_workload, seconds
 from ..sim.scaling import change, edited
+from ..sim.simulation import MOST_STEPS
 from ..strategy import parse, to_text
 from .cell import CLOCKS, SIMULATED, Clock, ClusterCase, Study, UseCase
 from .rates import scale
@@ -93,7 +94,21 @@ def read_study(path: Path) -> Study:
         twice = [name for i, name in enumerate(names) if name in names[:i]]
         if twice:
             table.fail(key, f'two of them are called "{twice[0]}": give each a name of its own')
+    _check_steps(table, study)
     return study
+
+
+def _check_steps(table: Table, study: Study) -> None:
+    for cluster in study.clusters:
+        workers = describe_cluster(cluster.source.text, cluster.source.name)["workers"]
+        for number, case in enumerate(study.use_cases):
+            if case.steps(workers) > MOST_STEPS:
+                table.fail(
+                    "use_cases",
+                    f"entry {number}, {case.name}: {case.samples:,} samples are"
+                    f" {case.steps(workers):,} steps of each worker on {cluster.name}, and at most"
+                    f" {MOST_STEPS:,} are simulated",
+                )
 
 
 def _some(table: Table, key: str) -> list[Table]:

@@ -177,6 +177,8 @@ WRONG = [
     ('learning_rates = [1, 0.5]', 'learning_rates = []', r":9: .*learning_rates: is empty"),
     ('learning_rates = [1, 0.5]', 'workload = "w.toml"', r":9: .*w.toml does not exist"),
     ('learning_rates = [1, 0.5]', 'name = "a/b"', r":9: .*files are named by it"),
+    ('learning_rates = [1, 0.5]', 'samples = 80_000_001',
+     r":7: use_cases: entry 0, study_task: 80,000,001 samples are 10,000,001 steps of each worker"),
     ('file = "two.toml"', 'name = "x"', r":11: clusters\[0\].file: is missing"),
     ('file = "two.toml"', 'file = "3.toml"', r":12: clusters\[0\].file: .*does not exist"),
     ('file = "two.toml"', 'file = "two.toml"\nset = { cores = 3 }', r':13: .*no axis "cores"'),

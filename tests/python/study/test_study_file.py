@@ -91,7 +91,7 @@ def test_tasks_have_modules_of_the_same_name(folder):
     study = read(folder, STUDY.replace("[[use_cases]]", f"{''.join(cases)}[[use_cases]]"))
     assert [(c.title, c.target) for c in study.use_cases[:2]] == [("first", 0.1), ("second", 0.2)]
     assert sys.modules["torch"] is torch
-    assert not {"task", "settings", "more", "more.words"} & sys.modules.keys()
+    assert not {"settings", "more", "more.words"} & sys.modules.keys()
     assert (sys.path, Path.cwd()) == (path, here)
 
 

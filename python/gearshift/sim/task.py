@@ -8,7 +8,6 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -68,19 +67,20 @@ def load(task: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def forgotten() -> Iterator[None]:
+def forgotten(task: str) -> Iterator[None]:
     """For a ``with`` statement in which a task is loaded and called, but not after it.
 
     What it imports from its own folder is forgotten then, and the next task finds its own modules
     of the same names. If it changes the working folder, that is undone.
     """
+    where, _ = split(task)
     path, modules, folder = sys.path[:], set(sys.modules), os.getcwd()
+    home = str(Path(where).resolve().parent) if _is_path(where) else folder
     try:
         yield
     finally:
-        added = {os.path.abspath(place) for place in (Counter(sys.path) - Counter(path))}
         new = {name.partition(".")[0] for name in sys.modules} - modules
-        own = {name for name in new if _folder_of(sys.modules.get(name)) in added}
+        own = {name for name in new if _folder_of(sys.modules.get(name)) == home}
         for name in list(sys.modules):
             if name.partition(".")[0] in own:
                 del sys.modules[name]

@@ -222,12 +222,16 @@ def _variants(source: Source, changed: Mapping[str, Any]) -> list[tuple[str, str
     return found
 
 
-@task.forgotten()
 def _use_case(table: Table, folder: Path) -> UseCase:
     text = table.text("task")
     if text is None:
         table.missing("task", "a file or module of a task, as of gearshift simulate --train")
     where = _located(table, text, folder)
+    with task.forgotten(where):
+        return _case_of(table, folder, where)
+
+
+def _case_of(table: Table, folder: Path, where: str) -> UseCase:
     module = _module(table, where)
     rates = _rates(table)
     evaluations = table.whole("evaluations", 1)

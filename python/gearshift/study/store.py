@@ -135,7 +135,9 @@ def _copy(text: str, path: Path) -> None:
 
 
 def _holds(path: Path, text: str) -> bool:
-    return path.read_bytes().removeprefix(codecs.BOM_UTF8) == text.encode()
+    """Whether a file says the same, whatever its lines end in."""
+    found = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    return found.replace(b"\r\n", b"\n") == text.encode()
 
 
 def _count(workload: dict[str, Any]) -> int:

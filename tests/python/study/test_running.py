@@ -325,8 +325,10 @@ def test_what_the_user_wrote_is_not_overwritten(study_path):
     assert cluster.read_text() == CLUSTER
     assert not (folder / "study.toml").exists()
     study_path.write_text(text)  # nothing is changed, so the copy is the file
+    of_windows = CLUSTER.replace("\n", "\r\n").encode()
+    cluster.write_bytes(of_windows)
     run(study_path, "--out", str(folder), "--strategy", "ps:bsp")
-    assert cluster.read_text() == CLUSTER
+    assert cluster.read_bytes() == of_windows
     study_path.write_text(f"title = 'again'\n{text}")  # of a result's folder, the study may change
     run(study_path, "--out", str(folder), "--strategy", "ps:bsp")
     (folder / "study.json").unlink()

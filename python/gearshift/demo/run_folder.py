@@ -32,7 +32,8 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.toml from scalars and tables of scalars."""
-        (self.path / CONFIG).write_text(to_toml(config), encoding="utf-8")
+        # Names of folders may hold bytes that are no text.
+        (self.path / CONFIG).write_text(to_toml(config), encoding="utf-8", errors="replace")
 
     def write_decisions(self, decisions: Iterable[Mapping[str, Any]]) -> None:
         """Write the decisions about switching, one per line."""

@@ -86,6 +86,11 @@ def text(name: str, value: Any) -> str:
     return _text(value, name)
 
 
+def readable(name: str) -> str:
+    """The name of a file, whose bytes may be no UTF-8: for errors and titles."""
+    return name.encode(errors="replace").decode()
+
+
 def _text(value: str, path: str) -> str:
     try:
         value.encode()

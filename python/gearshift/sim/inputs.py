@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InvalidArgument
 from . import extension, toml_text, workload_file
 from .durations import parse_duration
-from .given import kind, text
+from .given import kind, readable, text
 from .workload import Workload
 
 ClusterLike = str | Path | Mapping[str, Any]
@@ -134,12 +134,7 @@ def _source(given: Any, what: str) -> Source:
     path = Path(given)
     read = workload_file.read_text(path)
     made = _from_json(read, path) if path.suffix == ".json" else read
-    return Source(made, _as_text(str(path)), _as_text(path.stem), path)
-
-
-def _as_text(name: str) -> str:
-    """The name of a file, whose bytes may be no UTF-8: for errors and titles."""
-    return name.encode(errors="replace").decode()
+    return Source(made, readable(str(path)), readable(path.stem), path)
 
 
 def _is_text(given: str) -> bool:

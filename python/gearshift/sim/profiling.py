@@ -28,6 +28,7 @@ from gearshift.report.table import human_bytes, report_console
 from gearshift.report.words import count
 
 from .durations import format_duration
+from .given import readable
 from .profile_display import progress_display
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _check_out(out: Path) -> None:
 
 def _name(options: ProfileOptions) -> str:
     target = options.target[0]
-    return target.rpartition(".")[2] if options.module else Path(target).stem
+    return readable(target.rpartition(".")[2] if options.module else Path(target).stem)
 
 
 def _run(options: ProfileOptions) -> None:

@@ -90,6 +90,11 @@ def test_config_is_toml():
     assert found == {key: value for key, value in config.items() if value is not None}
 
 
+def test_config_of_a_folder_whose_name_is_no_text(tmp_path):
+    run_folder.RunFolder(tmp_path).write_config({"out": "caf\udce9"})
+    assert tomllib.loads((tmp_path / run_folder.CONFIG).read_text()) == {"out": "caf?"}
+
+
 def test_a_new_run_replaces_the_files_of_an_old_one_only(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     run_folder.RunFolder(tmp_path).add_metrics({"step": 1})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gearshift.cli import main
 from gearshift.launch.verdict import Outcome
 from gearshift.sim.calibration import command
 from gearshift.sim.calibration.fit import fit_line
@@ -53,6 +54,15 @@ def test_links_between_hosts_become_a_cluster_file(tmp_path: Path) -> None:
     assert defaults["latency"] == pytest.approx((50e-6 - 8e-6) / 2, rel=0.01)
     assert defaults["per_message"] == pytest.approx(4e-6)
     assert defaults["update_bandwidth"] == 2e9
+
+
+def test_a_file_whose_name_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured, out = tmp_path / "links.json", tmp_path / "caf\udce9.toml"
+    measured.write_text(command.json.dumps({"work": WORK, "links": [LINK]}))
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", "--measured", str(measured), "--out", str(out)])
+    assert ended.value.code in (None, 0), capsys.readouterr()
+    assert tomllib.loads(out.read_text())["name"] == "caf?"
 
 
 def test_a_link_that_is_no_line_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,11 @@ def recorded(folder: Path, text: str, **how: Any) -> Workload:
     return Workload.load(folder / "workload.toml")
 
 
+def test_a_script_whose_name_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.py").write_text(PLAIN)
+    assert recorded(tmp_path, PLAIN, target=("caf\udce9.py",)).name == "caf?"
+
+
 @pytest.mark.parametrize("text", [PLAIN, DISTRIBUTED], ids=["plain", "distributed"])
 def test_times_are_where_they_were_spent(tmp_path: Path, text: str) -> None:
     """Of one step: a phase of several has their mean time in proportion to medians."""

@@ -15,6 +15,7 @@ from ...launch.launcher import launch
 from ...launch.plan import LaunchOptions
 from ...report.files import check_writable, io_text
 from .. import extension, toml_text
+from ..given import readable
 from .fit import Line, fit_line
 
 TRANSPORTS = {"shm": "shm", "loopback": "tcp"}
@@ -104,7 +105,7 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
             keys |= _keys(calibration, bool(link["same_host"]), keys)
     if not any(probe["links"] for probe in found.values()):
         print("No link was measured: a job of one process has none.")
-    return _write(_document(keys, out.stem), out)
+    return _write(_document(keys, readable(out.stem)), out)
 
 
 def _write(text: str, out: Path) -> int:

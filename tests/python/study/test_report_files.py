@@ -313,6 +313,20 @@ def test_one_strategy_that_reaches_the_target_somewhere(tmp_path: Path) -> None:
     assert "Nobody reaches the target in 1 of 2." in answer
 
 
+def test_who_reaches_the_target_in_fewer_seeds_does_not_lose_by_its_speed(tmp_path: Path) -> None:
+    def outcomes(cell: Cell) -> Outcome:
+        if cell.strategy == "all_reduce":
+            return outcome(0.03)
+        return outcome(0.02) if cell.seed == 1 else outcome(0.02, to_target=None, top=0.7)
+
+    made = study(("all_reduce", "ps:asp"), seeds=(1, 2))
+    write_report(fill(tmp_path, made, outcomes))
+    answer, _, rest = text_of(tmp_path).partition("## 2.")
+    assert "`all_reduce` reaches the target in more of the seeds than `ps:asp` does." in rest
+    said = "It loses in 1 by reaching the target in fewer of the seeds."
+    assert f"`ps:asp` against `all_reduce`: faster in 0, slower in 1 of 1. {said}" in answer
+
+
 def test_names_are_no_markup(tmp_path: Path) -> None:
     made = study(("all_reduce", "ps:asp"))
     object.__setattr__(made, "title", "a | *b* <script>alert(1)</script> $x_1$")

@@ -175,9 +175,10 @@ def _typical(pairs: Sequence[tuple[Arm, Arm]]) -> str:
 def _losses(pairs: Sequence[tuple[Arm, Arm]]) -> str:
     diverged = [a for a, _ in pairs if not a.ever_reached and a.best.diverged]
     never = [a for a, _ in pairs if not a.ever_reached and not a.best.diverged]
-    known = [why for a, b in pairs if (why := factors(a, b)) is not None]
+    known = [why for a, b in pairs if (why := factors(a, b)) is not None and why.time > 1]
     by_samples = [why for why in known if why.by_samples]
     by_speed = [why for why in known if not why.by_samples]
+    fewer = len(pairs) - len(never) - len(diverged) - len(known)
     parts = []
     if by_samples:
         parts.append(
@@ -189,11 +190,13 @@ def _losses(pairs: Sequence[tuple[Arm, Arm]]) -> str:
             f"in {len(by_speed)} by its samples per second (median"
             f" {times(median(w.speed for w in by_speed))})"
         )
+    if fewer:
+        parts.append(f"in {fewer} by reaching the target in fewer of the seeds")
     if never:
         parts.append(f"in {len(never)} by not reaching the target")
     if diverged:
         parts.append(f"in {len(diverged)} by diverging")
-    return several(parts) if parts else "by reaching the target in fewer of the seeds"
+    return several(parts)
 
 
 def _switching(found: Sequence[Combination]) -> list[str]:

@@ -96,7 +96,7 @@ def reason(combination: Combination) -> str:
             f" (best metric {number(other.best.best)})."
         )
     found = factors(first, other)
-    if found is None:
+    if found is None or (found.time > 1 and compare(first, other).ahead):
         return (
             f"{code(first.strategy)} reaches the target in more of the seeds than"
             f" {code(other.strategy)} does."

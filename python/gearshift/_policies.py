@@ -47,7 +47,7 @@ class At:
         if (self.step is None) == (self.fraction is None):
             raise InvalidArgument("At: give either step= or fraction=")
         if self.step is not None:
-            at_least("At: step", self.step, 1)
+            at_least("At: step", self.step, 1, below=2**63)
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise InvalidArgument(f"At: fraction must lie between 0 and 1, got {self.fraction!r}")
 

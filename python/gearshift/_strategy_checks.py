@@ -7,10 +7,12 @@ import math
 from .errors import InvalidArgument
 
 
-def at_least(what: str, value: object, least: int) -> None:
-    """A whole number."""
+def at_least(what: str, value: object, least: int, below: int = 2**31) -> None:
+    """A whole number, which the core has room for."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidArgument(f"{what} must be a whole number from {least} on, got {value!r}")
+    if value >= below:
+        raise InvalidArgument(f"{what} must be a whole number below {below}, got {value!r}")
 
 
 def positive(what: str, value: float) -> None:

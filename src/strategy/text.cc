@@ -103,7 +103,7 @@ base::Result<Strategy> parse_local(const Text& text) {
   local.every = every.value_or(first ? whole_number(*first).value_or(0) : local.every);
   if (local.every < 1) {
     return Error(ErrorCode::kInvalidArgument,
-                 "local_sgd: " + *first + " is no number of steps between two rounds, from 1 on");
+                 "local_sgd: " + *first + " is no number of steps between two rounds, from 1 to a billion");
   }
   if (local.outer_momentum >= 1) {
     return Error(ErrorCode::kInvalidArgument, "local_sgd: outer_momentum must be below 1");

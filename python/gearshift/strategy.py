@@ -139,8 +139,6 @@ class LocalSGD:
 
     def __post_init__(self) -> None:
         at_least("LocalSGD: every", self.every, 1)
-        if self.every > 10**9:
-            raise InvalidArgument(f"LocalSGD: every must be at most a billion, got {self.every}")
         positive("LocalSGD: outer_lr", self.outer_lr)
         if not (isinstance(self.outer_momentum, int | float) and 0 <= self.outer_momentum < 1):
             raise InvalidArgument(

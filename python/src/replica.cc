@@ -199,6 +199,7 @@ void bind_replica(nb::module_& m) {
   nb::class_<R>(m, "Replica")
       .def_prop_ro("uses_server", [](const R& r) { return r.core().uses_server(); })
       .def_prop_ro("is_local", [](const R& r) { return r.core().is_local(); })
+      .def_prop_ro("averages_next", [](const R& r) { return r.core().averages_next(); })
       .def("parameter", [](const R& r, std::uint32_t i) { return r.memory(r.core().parameter(i)); })
       .def("gradient", [](const R& r, std::uint32_t i) { return r.memory(r.core().gradient(i)); })
       .def("buffers", [](const R& r) { return r.memory(r.core().buffers()); })

@@ -13,6 +13,10 @@ void copy(base::Bytes to, base::ConstBytes from) {
   std::memcpy(to.data(), from.data(), from.size());
 }
 
+bool same(base::ConstBytes a, base::ConstBytes b) {
+  return a.empty() || base::is_phantom(a) || std::memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
 ps::OptimizerSpec outer_spec() { return {"sgd", {"lr", "momentum", "nesterov"}, 1}; }
 
 ps::HyperValues outer_numbers(const LocalSgd& config) {
@@ -61,9 +65,10 @@ base::Status LocalPhase::prepare() {
   return {};
 }
 
-void LocalPhase::note_step(double samples) {
+void LocalPhase::note_step(double samples, bool left_out) {
   ++steps_;
   samples_ += samples;
+  moved_ = moved_ || !left_out;
 }
 
 bool LocalPhase::is_due(std::int64_t step) const {
@@ -75,6 +80,11 @@ bool LocalPhase::is_plain() const {
 }
 
 void LocalPhase::take_parameters() {
+  bool written = false;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    written = written || !same(anchor_[b], memory_.parameters(b));
+  }
+  if (!written) return;
   taken_ = 1;
   for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
     copy(anchor_[b], memory_.parameters(b));
@@ -121,14 +131,21 @@ base::Status LocalPhase::make_outer_step() {
   return outer_->apply(updates, outer_numbers(options_.config), 1);
 }
 
-void LocalPhase::restore() {
-  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) copy(memory_.parameters(b), anchor_[b]);
+void LocalPhase::undo_steps() {
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    if (moved_) {
+      copy(memory_.parameters(b), anchor_[b]);
+    } else {
+      copy(anchor_[b], memory_.parameters(b));
+    }
+  }
 }
 
 void LocalPhase::restart(std::int64_t step) {
   last_round_ = step;
   steps_ = 0;
   samples_ = 0;
+  moved_ = false;
   taken_ = 0;
 }
 

@@ -38,8 +38,8 @@ class LocalPhase {
                                                          const BucketMemory& memory,
                                                          Options options);
 
-  /// This rank has made a step, on so many samples.
-  void note_step(double samples);
+  /// This rank has made a step, on so many samples; or has left it out, and moved no parameter.
+  void note_step(double samples, bool left_out);
   /// Whether there has to be a round after `step`.
   bool is_due(std::int64_t step) const;
   /// Samples of the steps since the last round: the weight of this rank's change.
@@ -50,16 +50,17 @@ class LocalPhase {
   /// Whether rounds change nothing: plain ones in a world of one. Nothing is kept then.
   bool is_idle() const { return options_.alone && is_plain(); }
 
-  /// Somebody has written to the parameters: these are where the next change begins. On all ranks
-  /// alike.
+  /// If somebody has written to the parameters, these are where the next change begins. On all
+  /// ranks alike.
   void take_parameters();
   /// Of what `take_parameters` took since the last round: to be equal on all ranks. 0: nothing.
   std::uint64_t taken() const { return taken_; }
 
   void take_change(std::uint32_t bucket);
   base::Status apply();
-  /// The parameters are those of the last round again, in all buckets.
-  void restore();
+  /// Nobody has learnt anything since the last round. Where there were steps, the parameters are
+  /// those of that round again; else what was written to them stays.
+  void undo_steps();
   /// A round is over, and `step` is everybody's.
   void restart(std::int64_t step);
 
@@ -79,6 +80,7 @@ class LocalPhase {
   std::int64_t last_round_;
   std::int64_t steps_ = 0;  ///< of this rank since the last round
   double samples_ = 0;
+  bool moved_ = false;  ///< by a step since the last round
   std::uint64_t taken_ = 0;
 };
 

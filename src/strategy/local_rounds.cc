@@ -31,8 +31,16 @@ base::Status ReplicaImpl::close_local() {
   }
   GEARSHIFT_ASSIGN_OR_RETURN(
       state, broadcast_state(control_, plan_.parameters, std::move(state), root, options_.phantom));
-  if (control_.rank() == root) return {};
+  // Also at the root, whose optimizer may have it in another form (dtypes, numbers) than travels.
   return options_.bridge->import_state(std::move(state));
+}
+
+bool ReplicaImpl::ends_in_round(std::int64_t step) const {
+  return local_->is_due(step) || decider_.is_overdue(step);
+}
+
+bool ReplicaImpl::averages_next() const {
+  return local_ != nullptr && (decider_.asks() || ends_in_round(step_ + 1));
 }
 
 base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
@@ -46,16 +54,15 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
     pending_samples_ += std::exchange(ended.samples, 0);
   }
   staged_ = false;
-  local_->note_step(input.skip ? 0 : samples_);
+  local_->note_step(input.skip ? 0 : samples_, input.skip);
   // Before the round: ranks that are there already wait for as long as anyone makes steps.
   environment_.workers->progress().set_step(base::Step(step_));
   StepReport report{.step = step_, .skipped = input.skip};
-  if (!local_->is_due(step_) && !decider_.is_overdue(step_) && !new_epoch) return report;
-  const bool written = local_->taken() != 0;
+  if (!ends_in_round(step_) && !new_epoch) return report;
   GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
                              average(false, new_epoch ? ended : pending_losses(), {}));
   if (!round.in_step) return out_of_step(round);
-  if (!round.agreed && written) {
+  if (!round.agreed && !local_->is_plain()) {  // this rank may have written nothing
     return base::Error(base::ErrorCode::kMismatch,
                        "what was written to the parameters after the last round of local_sgd, or "
                        "the optimizer settings of this step, differ between ranks: every rank must "
@@ -91,8 +98,7 @@ base::Result<RoundResult> ReplicaImpl::average(bool joined, const Losses& losses
   GEARSHIFT_ASSIGN_OR_RETURN(RoundResult round, meet_for_round(joined, losses));
   const bool nothing = round.joined == environment_.workers_count && round.samples == 0;
   if (nothing && !local_->is_idle()) {
-    if (local_->steps() > 0) local_->restore();  // without samples they teach nothing
-    GEARSHIFT_ASSIGN_OR_RETURN(round, reducer_->end());
+    local_->undo_steps();  // without samples they teach nothing
   } else if (!local_->is_idle()) {
     if (before) before();
     GEARSHIFT_ASSIGN_OR_RETURN(
@@ -121,6 +127,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> 
   staged_ = false;   // a gradient from before is one of other parameters
   ask_soon_ = true;  // no step may have seen the end of this epoch
   GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, end_rounds());
+  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(report.root));
   local_->restart(step_);
   return report;
 }
@@ -128,8 +135,11 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> 
 base::Status ReplicaImpl::finish_local() {
   while (true) {
     GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round, average(true, pending_losses(), {}));
-    if (round.joined == environment_.workers_count) return {};
+    if (round.joined == environment_.workers_count) break;
   }
+  if (memory_->buffers().empty()) return {};
+  GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
+  return broadcast_buffers(root);
 }
 
 void ReplicaImpl::warn_of_steps_alone() const {

@@ -109,6 +109,10 @@ base::Result<RoundResult> Reducer::end() {
   if (!memory_.buffers().empty()) {
     control_lane().comm->post([this] { return broadcast_buffers(); });
   }
+  return end_buckets();
+}
+
+base::Result<RoundResult> Reducer::end_buckets() {
   GEARSHIFT_RETURN_IF_ERROR(drain());
   correct_early();
   return result_;
@@ -157,7 +161,7 @@ base::Result<RoundResult> Reducer::exchange(const std::function<void(std::uint32
     fill(b);
     close_bucket(b, std::vector<bool>(plan_.buckets[b].entries.size(), true));
   }
-  return end();
+  return result_.joined < lanes_[0]->group.size() ? end() : end_buckets();
 }
 
 base::Status Reducer::exchange_control(const RoundInput& input) {

@@ -40,7 +40,7 @@ struct RoundResult {
   int votes = 0;
   double loss_sum = 0;
   double loss_samples = 0;
-  base::Rank root;       ///< lowest rank that has not joined
+  base::Rank root;       ///< lowest rank that has not joined; 0 if all have
   bool agreed = false;   ///< nobody's digest is known to differ from this rank's
   bool in_step = false;  ///< nor how many steps and rounds it had made
   /// Steps that those had made who have not joined; their mean, if they are not equal.
@@ -94,7 +94,8 @@ class Reducer {
   /// input says.
   base::Result<RoundResult> meet(const RoundInput& input);
   /// Then, if what all know now asks for it, buckets, each when `fill` has made its contents, and
-  /// the non-trainable state.
+  /// the non-trainable state of `RoundResult::root`. Where all have joined there is no root, and
+  /// that state stays each rank's own.
   base::Result<RoundResult> exchange(const std::function<void(std::uint32_t)>& fill);
 
  private:
@@ -119,6 +120,7 @@ class Reducer {
   void set_control(Control state);
   base::Status await_control();
   base::Status drain();
+  base::Result<RoundResult> end_buckets();
   base::Status reduce_bucket(Lane& lane, std::uint32_t bucket);
   /// The sum over the ranks of factor · gradients and counts.
   base::Status sum(Lane& lane, std::uint32_t bucket, double factor);

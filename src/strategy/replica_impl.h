@@ -35,6 +35,7 @@ class ReplicaImpl final : public Replica {
   base::Status start() override;
   bool uses_server() const override { return server_ != nullptr; }
   bool is_local() const override { return local_ != nullptr; }
+  bool averages_next() const override;
 
   base::Status backward_begin(double samples) override;
   base::Status ready(std::uint32_t index) override;
@@ -90,6 +91,7 @@ class ReplicaImpl final : public Replica {
   // local_rounds.cc
   base::Status open_local();
   base::Status close_local();
+  bool ends_in_round(std::int64_t step) const;
   base::Result<StepReport> step_local(const StepInput& input);
   /// Of steps of one epoch, not yet told to others.
   struct Losses {

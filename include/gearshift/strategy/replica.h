@@ -153,6 +153,9 @@ class Replica {
   virtual bool uses_server() const = 0;
   /// Whether LocalSgd is in force.
   virtual bool is_local() const = 0;
+  /// Whether the next step may end in a round of it, for which parameters and buffers must be in the
+  /// replica's memory. In between nobody looks at that.
+  virtual bool averages_next() const = 0;
 
   /// A backward begins on `samples` samples (weight of this rank's gradient); optional: the first
   /// `ready` implies it with the last value given.
@@ -192,9 +195,9 @@ class Replica {
   virtual base::Result<std::vector<ps::StateEntry>> fetch_state() = 0;
   virtual base::Status store_state(const std::vector<ps::StateEntry>& state) = 0;
   /// Under a server: makes this rank's parameter memory the servers' (after loading a checkpoint).
-  /// Under LocalSgd with an outer optimizer, before the first step after a round: what was written
-  /// to it is no change that this optimizer should see; on all ranks alike, else the round finds
-  /// out (kMismatch). Otherwise it does nothing.
+  /// Under LocalSgd with an outer optimizer, before the first step after a round, and before a join
+  /// or the end where there is none: what was written to it is no change that this optimizer should
+  /// see; on all ranks alike, else the round finds out (kMismatch). Otherwise it does nothing.
   virtual base::Status store_parameters() = 0;
   /// Under a server: whether the parameter memory was written to since the last step, as far as is
   /// known: it is looked at in the first 32 steps and in every 16th, and in all once it was.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -332,6 +333,54 @@ TEST(LocalSgd, DoesNotMixTheLossesOfEpochs) {
   ASSERT_GE(seen.size(), 3U);
   for (std::size_t epoch = 0; epoch < seen.size(); ++epoch) {
     EXPECT_EQ(seen[epoch], static_cast<double>(epoch));
+  }
+}
+
+void write_weights(Worker& worker, double value) {
+  std::vector<double> weights(kFeatures, value);
+  std::memcpy(worker.replica->parameter(0).data(), weights.data(), kFeatures * sizeof(double));
+}
+
+/// A checkpoint that is loaded for an evaluation, say; but steps without samples teach nothing.
+TEST(LocalSgd, WhatIsWrittenAfterTheLastRoundStays) {
+  for (const double momentum : {0.0, 0.5}) {
+    toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+      Worker worker(environment, local(2, 1, momentum));
+      for (int k = 0; k < 4; ++k) worker.step(begin_of(rank, k), 2);
+      write_weights(worker, 0.25);
+      worker.ok(worker.replica->store_parameters());
+      ASSERT_TRUE(worker.replica->join().ok());
+      EXPECT_EQ(worker.weights()[0], 0.25);
+      worker.step(begin_of(rank, 4), 0);
+      EXPECT_NE(worker.weights()[0], 0.25);
+      ASSERT_TRUE(worker.replica->join().ok());
+      EXPECT_EQ(worker.weights()[0], 0.25);
+      write_weights(worker, 0.5);
+      worker.ok(worker.replica->finish());
+      EXPECT_EQ(worker.weights()[0], 0.5);
+      worker.ok(worker.replica->stop());
+    });
+  }
+}
+
+/// Where the only round is that in which the last one ends, nobody is active any more.
+TEST(LocalSgd, BuffersAreThoseOfARankWithMostSteps) {
+  for (const bool joins : {true, false}) {
+    toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+      Worker worker(environment, local(8));
+      const double mine = rank;
+      std::memcpy(worker.replica->buffers().data(), &mine, sizeof mine);
+      for (int k = 0; k < 2 * rank; ++k) worker.step(begin_of(rank, k), 2);
+      if (joins) {
+        ASSERT_TRUE(worker.replica->join().ok());
+      } else {
+        worker.ok(worker.replica->finish());
+      }
+      double buffer = 0;
+      std::memcpy(&buffer, worker.replica->buffers().data(), sizeof buffer);
+      EXPECT_EQ(buffer, 2);
+      worker.ok(worker.replica->stop());
+    });
   }
 }
 

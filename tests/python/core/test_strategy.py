@@ -216,6 +216,13 @@ def test_neither_language_reads_nonsense(text: str) -> None:
             read(text)
 
 
+def test_numbers_that_the_core_has_no_room_for_are_refused() -> None:
+    for make in (gs.LocalSGD, gs.SSP, gs.Buffered, gs.LossPlateau):
+        with pytest.raises(gs.InvalidArgument, match="a whole number below 2147483648"):
+            make(2**31)
+    gs.strategy.to_core(gs.StrategySwitch(then=gs.LocalSGD(2**31 - 1), policy=gs.At(2**40)), None)
+
+
 def test_a_way_back_comes_after_the_switch() -> None:
     with pytest.raises(gs.InvalidArgument, match=r"back at step 5 would never happen.* step 10"):
         gs.StrategySwitch(policy=gs.At(step=10), back=gs.At(step=5))

@@ -103,7 +103,7 @@ def allocate(nbytes: int) -> np.ndarray[Any, Any]:
 def broadcast(x: T, root: int = 0) -> T:
     """Give every worker the contents that `x` has on `root`, in place. Returns `x`."""
     session = _session.settled()
-    root = _rank("root", root)
+    root = rank_of("root", root)
     array = view(x)
     session.broadcast(array.address, array.nbytes, root)
     array.finish()
@@ -219,7 +219,7 @@ def _copy(source: Array, address: int) -> None:
     ctypes.memmove(address, source.address, source.nbytes)
 
 
-def _rank(name: str, value: Any) -> int:
+def rank_of(name: str, value: Any) -> int:
     """A rank that the caller gave, as an int: NumPy's integers are ranks, too."""
     size = _session.world_size()
     if not isinstance(value, bool):
@@ -230,7 +230,7 @@ def _rank(name: str, value: Any) -> int:
 
 
 def _peer(name: str, value: Any) -> int:
-    number = _rank(name, value)
+    number = rank_of(name, value)
     if number == _session.rank():
         raise InvalidArgument(f"{name}={value} is this rank itself")
     return number

@@ -307,16 +307,26 @@ class Adapter:
         self._begin_round()
         self._end_round(settled=True)
 
-    def own_weight(self) -> float:
-        """Under local SGD: the samples of the gradients that the step to come applies."""
+    @property
+    def has_no_samples(self) -> bool:
+        """Under local SGD: whether this worker's gradients are of no samples, and NaN, often."""
+        return self.unsynced and self.samples.pending == 0 and self.samples.latest == 0
+
+    def drop_gradients(self) -> None:
+        """Let no parameter have a gradient."""
+        for t in self.trainables:
+            t.parameter.grad = None
+
+    def weigh_own(self, latest: bool) -> None:
+        """Under local SGD, with a step: tell the core what this worker's gradients weigh.
+
+        Args:
+            latest: those of the latest backward alone: a closure may make several of one batch.
+        """
         if self.samples.pending == 0:  # they were made in another way than by backward
             self._on_backward(self.samples.begin_backward())
             override.value = None
-        return self.samples.pending
-
-    def weigh_own(self, samples: float) -> None:
-        """Under local SGD, with a step: tell the core what this worker's gradients weigh."""
-        self.replica.backward_begin(samples)
+        self.replica.backward_begin(self.samples.latest if latest else self.samples.pending)
         self.replica.backward_end(bytes(t.parameter.grad is not None for t in self.trainables))
         self.samples.exchanged()
         self.unsynced = self._zeroed = False
@@ -451,8 +461,13 @@ class Adapter:
         both alike.
         """
         for t in self.trainables:
-            if not t.staged and not t.parameter.is_contiguous():
+            if t.staged:
+                continue
+            parameter, gradient = t.parameter, t.parameter.grad
+            if not parameter.is_contiguous():
                 readopt(t)
+            if self.is_local and gradient is not None and gradient.layout is torch.strided:
+                parameter.grad = gradient.contiguous()  # itself, nearly always
 
     def bring_parameters(self) -> bool:
         """Make the core's memory show the parameters; returns whether the user replaced any."""

@@ -132,7 +132,8 @@ def _validated(strategy: strategies.Strategy, total_steps: int | None) -> CoreSt
     session = _session.current()
     core = strategies.to_core(strategy, total_steps or asked_total_steps())
     core.validate(session.world_size, session.servers)
-    if session.servers > 0 and isinstance(strategy, strategies.AllReduce) and session.rank == 0:
+    unused = session.servers > 0 and not strategies.uses_server(strategy)
+    if unused and session.rank == 0:
         _log.warning(
             "dedicated servers: %d, which are not used: the strategy is %s",
             session.servers,
@@ -152,7 +153,7 @@ def _check_arguments(model: Any, optimizer: Any, total_steps: Any, stage: str) -
     if isinstance(optimizer, tuple | list):
         raise InvalidArgument(
             "distribute() takes one optimizer of a model: give it the one that steps last, and let "
-            "the others, under the all_reduce strategy, step as they are"
+            "the others, under the all_reduce and local_sgd strategies, step as they are"
         )
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise InvalidArgument(

@@ -14,13 +14,12 @@ from torch.optim import Optimizer
 
 from .. import _session
 from .. import strategy as strategies
-from .._arrays import view
 from .._core import Replica, StepReport
 from ..errors import InvalidArgument
 from ._adapter import Adapter
 from ._epoch import Epoch
-from ._follow import back_off, follow
-from ._loss import number_of
+from ._follow import back_off, follow, share_overflow
+from ._loss import mean_over_ranks, number_of
 from ._memory import Buffers, Trainable
 from ._optimizer_facts import (
     decides_by_loss,
@@ -71,6 +70,8 @@ class Distributed:
         self._lets_stale_writes_pass = False
         """Servers do not wait for all workers, and it was not said yet what a write does then."""
         self._rule = rule
+        self._switches = False
+        """The next phase may begin with what the core has."""
         self._groups = {} if optimizer is None else group_numbers(optimizer)
         self._bridge = bridge
         self._versions: list[int] = []
@@ -106,6 +107,7 @@ class Distributed:
 
     def watch_for_mistakes(self, strategy: strategies.Strategy) -> None:
         """Log once what can go wrong under a strategy, when it does."""
+        self._switches = len(strategies.phases(strategy)) > 1
         self._needs_losses = strategies.needs_losses(strategy)
         self._lets_stale_writes_pass = strategies.is_asynchronous(strategy)
 
@@ -147,7 +149,7 @@ class Distributed:
         else:
             self.adapter.exchange_new()
             result = update()
-        if self._rule is not None:
+        if self._switches:
             self.adapter.bring_parameters()
         assert self.optimizer is not None
         self._check_losses(loss, epoch)
@@ -164,24 +166,28 @@ class Distributed:
         skip = False
         if closure is not None:
             seen: list[Any] = []
-            result = update(_seeing(closure, seen))
+            result = update(self._seeing(closure, seen))
             loss = seen[0] if loss is None and seen else loss
-            self.adapter.own_weight()
-            weight = self.adapter.samples.latest  # of several backwards of one batch
         else:
-            weight = self.adapter.own_weight()
-            # Of no samples a gradient is nothing, or NaN.
-            skip = weight == 0 or scaling(self.optimizer)[1]
-            result = None if weight == 0 else update_unscaled(self.optimizer, update)
-        self.adapter.bring_parameters()
-        self.adapter.buffers.gather()
-        self.adapter.weigh_own(weight)
+            _, overflows = scaling(self.optimizer)
+            skip = overflows or self.adapter.has_no_samples
+            result = (
+                None if self.adapter.has_no_samples else update_unscaled(self.optimizer, update)
+            )
+        if self.replica.averages_next:
+            self.adapter.bring_parameters()
+            self.adapter.buffers.gather()
+        self.adapter.weigh_own(latest=closure is not None)
         self._check_losses(loss, epoch)
         numbers = scheduled_numbers(self.optimizer)
         report = self.replica.step(self._told(loss), self._epoch(epoch), numbers, skip=skip)
         if report.averaged:
             self.adapter.fetch_parameters()
             self.adapter.buffers.scatter()
+        if report.switched is not None and not self.uses_server:
+            # What each rank had of its own has to be one for all again. All are in this step.
+            follow(self.optimizer, self.adapter.parameters, root=0, with_state=True)
+            share_overflow(self.optimizer, root=0)
         self._after_step(report)
         return result
 
@@ -305,19 +311,20 @@ class Distributed:
             seen.append(loss)
             if not decides or _session.world_size() == 1:
                 return loss
-            return self._mean_over_ranks(loss)
+            return mean_over_ranks(loss, self.adapter.samples.latest)
 
         return counted
 
-    def _mean_over_ranks(self, loss: Any) -> Any:
-        weight = self.adapter.samples.latest
-        sums = torch.tensor([number_of(loss) * weight, weight], dtype=torch.float64, device="cpu")
-        array = view(sums)  # not the user's collective: no epoch ends here
-        _session.current().all_reduce(array.address, array.nbytes, array.dtype, "sum")
-        array.finish()
-        total, weights = sums.tolist()
-        mean = total / weights if weights else math.nan
-        return torch.full_like(loss.detach(), mean) if isinstance(loss, Tensor) else mean
+    def _seeing(self, closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
+        """The closure, whose losses are noted; on no samples it makes no gradients."""
+
+        def noted() -> Any:
+            seen.append(closure())
+            if self.adapter.has_no_samples:
+                self.adapter.drop_gradients()
+            return seen[-1]
+
+        return noted
 
     def _told(self, loss: Any) -> float:
         """A loss for the core, to which NaN means none: one that is NaN is infinite there."""
@@ -341,12 +348,14 @@ class Distributed:
     def _take_writes(self) -> None:
         """Under local SGD, before the first step after a round: was a checkpoint loaded, say?
 
-        A change that the outer optimizer must not see. Later ones are not equal on all ranks.
+        A change that the outer optimizer must not see; if there is one, the core looks for it.
+        Later ones are not equal on all ranks.
         """
         self._is_fresh = False
-        if self._versions != [p._version for p in self.adapter.parameters]:
+        changed = self._versions != [p._version for p in self.adapter.parameters]
+        if changed or not any(t.staged for t in self.adapter.trainables):
             self.adapter.bring_parameters()
-            self.replica.store_parameters()
+        self.replica.store_parameters()
 
     def _watch_others(self) -> None:
         """Before a forward, when no step has come since a round: did others make one?
@@ -385,6 +394,8 @@ class Distributed:
     def before_join(self) -> None:
         """This rank has no more batches in this epoch."""
         self.count_step_by_hand()
+        if self._is_fresh:
+            self._take_writes()
         self._store_changes()
         self.adapter.buffers.gather()
 
@@ -393,12 +404,17 @@ class Distributed:
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
-        if self.is_local:
-            self.adapter.keep_gradients()  # others may have switched to it meanwhile
+        if self.is_local:  # perhaps since a switch within this join
+            self.adapter.keep_gradients()
         if steps_differ:
-            # Of each rank's own state nothing is common under local SGD.
-            with_state = not (self.uses_server or self.is_local)
-            follow(self.optimizer, self.adapter.parameters, root, with_state=with_state)
+            follow(
+                self.optimizer,
+                self.adapter.parameters,
+                root,
+                # Of each rank's own state nothing is common under local SGD.
+                with_state=not (self.uses_server or self.is_local),
+                with_others=not self.uses_server,
+            )
         self._settle()
 
     def fetch_state(self) -> None:
@@ -435,6 +451,8 @@ class Distributed:
             self.adapter.fetch_parameters()
             self.fetch_state()
         elif not exiting and self.is_local:
+            if self._is_fresh:
+                self._take_writes()
             self._store_changes()
             self.adapter.buffers.gather()
             self.replica.finish()
@@ -475,13 +493,3 @@ def join(models: list[Distributed]) -> None:
         if isinstance(report, BaseException):
             raise report
         model.after_join(*report)
-
-
-def _seeing(closure: Callable[[], Any], seen: list[Any]) -> Callable[[], Any]:
-    """The closure, whose losses are noted."""
-
-    def noted() -> Any:
-        seen.append(closure())
-        return seen[-1]
-
-    return noted

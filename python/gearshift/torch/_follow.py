@@ -15,12 +15,17 @@ from torch.optim.swa_utils import AveragedModel
 
 from .. import _session
 from ._made import made, of_kind
-from ._objects import broadcast_object
+from ._objects import share_object
 from ._state import load_as_sent
 
 
 def follow(
-    optimizer: Optimizer | None, parameters: Sequence[Tensor], root: int, *, with_state: bool
+    optimizer: Optimizer | None,
+    parameters: Sequence[Tensor],
+    root: int,
+    *,
+    with_state: bool,
+    with_others: bool = True,
 ) -> None:
     """Take over `root`'s optimizers, their schedulers, gradient scalers, and averages. Collective.
 
@@ -32,21 +37,21 @@ def follow(
         optimizer: that was distributed, if one was.
         parameters: of the model.
         root: the rank that made most steps.
-        with_state: take over the optimizer's state, and whatever else trains these parameters; else
-            only the numbers of its param groups.
+        with_state: take over optimizers' state; else only the numbers of their param groups.
+        with_others: also of whatever else trains these parameters.
     """
     things = made(*_KINDS)
-    if _has_namesakes(things, optimizer, parameters, with_state):
+    if _has_namesakes(things, optimizer, parameters, with_others):
         things = []
         gc.collect()  # what is dead has a name still where the collector did not run
         things = made(*_KINDS)
-    followers = _followers(things, optimizer, parameters, with_state)
+    followers = _followers(things, optimizer, parameters, with_others)
     averages = _averages(things, parameters)
     mine = None
     if _session.rank() == root:
         mine = {key: _packed(things, o, with_state) for key, o in followers.items()}
         mine |= {key: a.state_dict() for key, a in averages.items()}
-    theirs = broadcast_object(mine, root)
+    theirs = share_object(mine, root)
     if _session.rank() == root:
         return
     for key, follower in followers.items():
@@ -65,17 +70,17 @@ _KINDS = (Optimizer, LRScheduler, torch.amp.GradScaler, AveragedModel)
 
 
 def _followers(
-    things: _Things, optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
+    things: _Things, optimizer: Optimizer | None, parameters: Sequence[Tensor], with_others: bool
 ) -> dict[_Key, Optimizer]:
     own: dict[_Key, Optimizer] = {} if optimizer is None else {_OWN: optimizer}
-    return own | (_others(things, optimizer, parameters) if with_state else {})
+    return own | (_others(things, optimizer, parameters) if with_others else {})
 
 
 def _has_namesakes(
-    things: _Things, optimizer: Optimizer | None, parameters: Sequence[Tensor], with_state: bool
+    things: _Things, optimizer: Optimizer | None, parameters: Sequence[Tensor], with_others: bool
 ) -> bool:
     """Whether several things are told apart by their number alone."""
-    followers = _followers(things, optimizer, parameters, with_state)
+    followers = _followers(things, optimizer, parameters, with_others)
     keys = [*followers, *_averages(things, parameters)]
     for follower in followers.values():
         keys += _counters(things, follower)
@@ -142,6 +147,22 @@ def back_off(optimizer: Optimizer) -> None:
         state = scaler._per_optimizer_states.get(id(optimizer), {})
         for found in state.get("found_inf_per_device", {}).values():
             found.fill_(1)
+
+
+def share_overflow(optimizer: Optimizer, root: int) -> None:
+    """Have gradient scalers take the step of the optimizer that is about to end for what it was on
+    `root`: an overflow, or none. Collective.
+    """
+    found = [
+        value
+        for scaler in _scalers(made(torch.amp.GradScaler))
+        if id(optimizer) in scaler._per_optimizer_states
+        for state in scaler._per_optimizer_states.values()
+        for value in state.get("found_inf_per_device", {}).values()
+    ]
+    theirs = share_object(any(bool(value) for value in found), root)
+    for value in found:
+        value.fill_(float(theirs))
 
 
 def _scalers(things: _Things) -> list[torch.amp.GradScaler]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .. import _session
+from .._arrays import view
 from ..errors import InvalidArgument
 
 
@@ -33,3 +36,14 @@ def number_of(loss: Any) -> float:
     if isinstance(loss, Tensor):
         loss = loss.detach()
     return math.nan if loss is None else float(loss)
+
+
+def mean_over_ranks(loss: Any, weight: float) -> Any:
+    """The mean of all ranks' losses, of the kind that was given; NaN of no weight. Collective."""
+    sums = torch.tensor([number_of(loss) * weight, weight], dtype=torch.float64, device="cpu")
+    array = view(sums)  # not the user's collective: no epoch ends here
+    _session.current().all_reduce(array.address, array.nbytes, array.dtype, "sum")
+    array.finish()
+    total, weights = sums.tolist()
+    mean = total / weights if weights else math.nan
+    return torch.full_like(loss.detach(), mean) if isinstance(loss, Tensor) else mean

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from .. import _session
-from .._collectives import allocate, broadcast, extents_of
+from .._arrays import view
+from .._collectives import allocate, extents_of, rank_of
 
 
 def broadcast_object(obj: Any, root: int = 0) -> Any:
@@ -23,13 +24,26 @@ def broadcast_object(obj: Any, root: int = 0) -> Any:
     Returns:
         `obj` itself on `root`, a copy elsewhere.
     """
+    _session.settled()
+    return share_object(obj, rank_of("root", root))
+
+
+def share_object(obj: Any, root: int) -> Any:
+    """The same within a step or a join, where no epoch may end."""
     mine = _session.rank() == root
     data = np.frombuffer(pickle.dumps(obj), dtype=np.uint8).copy() if mine else None
-    size = broadcast(np.array([0 if data is None else data.size], dtype=np.int64), root)
+    size = _shared(np.array([0 if data is None else data.size], dtype=np.int64), root)
     if data is None:
         data = np.empty(int(size[0]), dtype=np.uint8)
-    broadcast(data, root)
+    _shared(data, root)
     return obj if mine else pickle.loads(data.tobytes())
+
+
+def _shared(x: np.ndarray[Any, Any], root: int) -> np.ndarray[Any, Any]:
+    array = view(x)
+    _session.current().broadcast(array.address, array.nbytes, root)
+    array.finish()
+    return x
 
 
 def zeros(*shape: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -112,7 +112,7 @@ _warned_of: set[tuple[str, torch.dtype, torch.dtype]] = set()
 
 
 def _warn_of_rounding(name: str, value: Tensor, kept: Tensor) -> None:
-    """Servers keep state in the dtype of the parameter."""
+    """Servers keep state in the dtype of the parameter, in which it travels, too."""
     case = (name, value.dtype, kept.dtype)
     if value.dtype == kept.dtype or case in _warned_of or _session.rank() != 0:
         return
@@ -120,8 +120,8 @@ def _warn_of_rounding(name: str, value: Tensor, kept: Tensor) -> None:
         return
     _warned_of.add(case)
     _log.warning(
-        "the optimizer's state '%s' is rounded from %s to %s on its way to the servers, which keep "
-        "state in the parameters' dtype",
+        "the optimizer's state '%s' is rounded from %s to %s on its way to the servers (or other "
+        "ranks, after local SGD): it goes in the parameters' dtype",
         name,
         str(value.dtype).removeprefix("torch."),
         str(kept.dtype).removeprefix("torch."),

@@ -62,3 +62,24 @@ class Factor(torch.optim.SGD):
         for group, rate in zip(self.param_groups, rates, strict=True):
             group["lr"] = rate
         return result
+
+
+class Smooth(Optimizer):
+    """Whose state is float32 of parameters in bfloat16, and a number."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["mean"] = torch.zeros_like(p, dtype=torch.float32)
+                    state["decay"] = 0.9
+                state["mean"].mul_(float(state["decay"])).add_(p.grad.float(), alpha=0.1)
+                p.copy_((p.float() - group["lr"] * state["mean"]).to(p.dtype))

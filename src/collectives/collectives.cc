@@ -115,7 +115,7 @@ base::Result<group::Window*> window_for(group::Group& group, base::ConstBytes da
       options.algorithm == Algorithm::kAuto || options.algorithm == Algorithm::kWindow;
   // Of no elements, too: ranks that have some wait there for those that have none.
   if (!wanted || group.size() == 1 || base::is_phantom(data)) return nullptr;
-  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
+  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group, options));
   if (window != nullptr || options.algorithm == Algorithm::kAuto) return window;
   return base::Error(base::ErrorCode::kUnsupported,
                      "all_reduce (window): the ranks of this group cannot map each other's memory; "
@@ -207,7 +207,7 @@ Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
 
 Status barrier(group::Group& group, const Options& options) {
   if (group.size() > 1) {
-    GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group));
+    GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group, options));
     if (window != nullptr) return window_barrier(group, *window, options);
   }
   Operation operation(group, "barrier", "dissemination", options, {Meaning::Kind::kBarrier});

@@ -19,12 +19,13 @@ base::Error came_late(const base::Error& error) {
 
 }  // namespace
 
-base::Result<group::Window*> window_of(group::Group& group) {
+base::Result<group::Window*> window_of(group::Group& group, const Options& options) {
   if (group.window_opened()) return group.window();
   std::shared_ptr<group::Window> window;
   if (group.shares_memory()) {
     const group::ProgressScope scope(group.progress(), "opening the window of this host");
-    auto opened = group::Window::open(group, group.deadline());
+    const base::Duration timeout = options.timeout.value_or(group.timeout());
+    auto opened = group::Window::open(group, group.scheduler().after(timeout));
     if (!opened) return came_late(opened.error());
     window = std::move(*opened);
   }

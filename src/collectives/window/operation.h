@@ -12,7 +12,8 @@
 namespace gearshift::collectives {
 
 /// The group's window, opened at first need; null where its ranks share no memory. Collective.
-base::Result<group::Window*> window_of(group::Group& group);
+/// Whoever opens it waits for the others within the operation's timeout.
+base::Result<group::Window*> window_of(group::Group& group, const Options& options = {});
 
 /// One collective over a window: its rounds, and what is told of it when it takes long.
 ///

@@ -334,6 +334,22 @@ TEST_P(OverWindow, ARankThatDoesNotComeIsNamed) {
   });
 }
 
+/// The first operation opens the window, and is as patient as it was asked to be.
+TEST_P(OverWindow, TheFirstOperationWaitsForAsLongAsItMay) {
+  const Options patient{.timeout = std::chrono::seconds(20)};
+  for (const bool reduces : {false, true}) {
+    World world = make_world(std::chrono::milliseconds(100));
+    world.run([&](group::Group& group) {
+      if (group.rank().value == 0) group.scheduler().sleep_for(std::chrono::milliseconds(400));
+      float one = 1;
+      const auto status = reduces ? all_reduce(group, base::writable_bytes_of(one), DType::kF32,
+                                               ReduceOp::kSum, patient)
+                                  : barrier(group, patient);
+      EXPECT_TRUE(status.ok()) << status.error().to_string();
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, OverWindow, ::testing::Values(2, 3, 4, 7));
 
 TEST(Window, IsRefusedWhereMemoryIsNotShared) {

@@ -50,6 +50,13 @@ Window::Window(const Group& group, std::unique_ptr<SharedRegion> region,
   }
 }
 
+/// The links live on, and may see many windows.
+Window::~Window() {
+  for (const transport::Request& sentinel : sentinels_) {
+    static_cast<void>(sentinel.wait(base::TimePoint()));
+  }
+}
+
 base::Result<std::shared_ptr<Window>> Window::open(const Group& group, base::TimePoint deadline) {
   const std::size_t bytes = window_bytes(group.size());
   std::unique_ptr<SharedRegion> region;

@@ -52,6 +52,9 @@ class Window {
 
   /// Collective over the group. Only where `group.shares_memory()`.
   static base::Result<std::shared_ptr<Window>> open(const Group& group, base::TimePoint deadline);
+  ~Window();
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
 
   int size() const { return sync_->participants(); }
   int rank() const { return sync_->self(); }

@@ -40,6 +40,8 @@ Options by_window() {
   return options;
 }
 
+constexpr base::Duration kSoon = std::chrono::seconds(2);
+
 class OverWindow : public ::testing::TestWithParam<int> {
  protected:
   int size() const { return GetParam(); }
@@ -351,6 +353,27 @@ TEST_P(OverWindow, TheFirstOperationWaitsForAsLongAsItMay) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, OverWindow, ::testing::Values(2, 3, 4, 7));
+
+/// A process may make and drop many groups in its life. What a window awaits is of no use to
+/// anybody else, but would take what comes.
+TEST(Window, LeavesNothingPostedOnTheLinks) {
+  constexpr std::uint16_t kChannel = 7;
+  constexpr transport::Tag kAwaited{kChannel, 0xFFFF'FFFF, 0xFFFF};
+  World world(shm_wire(), 2);
+  world.run([&](group::Group& group) {
+    {
+      group::Group dropped = group.with_channel(kChannel);
+      ASSERT_TRUE(barrier(dropped).ok());
+    }
+    ASSERT_TRUE(barrier(group).ok());
+    transport::Connection& link = group.link(base::Rank(1 - group.rank().value));
+    const transport::Request sent = link.send(kAwaited, {});
+    ASSERT_TRUE(barrier(group).ok());
+    const auto status = link.recv(kAwaited, {}).wait(group.scheduler().after(kSoon));
+    EXPECT_TRUE(status.ok()) << status.error().to_string();
+    EXPECT_TRUE(sent.wait(group.deadline()).ok());
+  });
+}
 
 TEST(Window, IsRefusedWhereMemoryIsNotShared) {
   World world(inproc_wire(), 2);

@@ -55,15 +55,6 @@ group::LinkSpeed shared(const group::LinkSpeed& link, int senders) {
   return {link.latency, link.seconds_per_byte * senders};
 }
 
-/// The link of partners at a distance of `distance` positions, when all exchange at once.
-group::LinkSpeed partners(const Network& n, int distance) {
-  if (n.hosts == 1) return n.local;
-  const int m = n.largest_host;
-  const bool aligned =
-      m == n.smallest_host && std::has_single_bit(static_cast<unsigned>(m)) && distance < m;
-  return aligned ? n.local : shared(n.remote, std::min(distance, m));
-}
-
 struct Exchanges {
   int power = 1;     ///< ranks that play
   double folds = 0;  ///< 1 if others fold
@@ -73,9 +64,21 @@ Exchanges exchanges_among(int ranks) {
   return {static_cast<int>(std::bit_floor(n)), std::has_single_bit(n) ? 0.0 : 1.0};
 }
 
-/// Whole arrays come in before an algorithm for a power of two, and the result goes back.
+/// The link of partners at a distance of `distance` players, when all exchange at once. Of those
+/// that fold, one in two plays: its partner is twice as many positions away.
+group::LinkSpeed partners(const Network& n, int distance, const Exchanges& game) {
+  if (n.hosts == 1) return n.local;
+  const int m = n.largest_host;
+  const int positions = game.folds > 0 ? 2 * distance : distance;
+  const bool aligned =
+      m == n.smallest_host && std::has_single_bit(static_cast<unsigned>(m)) && positions < m;
+  return aligned ? n.local : shared(n.remote, std::min(distance, m));
+}
+
+/// Whole arrays come in before an algorithm for a power of two, and the result goes back: between
+/// neighbours.
 double folding(double bytes, const Network& n) {
-  const group::LinkSpeed link = partners(n, 1);
+  const group::LinkSpeed link = partners(n, 1, {});
   return combined(bytes, link, n.reduce_seconds_per_byte) + link.seconds(bytes);
 }
 
@@ -93,7 +96,7 @@ double predict_recursive_doubling(double bytes, const Network& n) {
   const Exchanges game = exchanges_among(n.ranks);
   double seconds = game.folds > 0 ? folding(bytes, n) : 0;
   for (int distance = 1; distance < game.power; distance *= 2) {
-    seconds += combined(bytes, partners(n, distance), n.reduce_seconds_per_byte);
+    seconds += combined(bytes, partners(n, distance, game), n.reduce_seconds_per_byte);
   }
   return seconds;
 }
@@ -105,7 +108,7 @@ double predict_rabenseifner(double bytes, const Network& n) {
   double part = bytes;
   for (int distance = 1; distance < game.power; distance *= 2) {
     part /= 2;
-    const group::LinkSpeed link = partners(n, distance);
+    const group::LinkSpeed link = partners(n, distance, game);
     seconds += combined(part, link, n.reduce_seconds_per_byte) + link.seconds(part);
   }
   return seconds;

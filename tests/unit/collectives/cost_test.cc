@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,19 @@ TEST(Cost, RanksOfAHostShareItsLink) {
               2 * (1e-5 + 5e-5) + 5e-6 + (5e-5 + 1e-3) + 5e-6, 1e-12);
 }
 
+/// 3 hosts with 2 ranks: two pairs fold, each on its host. So of the four that play, the first two
+/// are alone on theirs: B/2 crosses between hosts, as B/4 of both ranks of a host does then.
+TEST(Cost, WhoIsAloneAfterFoldingHasPartnersOnOtherHosts) {
+  const double folding = 2 * (1e-5 + 1e-4) + 1e-5;
+  EXPECT_NEAR(predict(Algorithm::kRabenseifner, 100'000, hosts(3, 2)),
+              folding + 2 * (5e-5 + 5e-4) + 5e-6 + 2 * (5e-5 + 5e-4) + 2.5e-6, 1e-12);
+  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 100'000, hosts(3, 2)),
+              folding + (5e-5 + 1e-3) + (5e-5 + 2e-3) + 2 * 1e-5, 1e-12);
+  // With 4 on each, one exchange within the hosts remains: the first two of a host's.
+  EXPECT_NEAR(predict(Algorithm::kRecursiveDoubling, 100'000, hosts(3, 4)),
+              folding + (1e-5 + 1e-4) + (5e-5 + 2e-3) + (5e-5 + 4e-3) + 3 * 1e-5, 1e-12);
+}
+
 TEST(Cost, NothingToDoTakesNoTime) {
   EXPECT_EQ(predict(Algorithm::kRing, 1000, uniform(1)), 0);
   EXPECT_EQ(predict(Algorithm::kAuto, 0, uniform(8)), 0);
@@ -73,7 +87,8 @@ TEST(Cost, SmallArraysAreDoubledAndLargeOnesAreNot) {
 /// What the hierarchical algorithm exists for.
 TEST(Cost, SeveralRanksPerHostAreServedHostByHost) {
   for (const int count : {2, 3, 4, 5}) {
-    for (const int each : {3, 5, 6}) {
+    for (const int each : {2, 3, 4, 5, 6, 8}) {
+      if (std::has_single_bit(static_cast<unsigned>(count * each))) continue;  // others do as well
       EXPECT_EQ(choose(16 << 20, hosts(count, each)).algorithm, Algorithm::kHierarchical)
           << choose(16 << 20, hosts(count, each)).reason;
     }

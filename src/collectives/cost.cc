@@ -37,17 +37,46 @@ double combined(double bytes, const group::LinkSpeed& link, double gamma) {
   return link.seconds(bytes) + bytes * gamma;
 }
 
-/// A round of a ring over `ranks`: parts go there to be combined, and back. When a part has several
-/// segments, one is under way while another is worked on, and only the last one's latency shows.
-double ring_round(double bytes, int ranks, const group::LinkSpeed& link, double gamma) {
+/// Links of a ring that are alike, and how many of them there are.
+struct Hops {
+  group::LinkSpeed link{};
+  int count = 0;
+};
+
+/// Half of a ring's round: over when the slowest link has passed on all parts but one, or when a
+/// part has come round. When a part has several segments, one is under way while another is worked
+/// on.
+double ring_half(double bytes, std::span<const Hops> ring, double gamma) {
+  int ranks = 0;
+  for (const Hops& hops : ring) ranks += hops.count;
   const double part = bytes / ranks;
   const double first = std::min<double>(part, kSegmentBytes);
-  const auto step = [&](double seconds_per_byte) {
-    const double alone = link.latency + first * seconds_per_byte;
-    return std::max(part * seconds_per_byte, alone);
-  };
-  return (ranks - 1) * (step(link.seconds_per_byte + gamma) + step(link.seconds_per_byte)) +
-         (part > first ? link.latency : 0);
+  double busiest = 0;
+  double around = 0;
+  for (const auto& [link, count] : ring) {
+    if (count == 0) continue;
+    const group::LinkSpeed worked{link.latency, link.seconds_per_byte + gamma};
+    busiest = std::max(busiest, part * worked.seconds_per_byte);
+    around += count * worked.seconds(first);
+  }
+  return (ranks - 1) * std::max(busiest, around / ranks);
+}
+
+/// A round of a ring: parts go there to be combined, and back. Of several segments only the last
+/// one's latency shows.
+double ring_round(double bytes, std::span<const Hops> ring, double gamma) {
+  int ranks = 0;
+  double latency = 0;
+  for (const auto& [link, count] : ring) {
+    ranks += count;
+    if (count > 0) latency = std::max(latency, link.latency);
+  }
+  return ring_half(bytes, ring, gamma) + ring_half(bytes, ring, 0) +
+         (bytes / ranks > kSegmentBytes ? latency : 0);
+}
+double ring_round(double bytes, int ranks, const group::LinkSpeed& link, double gamma) {
+  const Hops all[] = {{link, ranks}};
+  return ring_round(bytes, all, gamma);
 }
 
 /// What several ranks of a host send at the same time over its link.
@@ -82,13 +111,29 @@ double folding(double bytes, const Network& n) {
   return combined(bytes, link, n.reduce_seconds_per_byte) + link.seconds(bytes);
 }
 
-/// 2(N-1) messages of B/N; half of them are combined.
+/// Site by site, and in them host by host.
+std::array<Hops, 2 + Network::kMostLevels> ring_of_sites(const Network& n) {
+  std::array<Hops, 2 + Network::kMostLevels> ring{};
+  ring[0] = {n.local, n.ranks - n.hosts};
+  int left = n.hosts;
+  for (int i = 0; i < n.levels; ++i) {
+    const Network::Level& level = n.sites[static_cast<std::size_t>(i)];
+    ring[static_cast<std::size_t>(1 + i)] = {level.within, left - level.groups};
+    left = level.groups;
+  }
+  const auto top = static_cast<std::size_t>(n.levels);
+  ring[1 + top] = {n.sites[top - 1].ring, left};
+  return ring;
+}
+
+/// 2(N-1) messages of B/N; half of them are combined. Where no link is much slower than others each
+/// step counts as one over the slowest: the ranks of a host are never quite in step.
 double predict_ring(double bytes, const Network& n) {
-  const auto round = [&](const group::LinkSpeed& link) {
-    return ring_round(bytes, n.ranks, link, n.reduce_seconds_per_byte);
-  };
-  const double between = n.hosts > 1 ? round(n.ring) : 0;
-  return n.largest_host > 1 ? std::max(between, round(n.local)) : between;
+  const double gamma = n.reduce_seconds_per_byte;
+  if (n.levels > 0) return ring_round(bytes, ring_of_sites(n), gamma);
+  const double between = n.hosts > 1 ? ring_round(bytes, n.ranks, n.ring, gamma) : 0;
+  return n.largest_host > 1 ? std::max(between, ring_round(bytes, n.ranks, n.local, gamma))
+                            : between;
 }
 
 /// log2 P messages of B, all of them combined; folding adds two messages, one of them combined.

@@ -61,7 +61,8 @@ struct Choice {
 /// Predicted time of an all-reduce of `bytes`; kAuto (and kWindow, which sends nothing): that of
 /// the fastest algorithm. Each formula is that of the algorithm's header: steps in sequence, each
 /// as long as its slowest message and combining it; in a ring whose parts have several segments,
-/// latency counts once.
+/// latency counts once. A ring among sites takes as long as its slowest link is busy, or as a part
+/// is on its way round, twice: it crosses from site to site only as often as there are sites.
 double predict(Algorithm algorithm, std::size_t bytes, const Network& network);
 
 /// The fastest algorithm by the model, without an explanation: allocates nothing. Of several within

@@ -169,6 +169,15 @@ TEST(Cost, HostsShareTheLinkOfTheirSite) {
   EXPECT_EQ(way_between(1'000'000'000, two_sites(), 1), Between::kRing) << "combines less";
 }
 
+/// A ring crosses twice between two sites, and all parts are on their way at the same time.
+TEST(Cost, ARingCrossesBetweenSitesAsOftenAsThereAreSites) {
+  const double part = 1e4;
+  const double near = 1e-5 + part * 1e-9;
+  const double far = 1e-2 + part * 1e-8;
+  EXPECT_NEAR(predict(Algorithm::kRing, 80'000, two_sites()),
+              7 * (2 * (6 * near + 2 * far) / 8 + part * kGamma), 1e-12);
+}
+
 TEST(Cost, SitesAreServedOneByOne) {
   for (const std::size_t bytes : {std::size_t{64}, std::size_t{1} << 20, std::size_t{100} << 20}) {
     const Choice choice = choose(bytes, two_sites());

@@ -6,12 +6,14 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <string>
 
 #include "clusters.h"
 #include "collectives/all_reduce/tree.h"
 #include "collectives/two_trees.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/collectives/collectives.h"
+#include "gearshift/collectives/cost.h"
 #include "gearshift/sim/simulate.h"
 #include "in_child.h"
 #include "sim/job.h"
@@ -22,9 +24,11 @@ namespace {
 constexpr double kBandwidth = 1e9;
 constexpr double kFormulaTolerance = 1e-3;
 
-/// Seconds that an all-reduce of phantoms takes on ranks of a cluster.
+/// Seconds that an all-reduce of phantoms takes on ranks of a cluster; what the cost model says, if
+/// it is asked.
 double all_reduce_seconds(const Cluster& cluster, std::size_t bytes,
-                          collectives::Algorithm algorithm, Sharing sharing = Sharing::kAuto) {
+                          collectives::Algorithm algorithm, Sharing sharing = Sharing::kAuto,
+                          double* predicted = nullptr) {
   auto job = Job::create(cluster, std::chrono::hours(1), kStack, std::chrono::seconds(30), sharing);
   EXPECT_TRUE(job.ok());
   if (!job) return 0;
@@ -35,6 +39,10 @@ double all_reduce_seconds(const Cluster& cluster, std::size_t bytes,
         collectives::all_reduce(*environment.world, data, base::DType::kF32, base::ReduceOp::kSum,
                                 {.algorithm = algorithm});
     end = std::max(end, (*job)->scheduler().now());
+    if (predicted != nullptr) {
+      *predicted = collectives::predict(algorithm, bytes,
+                                        collectives::Network(*environment.world->topology()));
+    }
     return done;
   });
   EXPECT_TRUE(status.ok()) << status.error().to_string();
@@ -169,6 +177,31 @@ TEST(HierarchicalFormula, SendsTheMinimumBetweenSites) {
       in_child([&] {
         expect_near(all_reduce_seconds(cluster, kBytes, algorithm, Sharing::kAuto),
                     within + between);
+      });
+    }
+  }
+}
+
+/// Sites whose links are long, and no thinner than those of hosts: a ring crosses few of them.
+TEST(CostModel, KnowsHowOftenARingCrossesBetweenSites) {
+  constexpr auto kRing = collectives::Algorithm::kRing;
+  for (const int sites : {2, 3}) {
+    Cluster cluster;
+    cluster.name = "far";
+    for (int site = 0; site < sites; ++site) {
+      cluster.zones.push_back({"site-" + std::to_string(site), "", 0, 10e-3});
+    }
+    for (int i = 0; i < 3 * sites; ++i) {
+      cluster.hosts.push_back({.name = "node-" + std::to_string(i),
+                               .zone = "site-" + std::to_string(i % sites),
+                               .workers = 2});
+    }
+    for (const std::size_t bytes : {std::size_t{64} << 10, std::size_t{16} << 20}) {
+      in_child([&] {
+        double predicted = 0;
+        const double seconds =
+            all_reduce_seconds(cluster, bytes, kRing, Sharing::kAuto, &predicted);
+        EXPECT_NEAR(predicted, seconds, 0.1 * seconds) << bytes << " bytes, " << sites << " sites";
       });
     }
   }

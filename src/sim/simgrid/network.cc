@@ -65,8 +65,7 @@ Network::Network(SimScheduler& scheduler, const Cluster& cluster, base::Duration
   }
   const int world = cluster.workers() + cluster.servers();
   for (int rank = 0; rank < world; ++rank) {
-    ranks_.push_back(
-        {cluster.host_of(rank), std::make_shared<transport::Router>(scheduler), {}, {}});
+    ranks_.push_back({cluster.host_of(rank), std::make_shared<transport::Router>(scheduler)});
   }
   topology_ = make_topology();
 }
@@ -141,12 +140,11 @@ TimePoint Network::occupy_sender(int from, int to) {
 TimePoint Network::arrival(int from, int to) {
   const int from_host = ranks_[static_cast<std::size_t>(from)].host;
   RankState& rank = ranks_[static_cast<std::size_t>(to)];
-  const TimePoint there =
-      scheduler_.now() + base::from_seconds(platform_.latency(from_host, rank.host));
+  const TimePoint now = scheduler_.now();
+  const TimePoint there = now + base::from_seconds(platform_.latency(from_host, rank.host));
   if (from_host == rank.host) return there;
   const double cost = cluster_.hosts[static_cast<std::size_t>(rank.host)].model.per_message;
-  rank.receiver_free = std::max(rank.receiver_free, there) + base::from_seconds(cost);
-  return rank.receiver_free;
+  return rank.reception.take_in(there, base::from_seconds(cost), now);
 }
 
 base::Duration Network::queueing(int from, int to) const {

@@ -12,6 +12,7 @@
 #include "gearshift/sim/simulate.h"
 #include "gearshift/transport/router.h"
 #include "sim/milestone.h"
+#include "sim/reception.h"
 #include "sim/simgrid/link.h"
 #include "sim/simgrid/platform.h"
 #include "sim/simgrid/port.h"
@@ -84,7 +85,8 @@ class Network {
   struct RankState {
     int host = 0;
     std::shared_ptr<transport::Router> router;
-    base::TimePoint sender_free, receiver_free;  ///< its processor, for messages
+    base::TimePoint sender_free{};  ///< its processor, for messages that it sends …
+    Reception reception{};          ///< … and for those that come
   };
   struct Carrier {
     Link* link = nullptr;  ///< what to carry, if anything

@@ -102,8 +102,9 @@ base::Result<Strategy> parse_local(const Text& text) {
   GEARSHIFT_RETURN_IF_ERROR(options.finish());
   local.every = every.value_or(first ? whole_number(*first).value_or(0) : local.every);
   if (local.every < 1) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "local_sgd: " + *first + " is no number of steps between two rounds, from 1 to a billion");
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "local_sgd: " + *first + " is no number of steps between two rounds, from 1 to a billion");
   }
   if (local.outer_momentum >= 1) {
     return Error(ErrorCode::kInvalidArgument, "local_sgd: outer_momentum must be below 1");

@@ -153,8 +153,8 @@ class Replica {
   virtual bool uses_server() const = 0;
   /// Whether LocalSgd is in force.
   virtual bool is_local() const = 0;
-  /// Whether the next step may end in a round of it, for which parameters and buffers must be in the
-  /// replica's memory. In between nobody looks at that.
+  /// Whether the next step may end in a round of it, for which parameters and buffers must be in
+  /// the replica's memory. In between nobody looks at that.
   virtual bool averages_next() const = 0;
 
   /// A backward begins on `samples` samples (weight of this rank's gradient); optional: the first

@@ -222,17 +222,16 @@ class Distributed {
   double pending_ = 0;          ///< samples of the gradients that wait to be averaged or applied
   double latest_ = 0;           ///< samples of the latest round
   bool in_backward_ = false;
-  std::vector<bool> present_;        ///< who has a gradient here, in the latest round
-  std::vector<bool> shared_;         ///< who had one on some rank, under All-Reduce
-  std::vector<bool> given_;          ///< whose hook has fired in the round under way
-  std::vector<detail::Sight> seen_;  ///< the gradients after the latest round, if one's own
-  std::vector<unsigned> arrivals_;   ///< hooks of gradients that are not accumulated yet
-  const detail::Groups groups_;      ///< of the optimizer, when it became distributed
-  int rounds_ = 0;                   ///< backward passes since the last step
-  double clip_norm_ = 0;             ///< under a server, of the step to come
-  /// Of the parameters, after the last step under a server, the last round under local SGD.
-  std::vector<std::int64_t> versions_;
-  bool fresh_ = false;  ///< under local SGD there was no batch since the last round
+  std::vector<bool> present_;           ///< who has a gradient here, in the latest round
+  std::vector<bool> shared_;            ///< who had one on some rank, under All-Reduce
+  std::vector<bool> given_;             ///< whose hook has fired in the round under way
+  std::vector<detail::Sight> seen_;     ///< the gradients after the latest round, if one's own
+  std::vector<unsigned> arrivals_;      ///< hooks of gradients that are not accumulated yet
+  const detail::Groups groups_;         ///< of the optimizer, when it became distributed
+  int rounds_ = 0;                      ///< backward passes since the last step
+  double clip_norm_ = 0;                ///< under a server, of the step to come
+  std::vector<std::int64_t> versions_;  ///< under a server, of the parameters after the last step
+  bool fresh_ = false;                  ///< under local SGD there was no batch since the last round
   std::optional<std::uint64_t> hash_of_first_;  ///< of the parameters after the first round
   bool first_step_done_ = false;
   bool losses_checked_ = false;

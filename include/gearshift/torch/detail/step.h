@@ -176,14 +176,16 @@ inline void Distributed::settle(bool averaged) {
   next_.reset();
   if (is_local()) keep_gradients();  // their memory is needed for rounds
   fresh_ = is_local() && averaged;
-  if (uses_server()) bridge_.drop();
-  if (uses_server() || fresh_) versions_ = versions_now();
+  if (!uses_server()) return;
+  bridge_.drop();
+  versions_ = versions_now();
 }
 
-/// Under local SGD, before the first step after a round: a checkpoint, say, is a change that the
-/// outer optimizer must not see. What is written later is not equal on all ranks.
+/// Under local SGD, before the first step after a round, a join or the end: a checkpoint, say, is a
+/// change that the outer optimizer must not see; if there is one, the core looks for it. What is
+/// written later is not equal on all ranks.
 inline base::Status Distributed::take_writes() {
-  if (!std::exchange(fresh_, false) || versions_now() == versions_) return {};
+  if (!std::exchange(fresh_, false)) return {};
   const ::torch::NoGradGuard no_grad;
   GEARSHIFT_RETURN_IF_ERROR(bring_parameters());
   return replica_->store_parameters();
@@ -288,6 +290,7 @@ inline base::Status join(const std::vector<Distributed*>& several) {
 
 inline base::Status Distributed::before_join() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(take_writes());
   GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
   return bring_buffers();
 }
@@ -337,6 +340,7 @@ inline base::Status Distributed::stop() {
     show_parameters();
     GEARSHIFT_RETURN_IF_ERROR(fetch_state());
   } else if (is_local()) {
+    GEARSHIFT_RETURN_IF_ERROR(take_writes());
     GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
     GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
     GEARSHIFT_RETURN_IF_ERROR(replica_->finish());

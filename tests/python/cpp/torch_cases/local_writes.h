@@ -64,7 +64,14 @@ CASE(the_outer_optimizer_does_not_see_a_checkpoint) {
       expect_close(everything(trained.net), everything(all.of(trained.rank).net),
                    "step " + std::to_string(s));
     }
+    {
+      const torch::NoGradGuard no_grad;
+      trained.net->first->weight.fill_(0.25);  // the best one so far, before the end
+    }
     or_throw(trained.distributed->stop());
+    expect(torch::equal(trained.net->first->weight,
+                        torch::full_like(trained.net->first->weight, 0.25)),
+           "what was written last stays");
   }
 }
 

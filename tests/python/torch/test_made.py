@@ -167,7 +167,7 @@ def test_the_end_of_an_epoch_looks_through_all_objects_once(
     real = gc.get_objects
     monkeypatch.setattr(gc, "get_objects", lambda: looks.append(1) or real())
     monkeypatch.setattr(_follow._session, "rank", lambda: 0)
-    monkeypatch.setattr(_follow, "broadcast_object", lambda mine, root: mine)
+    monkeypatch.setattr(_follow, "share_object", lambda mine, root: mine)
     model = nn.Linear(3, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.125)
     _kept_alive = StepLR(optimizer, 1), AveragedModel(model)

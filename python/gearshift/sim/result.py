@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
 from ..report.words import count
-from ..strategy import LocalSGD, is_asynchronous, to_text, uses_local
+from ..strategy import LocalSGD, Strategy, is_asynchronous, to_text, uses_local
 from . import figures, given
 from .curve import CurvePoint, Divergence, curve_of, divergence_of, time_to
 from .durations import format_duration
@@ -307,18 +307,10 @@ def make_result(
     workers = raw["workers"]
     diverged = divergence_of(raw)
     strategy = figures.in_force(request.strategy, raw)
-    every = figures.round_length(strategy)
     counted = figures.counted_steps(workers, strategy, warmup, diverged is not None)
     times = figures.step_times(workers, counted, raw.get("failure"))
     rate = figures.throughput(workers, counted, facts.batch_size)
-    synchronous = figures.is_synchronous(strategy)
-    pure_local = isinstance(strategy, LocalSGD)
-    if pure_local:
-        wait = figures.local_waiting(workers, counted, facts.optimizer_share)
-        share = wait.exposed * len(times) / sum(times)
-    else:
-        wait = figures.waiting(workers, synchronous)
-        share = _share(workers)
+    wait, share = _waiting(workers, strategy, counted, times, facts)
     alone = figures.ideal_throughput(_speeds(raw), facts.batch_size, facts.compute_seconds)
     return Result(
         cluster=names[0],
@@ -335,10 +327,10 @@ def make_result(
         efficiency=rate / alone,
         exposed_share=share,
         waiting=wait,
-        synchronous=synchronous,
+        synchronous=figures.is_synchronous(strategy),
         asynchronous=is_asynchronous(strategy),
         local=uses_local(strategy),
-        round_steps=every,
+        round_steps=figures.round_length(strategy),
         staleness=figures.staleness(workers),
         links=figures.links(raw),
         switches=tuple(raw["switches"]),
@@ -368,6 +360,20 @@ def _learnt(point: CurvePoint) -> str:
 def _speeds(raw: Mapping[str, Any]) -> list[float]:
     speed = {host["name"]: float(host["speed"]) for host in raw["cluster"]["hosts"]}
     return [speed[worker["host"]] for worker in raw["workers"]]
+
+
+def _waiting(
+    workers: Sequence[Mapping[str, Any]],
+    strategy: Strategy,
+    counted: Sequence[range],
+    times: Sequence[float],
+    facts: WorkloadFacts,
+) -> tuple[Waiting, float]:
+    """Where the time between computations goes, and which share of the steps is exposed."""
+    if isinstance(strategy, LocalSGD):
+        wait = figures.local_waiting(workers, counted, facts.optimizer_share)
+        return wait, wait.exposed * len(times) / sum(times)
+    return figures.waiting(workers, figures.is_synchronous(strategy)), _share(workers)
 
 
 def _share(workers: Sequence[Mapping[str, Any]]) -> float:

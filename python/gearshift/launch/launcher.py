@@ -7,12 +7,12 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .command_line import command_line, headline
 from .environment import nested_notice
 from .job import ENDING, Job
-from .output import ConsoleSink, LineSink, write_all
+from .output import ConsoleSink, LineSink
 from .plan import (
     LaunchOptions,
     build_plan,
@@ -21,7 +21,12 @@ from .plan import (
     thread_notice,
     validate,
 )
+from .printer import write_all
 from .verdict import Outcome
+
+_PATIENCE = 0.25
+"""Of the timeout after which processes give each other up: so long may one wait to print."""
+_LAST_PATIENCE = 2.0
 
 
 def launch(
@@ -53,8 +58,32 @@ def launch(
     for notice in notices:
         if notice is not None:
             notify(notice)
-    if sink is None:
-        sink = ConsoleSink(prefix=options.prefix, on_failure=_on_failure)
+    if sink is not None:
+        return _run(options, environ, sink, notify)
+    patience = options.timeout_seconds(environ) * _PATIENCE if options.world_size > 1 else None
+    console = ConsoleSink(
+        prefix=options.prefix,
+        on_failure=lambda stream, error: console.notify(_line(_failure(stream, error))),
+        printing=True,
+        patience=patience,
+    )
+    interrupted = True
+    try:
+        outcome = _run(options, environ, console, lambda text: console.notify(_line(text)))
+        interrupted = outcome.interrupted
+    finally:
+        # Ctrl-C ends the wait, since all processes have ended; who asked for an end gets one.
+        with contextlib.suppress(KeyboardInterrupt):
+            console.finish(_LAST_PATIENCE if interrupted else None)
+    return outcome
+
+
+def _run(
+    options: LaunchOptions,
+    environ: Mapping[str, str],
+    sink: LineSink,
+    notify: Callable[[str], None],
+) -> Outcome:
     # Until somebody removes the directory whatever happens, a signal has to wait.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     directory = None
@@ -100,9 +129,12 @@ def notify(message: str) -> None:
     Past Python's own stream, which would keep what cannot be written, fail again when this process
     ends, and change its exit code.
     """
-    text = f"gearshift run: {message}\n".encode(errors="backslashreplace")
     with contextlib.suppress(OSError):  # a closed terminal must not take the job with it
-        write_all(2, text)
+        write_all(2, _line(message))
+
+
+def _line(message: str) -> bytes:
+    return f"gearshift run: {message}\n".encode(errors="backslashreplace")
 
 
 def _set_mask(mask: set[int | signal.Signals]) -> None:
@@ -116,8 +148,8 @@ def _nobody_met(options: LaunchOptions) -> str:
     )
 
 
-def _on_failure(stream: str, error: OSError) -> None:
+def _failure(stream: str, error: OSError) -> str:
     gone = isinstance(error, ConnectionError)
     cause = f"cannot write to {stream}: {error.strerror}"
     what = f"{stream} was closed by its reader" if gone else cause
-    notify(f"{what}; the job goes on without that output")
+    return f"{what}; the job goes on without that output"

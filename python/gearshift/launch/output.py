@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import select
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
 from . import LaunchError
+from .printer import Outlet, Printer
 
 Stream = Literal["out", "err"]
 
 _MAX_LINE = 1 << 20
 _PROGRESS_INTERVAL = 1.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
 
@@ -94,15 +92,29 @@ class ConsoleSink:
     """Writes lines to this process's stdout and stderr, each with the rank in front.
 
     What cannot be written is left out: neither a full disk nor a terminal that has gone must end a
-    job. `on_failure` is told once of each stream; where there may be room again, the next lines are
-    tried again.
+    job. `on_failure` is told once of each stream. With `patience`, nor must who does not read (see
+    :class:`gearshift.launch.printer.Printer`); then :meth:`finish` is to be called in the end.
     """
 
-    def __init__(self, *, prefix: bool, on_failure: Callable[[str, OSError], None]) -> None:
+    def __init__(
+        self,
+        *,
+        prefix: bool,
+        on_failure: Callable[[str, OSError], None],
+        printing: bool = False,
+        patience: float | None = None,
+    ) -> None:
         self._prefix = prefix
-        self._on_failure = on_failure
-        self._failed: set[Stream] = set()
-        self._descriptors: dict[Stream, int | None] = {"out": 1, "err": 2}
+        self._outlets: dict[Stream, Outlet] = {
+            "out": Outlet(1, lambda error: on_failure("stdout", error)),
+            "err": Outlet(2, lambda error: on_failure("stderr", error)),
+        }
+        self._printers: dict[Stream, Printer] = {}
+        if printing:
+            self._printers = {
+                stream: Printer(outlet, patience=patience)
+                for stream, outlet in self._outlets.items()
+            }
         coloured = "NO_COLOR" not in os.environ
         self._colour: dict[Stream, bool] = {
             "out": coloured and sys.stdout.isatty(),
@@ -111,18 +123,23 @@ class ConsoleSink:
 
     def lines(self, label: str, stream: Stream, lines: list[bytes]) -> None:
         """Write the lines in one go, so that none is torn."""
-        descriptor = self._descriptors[stream]
-        if descriptor is None or not lines:
-            return
         head = self._head(label, stream)
-        try:
-            write_all(descriptor, b"".join(head + line + b"\n" for line in lines))
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                self._descriptors[stream] = None
-            if stream not in self._failed:
-                self._failed.add(stream)
-                self._on_failure("stdout" if stream == "out" else "stderr", error)
+        self._put(stream, [head + line + b"\n" for line in lines])
+
+    def notify(self, text: bytes) -> None:
+        """A line of the launcher's own, on stderr."""
+        self._put("err", [text])
+
+    def finish(self, patience: float | None = None) -> None:
+        """Wait until all has been written, or nothing has for `patience` seconds."""
+        for printer in self._printers.values():
+            printer.finish(patience)
+
+    def _put(self, stream: Stream, lines: list[bytes]) -> None:
+        if stream in self._printers:
+            self._printers[stream].put(lines)
+        else:
+            self._outlets[stream].write(b"".join(lines))
 
     def _head(self, label: str, stream: Stream) -> bytes:
         if not self._prefix:
@@ -177,13 +194,3 @@ class LogFiles:
     def path(self, rank: int) -> Path:
         """The log of a rank."""
         return self._directory / f"rank-{rank}.log"
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write to a descriptor, whether it blocks or not."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [], 1.0)

@@ -88,7 +88,11 @@ class LaunchOptions:
         """Time that the survivors of a failure have to report it themselves."""
         if self.grace is not None:
             return self.grace
-        return (self.timeout or _timeout_of(self, environ) or DEFAULT_TIMEOUT) + 10.0
+        return self.timeout_seconds(environ) + 10.0
+
+    def timeout_seconds(self, environ: Mapping[str, str]) -> float:
+        """After which processes give up one that does nothing."""
+        return self.timeout or _timeout_of(self, environ) or DEFAULT_TIMEOUT
 
 
 @dataclass(frozen=True)

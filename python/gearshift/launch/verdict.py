@@ -22,6 +22,8 @@ class Outcome:
     """One line (and perhaps quoted output) for the user; None after a success."""
     culprit: int | None = None
     """The rank that failed first."""
+    interrupted: bool = False
+    """Whether the user ended it."""
 
 
 def judge(
@@ -93,9 +95,9 @@ def _interrupted(
 ) -> Outcome:
     number, when = interrupt
     if all(rank.returncode == 0 for rank in ranks):
-        return Outcome(0, None)
+        return Outcome(0, None, interrupted=True)
     message = f"ended by {signal_name(number)} after {when - started:.1f} s"
-    return Outcome(128 + number, message + _others(ranks, None, when))
+    return Outcome(128 + number, message + _others(ranks, None, when), interrupted=True)
 
 
 def _others(ranks: Sequence[RankProcess], grace: float | None, since: float) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 
 from gearshift.launch.output import LineSplitter
+from gearshift.launch.printer import Outlet, Printer
 
 
 def split(*pieces: bytes, step: float = 0.0) -> list[bytes]:
@@ -120,6 +122,98 @@ def test_a_closed_stdout_does_not_end_the_job(launcher):
     assert process.wait(timeout=60) == 0
     assert launcher.wait_for_files("done") == ["yes"]
     assert "stdout was closed" in err
+
+
+def test_whoever_does_not_read_does_not_hold_up_the_job(launcher):
+    """A pager, or a terminal held up by Ctrl-S: who cannot print would be lost for the others."""
+    process = launcher.start(
+        *("-n", "2"),
+        launcher.script(
+            """
+            for i in range(4000):
+                print(f"{rank}:{i}:" + "abcdefgh" * 20)
+            open(f"done{rank}", "w").write("yes\\n")
+            """
+        ),
+    )
+    assert launcher.wait_for_files("done0", "done1") == ["yes", "yes"]
+    out, _ = process.communicate(timeout=60)  # nothing was read before
+    assert process.returncode == 0
+    assert len(out.splitlines()) == 8000
+
+
+def test_who_asked_for_an_end_does_not_wait_for_a_reader(launcher):
+    process = launcher.start(
+        launcher.script(
+            """
+            print("x" * 300000)
+            open("printed", "w").write("yes\\n")
+            time.sleep(600)
+            """
+        )
+    )
+    launcher.wait_for_files("printed")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%06d %s\n" % (i, b"x" * 100) for i in range(count)]
+
+
+def read_all(descriptor: int) -> list[bytes]:
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read().splitlines(keepends=True)
+
+
+def test_a_slow_reader_gets_all():
+    """As long as it reads at all, whoever prints waits for it."""
+    reader, writer = os.pipe()
+    printer = Printer(Outlet(writer, lambda _: None), patience=60.0, room=4096)
+    found: list[list[bytes]] = []
+    reading = threading.Timer(0.3, lambda: found.append(read_all(reader)))
+    reading.start()
+    lines = numbered(20000)  # more than the pipe and the printer have room for
+    for begin in range(0, len(lines), 100):
+        printer.put(lines[begin : begin + 100])
+    printer.finish()
+    os.close(writer)
+    reading.join()
+    assert found == [lines]
+
+
+def test_what_nobody_reads_is_left_out_and_counted():
+    reader, writer = os.pipe()
+    printer = Printer(Outlet(writer, lambda _: None), patience=0.1, room=4096)
+    lines = numbered(3000)
+    for line in lines:
+        printer.put([line])
+    found: list[list[bytes]] = []
+    reading = threading.Thread(target=lambda: found.append(read_all(reader)))
+    reading.start()
+    printer.finish()
+    printer.put([b"the end\n"])
+    printer.finish()
+    os.close(writer)
+    reading.join()
+    *kept, note, last = found[0]
+    assert last == b"the end\n"
+    assert 0 < len(kept) < 3000
+    assert kept == lines[: len(kept)]
+    assert note.startswith(b"gearshift run: %d lines left out here" % (3000 - len(kept)))
+
+
+def test_no_thread_to_print_by(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reader, writer = os.pipe()
+    printer = Printer(Outlet(writer, lambda _: None), patience=None)
+    printer.put([b"one\n", b"two\n"])
+    printer.finish()
+    os.close(writer)
+    assert read_all(reader) == [b"one\n", b"two\n"]
 
 
 def test_no_room_for_what_a_job_prints(launcher):

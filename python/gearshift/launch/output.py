@@ -111,10 +111,8 @@ class ConsoleSink:
         }
         self._printers: dict[Stream, Printer] = {}
         if printing:
-            self._printers = {
-                stream: Printer(outlet, patience=patience)
-                for stream, outlet in self._outlets.items()
-            }
+            out, err = (Printer(outlet, patience=patience) for outlet in self._outlets.values())
+            self._printers = {"out": out, "err": out if _is_one_file(1, 2) else err}
         coloured = "NO_COLOR" not in os.environ
         self._colour: dict[Stream, bool] = {
             "out": coloured and sys.stdout.isatty(),
@@ -148,6 +146,14 @@ class ConsoleSink:
             return f"[{label}] ".encode()
         colour = _COLOURS[int(label) % len(_COLOURS)] if label.isdecimal() else 90
         return f"\x1b[{colour}m[{label}]\x1b[0m ".encode()
+
+
+def _is_one_file(descriptor: int, other: int) -> bool:
+    """Whether what is printed on the two has an order, as on a terminal."""
+    try:
+        return os.path.sameopenfile(descriptor, other)
+    except OSError:  # closed
+        return False
 
 
 class LogFiles:

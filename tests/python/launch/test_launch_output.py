@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import threading
 
 from gearshift.launch.output import LineSplitter
@@ -48,6 +49,21 @@ def test_streams_stay_apart_and_carry_the_rank(launcher):
     assert sorted(ended.out.splitlines()) == ["[0] to out 0", "[1] to out 1"]
     marked = [line for line in ended.err.splitlines() if line.startswith("[")]
     assert sorted(marked) == ["[0] to err 0", "[1] to err 1"]
+
+
+def test_streams_that_are_one_keep_their_lines_whole(launcher):
+    script = launcher.script(
+        """
+        for i in range(200):
+            print("o" * 20000, flush=True)
+            print("e" * 20000, file=sys.stderr, flush=True)
+        """
+    )
+    process = launcher.start("-n", "2", script, stderr=subprocess.STDOUT)
+    out, _ = process.communicate(timeout=60)
+    lines = [line for line in out.splitlines() if line.startswith(b"[")]
+    assert {line[4:] for line in lines} == {b"o" * 20000, b"e" * 20000}
+    assert len(lines) == 800
 
 
 def test_servers_have_their_own_prefix(launcher):

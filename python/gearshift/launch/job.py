@@ -285,6 +285,9 @@ class Job:
         for descriptor in (reader, writer):
             os.set_blocking(descriptor, False)
         handled = [*ENDING, signal.SIGUSR1]
+        # Ranks of other nodes would not wait, and take those of this one for lost.
+        if not self._elsewhere and signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            handled.append(signal.SIGTSTP)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # started by nohup
             handled.remove(signal.SIGHUP)
         previous = {number: signal.signal(number, self._on_signal) for number in handled}
@@ -318,10 +321,21 @@ class Job:
                     "nobody does), and would be killed by it: not asked where it is"
                 )
 
+    def _stand_still(self) -> None:
+        """Ctrl-Z stops the whole job: of the launcher alone, no rank could print for long."""
+        for rank in self._ranks:
+            rank.signal_group(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # until somebody sends SIGCONT
+        for rank in self._ranks:
+            rank.signal_group(signal.SIGCONT)
+
     def _forward(self, number: int) -> None:
         """Runs in the handler, so that it works while the launcher waits for a slow terminal."""
         if number == signal.SIGUSR1:
             self._ask_for_reports()
+            return
+        if number == signal.SIGTSTP:
+            self._stand_still()
             return
         self._interrupt = self._interrupt or (number, time.monotonic())
         self._interrupts += number == signal.SIGINT

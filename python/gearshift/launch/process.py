@@ -89,7 +89,12 @@ class RankProcess:
         """
         if self.spec.is_script and self._is_in(number, "SigCgt:"):
             self.signal_only(number)
-        elif self.running:
+        else:
+            self.signal_group(number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process and to those that share its group."""
+        if self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 

@@ -305,6 +305,23 @@ def test_frozen_ranks_of_one_node_of_several_are_killed(launcher, is_alive):
     assert not any(is_alive(pid) for pid in pids(launcher, 2, 3))
 
 
+def test_ctrl_z_stops_the_whole_job(launcher, ended, until):
+    waiting = """
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+        print("end of", rank)
+        """
+    process = launcher.start("-n", "2", launcher.script(READY, waiting))
+    everybody = [process.pid, *pids(launcher, 0, 1)]
+    process.send_signal(signal.SIGTSTP)
+    until(lambda: [state_of(pid) for pid in everybody] == ["T", "T", "T"])
+    (launcher.folder / "go").touch()
+    process.send_signal(signal.SIGCONT)
+    outcome = ended(process)
+    assert outcome.code == 0
+    assert sorted(outcome.out.splitlines()) == ["[0] end of 0", "[1] end of 1"]
+
+
 def test_a_signal_before_anything_is_started_leaves_nothing(clean_env, tmp_path):
     program = """
 import os, signal, sys, tempfile

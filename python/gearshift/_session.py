@@ -82,14 +82,18 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
         open_missing()
         _hook_exceptions()  # first: joining may fail because of others
         session = _open(environment, _transports(transports))
+        if threading.current_thread() is threading.main_thread():
+            try:
+                session.watch_signals()
+            except Error as error:
+                session.fail(str(error))  # the others have met this process
+                raise
         _process.session = session
         _process.environment = environment
         _process.rank = session.rank
         _process.world_size = session.world_size
         _process.failed = False
         _install_hooks()
-        if threading.current_thread() is threading.main_thread():
-            session.watch_signals()
         _core.set_optimizer_factory(_make_external_optimizer)
         if not session.is_server:
             return

@@ -26,16 +26,18 @@ try:
     gs.init()
 except gs.Error as error:
     print(error, flush=True)
+print("initialised:", gs.is_initialized(), flush=True)
 print("blocked:", len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), flush=True)
 """
 
 
 def test_without_a_thread_for_signals_they_still_end_the_process() -> None:
-    """None stays blocked, as all are in threads that must not take them."""
+    """None stays blocked, as all are in threads that must not take them; and no session is open."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False
     )
-    said, blocked = done.stdout.splitlines()
+    said, initialised, blocked = done.stdout.splitlines()
     assert "no thread that acts on signals" in said
+    assert initialised == "initialised: False"
     assert blocked == "blocked: 0"
     assert done.returncode == 0, done.stderr

@@ -205,4 +205,11 @@ base::Result<std::vector<std::string>> await_everybody(
   return messages;
 }
 
+base::Result<bool> is_over(base::Scheduler& scheduler, rendezvous::Store& store, int rank) {
+  GEARSHIFT_ASSIGN_OR_RETURN(const Text claims, look_up(scheduler, store, claims_key(rank)));
+  if (!claims || *claims == "0") return false;
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::string absentee, store.absentee());
+  return !absentee.empty();
+}
+
 }  // namespace gearshift::runtime

@@ -28,4 +28,8 @@ base::Result<std::vector<std::string>> await_everybody(
     base::Scheduler& scheduler, rendezvous::Store& store, rendezvous::Store* news,
     const SessionOptions& options, base::Duration patience, const std::string& message);
 
+/// Whether this rank has come to the rendezvous before, for a session that is over: some of those
+/// who had come are gone again. A program may have run before this one, or the job was restarted.
+base::Result<bool> is_over(base::Scheduler& scheduler, rendezvous::Store& store, int rank);
+
 }  // namespace gearshift::runtime

@@ -200,6 +200,8 @@ class SessionImpl final : public Session {
   base::Status connect();
   base::Status meet();
   base::Status open_store();
+  base::Status open_files(const std::string& directory, int session);
+  base::Status await_store(const HostPort& at, base::TimePoint deadline);
   base::Status find_store(HostPort at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
@@ -276,14 +278,8 @@ base::Status SessionImpl::meet() {
 base::Status SessionImpl::open_store() {
   const Former former = Former::find(options_.rdzv, options_.rank);
   if (options_.rdzv.rfind("file://", 0) == 0) {
-    std::string directory = options_.rdzv.substr(7);
-    if (former.sessions > 0) {
-      GEARSHIFT_ASSIGN_OR_RETURN(launchers_store_, rendezvous::file::open(*scheduler_, directory));
-      directory += "/session-" + std::to_string(former.sessions + 1);
-    }
-    GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory));
     if (!options_.interface.empty()) listen_host_ = options_.interface;
-    return {};
+    return open_files(options_.rdzv.substr(7), former.sessions + 1);
   }
   GEARSHIFT_ASSIGN_OR_RETURN(const HostPort at, parse_address(options_.rdzv));
   base::TimePoint patience = scheduler_->after(start_patience());
@@ -300,7 +296,7 @@ base::Status SessionImpl::open_store() {
     }
   }
   store_number_ = former.server;
-  const base::Status found = find_store(at, patience);
+  const base::Status found = await_store(at, patience);
   if (found) return {};
   Error error = found.error();
   error.message += not_served;
@@ -308,6 +304,32 @@ base::Status SessionImpl::open_store() {
     error.code = ErrorCode::kIo;  // nobody else is to blame
   }
   return error;
+}
+
+/// From the session of that number on, each of which has a folder of its own, to the first that is
+/// not over.
+base::Status SessionImpl::open_files(const std::string& directory, int session) {
+  for (;; ++session) {
+    const std::string next = session == 1 ? "" : "/session-" + std::to_string(session);
+    GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory + next));
+    GEARSHIFT_ASSIGN_OR_RETURN(const bool over, is_over(*scheduler_, *store_, options_.rank));
+    if (!over) break;
+  }
+  if (session > 1) {
+    GEARSHIFT_ASSIGN_OR_RETURN(launchers_store_, rendezvous::file::open(*scheduler_, directory));
+  }
+  return {};
+}
+
+/// The store of a session that is over ends with it: then the next one.
+base::Status SessionImpl::await_store(const HostPort& at, base::TimePoint deadline) {
+  while (true) {
+    GEARSHIFT_RETURN_IF_ERROR(find_store(at, deadline));
+    GEARSHIFT_ASSIGN_OR_RETURN(const bool over, is_over(*scheduler_, *store_, options_.rank));
+    if (!over) return {};
+    GEARSHIFT_LOG_AT(kDebug, "runtime", store_->address() << " is of a session that is over");
+    store_.reset();
+  }
 }
 
 base::Status SessionImpl::find_store(HostPort at, base::TimePoint deadline) {

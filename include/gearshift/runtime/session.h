@@ -72,8 +72,9 @@ struct SessionOptions {
 class Session {
  public:
   /// Collective over the job. A world of one needs nothing and nobody. When its session has ended,
-  /// a process may make the next one at the same rendezvous, if all processes of the job do; at a
-  /// store that none of them serves (`gearshift store`) it may not (kUnsupported).
+  /// a process, or one that is started after it with the same rank, may make the next one at the
+  /// same rendezvous, if all processes of the job do; at a store that none of them serves
+  /// (`gearshift store`) it may not (kUnsupported).
   static base::Result<std::unique_ptr<Session>> create(const SessionOptions& options);
   virtual ~Session() = default;
 

@@ -113,12 +113,12 @@ class TcpStore final : public Store {
         transport::handshake_as_client(socket, store_hello(), token_, deadline));
     if (former_ != 0 && server.link == former_ && server.stream != 0) {
       return base::Error(base::ErrorCode::kUnsupported,
-                         "it was started on its own and serves one session, which this process has "
+                         "it was started on its own and serves one session, which this rank has "
                          "left; where rank 0 serves the rendezvous, a job can be joined again");
     }
     if (former_ != 0 && server.link == former_) {
       return base::Error(base::ErrorCode::kIo,
-                         "the one there is of a session that this process has left");
+                         "the one there is of a session that this rank has left");
     }
     server_ = server.link;
     return socket;

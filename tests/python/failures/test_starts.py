@@ -73,6 +73,28 @@ def test_torchrun(run, toy_trainer, expected_result, tmp_path):
     assert result_of(ended.stdout) == pytest.approx(expected_result(3, STEPS), rel=1e-9, abs=1e-12)
 
 
+PROGRAM = """
+import sys, time, numpy as np, gearshift as gs
+gs.init()
+print(sys.argv[1], gs.all_reduce(np.ones(1)), flush=True)
+if gs.rank() == 0:
+    time.sleep(2)  # the others come again, and find the rendezvous that it still serves
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "tcp"])
+def test_programs_one_after_the_other(run, tmp_path, free_port, kind):
+    """In one launch: each is a session of its own, as where one program makes several."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    words = " && ".join(f"{sys.executable} program.py {name}" for name in ("one", "two", "three"))
+    rdzv = ("--rdzv", f"127.0.0.1:{free_port}") if kind == "tcp" else ()
+    command = (sys.executable, "-m", "gearshift.cli", "run", "-n", 2, "--no-prefix", *rdzv)
+    ended = run(*command, "--", "sh", "-c", words)
+    assert ended.returncode == 0, ended.stderr
+    said = [f"{name} [2.]" for name in ("one", "two", "three") for _ in range(2)]
+    assert sorted(ended.stdout.splitlines()) == sorted(said)
+
+
 def test_missing_rank(run, toy_trainer, tmp_path):
     """Rank 1 of 2 never comes: after ten timeouts rank 0 says so."""
     ended = run(

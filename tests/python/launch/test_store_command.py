@@ -74,7 +74,7 @@ def test_who_has_left_its_session_is_told_that_it_was_the_only_one(
         assert out == "sum 3.0\n", errors
         assert process.returncode == 1
         assert "gearshift.errors.Unsupported: " in errors
-        assert "serves one session, which this process has left" in errors
+        assert "serves one session, which this rank has left" in errors
 
 
 def test_refuses_a_stranger(address: str, tmp_path: Path) -> None:

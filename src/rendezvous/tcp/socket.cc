@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <set>
 #include <system_error>
 
@@ -79,7 +80,7 @@ std::string strip_brackets(const std::string& host) {
 base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address,
                               base::TimePoint deadline) {
   Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return io_error("socket", errno);
+  if (!fd.valid()) return io_error("no socket to connect to " + text_of(address), errno);
   const int raw = fd.get();
   if (::connect(raw, address.get(), address.size) != 0) {
     if (errno != EINPROGRESS) return io_error("connect to " + text_of(address), errno);
@@ -216,18 +217,34 @@ std::string text_of(const Address& address) {
   return join_host_port(host_text(address), port_of(address));
 }
 
-base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
-                          base::TimePoint deadline) {
-  GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, port, false));
-  base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
+std::vector<Address> in_dialling_order(std::vector<Address> addresses) {
+  std::stable_partition(addresses.begin(), addresses.end(), [](const Address& address) {
+    return address.storage.ss_family == AF_INET;
+  });
+  return addresses;
+}
+
+base::Result<Socket> dial_any(base::Scheduler& scheduler, const std::vector<Address>& addresses,
+                              base::TimePoint deadline) {
+  std::optional<base::Error> failed;
   auto left = static_cast<int>(addresses.size());
   for (const Address& address : addresses) {
     const base::TimePoint now = scheduler.now();
     auto socket = dial_one(scheduler, address, now + (deadline - now) / left--);
     if (socket) return socket;
-    last = socket.error();
+    if (failed) {
+      failed->message += "; " + socket.error().message;
+    } else {
+      failed = socket.error();
+    }
   }
-  return last;
+  return failed.value_or(base::Error(base::ErrorCode::kIo, "there is no address"));
+}
+
+base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
+                          base::TimePoint deadline) {
+  GEARSHIFT_ASSIGN_OR_RETURN(auto addresses, resolve(host, port, false));
+  return dial_any(scheduler, in_dialling_order(std::move(addresses)), deadline);
 }
 
 base::Result<std::vector<Fd>> listen_on(const std::string& host, int port) {

@@ -63,8 +63,15 @@ std::string host_text(const Address& address);
 std::string text_of(const Address& address);
 std::string join_host_port(const std::string& host, int port);
 
+/// Those of IPv4 first. A process listens on the address that it has here, and others of the job
+/// may have no IPv6: where all have IPv4, all meet there.
+std::vector<Address> in_dialling_order(std::vector<Address> addresses);
 /// Connects to the first address that answers; each of them has its part of the time that is left,
-/// so that one that swallows packets leaves some to the others. kIo with the last reason, kTimeout.
+/// so that one that swallows packets leaves some to the others. kIo or kTimeout, with the reason of
+/// each.
+base::Result<Socket> dial_any(base::Scheduler& scheduler, const std::vector<Address>& addresses,
+                              base::TimePoint deadline);
+/// The same for those of a name.
 base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
                           base::TimePoint deadline);
 /// Non-blocking listening sockets on all addresses of the host that this machine has, at one port.

@@ -120,6 +120,29 @@ TEST_F(TcpStoreTest, TimeoutSaysWhereAndWhy) {
   EXPECT_THAT(store.error().message, HasSubstr("refused"));
 }
 
+TEST_F(TcpStoreTest, NamesOfBothFamiliesAreDialledByIpv4First) {
+  std::vector<Address> addresses;
+  for (const char* host : {"::1", "127.0.0.1", "::2", "127.0.0.2"}) {
+    addresses.push_back(resolve(host, 1, false).value().front());
+  }
+  std::string order;
+  for (const Address& address : in_dialling_order(addresses)) order += host_text(address) + " ";
+  EXPECT_EQ(order, "127.0.0.1 127.0.0.2 ::1 ::2 ");
+}
+
+TEST_F(TcpStoreTest, EachAddressSaysWhyItDoesNotAnswer) {
+  const HeldPort port;
+  std::vector<Address> addresses;
+  for (const char* host : {"127.0.0.1", "127.0.0.2"}) {
+    addresses.push_back(resolve(host, port.number(), false).value().front());
+  }
+  const auto socket = dial_any(*scheduler_, addresses, later());
+  ASSERT_FALSE(socket);
+  for (const Address& address : addresses) {
+    EXPECT_THAT(socket.error().message, HasSubstr(text_of(address) + ": Connection refused"));
+  }
+}
+
 TEST_F(TcpStoreTest, ClientMayComeBeforeTheServer) {
   const HeldPort port;
   const int free_port = port.number();

@@ -98,17 +98,19 @@ void remove_stale(const std::string& user) {
   }
 }
 
-/// Publishes the token whole (by rename), unless another process was first.
+/// Publishes the token whole (by a link to it), unless another process was first. The draft is
+/// named by chance: containers that share the directory may have equal process numbers, and one
+/// that died over its draft may have left it.
 base::Status offer_token(const std::string& path) {
-  const std::string draft = path + "." + std::to_string(::getpid());
-  const int fd = ::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  std::string draft = path + ".XXXXXX";
+  const int fd = ::mkostemp(draft.data(), O_CLOEXEC);
   if (fd < 0) return io_error("cannot create", draft);
   const std::string token = transport::make_token();
   const bool written =
       ::write(fd, token.data(), token.size()) == static_cast<ssize_t>(token.size());
-  ::close(fd);
   const bool linked = written && (::link(draft.c_str(), path.c_str()) == 0 || errno == EEXIST);
   const Error failure = io_error("cannot write", path);
+  ::close(fd);
   ::unlink(draft.c_str());
   if (!linked) return failure;
   return {};
@@ -117,9 +119,11 @@ base::Status offer_token(const std::string& path) {
 /// The token in a directory, of whoever came first.
 base::Result<std::string> shared_token(const std::string& directory) {
   const std::string path = directory + "/token";
+  std::string token;
+  // Where it is there already, a full disk is no obstacle.
+  if (std::ifstream(path) >> token) return token;
   GEARSHIFT_RETURN_IF_ERROR(offer_token(path));
   std::ifstream in(path);
-  std::string token;
   if (!(in >> token)) return io_error("cannot read", path);
   return token;
 }

@@ -27,6 +27,8 @@ _FROZEN_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
 _LEAVING_SECONDS = 3.0
 """Ranks that are done leave a job together, give or take."""
+_LINGERING_SECONDS = 5.0
+"""For ranks of other hosts that look for a rendezvous which rank 0 does not serve any more."""
 _LOST_KEY = "lost"
 """In the rendezvous; see src/runtime/arrival.h. The file of a plain key bears its name."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,7 +107,7 @@ class Job:
                 rank.kill()
             self._selector.close()
             if self._teller is not None:
-                self._teller.finish()
+                self._teller.finish(_LINGERING_SECONDS if self._elsewhere else 0.0)
             warden.dismiss()
         return judge(self._ranks, self._started, self._grace, self._interrupt)
 
@@ -207,7 +209,8 @@ class Job:
                 self._told_store = True
                 with contextlib.suppress(OSError, subprocess.SubprocessError):
                     text = f"{rank.spec.rank} {cause(rank)}"
-                    self._teller = Teller(rank.spec.environment, _LOST_KEY, text)
+                    serves = rank.spec.rank == 0 and rank.failed
+                    self._teller = Teller(rank.spec.environment, _LOST_KEY, text, serves)
                 return
 
     def _is_empty(self) -> bool:

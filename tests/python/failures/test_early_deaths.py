@@ -195,6 +195,19 @@ def test_gearshift_run(programs, until, free_port, code, kind):
     assert "ended by the launcher" not in job.err
 
 
+def test_a_rank_0_that_serves_no_rendezvous(programs, until, free_port):
+    """The launcher serves it instead, and the others do not wait out its grace period."""
+    script = 'if [ "$GEARSHIFT_RANK" = 0 ]; then exit 7; fi; exec "$@"'
+    command = (sys.executable, "-m", "gearshift.cli", "run", "-n", "3", "--grace", "600")
+    rdzv = ("--rdzv", f"127.0.0.1:{free_port}")
+    job = programs.start("job", *command, *rdzv, "--", "sh", "-c", script, "sh")
+    until(lambda: job.process.poll() is not None, "the launcher ends")
+    assert job.process.returncode == 7, job.err
+    for rank in (1, 2):
+        said = rf"\[{rank}\] .*rank 0 is lost before all have come .*: exit code 7"
+        assert re.search(said, job.err), job.err
+
+
 @pytest.mark.parametrize("code", [7, 0])
 def test_gearshift_run_in_a_later_session(programs, until, tmp_path, code):
     """A job that was left and is joined again, but for one rank, which ends."""

@@ -162,6 +162,41 @@ gs.init()
             launcher.kill()
 
 
+@pytest.mark.netns
+def test_a_rank_0_that_ends_before_it_has_come(network, clean_env, tmp_path):
+    """It would have served the rendezvous, which the other host looks for meanwhile."""
+    script = tmp_path / "train.py"
+    script.write_text("""
+import os, sys, time
+if os.environ["GEARSHIFT_RANK"] == "0":
+    while not os.path.exists("here"):
+        time.sleep(0.05)
+    sys.exit(9)
+import gearshift as gs
+open("here", "w").close()
+gs.init()
+""")
+    env = clean_env({"GEARSHIFT_TOKEN": TOKEN})
+    launchers = []
+    for host in (0, 1):
+        place = ("--node-rank", str(host), "--rdzv", f"{network.address(0)}:{PORT}", str(script))
+        with (tmp_path / f"err-{host}").open("wb") as err:
+            launchers.append(
+                subprocess.Popen(
+                    [*network.enter(host), *LAUNCH, *place], cwd=tmp_path, env=env, stderr=err
+                )
+            )
+    first, second = launchers
+    try:
+        assert first.wait(90) == 9, (tmp_path / "err-0").read_text()
+        assert second.wait(90) == 75, (tmp_path / "err-1").read_text()
+        said = "rank 0 is lost before all have come"
+        assert said in (tmp_path / "err-1").read_text()
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+
+
 def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=90, check=False)
 

@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +51,18 @@ def open_host_store(job: HostJob, base: Path | None = None) -> HostStore:
     has ended are removed on the way.
 
     Raises:
-        LaunchError: when the directory belongs to somebody else or others can read it.
+        LaunchError: when the directory belongs to somebody else, others can read it, or nothing can
+            be written there.
     """
-    base = _private_directory(_base_directory() if base is None else base)
-    launcher = _launcher_process(job.rank_variables)
-    for stale in stale_directories(base):
-        shutil.rmtree(stale, ignore_errors=True)
-    digest = hashlib.sha256("\0".join((job.launcher, *job.names)).encode()).hexdigest()[:16]
-    name = f"job-{_pid_namespace()}-{launcher}-{_start_time(launcher)}-{digest}"
-    directory = _private_directory(base / name)
-    return HostStore(directory, _shared_token(directory))
+    with _refusal():
+        base = _private_directory(_base_directory() if base is None else base)
+        launcher = _launcher_process(job.rank_variables)
+        for stale in stale_directories(base):
+            shutil.rmtree(stale, ignore_errors=True)
+        digest = hashlib.sha256("\0".join((job.launcher, *job.names)).encode()).hexdigest()[:16]
+        name = f"job-{_pid_namespace()}-{launcher}-{_start_time(launcher)}-{digest}"
+        directory = _private_directory(base / name)
+        return HostStore(directory, _shared_token(directory))
 
 
 def user_token(base: Path | None = None) -> str:
@@ -68,10 +71,22 @@ def user_token(base: Path | None = None) -> str:
     For ranks that have no launcher in common. They meet at a port, so two jobs cannot mix.
 
     Raises:
-        LaunchError: when the directory belongs to somebody else or others can read it.
+        LaunchError: as :func:`open_host_store`.
     """
-    base = _private_directory(_base_directory() if base is None else base)
-    return _shared_token(base)
+    with _refusal():
+        base = _private_directory(_base_directory() if base is None else base)
+        return _shared_token(base)
+
+
+@contextlib.contextmanager
+def _refusal() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # a full disk, one that may only be read
+        raise LaunchError(
+            f"the ranks of this host have no place to meet: {error}; set XDG_RUNTIME_DIR (where it "
+            "is not set, TMPDIR does) to a directory of your own"
+        ) from error
 
 
 def _base_directory() -> Path:

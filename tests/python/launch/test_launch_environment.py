@@ -16,7 +16,7 @@ from gearshift_testing.ports import reserved_port
 
 from gearshift.launch import LaunchError
 from gearshift.launch.environment import detect
-from gearshift.launch.host_store import HostJob, open_host_store
+from gearshift.launch.host_store import HostJob, open_host_store, user_token
 
 TOKEN = "0123456789abcdef" * 4
 TORCHRUN = {
@@ -233,6 +233,15 @@ def test_a_symbolic_link_is_refused(tmp_path):
     (tmp_path / "base").symlink_to(tmp_path)
     with pytest.raises(LaunchError, match="is not a directory of user"):
         open_host_store(HostJob("torchrun", ("RANK",), ()), tmp_path / "base")
+
+
+def test_no_place_for_the_host_store():
+    """As on a disk that is full, or may only be read."""
+    nowhere = Path("/dev/null/gearshift")
+    with pytest.raises(LaunchError, match=r"no place to meet: .*set XDG_RUNTIME_DIR"):
+        open_host_store(HostJob("torchrun", ("RANK",), ()), nowhere)
+    with pytest.raises(LaunchError, match="no place to meet"):
+        user_token(nowhere)
 
 
 DUMP = """

@@ -343,8 +343,8 @@ class Job:
         self._interrupt = self._interrupt or (number, time.monotonic())
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
-            self._notify(f"second {signal_name(number)}: killing all processes")
-            self._end_running(signal.SIGKILL)
+            self._end_running(signal.SIGKILL)  # first: nobody may be reading
+            self._notify(f"second {signal_name(number)}: killed all processes")
             return
         for rank in self._ranks:
             rank.pass_on(number)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 
 from gearshift.launch.output import LineSplitter
 from gearshift.launch.printer import Outlet, Printer
@@ -171,6 +172,25 @@ def test_who_asked_for_an_end_does_not_wait_for_a_reader(launcher):
     launcher.wait_for_files("printed")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
+
+
+def test_a_second_interrupt_kills_where_nobody_reads(launcher, is_alive, until):
+    """A process that is alone waits for room; its launcher's last words must not."""
+    script = """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        open("pid", "w").write(f"{os.getpid()}\\n")
+        while True:
+            print("x" * 1000000)
+        """
+    process = launcher.start(launcher.script(script), stderr=subprocess.STDOUT)
+    pid = int(launcher.wait_for_files("pid")[0])
+    time.sleep(3.0)  # there is no room any more, most likely
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    until(lambda: not is_alive(pid))
+    process.communicate(timeout=60)
+    assert process.returncode == 130
 
 
 def numbered(count: int) -> list[bytes]:

@@ -50,12 +50,12 @@ void Acceptor::stop() {
   }
 }
 
-void Acceptor::on_ready() {
+bool Acceptor::on_ready() {
   for (int turn = 0; turn < kTurns; ++turn) {
     UniqueFd socket = accept_one(listener_.get());
     if (!socket) {
-      const bool none_left = errno == EMFILE || errno == ENFILE;
-      return none_left ? turn_one_away() : void();
+      if (errno == EMFILE || errno == ENFILE) return turn_one_away();
+      return errno != ENOBUFS && errno != ENOMEM;
     }
     // Before it takes a place: anybody on this host may call, as often as they like.
     if (const base::Status same = check_user(socket.get()); !same) {
@@ -63,7 +63,7 @@ void Acceptor::on_ready() {
       continue;
     }
     std::lock_guard<base::Monitor> lock(*monitor_);
-    if (closing_) return;
+    if (closing_) return true;
     forget_finished();
     if (guests_.size() >= kMaxGuests) {
       refusals_.log(base::LogLevel::kWarn, "shm",
@@ -72,6 +72,7 @@ void Acceptor::on_ready() {
     }
     welcome(std::move(socket));
   }
+  return true;
 }
 
 /// Caller holds the monitor.
@@ -92,11 +93,12 @@ void Acceptor::welcome(UniqueFd socket) {
 }
 
 /// One that stays in the queue would wake the reader for ever.
-void Acceptor::turn_one_away() {
+bool Acceptor::turn_one_away() {
   refusals_.log(base::LogLevel::kWarn, "shm", "refused a connection: " + no_descriptors().message);
   spare_ = UniqueFd();
-  (void)accept_one(listener_.get());
+  const bool done = static_cast<bool>(accept_one(listener_.get())) || errno == EAGAIN;
   spare_ = open_spare();
+  return done;
 }
 
 void Acceptor::forget_finished() {

@@ -25,7 +25,8 @@ class Acceptor {
   void stop();
 
   /// The listener has connections. Never waits; leaves some for the next call if there are many.
-  void on_ready();
+  /// False when they can be neither taken nor turned away now.
+  bool on_ready();
   base::Result<LinkParts> take(base::Rank peer, base::TimePoint deadline);
 
   /// How long a caller may take to prove itself and to set up its link.
@@ -38,7 +39,7 @@ class Acceptor {
   };
 
   void welcome(UniqueFd socket);
-  void turn_one_away();
+  bool turn_one_away();
   void admit(UniqueFd socket, Guest* guest);
   void forget_finished();
   /// Whether this rank has a link already, taken or waiting. Caller holds the monitor.

@@ -65,8 +65,9 @@ Engine::~Engine() {
   if (thread_) thread_->join();  // none if there was no thread to have
 }
 
-base::Status Engine::watch_listener(int listener, std::function<void()> on_ready) {
+base::Status Engine::watch_listener(int listener, std::function<bool()> on_ready) {
   on_listener_ = std::move(on_ready);
+  listener_ = listener;
   epoll_event entry{};
   entry.events = EPOLLIN;
   entry.data.ptr = this;
@@ -102,7 +103,9 @@ void Engine::run() {
   bool again = false;
   while (!stopping_.load()) {
     const bool awake = poll_awake();
-    wait_events(awake ? 0 : (again ? kRetryMs : -1));
+    const bool rested = listener_rests_;
+    wait_events(awake ? 0 : (again || rested ? kRetryMs : -1));
+    if (rested) heed_listener(true);
     again = sweep();
   }
   for (const auto& link : awake_) link->end_polling();
@@ -147,7 +150,7 @@ void Engine::wait_events(int timeout_ms) {
     if (source == nullptr) {
       bell_->silence();
     } else if (source == this) {
-      on_listener_();
+      if (!on_listener_()) heed_listener(false);
     } else {
       // Alive: links leave `links_` on this thread only, after the events of a batch.
       const auto link = static_cast<Link*>(source)->shared_from_this();
@@ -155,6 +158,15 @@ void Engine::wait_events(int timeout_ms) {
       if (!link->broken()) wake_link(link);
     }
   }
+}
+
+/// After `forget_listener`, nothing.
+void Engine::heed_listener(bool heeded) {
+  listener_rests_ = !heeded;
+  epoll_event entry{};
+  if (heeded) entry.events = EPOLLIN;
+  entry.data.ptr = this;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listener_, &entry);
 }
 
 bool Engine::sweep() {

@@ -22,8 +22,9 @@ class Engine {
   static base::Result<std::unique_ptr<Engine>> create(std::shared_ptr<Router> router);
   ~Engine();
 
-  /// Calls `on_ready` on the engine's thread whenever `listener` has a connection to accept.
-  base::Status watch_listener(int listener, std::function<void()> on_ready);
+  /// Calls `on_ready` on the engine's thread whenever `listener` has a connection to accept; where
+  /// it answers false, not before a moment has passed.
+  base::Status watch_listener(int listener, std::function<bool()> on_ready);
   /// Stops watching; a call that has begun may still be running.
   void forget_listener(int listener);
   /// Makes a link and serves it until it breaks.
@@ -48,13 +49,17 @@ class Engine {
   bool poll_awake();
   void wake_link(const std::shared_ptr<Link>& link);
   void wait_events(int timeout_ms);
+  /// Whether the listener's connections are news.
+  void heed_listener(bool heeded);
   /// Lets go of broken links, wakes those that ask for it; true when one needs another look soon.
   bool sweep();
 
   const std::shared_ptr<Router> router_;
   const UniqueFd epoll_;
   const std::shared_ptr<Bell> bell_;
-  std::function<void()> on_listener_;
+  std::function<bool()> on_listener_;
+  int listener_ = -1;
+  bool listener_rests_ = false;  ///< the thread's own
 
   std::mutex mutex_;
   std::vector<std::shared_ptr<Link>> links_;  ///< under mutex_

@@ -65,7 +65,7 @@ class ShmTransport final : public Transport {
   base::Status start(std::shared_ptr<Router> router) {
     GEARSHIFT_ASSIGN_OR_RETURN(engine_, Engine::create(std::move(router)));
     return engine_->watch_listener(acceptor_->listener(),
-                                   [acceptor = acceptor_] { acceptor->on_ready(); });
+                                   [acceptor = acceptor_] { return acceptor->on_ready(); });
   }
 
   std::string name() const override { return "shm"; }

@@ -65,14 +65,28 @@ void Acceptor::on_events(std::uint32_t) {
     if (!fd) {
       refusals_.log(base::LogLevel::kWarn, "transport",
                     "tcp: turned a caller away: " + fd.error().message);
-      spare_ = Fd();
-      (void)accept_from(listener_);
-      spare_ = open_spare();
+      if (turn_away()) return;
+      // One that stays in the queue would wake the reactor for ever.
+      reactor_->modify(id_, listener_, 0);
+      reactor_->call_after(id_, kRest);
       return;
     }
     if (!*fd) return;
     welcome(*std::move(fd));
   }
+}
+
+void Acceptor::on_alarm() {
+  std::lock_guard<base::Monitor> lock(*monitor_);
+  if (!stopping_ && strangers_ < kMaxStrangers) reactor_->modify(id_, listener_, EPOLLIN);
+}
+
+/// False when that, too, needs what this process, or the system, lacks.
+bool Acceptor::turn_away() {
+  spare_ = Fd();
+  const bool done = accept_from(listener_).ok();
+  spare_ = open_spare();
+  return done;
 }
 
 /// Forgets visits that have ended.

@@ -35,12 +35,15 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
   /// Ends all visits; afterwards `keeper` is not called any more. Must be called before the end.
   void stop();
   void on_events(std::uint32_t events) override;
+  void on_alarm() override;
 
   /// How long a caller may take to prove itself, and to bring all sockets of its link.
   static constexpr base::Duration kPatience = std::chrono::seconds(5);
 
  private:
   static constexpr int kMaxStrangers = 64;
+  /// How soon to look again for callers that can be neither taken nor turned away.
+  static constexpr base::Duration kRest = std::chrono::milliseconds(50);
 
   /// One socket from its arrival until it belongs to a link or is refused.
   struct Visit {
@@ -56,6 +59,7 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
     std::size_t present = 0;
   };
 
+  bool turn_away();
   void welcome(Fd fd);
   void reap();
   void run(Visit& visit);

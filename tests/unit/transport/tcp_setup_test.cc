@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
+#include <ctime>
 #include <thread>
 
 #include "gearshift/transport/tcp/factory.h"
@@ -78,6 +81,35 @@ TEST_F(TcpSetupTest, WhoIsTurnedAwayAtOnceSaysSoAtOnce) {
   const auto connected = connect();
   ASSERT_FALSE(connected.ok());
   EXPECT_EQ(connected.error().code, base::ErrorCode::kPeerLost);
+}
+
+/// As where the system's own table of files is full: giving up a descriptor helps nobody then.
+TEST_F(TcpSetupTest, CallersThatCannotEvenBeTurnedAwayKeepNoProcessorBusy) {
+  auto transport = create(*clock, std::make_shared<Router>(*clock),
+                          {Rank(0), Generation(1), kToken}, {.streams = 1});
+  ASSERT_TRUE(transport.ok());
+  const auto is_greeted = [this](const Fd& caller) {
+    SocketStream stream(*scheduler, caller);
+    const Hello mine{.purpose = kPurposeLink, .generation = Generation(1), .rank = Rank(1)};
+    return handshake_as_client(stream, mine, kToken, soon()).ok();
+  };
+  const Fd first = *connect_to(*scheduler, (*transport)->address(), soon());
+  EXPECT_TRUE(is_greeted(first));
+  sockaddr_storage there{};
+  socklen_t size = sizeof there;
+  ASSERT_EQ(::getpeername(first.get(), reinterpret_cast<sockaddr*>(&there), &size), 0);
+  const Fd second(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  EXPECT_EQ(::connect(second.get(), reinterpret_cast<sockaddr*>(&there), size), 0);
+  const std::clock_t begun = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const std::clock_t busy = std::clock() - begun;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_LT(busy, CLOCKS_PER_SEC / 10);
+  EXPECT_TRUE(is_greeted(second));
 }
 
 }  // namespace

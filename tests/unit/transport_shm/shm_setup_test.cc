@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <ctime>
 #include <system_error>
 #include <thread>
 
@@ -246,6 +248,35 @@ TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
   const UniqueFd caller(stranger(*transport));  // the last one
   char byte = 0;
   EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
+}
+
+/// As where the system's own table of files is full: giving up a descriptor helps nobody then.
+TEST_F(ShmSetupTest, CallersThatCannotEvenBeTurnedAwayKeepNoProcessorBusy) {
+  auto transport = make(0);
+  const auto is_greeted = [this](const UniqueFd& caller) {
+    PacketStream stream(*scheduler, caller.get());
+    Hello mine;
+    mine.purpose = kPurposeLink;
+    mine.rank = base::Rank(1);
+    return handshake_as_client(stream, mine, "secret", soon()).ok();
+  };
+  const UniqueFd first(stranger(*transport));
+  EXPECT_TRUE(is_greeted(first));
+  sockaddr_un there{};
+  socklen_t size = sizeof there;
+  ASSERT_EQ(::getpeername(first.get(), reinterpret_cast<sockaddr*>(&there), &size), 0);
+  const UniqueFd second(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  EXPECT_EQ(::connect(second.get(), reinterpret_cast<sockaddr*>(&there), size), 0);
+  const std::clock_t begun = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const std::clock_t busy = std::clock() - begun;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_LT(busy, CLOCKS_PER_SEC / 10);
+  EXPECT_TRUE(is_greeted(second));
 }
 
 TEST_F(ShmSetupTest, WhoHasNoDescriptorToConnectWithBlamesNobodyElse) {

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "collectives/all_reduce/tree.h"
+#include "collectives/in_flight.h"
 #include "collectives/segments.h"
 
 namespace gearshift::collectives {
@@ -360,7 +361,10 @@ bool broadcast_prefers_chain(std::size_t bytes, int ranks, const group::LinkSpee
   const auto segments = static_cast<double>(segments_for(bytes));
   const double transfer = static_cast<double>(bytes) * link.seconds_per_byte;
   const double depth = std::bit_width(static_cast<unsigned>(ranks - 1));
-  const double chain = (segments + ranks - 2) * (link.latency + transfer / segments);
+  const double hop = link.latency + transfer / segments;
+  // The first segment goes all the way; the others follow as fast as the link takes them.
+  const double pace = std::max(transfer / segments, hop / static_cast<double>(in_flight(link)));
+  const double chain = (ranks - 1) * hop + (segments - 1) * pace;
   return chain < depth * (link.latency + transfer);
 }
 

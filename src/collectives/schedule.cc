@@ -1,8 +1,9 @@
 #include "collectives/schedule.h"
 
 #include <algorithm>
-#include <array>
+#include <vector>
 
+#include "collectives/in_flight.h"
 #include "collectives/scratch.h"
 #include "collectives/segments.h"
 #include "gearshift/kernels/reduce.h"
@@ -11,7 +12,7 @@ namespace gearshift::collectives {
 namespace {
 
 /// Items whose receives may be posted beyond the one that is being finished, and those of them that
-/// are received into scratch.
+/// are received into scratch; more where more are under way.
 constexpr std::size_t kAhead = 16;
 constexpr std::size_t kSlots = 8;
 static_assert(kWindow <= kSlots && kSlots <= kAhead);
@@ -54,10 +55,13 @@ class Pipeline {
       : operation_(operation),
         scheduler_(operation.scheduler()),
         schedule_(schedule),
-        window_(window_of(schedule, kWindow)),
-        slots_(window_of(schedule, kSlots)),
+        window_(window_of(schedule, in_flight(operation.group()))),
+        slots_(window_of(schedule, std::max(kSlots, window_))),
+        ahead_(std::max(window_of(schedule, kAhead), window_)),
         slot_bytes_(scratch_segment_bytes(schedule)),
-        scratch_(slot_bytes_ * slots_, uses_phantoms(schedule)) {}
+        scratch_(slot_bytes_ * slots_, uses_phantoms(schedule)),
+        receiving_(ahead_),
+        sending_(window_) {}
 
   ~Pipeline() {
     // After an error: peers that still send must not find memory that is gone.
@@ -107,7 +111,7 @@ class Pipeline {
     if (expected_.step == schedule_.steps.size()) return false;
     const std::size_t ahead = expected_.number - done_.number;
     const Step& step = step_of(expected_);
-    if (ahead >= kAhead || (step.fence && expected_.step != done_.step)) return false;
+    if (ahead >= ahead_ || (step.fence && expected_.step != done_.step)) return false;
     if (step.combine != Combine::kReplace) return ahead < slots_;
     const base::ConstBytes place = cut(step.into, expected_);
     for (Item item = done_; item.number < expected_.number; advance(item)) {
@@ -137,7 +141,7 @@ class Pipeline {
     const Step& step = step_of(item);
     if (step.from == kNobody) return;
     if (const base::Bytes into = landing(item); !into.empty()) {
-      receiving_[item.number % kAhead] =
+      receiving_[item.number % ahead_] =
           operation_.link(step.from).recv(operation_.tag(item.number), into);
     }
   }
@@ -159,7 +163,7 @@ class Pipeline {
     const Step& step = step_of(item);
     const Operation::Position at{item.step, schedule_.steps.size()};
     if (step.from != kNobody) {
-      transport::Request& request = receiving_[item.number % kAhead];
+      transport::Request& request = receiving_[item.number % ahead_];
       GEARSHIFT_RETURN_IF_ERROR(operation_.await_recv(request, step.from, at));
       request = {};
     }
@@ -196,10 +200,11 @@ class Pipeline {
   Item expected_;  ///< to be received; `next_` or ahead of it
   const std::size_t window_;
   const std::size_t slots_;
+  const std::size_t ahead_;
   const std::size_t slot_bytes_;
   Scratch scratch_;
-  std::array<transport::Request, kAhead> receiving_;
-  std::array<transport::Request, kWindow> sending_;
+  std::vector<transport::Request> receiving_;
+  std::vector<transport::Request> sending_;
 };
 
 }  // namespace

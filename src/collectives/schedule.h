@@ -40,10 +40,10 @@ struct Step {
 /// it, and `run` is the only loop that moves bytes for all of them.
 ///
 /// Each part is cut into segments. Item i = (step, segment) in row order is message i on its link.
-/// Items are sent up to `kWindow` ahead of the one that is being combined, but never over a fence,
-/// nor more than one step ahead, and segment k of the next step not before segment k of this one is
-/// complete. Receives may be posted further ahead, where no item before needs their memory. Hence
-/// the rules:
+/// Items are sent ahead of the one that is being combined, as many as fill the links (in_flight.h),
+/// but never over a fence, nor more than one step ahead, and segment k of the next step not before
+/// segment k of this one is complete. Receives may be posted further ahead, where no item before
+/// needs their memory. Hence the rules:
 ///  - a step may send what any earlier step received or combined;
 ///  - a combining step may write what it, or any earlier step, sends;
 ///  - a replacing step may write what any earlier step sends;

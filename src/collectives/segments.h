@@ -11,7 +11,8 @@ namespace gearshift::collectives {
 /// Bytes of one message of a pipelined operation: large enough that a message's fixed cost
 /// vanishes, small enough that a segment is still in cache when it is combined.
 inline constexpr std::size_t kSegmentBytes = 256 * 1024;
-/// Segments that one rank sends, and is ready to receive, ahead of the one that it works on.
+/// Segments that one rank sends, and is ready to receive, ahead of the one that it works on; more
+/// over long links (in_flight.h).
 inline constexpr std::size_t kWindow = 4;
 
 /// Into how many segments a part of `bytes` bytes is cut; at least one.

@@ -11,8 +11,12 @@ namespace gearshift::strategy {
 namespace {
 
 constexpr std::size_t kSmallest = std::size_t{64} << 10;
-/// Beyond it nothing is gained: a large model has many buckets then, and latency is nothing of one.
+/// Beyond it little is gained: a large model has many buckets then, and latency is nothing of one.
 constexpr std::size_t kLargest = std::size_t{16} << 20;
+/// Unless links are as long as from one site to another, and fast. Larger buckets are on their way
+/// later; they have to be worth it.
+constexpr std::size_t kLargestFar = std::size_t{128} << 20;
+constexpr double kWorthIt = 0.9;
 /// A model has at least so many buckets that are larger than usual: the last one of them is waited
 /// for.
 constexpr std::size_t kFew = 4;
@@ -115,6 +119,13 @@ std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
   for (std::size_t b = best / 2; b >= smallest; b /= 2) {
     const double seconds = cost.seconds(b);
     if (seconds >= least) continue;
+    best = b;
+    least = seconds;
+  }
+  if (best < cost.largest() || !exchange_of(phase)) return best;
+  for (std::size_t b = 2 * kLargest; b <= kLargestFar; b *= 2) {
+    const double seconds = cost.seconds(b);
+    if (seconds > kWorthIt * least) break;
     best = b;
     least = seconds;
   }

@@ -34,8 +34,9 @@ constexpr std::size_t passed_slice_bytes(Compression compression) {
 /// are kept together (BSP; SSP up to 8 workers).
 ///
 /// Otherwise a power of two from 64 KiB to 16 MiB (4 MiB of servers, which take buckets in slices),
-/// among hosts that are not equally near to each other from 4 MiB. kUsualBucketBytes on one host,
-/// and where links were not measured. Equal on all ranks, as the topology is.
+/// among hosts that are not equally near to each other from 4 MiB; of exchanges up to 128 MiB where
+/// the sum is a tenth less with each doubling: over links that are long and fast. kUsualBucketBytes
+/// on one host, and where links were not measured. Equal on all ranks, as the topology is.
 std::size_t best_bucket_bytes(std::size_t model_bytes, const Phase& phase,
                               const group::Topology* topology, int workers);
 

@@ -28,7 +28,7 @@ namespace gearshift::collectives {
 ///   between   ring: 2|l| - |l,h| - |l,h+1| sent, 2|l| - |l,h-1| - |l,h| received, 2(H-1)·S
 ///             messages; doubling: as recursive_doubling.h for |l| bytes
 ///   combines  (m-1)·|l| bytes, and what the ring or doubling of |l| bytes combines
-///   memory    min(kWindow, S) segments
+///   memory    min(max(8, W), S) segments (W: in_flight.h)
 /// Others: send and receive B bytes within the host.
 /// By sites: `between` is that of an all-reduce of |l| bytes over H ranks, with sites for hosts.
 ///

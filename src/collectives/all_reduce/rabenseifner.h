@@ -25,7 +25,7 @@ namespace gearshift::collectives {
 ///   bytes     2(P-1)/P·B sent, as many received; plus B of each for a folded rank's partner; B of
 ///             each for a folded rank
 ///   combines  (P-1)/P·B bytes, plus B for a folded rank's partner; none for a folded rank
-///   memory    min(kWindow, S(1)) segments, S(0) if R > 0
+///   memory    min(max(8, W), S(1)) segments (W: in_flight.h), S(0) if R > 0
 /// Source: R. Rabenseifner, "Optimization of collective reduction operations", ICCS 2004; R. Thakur
 /// et al., IJHPCA 19(1), 2005, section 4.5.
 ///

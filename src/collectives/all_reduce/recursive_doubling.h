@@ -18,7 +18,7 @@ namespace gearshift::collectives {
 ///             each; the others: log2 P · S of each
 ///   bytes     messages / S · B
 ///   combines  log2 P · B bytes, plus B for a folded rank's partner; none for a folded rank
-///   memory    min(kWindow, S) segments
+///   memory    min(max(8, W), S) segments (W: in_flight.h)
 /// Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication
 /// operations in MPICH", IJHPCA 19(1), 2005, section 4.5.
 ///

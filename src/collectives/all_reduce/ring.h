@@ -17,7 +17,7 @@ namespace gearshift::collectives {
 ///   messages  2(N-1)·S sent, as many received (for fewer than N elements: minus the empty parts)
 ///   bytes     2B - |i| - |i+1| sent, 2B - |i-1| - |i| received: 2(N-1)/N·B when N divides B
 ///   combines  B - |i-1| bytes
-///   memory    min(kWindow, S) segments
+///   memory    min(max(8, W), S) segments (W: in_flight.h)
 /// Source: P. Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
 /// workstations", JPDC 69(2), 2009.
 ///

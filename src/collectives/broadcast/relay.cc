@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "collectives/in_flight.h"
 #include "collectives/segments.h"
 
 namespace gearshift::collectives {
@@ -14,7 +15,9 @@ class Relay {
         data_(data),
         segments_(segments),
         place_(place),
-        sending_(place.children.size() * kWindow) {}
+        window_(std::min(in_flight(operation.group()), segments)),
+        receiving_(window_),
+        sending_(place.children.size() * window_) {}
 
   ~Relay() {
     for (const auto& request : receiving_) operation_.withdraw(request);
@@ -24,12 +27,12 @@ class Relay {
   Relay& operator=(const Relay&) = delete;
 
   base::Status run() {
-    for (std::size_t k = 0; k < std::min(kWindow, segments_); ++k) post(k);
+    for (std::size_t k = 0; k < window_; ++k) post(k);
     for (std::size_t k = 0; k < segments_; ++k) {
       GEARSHIFT_RETURN_IF_ERROR(receive(k));
       GEARSHIFT_RETURN_IF_ERROR(pass_on(k));
     }
-    for (std::size_t k = segments_ - std::min(kWindow, segments_); k < segments_; ++k) {
+    for (std::size_t k = segments_ - window_; k < segments_; ++k) {
       GEARSHIFT_RETURN_IF_ERROR(await_sends(k));
     }
     return {};
@@ -40,23 +43,23 @@ class Relay {
 
   void post(std::size_t k) {
     if (place_.parent < 0) return;
-    receiving_[k % kWindow] = operation_.link(place_.parent).recv(operation_.tag(k), cut(k));
+    receiving_[k % window_] = operation_.link(place_.parent).recv(operation_.tag(k), cut(k));
   }
 
   base::Status receive(std::size_t k) {
     if (place_.parent < 0) return {};
     GEARSHIFT_RETURN_IF_ERROR(
-        operation_.await_recv(receiving_[k % kWindow], place_.parent, {k, segments_}));
-    if (k + kWindow < segments_) post(k + kWindow);
+        operation_.await_recv(receiving_[k % window_], place_.parent, {k, segments_}));
+    if (k + window_ < segments_) post(k + window_);
     return {};
   }
 
   transport::Request& sending(std::size_t k, std::size_t child) {
-    return sending_[child * kWindow + k % kWindow];
+    return sending_[child * window_ + k % window_];
   }
 
   base::Status pass_on(std::size_t k) {
-    if (k >= kWindow) GEARSHIFT_RETURN_IF_ERROR(await_sends(k - kWindow));
+    if (k >= window_) GEARSHIFT_RETURN_IF_ERROR(await_sends(k - window_));
     for (std::size_t i = 0; i < place_.children.size(); ++i) {
       sending(k, i) = operation_.link(place_.children[i]).send(operation_.tag(k), cut(k));
     }
@@ -75,7 +78,8 @@ class Relay {
   const base::Bytes data_;
   const std::size_t segments_;
   const Place& place_;
-  transport::Request receiving_[kWindow];
+  const std::size_t window_;
+  std::vector<transport::Request> receiving_;
   std::vector<transport::Request> sending_;
 };
 

@@ -14,7 +14,7 @@ namespace gearshift::collectives {
 ///   messages  (N-1)·S sent, as many received (for fewer than N elements: minus the empty parts)
 ///   bytes     B - |r| sent, B - |r-1| received: (N-1)/N·B when N divides B
 ///   combines  B - |r-1| bytes
-///   memory    min(kWindow, S) segments
+///   memory    min(max(8, W), S) segments (W: in_flight.h)
 /// Source: P. Patarasuk, X. Yuan, JPDC 69(2), 2009.
 ///
 /// |r-1|, |r| are the parts of this rank and of the one before it in the team; part r is rank r's.

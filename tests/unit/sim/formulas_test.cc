@@ -10,6 +10,8 @@
 
 #include "clusters.h"
 #include "collectives/all_reduce/tree.h"
+#include "collectives/in_flight.h"
+#include "collectives/segments.h"
 #include "collectives/two_trees.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/collectives/collectives.h"
@@ -182,7 +184,8 @@ TEST(HierarchicalFormula, SendsTheMinimumBetweenSites) {
   }
 }
 
-/// Sites whose links are long, and no thinner than those of hosts: a ring crosses few of them.
+/// Sites whose links are long, and no thinner than those of hosts: a ring crosses few of them, and
+/// as much is under way as fills them.
 TEST(CostModel, KnowsHowOftenARingCrossesBetweenSites) {
   constexpr auto kRing = collectives::Algorithm::kRing;
   for (const int sites : {2, 3}) {
@@ -194,9 +197,11 @@ TEST(CostModel, KnowsHowOftenARingCrossesBetweenSites) {
     for (int i = 0; i < 3 * sites; ++i) {
       cluster.hosts.push_back({.name = "node-" + std::to_string(i),
                                .zone = "site-" + std::to_string(i % sites),
-                               .workers = 2});
+                               .workers = 2,
+                               .bandwidth = kBandwidth});
     }
-    for (const std::size_t bytes : {std::size_t{64} << 10, std::size_t{16} << 20}) {
+    for (const std::size_t bytes :
+         {std::size_t{64} << 10, std::size_t{16} << 20, std::size_t{512} << 20}) {
       in_child([&] {
         double predicted = 0;
         const double seconds =
@@ -205,6 +210,38 @@ TEST(CostModel, KnowsHowOftenARingCrossesBetweenSites) {
       });
     }
   }
+}
+
+/// What a link carries within its latency is under way, and as little more as on short ones.
+TEST(LongLinks, HaveMoreUnderWay) {
+  constexpr double kPerByte = 1 / 1.25e9;
+  EXPECT_EQ(collectives::in_flight({50e-6, kPerByte}), collectives::kWindow);
+  EXPECT_EQ(collectives::in_flight({10e-3, 10 * kPerByte}), collectives::kWindow + 4);
+  EXPECT_EQ(collectives::in_flight({10e-3, kPerByte}), collectives::kWindow + 47);
+  EXPECT_EQ(collectives::in_flight({1.0, kPerByte}), collectives::kMostInFlight);
+  EXPECT_EQ(collectives::in_flight({0, 0}), collectives::kWindow);
+}
+
+/// A chain of three hosts that are far from each other passes on what comes, without a rest.
+TEST(LongLinks, AreFullInABroadcast) {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  Cluster cluster = ideal_cluster(3, kBandwidth);
+  for (Host& host : cluster.hosts) host.latency = 5e-3;
+  in_child([&] {
+    auto job = Job::create(cluster, std::chrono::hours(1), kStack, std::chrono::seconds(30),
+                           Sharing::kAuto);
+    ASSERT_TRUE(job.ok());
+    base::TimePoint end;
+    const base::Status status = (*job)->run([&](int, strategy::Environment environment) {
+      const base::Bytes data(static_cast<std::byte*>(nullptr), kBytes);
+      const base::Status done = collectives::broadcast(*environment.world, data, base::Rank(0), {});
+      end = std::max(end, (*job)->scheduler().now());
+      return done;
+    });
+    EXPECT_TRUE(status.ok()) << status.error().to_string();
+    const double whole = static_cast<double>(kBytes) / kBandwidth;
+    EXPECT_NEAR(base::to_seconds(end.since_origin), whole, 0.2 * whole);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Formulas, ::testing::Values(2, 3, 4, 5, 7, 8, 16));

@@ -63,10 +63,24 @@ TEST(BucketSize, StaysWithinItsLimits) {
   const group::Topology quick = equal_links(4, 1e-6, 12e6);
   const group::Topology slow = equal_links(4, 1, 12e9);
   EXPECT_EQ(best_bucket_bytes(kMiB, AllReduce{}, &quick, 4), 64 * kKiB);
-  EXPECT_EQ(best_bucket_bytes(1000 * kMiB, AllReduce{}, &slow, 4), 16 * kMiB);
+  EXPECT_EQ(best_bucket_bytes(1000 * kMiB, AllReduce{}, &slow, 4), 128 * kMiB);
   EXPECT_EQ(best_bucket_bytes(1000 * kMiB, ParameterServer{}, &slow, 4), 4 * kMiB);
   EXPECT_GT(best_bucket_bytes(0, AllReduce{}, &quick, 4), 0U);
   EXPECT_GT(best_bucket_bytes(0, ParameterServer{}, &quick, 4), 0U);
+}
+
+TEST(BucketSize, ExceedsItsLimitWhereLatencyIsMostOfATransfer) {
+  const AllReduce doubling{collectives::Algorithm::kRecursiveDoubling};
+  const auto chosen = [&](double latency, double bandwidth) {
+    const group::Topology two = equal_links(2, latency, bandwidth);
+    return best_bucket_bytes(1000 * kMiB, doubling, &two, 2);
+  };
+  // sqrt(model · bandwidth · latency): 18 MiB, and 112 MiB, of which 64 MiB are within a tenth.
+  EXPECT_EQ(chosen(1e-3, 300e6), 16 * kMiB);
+  EXPECT_EQ(chosen(10e-3, 1.2e9), 64 * kMiB);
+  const group::Topology two = equal_links(2, 10e-3, 1.2e9);
+  EXPECT_EQ(best_bucket_bytes(1000 * kMiB, LocalSgd{}, &two, 2), 64 * kMiB);
+  EXPECT_EQ(best_bucket_bytes(1000 * kMiB, ParameterServer{}, &two, 2), kUsual);
 }
 
 TEST(BucketSize, CountsTheMessagesToEachShard) {

@@ -77,6 +77,14 @@ base::Status check(const Environment& environment, const ReplicaOptions& options
   return {};
 }
 
+/// Lanes over wires: two buckets at a time; three among sites, where both of two, which share the
+/// link between them, tend to come to its end together, and leave it idle while each goes round its
+/// site.
+std::size_t lanes_over_wires(const group::Group& workers) {
+  const group::Topology* topology = workers.topology().get();
+  return topology != nullptr && topology->sites() != nullptr ? 3 : 2;
+}
+
 }  // namespace
 
 base::Result<std::unique_ptr<Replica>> Replica::create(Environment environment,
@@ -121,8 +129,8 @@ base::Status ReplicaImpl::prepare() {
   return {};
 }
 
-/// Over wires two buckets at a time, and control values beside them. In shared memory one bucket
-/// has all of it, and under servers alone none is reduced.
+/// Over wires several buckets at a time, and control values beside them. In shared memory one
+/// bucket has all of it, and under servers alone none is reduced.
 void ReplicaImpl::make_reducer(group::Group group, const std::optional<AllReduce>& all_reduce) {
   const group::Group& workers = *environment_.workers;
   const bool wires = all_reduce && !workers.shares_memory() && workers.size() > 1;
@@ -130,8 +138,10 @@ void ReplicaImpl::make_reducer(group::Group group, const std::optional<AllReduce
   std::optional<group::Group> control;
   if (wires) {
     control = workers.with_channel(round_channel(options_.model));
-    if (plan_.buckets.size() > 1) {
-      lanes.push_back(workers.with_channel(lane_channel(options_.model, 1)));
+    const std::size_t most = std::min(lanes_over_wires(workers), plan_.buckets.size());
+    while (lanes.size() < most) {
+      const int lane = static_cast<int>(lanes.size());
+      lanes.push_back(workers.with_channel(lane_channel(options_.model, lane)));
     }
   }
   reducer_ = std::make_unique<Reducer>(std::move(lanes), std::move(control), plan_, *memory_,

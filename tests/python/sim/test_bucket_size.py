@@ -55,3 +55,12 @@ def test_a_small_model_is_on_its_way_during_backward(auto: str, together: str, r
     assert one.step_seconds.mean > 0.09 + 0.028
     assert small.step_seconds.mean < 0.09 + rest + 0.004
     assert small.bytes_sent == pytest.approx(one.bytes_sent, rel=0.02)
+
+
+def test_the_link_between_sites_is_kept_busy() -> None:
+    # Each of two sites sends a gradient once over the 11.96 MB/s between them. Before and behind
+    # that, buckets go round their sites.
+    cluster, workload = EXAMPLES / "clusters/two-sites.toml", EXAMPLES / "workloads/resnet50.toml"
+    step = gs.simulate(cluster, workload, "all_reduce", steps=6).step_seconds.mean
+    bytes_between = 25_557_032 * 4
+    assert bytes_between / 11.96e6 < step < 1.03 * bytes_between / 11.96e6

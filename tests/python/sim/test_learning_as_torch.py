@@ -59,6 +59,18 @@ def test_as_one_process(task: str, workers: int, strategy: Any, tmp_path: Path) 
     assert_equal_models(tmp_path / "model.pt", alone(task, workers))
 
 
+def test_as_one_process_between_sites(tmp_path: Path) -> None:
+    """Where three buckets, each of a parameter, are in flight."""
+    thin = {"bandwidth": "100 Mbit/s", "latency": "5 ms"}
+    sites = {
+        "hosts": [{"name": name, "count": 2, "zone": name} for name in ("north", "south")],
+        "zones": [{"name": name, **thin} for name in ("north", "south")],
+        "variability": {"kind": "normal", "spread": 0.1},
+    }
+    learn("groups_adamw", sites, "all_reduce(bucket_mb=0.0001)", tmp_path / "model.pt")
+    assert_equal_models(tmp_path / "model.pt", alone("groups_adamw", 4))
+
+
 def test_what_nobody_uses_stays_as_it_was(tmp_path: Path) -> None:
     """Weight decay and momentum would move it, had it a gradient of zeros."""
     learn("uneven_sgd", cluster(2), "all_reduce", tmp_path / "model.pt")

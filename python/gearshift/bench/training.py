@@ -23,20 +23,22 @@ MODELS = ("mlp", "cnn", "resnet18", "transformer")
 _PROGRAM = "training/step.py"
 _EVERY = 8
 """Steps from one round of local SGD to the next."""
+_FEW = 4
+"""Steps of a model that takes seconds for one between sites."""
 _STEPS = {"resnet18": 4, "transformer": 8}
 _CHECKED = {"resnet18": 1}
 """Steps that are compared with one process. In a deep model rounding errors grow with each."""
 
 
 def settings() -> list[Setting]:
-    """Each model with two and four ranks, on one host and on hosts of one rank; one at sites.
+    """Each model with two and four ranks, on one host and on hosts of one rank; two at sites.
 
     And two among four hosts, with gradients as bfloat16 and under local SGD.
     """
     return [
         *(_on_one_host(model, ranks) for ranks in (2, 4) for model in MODELS),
         *(_on_hosts(model, ranks) for ranks in (2, 4) for model in MODELS),
-        _at_sites("cnn"),
+        *(_at_sites(model) for model in ("mlp", "cnn")),
         *(_rounded(model) for model in ("mlp", "resnet18")),
         *(_local(model) for model in ("mlp", "resnet18")),
     ]
@@ -103,7 +105,11 @@ def _setting(
     at_sites = network is not None and network.sites > 1
     targets = (Target("ratio", 1, DDP), Target("memory", 1, DDP))
     quick = model in ("mlp", "cnn") and ranks == 2 and network is None
-    point = _point(model, (Target("ratio", 1.3, DDP),) if at_sites else targets, quick)
+    if at_sites:
+        few = _FEW if model == "mlp" else None
+        point = _point(model, (Target("ratio", 1.3, DDP),), quick, steps=few)
+    else:
+        point = _point(model, targets, quick)
     return Setting(
         name=f"training/{place}/{model}",
         title=f"training step, {model}, {where}",
@@ -117,9 +123,15 @@ def _setting(
     )
 
 
-def _point(model: str, targets: tuple[Target, ...], quick: bool = False, every: int = 1) -> Point:
+def _point(
+    model: str,
+    targets: tuple[Target, ...],
+    quick: bool = False,
+    every: int = 1,
+    steps: int | None = None,
+) -> Point:
     """One turn, of whole blocks of `every` steps."""
-    steps = math.ceil(_STEPS.get(model, 10) / every) * every
+    steps = math.ceil((steps or _STEPS.get(model, 10)) / every) * every
     return Point(
         "step",
         {"steps": steps, "warmup": 2, "check": _CHECKED.get(model, 3)},

@@ -12,7 +12,7 @@ from typing import Any
 from . import LaunchError
 from .plan import TRANSPORTS, LaunchOptions, TargetKind, split_endpoint
 from .strategy import STRATEGY, TOTAL_STEPS, check_strategy
-from .toml_file import Table, TomlFile, shown
+from .toml_file import NUL, Table, TomlFile, shown
 
 _SCALARS = (str, int, float)
 _TARGETS: dict[str, TargetKind] = {
@@ -168,18 +168,26 @@ def _arguments(table: Table) -> list[str]:
     if isinstance(given, list):
         for value in given:
             table.check("arguments", value, _SCALARS, "an array of texts and numbers")
+            _check_argument(table, "arguments", value)
         return [str(value) for value in given]
     options = table.table("arguments") if given else None
     return [] if options is None else [a for key in options.values for a in _option(options, key)]
 
 
+def _check_argument(table: Table, key: str, value: str | int | float) -> None:
+    if "\0" in str(value):
+        table.fail(key, NUL)
+
+
 def _option(table: Table, key: str) -> list[str]:
     value = table.get(key, (*_SCALARS, bool, list), "a text, a number, true, false or an array")
     if isinstance(value, bool):
+        _check_argument(table, key, key)
         return [f"--{key}"] if value else []
     values = value if isinstance(value, list) else [value]
     for element in values:
         table.check(key, element, _SCALARS, "an array of texts and numbers")
+        _check_argument(table, key, f"{key}{element}")
     return [f"--{key}", *map(str, values)]
 
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +14,9 @@ from . import LaunchError
 
 Keys = tuple[str | int, ...]
 """A key below tables: their names, and the places of those that are in arrays."""
+
+NUL = "has a character of number 0, which no path and no argument of a program can have"
+_TOO_LONG = "a whole number is outside of -2^63 to 2^63 - 1"
 
 
 class TomlFile:
@@ -36,6 +39,10 @@ class TomlFile:
             self.root = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
             raise LaunchError(f"{path}:{self._place(str(error))}") from error
+        except (ValueError, RecursionError) as error:
+            raise LaunchError(f"{path}: {why_unread(error)}") from error
+        for keys in _too_long(self.root, ()):
+            self.fail(keys, _TOO_LONG)
 
     def fail(self, keys: Keys, what: str) -> NoReturn:
         """An error of a key, which is named by the tables that it is in and itself."""
@@ -71,6 +78,23 @@ class TomlFile:
             return f"{numbers[1]}:{numbers[2]}: {what}"
         lines = self._text.rstrip().count("\n") + 1
         return f"{lines}: {what or message}"
+
+
+def why_unread(error: Exception) -> str:
+    """What is wrong with a text of TOML or JSON, also where Python's parser itself gives up."""
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    # Python makes no number of thousands of digits; parsers have errors of their own.
+    return _TOO_LONG if type(error) is ValueError else str(error)
+
+
+def _too_long(value: Any, keys: Keys) -> Iterator[Keys]:
+    """Whole numbers that Python can hold, and TOML cannot."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield keys
+    items = value.items() if isinstance(value, dict) else ()
+    for key, item in enumerate(value) if isinstance(value, list) else items:
+        yield from _too_long(item, (*keys, key))
 
 
 def _has(document: Any, keys: Keys) -> bool:
@@ -120,6 +144,8 @@ class Table:
         value: str | None = self.get(key, str, "a text")
         if value is not None and not value.strip():
             self.fail(key, "is empty; leave the key out instead")
+        if value is not None and "\0" in value:
+            self.fail(key, NUL)
         return value
 
     def flag(self, key: str) -> bool | None:

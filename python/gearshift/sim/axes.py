@@ -142,7 +142,8 @@ def _number(name: str, given: object, number: Callable[[str], float]) -> float:
         is_plain = isinstance(given, int | float) and not isinstance(given, bool)
         value = float(text) if is_plain and has_unit else number(text)
     except ValueError as error:
-        told = str(error) if has_unit else f'"{text}" is no number'
+        noun = "whole number" if number is int else "number"
+        told = str(error) if has_unit else f'"{text}" is no {noun}'
         raise InvalidArgument(f"sweep: {name}: {told}") from error
     least = _LEAST.get(name)
     if isinstance(value, int) and value > _MOST:

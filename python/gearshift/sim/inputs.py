@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgument
+from ..launch.toml_file import why_unread
 from . import extension, toml_text, workload_file
 from .durations import parse_duration
-from .given import kind, readable, text
+from .given import kind, number, readable, text
 from .workload import Workload
 
 ClusterLike = str | Path | Mapping[str, Any]
@@ -39,8 +40,8 @@ class Source:
         """
         try:
             return tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidArgument(f"{self.name}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"{self.name}: {why_unread(error)}") from error
 
     @property
     def title(self) -> str:
@@ -79,8 +80,13 @@ class WorkloadFacts:
 
 
 def seconds(value: Any) -> float:
-    """A time of a file: text with a unit, or a number."""
-    return parse_duration(value) if isinstance(value, str) else float(value)
+    """A time of a file: text with a unit, or a number.
+
+    Raises:
+        ValueError: for a text that is none.
+        InvalidArgument: for what is neither.
+    """
+    return parse_duration(value) if isinstance(value, str) else number("seconds", value)
 
 
 def read_cluster(cluster: ClusterLike | Source) -> Source:
@@ -149,7 +155,7 @@ def _from_json(given: str, path: Path) -> str:
     try:
         document = json.loads(given)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{path}: no JSON: {error}") from error
+        raise InvalidArgument(f"{path}: no JSON: {why_unread(error)}") from error
     if not isinstance(document, dict):
         raise InvalidArgument(f"{path}: must hold an object")
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import InvalidArgument
+from . import given
 from .given import plain
 
 Kind = Literal["constant", "normal", "log-normal", "empirical"]
@@ -26,6 +27,11 @@ DTYPES = {
     "bfloat16": 2,
 }
 """Bytes of an element, by the name of its type: of those that can be trained."""
+
+MOST_SAMPLES = 2**31 - 1
+"""Of a batch, as the simulator's own reader has it."""
+_LONGEST = 1e9
+"""Seconds; likewise."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,11 @@ class Workload:
         _check_whole("batch_size", self.batch_size)
         if self.batch_size < 1:
             raise InvalidArgument(f"batch_size: must be positive, this is {self.batch_size}")
-        _check_number("forward", self.forward_seconds, positive=True)
-        _check_number("backward", self.backward_seconds, positive=True)
-        _check_number("optimizer", self.optimizer_seconds)
+        if self.batch_size > MOST_SAMPLES:
+            raise InvalidArgument(f"batch_size: must be at most {MOST_SAMPLES:,}")
+        _check_time("forward", self.forward_seconds, positive=True)
+        _check_time("backward", self.backward_seconds, positive=True)
+        _check_time("optimizer", self.optimizer_seconds)
         _check_variability(self.variability)
         _check_parameters(self.parameters, self.backward_seconds)
 
@@ -176,11 +184,17 @@ def _check_whole(key: str, value: object) -> None:
 def _check_number(key: str, value: float, *, positive: bool = False) -> None:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise InvalidArgument(f"{key}: must be a number, {value!r} is none")
-    if not math.isfinite(value):
-        raise InvalidArgument(f"{key}: must be finite, this is {value}")
+    if not math.isfinite(given.number(key, value)):
+        raise InvalidArgument(f"{key}: must be finite, this is {value!r:.40}")
     if value < 0 or (positive and value == 0):
         rule = "be positive" if positive else "not be negative"
         raise InvalidArgument(f"{key}: must {rule}, this is {value:.6g}")
+
+
+def _check_time(key: str, value: float, *, positive: bool = False) -> None:
+    _check_number(key, value, positive=positive)
+    if value > _LONGEST:
+        raise InvalidArgument(f"{key}: must be at most {_LONGEST:.0e} s, this is {value:.6g} s")
 
 
 def _check_variability(variability: Variability) -> None:

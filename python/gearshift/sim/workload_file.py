@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Error, InvalidArgument
+from ..launch.toml_file import why_unread
 from .durations import format_duration, parse_duration
+from .given import number
 from .workload import KINDS, Variability, Workload, WorkloadParameter
 
 _FACTORS_PER_LINE = 10
@@ -86,7 +88,7 @@ class _Table:
     def duration(self, key: str, default: float | None = None) -> float:
         value = self.get(key, (int, float, str), 'a time such as "95 ms"', default)
         if not isinstance(value, str):
-            return float(value)
+            return number(key, value)
         try:
             return parse_duration(value)
         except ValueError as error:
@@ -118,9 +120,9 @@ def _shown(value: Any) -> str:
 def _parse(text: str, path: Path) -> Any:
     try:
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise InvalidArgument(f"no {kind}: {error}") from error
+        raise InvalidArgument(f"no {kind}: {why_unread(error)}") from error
 
 
 def from_document(value: Any, stem: str) -> Workload:
@@ -166,11 +168,11 @@ def _variability(value: Any) -> Variability:
         table.fail("kind", f'"{kind}" is none of {", ".join(KINDS)}')
     spread, factors = 0.0, []
     if kind in ("normal", "log-normal"):
-        spread = float(table.get("spread", (int, float), "a number"))
+        spread = number("spread", table.get("spread", (int, float), "a number"))
     if kind == "empirical":
         factors = table.array("factors", (int, float), "number")
     table.no_other_keys()
-    return Variability(kind, spread, tuple(float(factor) for factor in factors))
+    return Variability(kind, spread, tuple(number("factors", f) for f in factors))
 
 
 def spread_ready(workload: Workload, given: list[bool]) -> Workload:

@@ -13,10 +13,11 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import Error, InvalidArgument
-from ..launch.toml_file import Table, TomlFile, shown
+from ..launch.toml_file import Table, TomlFile
 from ..sim import axes, task
 from ..sim.extension import check_workload, describe_cluster
-from ..sim.inputs import Source, read_cluster, read_workload, seconds
+from ..sim.given import number as as_float
+from ..sim.inputs import Source, read_cluster, read_workload
 from ..sim.scaling import change, edited
 from ..sim.simulation import MOST_STEPS
 from ..strategy import parse, to_text
@@ -28,6 +29,7 @@ _MOST_SEEDS = 1000
 _EVALUATIONS = 20
 _SEARCH = "search"
 _SEARCH_BEGINS = (1.0, 2.0)
+_TIME = 'a time, such as "3 ms", or a number of seconds'
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP_KEYS = ("forward", "backward", "optimizer", "batch_size")
 _UNCHANGEABLE = ("strategy", "batch_size")
@@ -53,7 +55,13 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # One of hundreds of digits is finite, but no float: the same as infinite.
+    return is_number and math.isfinite(as_float("value", value))
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -61,6 +69,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "metric": ("a text", _is_text),
     "samples": ("a whole number, at least 1", _is_count),
     "target": ("a finite number", _is_finite),
+    **dict.fromkeys(("forward", "backward", "optimizer"), (_TIME, _is_time)),
 }
 """What a constant must be, as the key in its place; of the others, the workload says it."""
 
@@ -331,7 +340,8 @@ def _or_constant(table: Table, key: str, given: Any, module: ModuleType) -> Any:
         table.missing(key, f"neither the study nor the task ({name} in its file) says it")
     noun, suits = _KINDS.get(key, ("", lambda value: True))
     if given is None and not suits(value):
-        table.fail("task", f"{name} in {module.__file__} must be {noun}, this is {value!r}")
+        what = f"{value!r}"[:60]
+        table.fail("task", f"{name} in {module.__file__} must be {noun}, this is {what}")
     return value
 
 
@@ -348,16 +358,10 @@ def _workload(table: Table, folder: Path, made: Any, module: ModuleType) -> Sour
         except Error as error:
             table.fail("workload", str(error))
         return source
-    noun = 'a time, such as "3 ms", or a number of seconds'
     times = {
-        key: _or_constant(table, key, table.get(key, (str, int, float), noun), module)
+        key: _or_constant(table, key, table.get(key, (str, int, float), _TIME), module)
         for key in ("forward", "backward", "optimizer")
     }
-    for key, value in times.items():
-        try:
-            seconds(value)
-        except ValueError as error:
-            table.fail(key, f"{error}; this is {shown(value)}")
     batch = _or_constant(table, "batch_size", table.whole("batch_size", 1), module)
     try:
         return read_workload(made.workload(**times, batch_size=batch))

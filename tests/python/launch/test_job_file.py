@@ -199,6 +199,12 @@ START = 'script = "script.py"  # line 1\n'
         (START + "timeout = 0", "2: timeout: must be a positive number of seconds, this is 0"),
         (START + 'timeout = "30 s"', '2: timeout: must be a number of seconds, this is "30 s"'),
         (START + "grace = inf", "2: grace: must be zero or a positive number of seconds"),
+        (START + f"timeout = 1{400 * '0'}", "2: timeout: a whole number is outside of -2^63 to"),
+        (START + "[env]\nA = [9223372036854775808]", "3: env.A[0]: a whole number is outside"),
+        (START + 'module = "a\\u0000b"', "2: module: has a character of number 0"),
+        (START + 'arguments = ["a\\u0000b"]', "2: arguments: has a character of number 0"),
+        (START + '[arguments]\nname = "\\u0000"', "3: arguments.name: has a character of number 0"),
+        (START + '[arguments]\n"a\\u0000" = true', "has a character of number 0"),
         (START + "prefix = 1", "2: prefix: must be true or false, this is 1"),
         (START + 'transports = ["tcp", "pigeon"]', "2: transports: [1] must be one of"),
         (START + "transports = []", "2: transports: is empty"),
@@ -278,6 +284,12 @@ def test_what_cannot_be_read(tmp_path, capfd):
     assert (
         refusal(capfd, str(path)) == f"gearshift: cannot read {path}: No such file or directory\n"
     )
+    for unread, told in (
+        (b"a = " + 5000 * b"1", "a whole number is outside of -2^63 to 2^63 - 1"),
+        (b"a = " + 9000 * b"[" + 9000 * b"]", "is nested too deeply"),
+    ):
+        path.write_bytes(unread)
+        assert refusal(capfd, str(path)) == f"gearshift: {path}: {told}\n"
     path.write_bytes(b'script = "a"\n# \xff')
     assert refusal(capfd, str(path)) == f"gearshift: {path}:2: is no UTF-8 text\n"
 

@@ -66,7 +66,7 @@ def test_keys_of_hosts_are_axes_with_their_units() -> None:
         ("workers=4 workers=8", "twice"),
         ("workers=4,4", "twice"),
         ("workers=0", "too small"),
-        ("workers=2.5", '"2.5" is no number'),
+        ("workers=2.5", '"2.5" is no whole number'),
         ("batch_size=8,9223372036854775808", "9223372036854775808 is too great"),
         (f"hosts.burst=1{400 * '0'}", "is too great"),
         ("bandwidth=10Gbps", "is no rate"),

@@ -72,6 +72,12 @@ class ClusterCase:
     clocks: tuple[Clock, ...] = (SIMULATED,)
 
 
+def rate_text(rate: float) -> str:
+    """A factor of a learning rate as text, different from that of every other factor."""
+    short = f"{rate:g}"
+    return short if float(short) == rate else repr(rate)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run: names of a use case and a cluster, and how it is trained there."""
@@ -88,7 +94,7 @@ class Cell:
     @property
     def label(self) -> str:
         """For people, in logs and errors."""
-        rate = "" if self.rate == 1 else f" at {self.rate:g} of the rate"
+        rate = "" if self.rate == 1 else f" at {rate_text(self.rate)} of the rate"
         return (
             f"{self.use_case} on {self.cluster}, {self.strategy}{rate}, seed {self.seed},"
             f" {self.clock}"
@@ -98,7 +104,7 @@ class Cell:
     def slug(self) -> str:
         """A file name, different from those of other cells."""
         parts = (
-            self.use_case, self.cluster, self.strategy, f"{self.rate:g}", self.seed, self.clock,
+            self.use_case, self.cluster, self.strategy, rate_text(self.rate), self.seed, self.clock,
         )  # fmt: skip
         plain = "-".join(re.sub(r"[^a-z0-9.]+", "_", str(part).lower()) for part in parts)
         return f"{plain[:100]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"

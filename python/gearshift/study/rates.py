@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgument
 from ..sim import task as tasks
+from .cell import rate_text
 
 if TYPE_CHECKING:
     from ..torch import SimulatedTraining
 
-_FILE = '''"""A task with {rate:g} of its learning rate: made by gearshift study."""
+_FILE = '''"""A task with {rate!r} of its learning rate: made by gearshift study."""
 
 from gearshift.study.rates import scaled
 
@@ -25,7 +26,7 @@ def task_file(folder: Path, task: str, rate: float, name: str) -> str:
     """The task that learns at `rate` times the rate: itself, or a file that is written for it."""
     if rate == 1:
         return task
-    path = folder / f"{name}-rate-{rate:g}.py"
+    path = folder / f"{name}-rate-{rate_text(rate)}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     # The path of a task may hold bytes that are no UTF-8.
     path.write_text(_FILE.format(task=ascii(task), rate=rate), encoding="utf-8")

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,6 +67,10 @@ class Runner:
         self._note = note
         self._run_now: dict[Cell, Done] = {}
         self._run_before: dict[Cell, Done | None] = {}
+        self._looked_at: set[str] = set()
+        """Clusters of which this run would measure cells."""
+        self._reasons: dict[str, str] = {}
+        """Why some of them cannot be measured."""
         self.found = Found()
 
     def run(self, wanted: Wanted, again: bool) -> Found:
@@ -84,14 +88,14 @@ class Runner:
             OSError: when the folder cannot be written.
         """
         facts = machine_facts() | {"command": shlex.join(self._command)}
-        reasons = self._unmeasurable(wanted)
+        self._reasons = self._unmeasurable(wanted)
         kept = 0
         try:
             while True:
                 asked = cells_of(self._study, lambda cell: self._find(cell, wanted, again))
                 chosen = list(filter(wanted, asked))
                 missing = [cell for cell in chosen if self._find(cell, wanted, again) is None]
-                todo = [cell for cell in missing if not self._is_skipped(cell, reasons)]
+                todo = [cell for cell in missing if not self._is_skipped(cell)]
                 self._save_facts(facts)
                 kept = len(set(chosen) - set(missing) - set(self._run_now))
                 if not todo:
@@ -109,7 +113,7 @@ class Runner:
         what is to be run again, until it is, and what failed."""
         asked = cells_of(self._study, self._known)
         cells = {
-            "skipped": self.found.skipped,
+            "skipped": self._skipped(),
             "cells": [asdict(cell) for cell in asked],
             "recipes": {cell.slug: recipe(self._study, cell) for cell in asked},
         }
@@ -142,17 +146,28 @@ class Runner:
     def _unmeasurable(self, wanted: Wanted) -> dict[str, str]:
         """Clusters of cells that are wanted and cannot be measured here, and why."""
         cells = filter(wanted, self._study.cells())
-        names = {cell.cluster for cell in cells if cell.clock == MEASURED}
-        clusters = [cluster for cluster in self._study.clusters if cluster.name in names]
+        self._looked_at = {cell.cluster for cell in cells if cell.clock == MEASURED}
+        clusters = [cluster for cluster in self._study.clusters if cluster.name in self._looked_at]
         reasons = {cluster.name: measured.why_not(cluster) for cluster in clusters}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
-    def _is_skipped(self, cell: Cell, reasons: Mapping[str, str]) -> bool:
+    def _skipped(self) -> dict[str, str]:
+        """Clusters that are not measured, and why: also those of an earlier run, unless this one
+        has found that they can be, so that one that only simulates forgets none."""
+        measured = {c.name for c in self._study.clusters if MEASURED in c.clocks}
+        before = {
+            name: self._reasons.get(name, reason)
+            for name, reason in self._store.skipped().items()
+            if name in measured and (name in self._reasons or name not in self._looked_at)
+        }
+        return before | self.found.skipped
+
+    def _is_skipped(self, cell: Cell) -> bool:
         """Whether a cell that is to be run cannot be, which is told of its cluster once."""
-        if cell.clock == SIMULATED or cell.cluster not in reasons:
+        if cell.clock == SIMULATED or cell.cluster not in self._reasons:
             return False
         if cell.cluster not in self.found.skipped:
-            reason = self.found.skipped[cell.cluster] = reasons[cell.cluster]
+            reason = self.found.skipped[cell.cluster] = self._reasons[cell.cluster]
             self._note(f"{cell.cluster} is not measured: {reason}")
         return True
 

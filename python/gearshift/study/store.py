@@ -68,6 +68,14 @@ class Store:
         """
         return _read(self.folder / FACTS)
 
+    def skipped(self) -> dict[str, str]:
+        """Clusters that an earlier run could not measure, and why; none where nothing was run."""
+        try:
+            found = self.facts().get("skipped", {})
+        except Error:
+            return {}  # no study yet, or a damaged file, which is written anew
+        return dict(found) if isinstance(found, dict) else {}
+
     def save(self, done: Done) -> None:
         """Write what a cell found; a reader sees the file whole, or not at all."""
         document = {

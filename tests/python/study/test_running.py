@@ -135,6 +135,18 @@ def test_a_damaged_cell_is_run_again(study_path):
     assert json.loads(files[0].read_text())["error"] is None
 
 
+def test_learning_rates_that_hardly_differ_have_results_of_their_own(study_path):
+    rates = [1, 1.0000001, 1.0000002, 0.5, 2.0**-10]
+    study_path.write_text(STUDY.replace("evaluations = 5", f"learning_rates = {rates}"))
+    cells = [cell for cell in read_study(study_path).cells() if cell.strategy == "ps:bsp"]
+    assert len({cell.slug for cell in cells}) == len({cell.label for cell in cells}) == 5
+    names = [task_file(study_path.parent / "t", "m:f", cell.rate, "line") for cell in cells]
+    assert len(set(names)) == 5
+    half = cells[3]
+    assert half.label == "study_task on two, ps:bsp at 0.5 of the rate, seed 1, simulated"
+    assert "-0.5-1-" in half.slug
+
+
 def test_a_recipe_has_all_that_determines_an_outcome(study_path, monkeypatch):
     study = read_study(study_path)
     first, second = study.cells()
@@ -310,6 +322,28 @@ def test_what_was_measured_is_reported_where_it_cannot_be_measured_again(study_p
         assert ("it takes root" in (folder / "report.md").read_text()) == told
         assert ("2 kept" in said) == ("--again" not in options)
         assert ("Cells: 2 of 2 run" if told else "Cells: 2 of 4 run") in run_report(folder)
+
+
+def test_a_run_that_only_simulates_forgets_no_cluster_that_cannot_be_measured(
+    study_path, monkeypatch
+):
+    study_path.write_text(
+        STUDY.replace('"two.toml"', '"two.toml"\nclocks = ["simulated", "measured"]')
+    )
+    monkeypatch.setattr(measured, "why_not", lambda cluster: "it takes root")
+    assert "two is not measured: it takes root" in run(study_path)
+    folder = study_path.parent / "o"
+    for options in (("--clock", "simulated"), ("--strategy", "ps:bsp", "--clock", "measured")):
+        run(study_path, *options)
+        assert Store(folder).facts()["skipped"] == {"two": "it takes root"}
+        assert "Cells: 2 of 2 run" in run_report(folder)
+    monkeypatch.setattr(measured, "why_not", lambda cluster: None)
+    monkeypatch.setattr(measured, "measure", lambda *_: outcome(0.01, 40, target=-0.05))
+    run(study_path, "--clock", "simulated")  # does not look at what can be measured
+    assert Store(folder).facts()["skipped"] == {"two": "it takes root"}
+    run(study_path, "--strategy", "ps:bsp")
+    assert Store(folder).facts()["skipped"] == {}
+    assert "Cells: 3 of 4 run" in run_report(folder)
 
 
 def test_what_the_user_wrote_is_not_overwritten(study_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ..cell import rate_text
+
 NONE = "–"  # noqa: RUF001
 """In the place of a number that there is not."""
 
@@ -49,7 +51,7 @@ def times(factor: float | None) -> str:
 
 def rate_factor(value: float) -> str:
     """That of a learning rate, as the study's file has it: "×0.5"."""
-    return f"×{value:g}"  # noqa: RUF001
+    return f"×{rate_text(value)}"  # noqa: RUF001
 
 
 def percent(share: float | None) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import Error, InvalidArgument
-from ..report.files import finite, io_text, write_json
+from ..report.files import check_writable, finite, io_text, write_json
 from ..report.fit import print_table
 from ..report.words import count, several, times
 from ..strategy import parse, to_text
@@ -152,10 +152,11 @@ class _Command:
         self._options = options
         self._batch = batch
         self._cluster, self._workload = read_both(options.cluster, options.workload)
-        for folder in (options.out, (options.timeline or options.out).parent):
-            folder.mkdir(parents=True, exist_ok=True)  # rather fail now than after an hour
+        check_writable(options.out / SUMMARY)  # rather fail now than after an hour
         if options.timeline is not None and options.timeline.is_dir():
             raise InvalidArgument(f"--timeline {options.timeline}: is a folder; name a file")
+        if options.timeline is not None:
+            check_writable(options.timeline)
         self._strategies = list(dict.fromkeys(to_text(parse(s)) for s in options.strategies))
 
     def run(self) -> _Outcome:

@@ -47,24 +47,35 @@ class PlainDisplay:
         self._console = console
         self._what = ""
         self._of = self._done = 0
-        self._began = self._last = 0.0
+        self._last = 0.0
+        self._first: tuple[float, int] | None = None
+        """When the first pieces were done, and how many: until then processes had to start."""
 
     def begin(self, what: str, of: int) -> None:
         self._what, self._of, self._done = what, of, 0
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._first = None
 
     def advance(self, count: int) -> None:
         self._done += count
         now = time.monotonic()
+        if self._first is None:
+            self._first = now, self._done
         if now < self._last + _PLAIN_INTERVAL:
             return
         self._last = now
-        left = (now - self._began) / self._done * (self._of - self._done)
         self._console.print(
-            f"{self._what}: {self._done}/{self._of}, about {left:.0f} s left",
+            f"{self._what}: {self._done}/{self._of}{self._left(now, *self._first)}",
             markup=False,
             highlight=False,
         )
+
+    def _left(self, now: float, since: float, before: int) -> str:
+        """By the pace since the first pieces were done; nothing while there is none."""
+        if self._done == before:
+            return ""
+        left = (now - since) / (self._done - before) * (self._of - self._done)
+        return f", about {left:.0f} s left"
 
 
 class LiveDisplay:

@@ -63,7 +63,11 @@ def comparison(results: Mapping[str, Result | Error]) -> Table:
 
 
 def learning_table(results: Mapping[str, Result], target: float | None) -> Table:
-    """What each strategy has learnt; the one that reaches the target first is marked."""
+    """What each strategy has learnt.
+
+    The one that reaches the target first is marked, of those that don't diverge: who does has not
+    kept what it had reached.
+    """
     table = Table(
         title="learnt, by worker 0, in virtual time",
         box=box.SIMPLE_HEAD,
@@ -80,7 +84,8 @@ def learning_table(results: Mapping[str, Result], target: float | None) -> Table
     table.add_column("outcome", vertical="bottom", no_wrap=True)
     times = {} if target is None else {name: r.time_to(target) for name, r in results.items()}
     reached = {name: time for name, time in times.items() if time is not None}
-    first = min(reached, key=lambda name: reached[name]) if len(results) > 1 and reached else None
+    kept = [name for name in reached if results[name].diverged is None]
+    first = min(kept, key=lambda name: reached[name]) if len(results) > 1 and kept else None
     for name, result in results.items():
         cells = [f"{name} \N{LEFTWARDS ARROW} first" if name == first else name]
         cells += _learnt(result)

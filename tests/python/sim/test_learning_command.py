@@ -12,7 +12,8 @@ import gearshift as gs
 from gearshift.cli import main
 from gearshift.data.fashion_mnist import DEFAULT_FOLDER
 from gearshift.sim import task
-from gearshift.sim.curve import CurvePoint, divergence_of, time_to
+from gearshift.sim.curve import CurvePoint, Divergence, divergence_of, time_to
+from gearshift.sim.table import learning_table
 
 needs_simulator = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
@@ -240,6 +241,30 @@ def test_the_time_to_a_target_lies_between_two_points() -> None:
     ]
     assert time_to(infinite, 0.1) == 2.0
     assert time_to(infinite, 0.6) == 3.0
+
+
+class Learnt:
+    """As much of a result as the table of what was learnt looks at."""
+
+    def __init__(self, reached: float, diverged: Divergence | None = None) -> None:
+        self.curve = (CurvePoint(reached, 10, 0.5, 0.9),)
+        self.diverged = diverged
+
+    def time_to(self, target: float) -> float | None:
+        return time_to(self.curve, target)
+
+
+def test_who_diverges_is_first_nowhere() -> None:
+    gone = Divergence(0, 20, 3.0, "loss=inf")
+    for results, first in (
+        ({"early": Learnt(1.0), "late": Learnt(2.0)}, "early"),
+        ({"early": Learnt(1.0, gone), "late": Learnt(2.0)}, "late"),
+        ({"early": Learnt(1.0, gone), "late": Learnt(2.0, gone)}, None),
+    ):
+        table = learning_table(results, 0.8)  # type: ignore[arg-type]
+        marked = [cell for cell in table.columns[0].cells if "first" in str(cell)]
+        assert marked == ([] if first is None else [f"{first} \N{LEFTWARDS ARROW} first"])
+        assert list(table.columns[5].cells) == ["1 s", "2 s"]
 
 
 def test_when_training_diverged() -> None:

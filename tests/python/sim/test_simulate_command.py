@@ -399,6 +399,25 @@ def test_a_wrong_file_is_named_with_line_and_key(
     assert "w.toml:3: forward: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", [5000 * "1", 9000 * "[" + 9000 * "]"])
+def test_a_file_that_pythons_parser_gives_up_on_is_named(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "c.toml").write_text(f"a = {text}\n", encoding="utf-8")
+    assert simulate() == 2
+    assert "gearshift simulate: c.toml:1:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--timeline"])
+def test_what_cannot_be_written_is_told_before_anything_is_simulated(
+    option: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pool, "run_all", lambda *_: pytest.fail("was simulated"))
+    place = "/proc" if option == "--out" else "/proc/t.json"  # where even root writes no file
+    assert simulate(option, place) == 2
+    assert capsys.readouterr().err.startswith("gearshift simulate: /proc/")
+
+
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
 def test_a_full_disk_behind_stdout_is_told(folder: Path, arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m", "gearshift.cli", "simulate", "-c", "c.toml", "-w", "w.toml"]

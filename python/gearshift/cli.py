@@ -287,7 +287,7 @@ def calibrate(
     """
     from .sim.calibration.command import run
 
-    raise typer.Exit(run(transport or ["shm", "loopback"], measured, out))
+    raise typer.Exit(run(transport or [], measured, out))
 
 
 app.command()(simulate)

@@ -44,7 +44,7 @@ def command_line(options: LaunchOptions) -> str:
     for name, option in _OPTIONS.items():
         value = getattr(options, name)
         if value != getattr(usual, name):
-            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [option, _number(value) if isinstance(value, float) else str(value)]
     if options.transports:
         words += ["--transports", ",".join(options.transports)]
     for name, value in options.extra_env.items():
@@ -52,6 +52,12 @@ def command_line(options: LaunchOptions) -> str:
     words += [] if options.prefix else ["--no-prefix"]
     words += {"script": [], "module": ["-m"], "executable": ["--"]}[options.kind]
     return shlex.join([*words, *options.target])
+
+
+def _number(value: float) -> str:
+    """Short, but the same number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _count(number: int, noun: str) -> str:

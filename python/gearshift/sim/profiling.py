@@ -30,11 +30,14 @@ from gearshift.report.words import count
 from .durations import format_duration
 from .given import readable
 from .profile_display import progress_display
+from .workload import MOST_SAMPLES
 
 if TYPE_CHECKING:
     from gearshift.torch._profile_steps import Recording
 
 _ERROR, _INTERRUPTED = 1, 130
+_THREADS_PER_CORE = 16
+"""With more, nothing useful is measured, and torch ends in a fault where threads cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +156,12 @@ def _comment(recording: Recording, threads: int) -> str:
 def _check(options: ProfileOptions) -> None:
     if options.steps < 1 or options.warmup < 0:
         raise LaunchError("profile: --steps must be at least 1, and --warmup at least 0")
-    for name, value in (("--threads", options.threads), ("--batch-size", options.batch_size)):
-        if value is not None and value < 1:
-            raise LaunchError(f"profile: {name} must be at least 1")
+    for name, value, most in (
+        ("--threads", options.threads, _THREADS_PER_CORE * (os.cpu_count() or 1)),
+        ("--batch-size", options.batch_size, MOST_SAMPLES),
+    ):
+        if value is not None and not 1 <= value <= most:
+            raise LaunchError(f"profile: {name} must be at least 1, and at most {most:,}")
     script = options.target[0]
     if not options.module and not Path(script).exists():
         raise LaunchError(f"profile: {script} does not exist")
@@ -226,10 +232,10 @@ def _show_error(error: Exception) -> None:
     traceback = error.__traceback__
     while traceback is not None and _is_ours(traceback):
         traceback = traceback.tb_next
-    if traceback is None:  # it was not even found
+    if traceback is None and not isinstance(error, SyntaxError):  # it was not even found
         print(f"gearshift profile: {error}", file=sys.stderr)
         return
-    error.__traceback__ = traceback
+    error.__traceback__ = traceback  # none of a script that Python cannot read: it says where
     sys.excepthook(type(error), error, traceback)
     print("gearshift profile: the script failed", file=sys.stderr)
 

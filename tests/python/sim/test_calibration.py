@@ -241,6 +241,30 @@ def test_what_cannot_be_written_is_shown(
     assert "per_message = 4e-06" in told.out
 
 
+def test_measuring_and_what_was_measured_are_not_both_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured, out = tmp_path / "links.json", tmp_path / "cluster.toml"
+    measured.write_text(command.json.dumps({"work": WORK, "links": [LINK]}))
+    assert command.run(["shm"], measured, out) == 2
+    assert "--transport and --measured: choose one" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_probe_that_is_interrupted_shows_no_traceback(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from gearshift.sim.calibration import probe
+def interrupted(path):
+    raise KeyboardInterrupt
+probe._measure = interrupted
+probe.main(Path("links.json"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_a_calibration_that_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

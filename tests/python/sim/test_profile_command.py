@@ -265,6 +265,8 @@ def test_a_script_that_exits_with_a_code(tmp_path: Path) -> None:
     [
         (("--steps", "0"), "--steps must be at least 1"),
         (("--batch-size", "0"), "--batch-size must be at least 1"),
+        (("--batch-size", "2147483648"), "--batch-size must be at least 1, and at most 2,147,"),
+        (("--threads", "1000000"), "--threads must be at least 1, and at most "),
         (("--out", "."), "--out .: Is a directory"),
         (("--out", "train.py/x"), "--out train.py/x: "),
         (("--out", "/proc/w.toml"), "--out /proc/w.toml: "),  # where even root writes no file
@@ -275,6 +277,13 @@ def test_refusals(tmp_path: Path, options: tuple[str, ...], message: str) -> Non
     assert done.returncode == 2
     assert message in done.stderr
     assert "ran" not in done.stdout
+
+
+def test_a_script_that_python_cannot_read_is_shown_with_its_line(tmp_path: Path) -> None:
+    done = profile(tmp_path, "import os\ndef f(:\n    pass\n")
+    assert done.returncode == 1
+    assert 'File "train.py", line 2\n    def f(:\n          ^\nSyntaxError: ' in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,20 @@ class Calibration:
 
 
 def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
-    """Measure this machine, or read what a job measured; print and write. The exit code."""
+    """Measure this machine, or read what a job measured; print and write. The exit code.
+
+    Args:
+        transports: ways to measure here; none: all, unless a job has measured.
+        measured: what it wrote.
+        out: the file to write.
+    """
     try:
+        if transports and measured:
+            raise ValueError("--transport and --measured: choose one; the file says how it was")
         extension.load()
         check_writable(out)
-        found = {"hosts": read_measured(measured)} if measured else _measure_all(transports)
+        ways = transports or [*TRANSPORTS]
+        found = {"hosts": read_measured(measured)} if measured else _measure_all(ways)
     except _Interrupted as interrupt:
         return interrupt.code
     except (Error, OSError, ValueError) as error:

@@ -7,6 +7,7 @@ measured between itself and each other to FILE, as JSON.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +34,8 @@ def main(path: Path) -> None:
         _end(str(error), _USAGE_ERROR)
     except OSError as error:
         _end(io_text(error), _USAGE_ERROR)
+    except KeyboardInterrupt:  # of which the launcher tells
+        sys.exit(128 + signal.SIGINT)
 
 
 def _end(told: str, code: int) -> NoReturn:

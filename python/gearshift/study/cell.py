@@ -240,6 +240,9 @@ class Done:
     error: str | None = None
     recipe: str = ""
     """A digest of all that determines the outcome: the same digest, the same run."""
+    commit: str | None = None
+    """Of the gearshift that ran it, if that was a checkout. It is no part of the recipe: most
+    commits change no outcome, and none would make a long study begin anew."""
 
 
 @dataclass(frozen=True)

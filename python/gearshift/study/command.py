@@ -206,7 +206,8 @@ def report_again(folder: Path) -> int:
 def _tell(found: Found) -> None:
     parts = [f"{count(found.done, 'cell')} run"]
     if found.kept:
-        parts.append(f"{found.kept} kept from before")
+        others = f" ({found.of_others} of another commit of gearshift: --again runs them anew)"
+        parts.append(f"{found.kept} kept from before{others if found.of_others else ''}")
     if found.failures:
         parts.append(f"{len(found.failures)} failed")
     print(", ".join(parts))

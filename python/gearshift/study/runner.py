@@ -39,6 +39,8 @@ class Found:
     """Cells that were run now."""
     kept: int = 0
     """Those that an earlier run had done."""
+    of_others: int = 0
+    """Of these those that another commit of gearshift ran."""
     failures: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """Clusters that cannot be measured here, and why."""
@@ -69,6 +71,7 @@ class Runner:
         self._run_before: dict[Cell, Done | None] = {}
         self._looked_at: set[str] = set()
         """Clusters of which this run would measure cells."""
+        self._commit: str | None = None
         self._reasons: dict[str, str] = {}
         """Why some of them cannot be measured."""
         self.found = Found()
@@ -88,8 +91,9 @@ class Runner:
             OSError: when the folder cannot be written.
         """
         facts = machine_facts() | {"command": shlex.join(self._command)}
+        self._commit = facts["commit"]
         self._reasons = self._unmeasurable(wanted)
-        kept = 0
+        kept: set[Cell] = set()
         try:
             while True:
                 asked = cells_of(self._study, lambda cell: self._find(cell, wanted, again))
@@ -97,7 +101,7 @@ class Runner:
                 missing = [cell for cell in chosen if self._find(cell, wanted, again) is None]
                 todo = [cell for cell in missing if not self._is_skipped(cell)]
                 self._save_facts(facts)
-                kept = len(set(chosen) - set(missing) - set(self._run_now))
+                kept = set(chosen) - set(missing) - set(self._run_now)
                 if not todo:
                     break
                 self._measure([cell for cell in todo if cell.clock == MEASURED])
@@ -105,7 +109,8 @@ class Runner:
         except KeyboardInterrupt as interrupt:
             self.found.interrupted = exit_code(interrupt)
             self._save_facts(facts)
-        self.found.kept = kept
+        self.found.kept = len(kept)
+        self.found.of_others = sum(map(self._is_of_another_commit, kept))
         return self.found
 
     def _save_facts(self, facts: dict[str, Any]) -> None:
@@ -133,6 +138,14 @@ class Runner:
         if cell not in self._run_before:
             self._run_before[cell] = self._load(cell)
         return self._run_before[cell]
+
+    def _is_of_another_commit(self, cell: Cell) -> bool:
+        done = self._known(cell)
+        return (
+            done is not None
+            and None not in (done.commit, self._commit)
+            and (done.commit != self._commit)
+        )
 
     def _load(self, cell: Cell) -> Done | None:
         try:
@@ -201,11 +214,11 @@ class Runner:
     def _keep(self, cell: Cell, found: Outcome | Error) -> None:
         failed = isinstance(found, Error)
         if isinstance(found, Error):
-            done = Done(cell, None, str(found), recipe(self._study, cell))
+            done = Done(cell, None, str(found), recipe(self._study, cell), self._commit)
             self.found.failures.append(f"{cell.label}: {found}")
             self._note(self.found.failures[-1])
         else:
-            done = Done(cell, found, None, recipe(self._study, cell))
+            done = Done(cell, found, None, recipe(self._study, cell), self._commit)
         self._run_now[cell] = done
         self._store.save(done)
         self.found.done += not failed

@@ -81,6 +81,7 @@ class Store:
         document = {
             "cell": asdict(done.cell),
             "recipe": done.recipe,
+            "commit": done.commit,
             "error": done.error,
             "outcome": None if done.outcome is None else done.outcome.to_dict(),
         }
@@ -171,6 +172,7 @@ def _done(path: Path) -> Done:
             None if outcome is None else Outcome.from_dict(outcome),
             document["error"],
             document["recipe"],
+            document.get("commit"),
         )
     except (KeyError, TypeError) as error:
         raise Error(f"{path}: holds no cell of a study: {error}", code="io") from error

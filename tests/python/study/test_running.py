@@ -22,7 +22,7 @@ from gearshift.errors import InvalidArgument
 from gearshift.launch import LaunchError
 from gearshift.report.files import claimed
 from gearshift.sim.task import source
-from gearshift.study import measured
+from gearshift.study import measured, runner
 from gearshift.study.rates import scaled, task_file
 from gearshift.study.recipe import recipe
 from gearshift.study.store import Store
@@ -122,6 +122,23 @@ def test_what_is_done_is_kept_until_it_would_be_different(study_path):
     study_path.write_text(STUDY.replace("evaluations = 5", "evaluations = 4"))
     assert "1 cell run" in run(study_path, "--strategy", "ps:bsp")
     assert file.stat().st_mtime_ns > before
+
+
+def test_cells_of_another_commit_are_kept_and_told(study_path, monkeypatch):
+    folder = study_path.parent / "o"
+    monkeypatch.setattr(runner, "_commit", lambda: "aaa")
+    assert "another commit" not in run(study_path, "--strategy", "ps:bsp")
+    monkeypatch.setattr(runner, "_commit", lambda: "bbb")
+    said = run(study_path)
+    assert "1 cell run, 1 kept from before (1 of another commit of gearshift: --again" in said
+    assert "Cells were run by several commits: `aaa`, `bbb`" in (folder / "report.md").read_text()
+    assert "2 cells run" in run(study_path, "--again")
+    assert "several commits" not in (folder / "report.md").read_text()
+    for path in (folder / "cells").glob("*.json"):  # as they were before commits were noted
+        document = json.loads(path.read_text())
+        del document["commit"]
+        path.write_text(json.dumps(document))
+    assert "2 kept from before\n" in run(study_path)
 
 
 def test_a_damaged_cell_is_run_again(study_path):

@@ -22,6 +22,8 @@ class StudyData:
     """Those that the study's file asks for, in its order."""
     missing: tuple[Cell, ...]
     """Cells without a run."""
+    commits: tuple[str, ...] = ()
+    """Of gearshift, that the runs are of; in the order of the runs."""
     foreign: int = 0
     """Runs in the folder that the file no longer asks for."""
 
@@ -93,7 +95,9 @@ def load(folder: Path) -> StudyData:
     missing = tuple(cell for cell in cells if cell not in found)
     if not any(run.outcome is not None for run in runs):
         raise Error(_nothing(folder, runs, len(cells)))
-    return StudyData(facts, tuple(runs), missing, len(found) - len(runs))
+    commits = dict.fromkeys(found[cell].commit for cell in cells if cell in found)
+    known = tuple(commit for commit in commits if commit is not None)
+    return StudyData(facts, tuple(runs), missing, known, len(found) - len(runs))
 
 
 def _is_skipped(facts: Mapping[str, Any], cell: Cell) -> bool:

@@ -164,6 +164,8 @@ def _circumstances(context: Context) -> Iterator[str]:
             yield f"{key.capitalize()}: {_listed(value)}"
     if facts.get("commit"):
         yield f"Commit: {code(facts['commit'])}"
+    if len(data.commits) > 1:
+        yield f"Cells were run by several commits: {', '.join(map(code, data.commits))}"
     yield f"Seeds: {', '.join(str(seed) for seed in facts['seeds'])}"
     yield f"Strategies: {', '.join(code(name) for name in data.strategies)}"
     yield f"Cells: {len(data.runs)} of {data.asked} run, {len(data.failed())} of them failed"

@@ -23,6 +23,7 @@ _LOOK = 3.0
 _LOST_GRACE = 2.0
 _MARGIN = 15.0
 """Rank 0 may have begun to wait later than this process."""
+_HELLO = "hello"
 _LOST_KEY = "lost"
 """Where launchers say that a rank has ended (src/runtime/arrival.h)."""
 
@@ -56,6 +57,7 @@ class Meeting:
         self._core: Any = importlib.import_module("gearshift._core")
         self._rank, self._size = environment.rank, environment.world_size
         self._patience = patience
+        self._is_folder = (environment.rdzv or "").startswith("file://")
         self._server, refused = self._serve(environment)
         self._store = self._open(environment, refused)
 
@@ -63,6 +65,18 @@ class Meeting:
     def own_address(self) -> str:
         """This end of the way to the rendezvous."""
         return str(self._store.own_address)
+
+    def introduce(self, process: dict[str, Any]) -> Roll:
+        """:meth:`tell` who this process is.
+
+        Raises:
+            MeetingError: also when another one has come as the same rank.
+        """
+        # A folder keeps what earlier jobs have told there.
+        there = None if self._is_folder else self._get(f"doctor/{_HELLO}/{self._rank}", 0.0)
+        if there is not None:
+            raise MeetingError(_twice(self._rank, json.loads(there)))
+        return self.tell(_HELLO, process)
 
     def tell(self, name: str, value: Any) -> Roll:
         """Tell rank 0 something, once for each name. Collective; the roll is full on rank 0 only.
@@ -154,6 +168,17 @@ class Meeting:
         except Error as error:
             raise MeetingError(_gone(error)) from error
         return None if found is None else str(found)
+
+
+def _twice(rank: int, other: dict[str, Any]) -> Finding:
+    who = f"{other.get('host')} ({other.get('address')}) has come as node {other.get('node')}"
+    return problem(
+        "node rank",
+        f"rank {rank} is there already: {who}, as this host does",
+        "each host has a number of its own, and a store serves one job",
+        "give --node-rank 0, 1, … on one host each (0 where it is left out), and a port of its own "
+        "to each job",
+    )
 
 
 def _gone(error: Error) -> Finding:

@@ -125,7 +125,7 @@ class _Examination:
             port = None
             if e.local_rank == 0 and e.nnodes > 1:
                 port = self._listen(address, stack)
-            roll = meeting.tell("hello", Process.here(e, address, port, local).to_json())
+            roll = meeting.introduce(Process.here(e, address, port, local).to_json())
             if not self._call(meeting, roll):
                 return
             if e.nnodes > 1 and not self._reach(meeting, address):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from gearshift_testing.ports import reserved_port
 from rich.console import Console
 
 from gearshift.doctor import compare, display, judge, meeting, speed, together
@@ -240,6 +241,28 @@ def test_why_the_rendezvous_is_not_reached(code, text, topic, said):
     assert text in finding.found
     assert said in finding.todo
     assert "d" * 16 not in repr(finding)
+
+
+def test_a_node_rank_that_was_given_twice():
+    with reserved_port() as port:
+        made = ProcessEnvironment(
+            world_size=2, nnodes=2, rdzv=f"tcp://127.0.0.1:{port}", token="d" * 64
+        )
+        first = meeting.Meeting(made, patience=0.2)
+        assert first.introduce(process(0, "h0").to_json()).missing == [1]
+        second = meeting.Meeting(made, patience=0.2)
+        with pytest.raises(meeting.MeetingError) as caught:
+            second.introduce(process(0, "h1").to_json())
+    finding = caught.value.finding
+    assert (finding.level, finding.topic) == ("problem", "node rank")
+    assert "rank 0 is there already: h0 (10.0.0.1) has come as node 0" in finding.found
+    assert "--node-rank" in finding.todo
+
+
+def test_a_folder_may_have_served_a_job_before(tmp_path):
+    made = ProcessEnvironment(world_size=2, rdzv=f"file://{tmp_path}", token="d" * 64)
+    for _ in range(2):
+        assert meeting.Meeting(made, 0.2).introduce(process(0).to_json()).missing == [1]
 
 
 def test_a_rendezvous_that_rank_0_cannot_serve():

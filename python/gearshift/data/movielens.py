@@ -70,9 +70,10 @@ def _table(path: Path) -> NDArray[np.int64]:
         raise DatasetError(f"cannot read {path}: {error}; {_HELP}") from error
     if head != _HEAD:
         raise DatasetError(f"{path} begins with {head[:80]!r} instead of {_HEAD!r}; {_HELP}")
-    if len(lines) != COUNT:
-        raise DatasetError(f"{path} has {len(lines)} ratings instead of {COUNT}; {_HELP}")
+    ratings = [line for line in lines if line.strip()]  # NumPy leaves the others out, too
+    if len(ratings) != COUNT:
+        raise DatasetError(f"{path} has {len(ratings)} ratings instead of {COUNT}; {_HELP}")
     try:
-        return np.loadtxt(lines, dtype=np.int64, delimiter="\t", usecols=(0, 1, 2))
+        return np.loadtxt(ratings, np.int64, comments=None, delimiter="\t", usecols=(0, 1, 2))
     except ValueError as error:
         raise DatasetError(f"{path} is no table of whole numbers: {error}; {_HELP}") from error

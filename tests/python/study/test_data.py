@@ -47,6 +47,8 @@ DAMAGED = [
     (movielens, movielens._HEAD.encode() + b"\n1\t2\t3\t4\n", "1 ratings instead of 100000"),
     (movielens, movielens._HEAD.encode() + b"\nx\t2\t3\t4" * 100_000, "no table"),
     (movielens, movielens._HEAD.encode() + b"\n944\t2\t3\t4" * 100_000, "user_id.* 1 to 943"),
+    (movielens, movielens._HEAD.encode() + b"\n1\t2\t3\t4" * 99_999 + b"\n\n", "99999 ratings in"),
+    (movielens, movielens._HEAD.encode() + b"\n1\t2\t3\t4" * 99_999 + b"\n#\n", "no table"),
     (movielens, "é".encode(), "cannot read"),
     (bible, "é".encode(), "no English text"),
     (bible, bible._MAGIC, "is damaged: its table ends too soon"),

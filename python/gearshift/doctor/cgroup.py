@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -17,16 +18,35 @@ def read_limit(name: str, root: Path = _ROOT, own: str | None = None) -> str | N
         root: where groups are mounted.
         own: the group of this process, as "/user.slice/…".
     """
+    texts = [_text(folder / name) for folder in _groups(root, own)]
+    found = [text for text in texts if text is not None and not text.startswith("max")]
+    return min(found, key=_rate) if found else None
+
+
+def memory_left(root: Path = _ROOT, own: str | None = None) -> int | None:
+    """Bytes that the group, and those that it is in, still have below their limits.
+
+    What files have left in memory counts as free where the kernel would give it up first. None and
+    arguments as of :func:`read_limit`.
+    """
+    found = []
+    for folder in _groups(root, own):
+        most, now = (_text(folder / f"memory.{name}") for name in ("max", "current"))
+        if most is not None and most.isdecimal() and now is not None and now.isdecimal():
+            lines = (_text(folder / "memory.stat") or "").splitlines()
+            stat = dict(line.split(" ", 1) for line in lines if " " in line)
+            found.append(int(most) - int(now) + int(stat.get("inactive_file", 0)))
+    return max(0, min(found)) if found else None
+
+
+def _groups(root: Path, own: str | None) -> Iterator[Path]:
+    """The folders of the own group and of those that it is in, upwards."""
     own = _own_group() if own is None else own
     folder = root / own.lstrip("/")
     folder = folder if folder.is_dir() else root  # within a container, the own group is the root
-    found = []
     while folder == root or root in folder.parents:
-        text = _text(folder / name)
-        if text is not None and not text.startswith("max"):
-            found.append(text)
+        yield folder
         folder = folder.parent
-    return min(found, key=_rate) if found else None
 
 
 def _rate(text: str) -> float:

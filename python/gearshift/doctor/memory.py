@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..report.table import human_bytes
-from .cgroup import read_limit
+from .cgroup import memory_left, read_limit
 from .finding import Finding, ok, warning
 
 _LITTLE = 1 << 30
@@ -32,6 +32,8 @@ class Memory:
     shm_free: int
     window_error: str
     """Why no window that processes share can be made; empty: one was made."""
+    left: int | None = None
+    """What the control group still has below its limit."""
 
     @staticmethod
     def collect() -> Memory:
@@ -45,6 +47,7 @@ class Memory:
             shm=None if shm is None else shm[0],
             shm_free=0 if shm is None else shm[1],
             window_error=try_window(_WINDOW_BYTES),
+            left=memory_left(),
         )
 
 
@@ -58,6 +61,9 @@ def _check_memory(m: Memory) -> Finding:
     if m.limit is not None and m.limit < m.total:
         usable = min(usable, m.limit)
         found += f"; the control group allows {human_bytes(m.limit)}"
+        if m.left is not None:
+            usable = min(usable, m.left)
+            found += f", of which {human_bytes(m.left)} are left"
     if usable < _LITTLE:
         return warning(
             "memory",

@@ -157,6 +157,23 @@ def test_an_outer_control_group_may_be_stricter(tmp_path):
     assert cgroup.read_limit("memory.max", tmp_path, "/a/b") == "1000"
 
 
+def test_memory_that_is_left_in_the_fullest_control_group(tmp_path):
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    for folder, most, now, stat in (
+        (inner, "4000", "1000", "anon 700\ninactive_file 200\n"),
+        (inner.parent, "5000", "4500", "anon 4000\ninactive_file 300\n"),
+        (tmp_path, "max", "9000", ""),
+    ):
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{now}\n")
+        (folder / "memory.stat").write_text(stat)
+    assert cgroup.memory_left(tmp_path, "/a/b") == 800
+    (inner / "memory.current").write_text("3900\n")
+    assert cgroup.memory_left(tmp_path, "/a/b") == 300
+    assert cgroup.memory_left(tmp_path, "/none") is None
+
+
 def test_memory():
     docker = only(memory.check(replace(MEMORY, shm=64 << 20, shm_free=64 << 20)), "warning")
     assert docker.topic == "/dev/shm"
@@ -165,6 +182,9 @@ def test_memory():
     assert "dead processes" in full.todo
     only(memory.check(replace(MEMORY, shm=None, shm_free=0)), "warning")
     assert only(memory.check(replace(MEMORY, limit=1 << 29)), "warning").topic == "memory"
+    full = only(memory.check(replace(MEMORY, limit=4 << 30, left=1 << 28)), "warning")
+    assert "the control group allows 4.3 GB, of which 268.4 MB are left" in full.found
+    assert {f.level for f in memory.check(replace(MEMORY, limit=4 << 30, left=2 << 30))} == {"ok"}
     refused = only(memory.check(replace(MEMORY, window_error="File too large")), "warning")
     assert refused.topic == "shared windows"
     assert "File too large" in refused.found

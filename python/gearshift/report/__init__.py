@@ -19,8 +19,11 @@ def show(folder: Path) -> int:
         summary = json.loads(path.read_text(encoding="utf-8"))
         table = summary_table(summary)
         runs = [run["strategy"] for run in summary["runs"]]
-    except FileNotFoundError as error:
-        return _failed(_missing(error, folder))
+    except FileNotFoundError:
+        return _failed(
+            f"{folder} has neither a demo's summary.json nor a study's study.json; "
+            f"run `gearshift demo --out {folder}` or `gearshift study FILE --out {folder}` first"
+        )
     except OSError as error:
         return _failed(f"{path}: {error.strerror or error}")
     except (ValueError, KeyError, TypeError) as error:

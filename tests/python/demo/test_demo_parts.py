@@ -207,7 +207,9 @@ def test_report_of_a_finished_demo(finished, capsys):
 
 def test_report_without_a_demo(tmp_path, capsys):
     assert show(tmp_path) == 2
-    assert "run `gearshift demo" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "run `gearshift demo" in told
+    assert f"or `gearshift study FILE --out {tmp_path}` first" in told
     (tmp_path / "summary.json").write_text("{}")
     assert show(tmp_path) == 2
     assert "is damaged" in capsys.readouterr().err

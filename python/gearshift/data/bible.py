@@ -44,7 +44,8 @@ def load(path: Path | None = None) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"cannot read the book {path}: {error.strerror}; {_HELP}") from error
+        where = path.absolute()  # jobs may run elsewhere than where the variable was set
+        raise DatasetError(f"cannot read the book {where}: {error.strerror}; {_HELP}") from error
     try:
         return (_unpacked(data) if data.startswith(_MAGIC) else data).decode("ascii")
     except UnicodeDecodeError as error:

@@ -117,4 +117,5 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
-    raise DatasetError(f"Fashion-MNIST is not in {folder} ({name}[.gz] is missing); {_HELP}")
+    where = folder.absolute()  # jobs may run elsewhere than where the variable was set
+    raise DatasetError(f"Fashion-MNIST is not in {where} ({name}[.gz] is missing); {_HELP}")

@@ -27,7 +27,8 @@ def find(package: str, inside: str, title: str, variable: str, wheel: str) -> Pa
         path = Path(named)
         if path.is_file():
             return path
-        raise DatasetError(f"{title}: {path}, which {variable} names, is no file")
+        where = path.absolute()  # jobs may run elsewhere than where the variable was set
+        raise DatasetError(f"{title}: {where}, which {variable} names, is no file")
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(folder) / inside

@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from gearshift.data import bible, digits, movielens, wheels
+from gearshift.data import bible, digits, fashion_mnist, movielens, wheels
 from gearshift.data.dataset_error import DatasetError
 
 
@@ -71,6 +71,25 @@ def test_a_variable_names_another_file(tmp_path, monkeypatch, reader):
     monkeypatch.setenv(reader.VARIABLE, str(tmp_path / "elsewhere"))
     with pytest.raises(DatasetError, match="elsewhere"):
         reader.load()
+
+
+@pytest.mark.parametrize(
+    ("variable", "load"),
+    [
+        ("GEARSHIFT_FASHION_MNIST", lambda: fashion_mnist.load("test")),
+        (digits.VARIABLE, digits.load),
+        (movielens.VARIABLE, movielens.load),
+        (bible.VARIABLE, bible.load),
+    ],
+)
+def test_a_path_that_is_relative_to_another_folder_is_shown_whole(
+    tmp_path, monkeypatch, variable, load
+):
+    """A job file has its processes run beside it."""
+    monkeypatch.setenv(variable, "data")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match=f"{tmp_path}/data"):
+        load()
 
 
 def test_a_book_may_be_plain_text(tmp_path):

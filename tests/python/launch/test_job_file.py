@@ -125,6 +125,13 @@ def test_a_dry_run_prints_the_command_that_does_the_same(launcher, job):
     assert dumps(launcher.folder / "work", 3) == written
 
 
+def test_a_dry_run_prints_times_to_their_last_digit(launcher, job):
+    file = launcher.folder / job
+    file.write_text(JOB.replace("timeout = 7.5", "timeout = 86400.125"))
+    ended = launcher.run("--dry-run", job)
+    assert "--timeout 86400.125 --grace 3 " in ended.out
+
+
 def test_arguments_as_an_array_and_a_module(launcher):
     launcher.script(DUMP, name="some_module.py")
     (launcher.folder / "job.toml").write_text('module = "some_module"\narguments = ["in", -1, 2.5]')

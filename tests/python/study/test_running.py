@@ -103,6 +103,8 @@ def test_a_cell_is_what_the_simulator_says(study_path):
     assert asp.curve[-1].samples < 320  # worker 0 does not wait for the slow one
     facts = store.facts()
     assert facts["use_cases"][0]["parameters"] == 3
+    text = (study_path.parent / "o" / "report.md").read_text()
+    assert ", 3 parameters. All workers together learn from 320 samples" in text
     assert facts["versions"]["torch"] == torch.__version__
     assert (study_path.parent / "o" / "report.html").stat().st_size > 0
 

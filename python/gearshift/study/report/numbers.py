@@ -44,6 +44,11 @@ def duration_range(low: float, high: float) -> str:
     return f"{value if unit == last.partition(' ')[2] else first}{NONE}{last}"
 
 
+def quantity(value: int) -> str:
+    """Of things that are counted: "3", not "3.00"; from 1,000 on as :func:`number`."""
+    return str(value) if abs(value) < 1000 else number(value)
+
+
 def times(factor: float | None) -> str:
     """A factor: "×1.23"."""
     return NONE if factor is None else f"×{number(factor)}"  # noqa: RUF001

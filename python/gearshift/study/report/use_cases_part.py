@@ -12,7 +12,7 @@ from .context import Context
 from .curves_chart import draw_curves
 from .document import code, plain
 from .factors_chart import draw_factors
-from .numbers import NONE, duration, number, percent, rate_factor
+from .numbers import NONE, duration, number, percent, quantity, rate_factor
 from .words import reason, time_to_target
 
 _HEADER = [
@@ -50,9 +50,9 @@ def write_use_cases(context: Context) -> None:
 def _facts(context: Context, case: Mapping[str, Any]) -> list[str]:
     sentences = [f"Trained is {code(case['task'].rpartition('/')[2])}"]
     if case.get("parameters"):
-        sentences[0] += f", {number(case['parameters'])} parameters"
+        sentences[0] += f", {quantity(case['parameters'])} parameters"
     sentences[0] += "."
-    budget = number(case["samples"])
+    budget = quantity(case["samples"])
     sentences.append(
         f"All workers together learn from {budget} samples"
         f" ({count(case['batch_size'], 'sample')} per worker and step)."

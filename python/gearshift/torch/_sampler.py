@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 
 import torch
 from torch.utils.data import Sampler
@@ -58,7 +58,7 @@ class DistributedSampler(Sampler[int]):
         """Indices into the dataset. Marks the beginning of an epoch for models that train."""
         number = self.epoch if self._epoch_set else self._next_epoch()
         reader = Reader(self, sys._getframe(1))
-        indices = iter(self._order(number)[self._rank :: self._size][: len(self)])
+        indices = iter(self._indices(number))
         target = reader.deliverable(len(self))
         deal = Deal(self, number, target, reader, indices, self._is_uneven(reader))
         self._latest = deal.training
@@ -86,9 +86,12 @@ class DistributedSampler(Sampler[int]):
     def _share(self, rank: int) -> int:
         return (len(self.dataset) - rank + self._size - 1) // self._size
 
-    def _order(self, epoch: int) -> list[int]:
+    def _indices(self, epoch: int) -> Sequence[int]:
+        """Of this worker's samples, in order."""
+        mine = slice(self._rank, None, self._size)
         if not self.shuffle:
-            return list(range(len(self.dataset)))
+            return range(len(self.dataset))[mine][: len(self)]
         generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.dataset), generator=generator, device="cpu")
-        return list(order.tolist())
+        indices: list[int] = order[mine][: len(self)].tolist()  # not of all: 35 bytes for each
+        return indices

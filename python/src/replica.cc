@@ -152,7 +152,7 @@ void leave_everything() { leaving.store(true); }
 base::Result<std::vector<ps::StateEntry>> PythonBridge::export_state() {
   GilHeld held;
   try {
-    return state_from_python(export_());
+    return state_from_python(own_.attr("export_state")());
   } catch (nb::python_error& e) {
     return error_of(e, "optimizer state");
   }
@@ -161,24 +161,42 @@ base::Result<std::vector<ps::StateEntry>> PythonBridge::export_state() {
 base::Status PythonBridge::import_state(std::vector<ps::StateEntry> state) {
   GilHeld held;
   try {
-    import_(to_python(std::move(state)));
+    own_.attr("import_state")(to_python(std::move(state)));
     return {};
   } catch (nb::python_error& e) {
     return error_of(e, "optimizer state");
   }
 }
 
-void PythonBridge::forget() {
-  export_.reset();
-  import_.reset();
+base::Result<std::vector<std::byte>> PythonBridge::export_scales(bool skipped) {
+  GilHeld held;
+  try {
+    const auto scales = nb::cast<nb::bytes>(own_.attr("export_scales")(skipped));
+    const auto* begin = reinterpret_cast<const std::byte*>(scales.c_str());
+    return std::vector<std::byte>(begin, begin + scales.size());
+  } catch (nb::python_error& e) {
+    return error_of(e, "scales of losses");
+  }
 }
 
+base::Status PythonBridge::import_scales(base::ConstBytes scales) {
+  GilHeld held;
+  try {
+    own_.attr("import_scales")(
+        nb::bytes(reinterpret_cast<const char*>(scales.data()), scales.size()));
+    return {};
+  } catch (nb::python_error& e) {
+    return error_of(e, "scales of losses");
+  }
+}
+
+void PythonBridge::forget() { own_.reset(); }
+
 nb::object distribute(std::shared_ptr<runtime::Session> session, DistributeRequest request) {
-  const bool has_bridge = !request.export_state.is_none();
+  const bool has_bridge = !request.bridge.is_none();
   auto state = std::make_shared<ReplicaState>(
       ReplicaState{std::move(session), policies_of(request.strategy),
-                   PythonBridge(std::move(request.export_state), std::move(request.import_state)),
-                   nullptr, getpid()});
+                   PythonBridge(std::move(request.bridge)), nullptr, getpid()});
   strategy::ReplicaOptions options;
   options.parameters = parameter_specs(request.parameters);
   options.strategy = std::move(request.strategy);
@@ -200,6 +218,7 @@ void bind_replica(nb::module_& m) {
       .def_prop_ro("uses_server", [](const R& r) { return r.core().uses_server(); })
       .def_prop_ro("is_local", [](const R& r) { return r.core().is_local(); })
       .def_prop_ro("averages_next", [](const R& r) { return r.core().averages_next(); })
+      .def_prop_ro("has_outer_optimizer", [](const R& r) { return r.core().has_outer_optimizer(); })
       .def("parameter", [](const R& r, std::uint32_t i) { return r.memory(r.core().parameter(i)); })
       .def("gradient", [](const R& r, std::uint32_t i) { return r.memory(r.core().gradient(i)); })
       .def("buffers", [](const R& r) { return r.memory(r.core().buffers()); })
@@ -232,6 +251,15 @@ void bind_replica(nb::module_& m) {
           [](const R& r, nb::handle state) {
             const auto entries = state_from_python(state);
             call([&] { return r.core().store_state(entries); });
+          },
+          nb::arg("state"))
+      .def("fetch_outer_state",
+           [](const R& r) { return to_python(call([&] { return r.core().fetch_outer_state(); })); })
+      .def(
+          "store_outer_state",
+          [](const R& r, nb::handle state) {
+            const auto entries = state_from_python(state);
+            call([&] { return r.core().store_outer_state(entries); });
           },
           nb::arg("state"))
       .def("parameters_written",

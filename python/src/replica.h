@@ -14,18 +14,21 @@
 
 namespace gearshift::python {
 
-/// Optimizer state of the framework, exported and imported by two Python callables.
+/// Optimizer state of the framework, and scales of losses, exported and imported by an object in
+/// Python whose methods are those of strategy::OptimizerBridge; None: by nothing.
 class PythonBridge final : public strategy::OptimizerBridge {
  public:
-  PythonBridge(nb::object export_state, nb::object import_state)
-      : export_(std::move(export_state)), import_(std::move(import_state)) {}
+  explicit PythonBridge(nb::object own) : own_(std::move(own)) {}
   base::Result<std::vector<ps::StateEntry>> export_state() override;
   base::Status import_state(std::vector<ps::StateEntry> state) override;
-  /// With the GIL: lets the callables go, and with them what they refer to.
+  bool has_scales() const override { return true; }
+  base::Result<std::vector<std::byte>> export_scales(bool skipped) override;
+  base::Status import_scales(base::ConstBytes scales) override;
+  /// With the GIL: lets the object go, and with it what it refers to.
   void forget();
 
  private:
-  nb::object export_, import_;
+  nb::object own_;
 };
 
 /// A replica with all that must outlive it, shared by Python's handle and by every tensor on its
@@ -44,7 +47,7 @@ struct DistributeRequest {
   strategy::Strategy strategy;
   /// kind, names of numbers, param groups
   std::optional<std::tuple<std::string, std::vector<std::string>, std::uint32_t>> optimizer;
-  nb::object export_state, import_state;
+  nb::object bridge;  ///< see PythonBridge
   std::size_t buffer_bytes = 0;
   std::string fingerprint;
 };

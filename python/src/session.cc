@@ -265,14 +265,12 @@ nb::object distribute_on(
     const PythonSession& s, std::vector<DistributeRequest::Parameter> parameters,
     const strategy::Strategy& strategy,
     std::optional<std::tuple<std::string, std::vector<std::string>, std::uint32_t>> optimizer,
-    nb::object export_state, nb::object import_state, std::size_t buffer_bytes,
-    std::string fingerprint) {
+    nb::object bridge, std::size_t buffer_bytes, std::string fingerprint) {
   DistributeRequest request;
   request.parameters = std::move(parameters);
   request.strategy = strategy;
   request.optimizer = std::move(optimizer);
-  request.export_state = std::move(export_state);
-  request.import_state = std::move(import_state);
+  request.bridge = std::move(bridge);
   request.buffer_bytes = buffer_bytes;
   request.fingerprint = std::move(fingerprint);
   return distribute(s.shared(), std::move(request));
@@ -326,8 +324,8 @@ void bind_session(nb::module_& m) {
   bind_life(session);
   session
       .def("distribute", &distribute_on, nb::kw_only(), nb::arg("parameters"), nb::arg("strategy"),
-           nb::arg("optimizer").none(), nb::arg("export_state").none(),
-           nb::arg("import_state").none(), nb::arg("buffer_bytes"), nb::arg("fingerprint"))
+           nb::arg("optimizer").none(), nb::arg("bridge").none(), nb::arg("buffer_bytes"),
+           nb::arg("fingerprint"))
       .def("all_reduce_buffer", &S::all_reduce_buffer, nb::arg("x"), nb::arg("op"))
       .def("allocate", &S::allocate, nb::arg("size"))
       .def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),

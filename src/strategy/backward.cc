@@ -38,11 +38,18 @@ void ReplicaImpl::open_round() {
   input.vote = decider_.vote(step_ + 1, epoch_);
   input.loss_sum = pending_loss_;
   input.loss_samples = pending_samples_;
-  input.digest = hypers_digest_;
+  input.digest = digest_of_round();
   input.step = step_;
   input.rounds = rounds_;
   pending_loss_ = pending_samples_ = 0;
   reducer_->begin(input);
+}
+
+/// Under All-Reduce: what ranks must have in common when a round begins.
+std::uint32_t ReplicaImpl::digest_of_round() const {
+  if (!compares_next_ || options_.phantom || environment_.workers_count == 1) return hypers_digest_;
+  return static_cast<std::uint32_t>((hypers_digest_ + hash_of_parameters() % RoundInput::kDigests) %
+                                    RoundInput::kDigests);
 }
 
 base::Status ReplicaImpl::backward_begin(double samples) {
@@ -117,7 +124,8 @@ base::Result<std::vector<bool>> ReplicaImpl::backward_end(const std::vector<bool
   if (!result) return told(result.error());
   latest_round_.joined = result->joined;
   if (!result->in_step) return told(out_of_step(*result));
-  if (!result->agreed) return told(hypers_differ());
+  if (!result->agreed) return told(ranks_differ());
+  compares_next_ = false;
   ++rounds_;
   absorb(*result, epoch_);
   present_ = reducer_->present();
@@ -169,6 +177,7 @@ base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
                                 " want to switch): it must depend on the metrics only"));
   }
   latest_round_.votes = 0;
+  skipped_ = report->skipped;
   auto switched = switch_if_due(voted);
   if (!switched) return told(switched.error());
   report->switched = *switched;
@@ -209,14 +218,23 @@ base::Error ReplicaImpl::out_of_step(const RoundResult& round) const {
   return {base::ErrorCode::kMismatch, text.str()};
 }
 
+base::Error ReplicaImpl::ranks_differ() const {
+  if (!compares_next_) return hypers_differ();
+  return {base::ErrorCode::kMismatch,
+          "ranks have different parameters before the first step: what is written to them after "
+          "the start (a checkpoint that is loaded, layers that are initialised) must be the same "
+          "on every rank"};
+}
+
 base::Error ReplicaImpl::hypers_differ() const {
   std::ostringstream text;
   text << "ranks applied step " << step_
-       << " with different optimizer settings (learning rate, momentum, ...), so their replicas "
-          "differ; this rank's were";
+       << " with different optimizer settings (learning rate, momentum, ..., and of a GradScaler "
+          "its "
+          "scale), so their replicas differ; this rank's were";
   for (const double number : latest_hypers_) text << ' ' << number;
   text << ". Every rank must compute the same learning rate: from steps or epochs that all ranks "
-          "have made, not from batches that only this one has seen";
+          "have made, not from batches that only this one has seen; and load the same checkpoint";
   return {base::ErrorCode::kMismatch, text.str()};
 }
 

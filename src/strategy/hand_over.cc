@@ -27,6 +27,7 @@ collectives::Options labelled(const std::string& label) {
 
 base::Result<std::optional<SwitchRecord>> ReplicaImpl::switch_if_due(bool voted) {
   bool due = voted;
+  base::Rank leader(0);  // where all have voted, all make this step
   if (server_) {
     const std::optional<std::int64_t> known = decider_.known_step();
     due = (known && checked_step_ < *known && *known <= step_) ||
@@ -35,22 +36,23 @@ base::Result<std::optional<SwitchRecord>> ReplicaImpl::switch_if_due(bool voted)
       GEARSHIFT_RETURN_IF_ERROR(server_->client().leave(step_));
       GEARSHIFT_ASSIGN_OR_RETURN(const Meeting meeting, meet(Intent::kSwitch));
       due = !meeting.all_join;
+      leader = meeting.leader;
     }
   }
   checked_step_ = step_;
   if (!due) return std::optional<SwitchRecord>();
-  GEARSHIFT_ASSIGN_OR_RETURN(SwitchRecord record, hand_over());
+  GEARSHIFT_ASSIGN_OR_RETURN(SwitchRecord record, hand_over(leader));
   return std::optional<SwitchRecord>(std::move(record));
 }
 
 /// Nobody can go on after half a switch, whatever the error.
-base::Result<SwitchRecord> ReplicaImpl::hand_over() {
-  auto record = switch_over();
+base::Result<SwitchRecord> ReplicaImpl::hand_over(base::Rank leader) {
+  auto record = switch_over(leader);
   if (!record) return told(record.error(), true);
   return record;
 }
 
-base::Result<SwitchRecord> ReplicaImpl::switch_over() {
+base::Result<SwitchRecord> ReplicaImpl::switch_over(base::Rank leader) {
   const base::TimePoint begin = scheduler_.now();
   const transport::Traffic before = environment_.world->traffic();
   SwitchRecord record;
@@ -64,6 +66,9 @@ base::Result<SwitchRecord> ReplicaImpl::switch_over() {
   record.step = step_;
   record.to = strategy::to_string(decider_.phase());
   GEARSHIFT_RETURN_IF_ERROR(open_phase());
+  if (std::holds_alternative<AllReduce>(decider_.phase())) {
+    GEARSHIFT_RETURN_IF_ERROR(share_scales(leader));
+  }
   GEARSHIFT_ASSIGN_OR_RETURN(record.parameter_hash, compare_replicas("after the switch"));
   const transport::Traffic after = environment_.world->traffic();
   record.bytes_moved =
@@ -87,6 +92,19 @@ base::Status ReplicaImpl::close_phase() {
   if (local_) GEARSHIFT_RETURN_IF_ERROR(close_local());
   const base::Result<std::uint64_t> hash = compare_replicas("before the switch");
   return hash ? base::Status() : base::Status(hash.error());
+}
+
+/// Servers, and local steps, want gradients unscaled by each rank; a sum of gradients that were
+/// scaled by different factors nobody can unscale.
+base::Status ReplicaImpl::share_scales(base::Rank root) {
+  if (!options_.bridge->has_scales()) return {};
+  std::vector<std::byte> scales;
+  if (control_.rank() == root) {
+    GEARSHIFT_ASSIGN_OR_RETURN(scales, options_.bridge->export_scales(skipped_));
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      scales, broadcast_blob(control_, scales, root, "scales of losses before all_reduce"));
+  return options_.bridge->import_scales(scales);
 }
 
 base::Status ReplicaImpl::open_phase() {
@@ -254,9 +272,16 @@ base::Result<ReplicaImpl::Meeting> ReplicaImpl::meet(Intent intent) {
   }
   const auto most = std::max_element(told.begin(), told.end(),
                                      [](auto a, auto b) { return a / kIntents < b / kIntents; });
+  const auto rank_of_switch = [&](std::uint64_t t) {  // 0: it does not switch
+    return intent_of(t) == Intent::kSwitch ? t : 0;
+  };
+  const auto leader = std::max_element(told.begin(), told.end(), [&](auto a, auto b) {
+    return rank_of_switch(a) < rank_of_switch(b);
+  });
   return Meeting{
       std::all_of(told.begin(), told.end(), [&](auto t) { return intent_of(t) == Intent::kJoin; }),
-      static_cast<int>(most - told.begin()), static_cast<std::int64_t>(*most / kIntents)};
+      base::Rank(static_cast<int>(leader - told.begin())), static_cast<int>(most - told.begin()),
+      static_cast<std::int64_t>(*most / kIntents)};
 }
 
 base::Result<std::uint64_t> ReplicaImpl::compare_replicas(const std::string& when) {
@@ -302,7 +327,8 @@ base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>&
       if (!joined) return told(joined.error());
       return joined;
     }
-    base::Result<SwitchRecord> record = hand_over();  // the others switch meanwhile
+    // The others switch meanwhile.
+    base::Result<SwitchRecord> record = hand_over(meeting->leader);
     if (!record) return told(record.error());
   }
   base::Result<JoinReport> report = local_ ? join_local(before) : join_all_reduce(before);
@@ -310,15 +336,19 @@ base::Result<Replica::JoinReport> ReplicaImpl::join(const std::function<void()>&
   return report;
 }
 
-/// Whose steps are everybody's now, and whether anybody has made fewer.
-base::Result<Replica::JoinReport> ReplicaImpl::level_steps() {
+/// Whose steps are everybody's now, and whether anybody has made fewer. With the answer travels
+/// `hash`, of what is to be equal on all ranks, but for its lowest bit.
+base::Result<ReplicaImpl::Level> ReplicaImpl::level_steps(std::uint64_t hash) {
   const std::int64_t mine = step_;
   GEARSHIFT_ASSIGN_OR_RETURN(const base::Rank root, furthest_rank());
-  GEARSHIFT_ASSIGN_OR_RETURN(
-      const std::vector<std::uint64_t> behind,
-      gather_u64(control_, behind_ || mine < step_ ? 1 : 0, "comparing steps", control_.timeout()));
+  const std::uint64_t told = (hash & ~std::uint64_t{1}) | (behind_ || mine < step_ ? 1U : 0U);
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<std::uint64_t> all,
+                             gather_u64(control_, told, "comparing steps", control_.timeout()));
   behind_ = false;
-  return JoinReport{root, std::find(behind.begin(), behind.end(), 1U) != behind.end()};
+  const auto is_behind = [](std::uint64_t t) { return t % 2 == 1; };
+  const auto is_same = [&](std::uint64_t t) { return (t | 1U) == (all[0] | 1U); };
+  return Level{{root, std::any_of(all.begin(), all.end(), is_behind)},
+               std::all_of(all.begin(), all.end(), is_same)};
 }
 
 base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<void()> before) {
@@ -335,17 +365,32 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_all_reduce(std::function<voi
     step_ = std::min(step_.load(), round.step);
     behind_ = true;  // also where steps are not told of (a program that updates by itself)
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, end_rounds());
-  if (report.steps_differ) GEARSHIFT_RETURN_IF_ERROR(broadcast_model(report.root));
-  return report;
+  GEARSHIFT_ASSIGN_OR_RETURN(Level level, end_rounds(hash_of_parameters()));
+  if (!level.same && !level.report.steps_differ) warn_of_other_parameters(level.report.root);
+  level.report.steps_differ = level.report.steps_differ || !level.same;
+  if (level.report.steps_differ) GEARSHIFT_RETURN_IF_ERROR(broadcast_model(level.report.root));
+  return level.report;
+}
+
+/// Of a rank alone that has loaded a checkpoint, or has not; or whose processor computes otherwise.
+void ReplicaImpl::warn_of_other_parameters(base::Rank root) {
+  if (std::exchange(warned_of_others_, true) || control_.rank().value != 0) return;
+  GEARSHIFT_LOG_AT(kWarn, "strategy",
+                   "ranks had different parameters when they joined at the end of an epoch, and go "
+                   "on with those of rank "
+                       << root.value
+                       << ": every rank must load the same checkpoint, and apply the same "
+                          "updates");
 }
 
 /// All ranks are through with the rounds of an epoch, and know of them what root does.
-base::Result<Replica::JoinReport> ReplicaImpl::end_rounds() {
+base::Result<ReplicaImpl::Level> ReplicaImpl::end_rounds(std::uint64_t hash) {
   hypers_digest_ = 0;  // the rates of different steps, where steps differ
+  compares_next_ = false;
   rounds_ = 0;
-  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
-  if (!report.steps_differ) return report;
+  GEARSHIFT_ASSIGN_OR_RETURN(Level level, level_steps(hash));
+  const JoinReport& report = level.report;
+  if (!report.steps_differ) return level;
   // A rank without any batch has taken this epoch's losses for the last one's, and no rank that had
   // joined has asked its policy since.
   GEARSHIFT_RETURN_IF_ERROR(take_history(report.root));
@@ -353,14 +398,14 @@ base::Result<Replica::JoinReport> ReplicaImpl::end_rounds() {
                              gather_u64(control_, static_cast<std::uint64_t>(epoch_),
                                         "comparing epochs", control_.timeout()));
   epoch_ = static_cast<std::int64_t>(epochs[static_cast<std::size_t>(report.root.value)]);
-  return report;
+  return level;
 }
 
 base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   GEARSHIFT_RETURN_IF_ERROR(server_->client().flush());
   GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());  // of the others' steps, if it made none
-  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, level_steps());
-  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(report.root));
+  GEARSHIFT_ASSIGN_OR_RETURN(const Level level, level_steps(0));
+  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(level.report.root));
   GEARSHIFT_RETURN_IF_ERROR(server_->client().enter(step_));
   GEARSHIFT_RETURN_IF_ERROR(collectives::barrier(control_, labelled("join")));
   GEARSHIFT_RETURN_IF_ERROR(pull_latest());
@@ -369,7 +414,7 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   // Nobody pushes before everybody has the same parameters.
   GEARSHIFT_RETURN_IF_ERROR(await_all("join"));
   remember_parameters();
-  return report;
+  return level.report;
 }
 
 }  // namespace gearshift::strategy

@@ -17,6 +17,12 @@ bool same(base::ConstBytes a, base::ConstBytes b) {
   return a.empty() || base::is_phantom(a) || std::memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+const char* const kOuterMomentum = "momentum_buffer";
+
+std::size_t bytes_of_parameter(const ParameterSpec& p) {
+  return p.elements() * base::size_of(p.dtype);
+}
+
 ps::OptimizerSpec outer_spec() { return {"sgd", {"lr", "momentum", "nesterov"}, 1}; }
 
 ps::HyperValues outer_numbers(const LocalSgd& config) {
@@ -90,6 +96,59 @@ void LocalPhase::take_parameters() {
     copy(anchor_[b], memory_.parameters(b));
     taken_ = taken_ * 31 + kernels::hash64(anchor_[b]);
   }
+}
+
+base::Result<base::Buffer> LocalPhase::momentum(std::uint32_t bucket) const {
+  if (options_.phantom || outer_->tensor_names(bucket, 0).empty()) return base::Buffer();
+  base::Buffer whole(plan_.buckets[bucket].bytes);
+  GEARSHIFT_RETURN_IF_ERROR(outer_->read_tensor(bucket, 0, kOuterMomentum, whole.view()));
+  return whole;
+}
+
+base::Result<std::vector<ps::StateEntry>> LocalPhase::state() const {
+  std::vector<ps::StateEntry> state(plan_.parameters.size());
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    GEARSHIFT_ASSIGN_OR_RETURN(base::Buffer whole, momentum(b));
+    if (whole.view().empty()) continue;
+    for (const Bucket::Entry& entry : plan_.buckets[b].entries) {
+      const std::uint32_t p = entry.parameter;
+      state[p].tensors[kOuterMomentum] = base::Buffer::copy_of(
+          base::slice(whole.view(), plan_.offset_of[p], bytes_of_parameter(plan_.parameters[p])));
+    }
+  }
+  return state;
+}
+
+base::Status LocalPhase::set_state(const std::vector<ps::StateEntry>& state) {
+  if (options_.phantom || options_.config.outer_momentum == 0) return {};
+  const std::uint64_t before = hash_of_state();
+  outer_->reset();
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    base::Buffer whole(plan_.buckets[b].bytes);
+    base::zero(whole.view());
+    bool any = false;
+    for (const Bucket::Entry& entry : plan_.buckets[b].entries) {
+      const std::uint32_t p = entry.parameter;
+      const auto found = state[p].tensors.find(kOuterMomentum);
+      if (found == state[p].tensors.end()) continue;
+      any = true;
+      copy(base::slice(whole.view(), plan_.offset_of[p], bytes_of_parameter(plan_.parameters[p])),
+           found->second.view());
+    }
+    if (any) GEARSHIFT_RETURN_IF_ERROR(outer_->write_tensor(b, 0, kOuterMomentum, whole.view()));
+  }
+  const std::uint64_t after = hash_of_state();
+  if (after != before) taken_ = taken_ * 31 + after + 1;
+  return {};
+}
+
+std::uint64_t LocalPhase::hash_of_state() const {
+  std::uint64_t hash = 0;
+  for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) {
+    const base::Result<base::Buffer> whole = momentum(b);
+    hash = hash * 31 + (whole ? kernels::hash64(whole->view()) : 0);
+  }
+  return hash;
 }
 
 void LocalPhase::take_change(std::uint32_t bucket) {

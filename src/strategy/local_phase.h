@@ -53,8 +53,16 @@ class LocalPhase {
   /// If somebody has written to the parameters, these are where the next change begins. On all
   /// ranks alike.
   void take_parameters();
-  /// Of what `take_parameters` took since the last round: to be equal on all ranks. 0: nothing.
+  /// Of what `take_parameters` took since the last round, and `set_state`: to be equal on all
+  /// ranks. 0: nothing.
   std::uint64_t taken() const { return taken_; }
+
+  /// Of the outer optimizer, per parameter ("momentum_buffer"), as of the last round; entries are
+  /// empty as long as it has none, and of a phantom replica.
+  base::Result<std::vector<ps::StateEntry>> state() const;
+  /// Makes that its state; empty entries are zeros. On all ranks alike, before `taken` is asked.
+  base::Status set_state(const std::vector<ps::StateEntry>& state);
+  std::uint64_t hash_of_state() const;
 
   void take_change(std::uint32_t bucket);
   base::Status apply();
@@ -69,6 +77,8 @@ class LocalPhase {
              Options options);
   base::Status prepare();
   base::Status make_outer_step();
+  /// Of the outer optimizer's state for one bucket; empty: it has none.
+  base::Result<base::Buffer> momentum(std::uint32_t bucket) const;
 
   base::Scheduler& scheduler_;
   const BucketPlan& plan_;

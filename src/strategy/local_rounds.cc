@@ -59,10 +59,11 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
   environment_.workers->progress().set_step(base::Step(step_));
   StepReport report{.step = step_, .skipped = input.skip};
   if (!ends_in_round(step_) && !new_epoch) return report;
+  const bool local_was_taken = local_->taken() != 0;
   GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
                              average(false, new_epoch ? ended : pending_losses(), {}));
   if (!round.in_step) return out_of_step(round);
-  if (!round.agreed && !local_->is_plain()) {  // this rank may have written nothing
+  if (!round.agreed && (local_was_taken || !local_->is_plain())) {  // it may have written nothing
     return base::Error(base::ErrorCode::kMismatch,
                        "what was written to the parameters after the last round of local_sgd, or "
                        "the optimizer settings of this step, differ between ranks: every rank must "
@@ -126,10 +127,40 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_local(std::function<void()> 
   }
   staged_ = false;   // a gradient from before is one of other parameters
   ask_soon_ = true;  // no step may have seen the end of this epoch
-  GEARSHIFT_ASSIGN_OR_RETURN(const JoinReport report, end_rounds());
-  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(report.root));
+  const std::uint64_t hash = local_->is_idle() ? 0 : hash_of_parameters() ^ local_->hash_of_state();
+  GEARSHIFT_ASSIGN_OR_RETURN(Level level, end_rounds(hash));
+  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(level.report.root));
+  if (!level.same) GEARSHIFT_RETURN_IF_ERROR(take_local(level.report.root));
+  level.report.steps_differ = level.report.steps_differ || !level.same;
   local_->restart(step_);
-  return report;
+  return level.report;
+}
+
+/// Parameters and the outer optimizer's state of root for all. A rank without batches has no part
+/// in what rounds compare.
+base::Status ReplicaImpl::take_local(base::Rank root) {
+  warn_of_other_parameters(root);
+  GEARSHIFT_RETURN_IF_ERROR(broadcast_model(root));
+  local_->take_parameters();
+  std::vector<ps::StateEntry> state;
+  if (control_.rank() == root) {
+    GEARSHIFT_ASSIGN_OR_RETURN(state, local_->state());
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(
+      state, broadcast_state(control_, plan_.parameters, std::move(state), root, options_.phantom));
+  return local_->set_state(state);
+}
+
+base::Result<std::vector<ps::StateEntry>> ReplicaImpl::fetch_outer_state() {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  if (!local_) return std::vector<ps::StateEntry>(plan_.parameters.size());
+  return local_->state();
+}
+
+base::Status ReplicaImpl::store_outer_state(const std::vector<ps::StateEntry>& state) {
+  GEARSHIFT_RETURN_IF_ERROR(usable());
+  GEARSHIFT_RETURN_IF_ERROR(check_state(state));
+  return local_ ? local_->set_state(state) : base::Status();
 }
 
 base::Status ReplicaImpl::finish_local() {

@@ -189,6 +189,7 @@ base::Status ReplicaImpl::start() {
   }
   GEARSHIFT_RETURN_IF_ERROR(checked(broadcast_model(base::Rank(0))));
   GEARSHIFT_RETURN_IF_ERROR(checked(open_phase()));
+  compares_next_ = true;
   started_ = true;
   return {};
 }
@@ -278,7 +279,7 @@ base::Status ReplicaImpl::store_state(const std::vector<ps::StateEntry>& state) 
 
 base::Status ReplicaImpl::store_parameters() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
-  if (local_ && local_->steps() == 0 && !local_->is_plain()) local_->take_parameters();
+  if (local_ && local_->steps() == 0) local_->take_parameters();
   if (!server_) return {};
   GEARSHIFT_RETURN_IF_ERROR(checked(comm_->drain()));
   parameters_hash_.reset();

@@ -36,6 +36,7 @@ class ReplicaImpl final : public Replica {
   bool uses_server() const override { return server_ != nullptr; }
   bool is_local() const override { return local_ != nullptr; }
   bool averages_next() const override;
+  bool has_outer_optimizer() const override { return local_ != nullptr && !local_->is_plain(); }
 
   base::Status backward_begin(double samples) override;
   base::Status ready(std::uint32_t index) override;
@@ -46,6 +47,8 @@ class ReplicaImpl final : public Replica {
 
   base::Result<std::vector<ps::StateEntry>> fetch_state() override;
   base::Status store_state(const std::vector<ps::StateEntry>& state) override;
+  base::Result<std::vector<ps::StateEntry>> fetch_outer_state() override;
+  base::Status store_outer_state(const std::vector<ps::StateEntry>& state) override;
   base::Status store_parameters() override;
   bool parameters_written() override;
   Stats stats() const override;
@@ -57,6 +60,7 @@ class ReplicaImpl final : public Replica {
   enum class Intent : std::uint64_t { kJoin = 1, kSwitch = 2, kFinish = 3, kStop = 4 };
   struct Meeting {
     bool all_join = false;
+    base::Rank leader;       ///< of those that come to switch, one that made most steps
     int furthest = 0;        ///< a rank that made the most steps …
     std::int64_t steps = 0;  ///< … and how many
   };
@@ -76,6 +80,8 @@ class ReplicaImpl final : public Replica {
   void close(std::uint32_t bucket, const std::vector<bool>& present);
   base::Status stage(std::uint32_t bucket, bool settled);
   void absorb(const RoundResult& result, std::int64_t epoch);
+  std::uint32_t digest_of_round() const;
+  base::Error ranks_differ() const;
   base::Error hypers_differ() const;
   std::uint64_t hash_of_parameters() const;
   void remember_parameters();
@@ -103,6 +109,7 @@ class ReplicaImpl final : public Replica {
   base::Result<RoundResult> average(bool joined, const Losses& losses,
                                     const std::function<void()>& before);
   base::Result<JoinReport> join_local(std::function<void()> before);
+  base::Status take_local(base::Rank root);
   base::Status finish_local();
   void warn_of_steps_alone() const;
 
@@ -110,8 +117,9 @@ class ReplicaImpl final : public Replica {
   base::Status open_phase();
   base::Status close_phase();
   base::Result<std::optional<SwitchRecord>> switch_if_due(bool voted);
-  base::Result<SwitchRecord> hand_over();
-  base::Result<SwitchRecord> switch_over();
+  base::Result<SwitchRecord> hand_over(base::Rank leader);
+  base::Result<SwitchRecord> switch_over(base::Rank leader);
+  base::Status share_scales(base::Rank root);
   base::Status open_server();
   base::Status close_server();
   base::Status end_server();
@@ -129,8 +137,14 @@ class ReplicaImpl final : public Replica {
   base::Status broadcast_buffers(base::Rank root);
   base::Result<JoinReport> join_all_reduce(std::function<void()> before);
   base::Result<JoinReport> join_server();
-  base::Result<JoinReport> level_steps();
-  base::Result<JoinReport> end_rounds();
+  /// The end of a join: whose steps are everybody's now.
+  struct Level {
+    JoinReport report;
+    bool same = true;  ///< what was to be equal on all ranks is
+  };
+  base::Result<Level> level_steps(std::uint64_t hash);
+  base::Result<Level> end_rounds(std::uint64_t hash);
+  void warn_of_other_parameters(base::Rank root);
   base::Status take_history(base::Rank root);
 
   Environment environment_;
@@ -173,10 +187,13 @@ class ReplicaImpl final : public Replica {
   std::atomic<double> latest_loss_ = std::numeric_limits<double>::quiet_NaN();  ///< of all ranks
   ps::HyperValues latest_hypers_;    ///< All-Reduce: what the latest step was told
   std::uint32_t hypers_digest_ = 0;  ///< of these; 0: none given
+  bool compares_next_ = false;       ///< All-Reduce: the next round compares parameters, too
+  bool warned_of_others_ = false;    ///< of parameters that differed at the end of a join
   RoundResult latest_round_;
   std::int64_t checked_step_ = 0;  ///< up to here, known switch steps have been looked at
   std::int64_t leave_after_ = 0;
-  bool behind_ = false;  ///< step_ is that of others since a switch: this rank made fewer
+  bool skipped_ = false;  ///< the latest step, as its report says
+  bool behind_ = false;   ///< step_ is that of others since a switch: this rank made fewer
 
   // What `stats` reads on other tasks; written by this one. The monitor guards switches_, and
   // server_ while it is set.

@@ -25,6 +25,17 @@ class OptimizerBridge {
   /// phantom replica, the tensors are phantoms, too.
   virtual base::Result<std::vector<ps::StateEntry>> export_state() = 0;
   virtual base::Status import_state(std::vector<ps::StateEntry> state) = 0;
+
+  /// Whether a rank may have scaled its losses by numbers of its own (those of a GradScaler), which
+  /// must be one for all where gradients are summed. Equal on all ranks.
+  virtual bool has_scales() const { return false; }
+  /// Those scales, as bytes that only bridges read. At a switch to All-Reduce they go from a rank
+  /// that makes the step to all, also to itself and to those that are out of batches. `skipped`:
+  /// what the report of that step will say.
+  virtual base::Result<std::vector<std::byte>> export_scales(bool /*skipped*/) {
+    return std::vector<std::byte>();
+  }
+  virtual base::Status import_scales(base::ConstBytes /*scales*/) { return {}; }
 };
 
 /// Models of a job at a time.
@@ -156,6 +167,8 @@ class Replica {
   /// Whether the next step may end in a round of it, for which parameters and buffers must be in
   /// the replica's memory. In between nobody looks at that.
   virtual bool averages_next() const = 0;
+  /// Whether LocalSgd is in force whose outer optimizer makes something else of rounds than means.
+  virtual bool has_outer_optimizer() const = 0;
 
   /// A backward begins on `samples` samples (weight of this rank's gradient); optional: the first
   /// `ready` implies it with the last value given.
@@ -178,8 +191,9 @@ class Replica {
 
   struct JoinReport {
     base::Rank root;  ///< the rank that made most steps: its state is everybody's now
-    /// Another rank made fewer. The caller must take over from root whatever counts steps by
-    /// itself, such as learning-rate schedules, and, under All-Reduce, the optimizer's state.
+    /// Another rank made fewer, or had other parameters. The caller must take over from root
+    /// whatever counts steps by itself, such as learning-rate schedules, and, under All-Reduce, the
+    /// optimizer's state.
     bool steps_differ = false;
   };
   /// Collective: this rank has no more batches in this epoch. Takes part in the others' steps
@@ -194,10 +208,18 @@ class Replica {
   /// Under a server: optimizer state from, or to, the shards; any rank, alone.
   virtual base::Result<std::vector<ps::StateEntry>> fetch_state() = 0;
   virtual base::Status store_state(const std::vector<ps::StateEntry>& state) = 0;
+  /// Under LocalSgd: what its outer optimizer knew at the end of the last round
+  /// ("momentum_buffer"), equal on all ranks; entries are empty where there is nothing, and under
+  /// another strategy. To be stored on all ranks alike, else the next round finds out (kMismatch);
+  /// empty entries: zeros.
+  virtual base::Result<std::vector<ps::StateEntry>> fetch_outer_state() = 0;
+  virtual base::Status store_outer_state(const std::vector<ps::StateEntry>& state) = 0;
   /// Under a server: makes this rank's parameter memory the servers' (after loading a checkpoint).
-  /// Under LocalSgd with an outer optimizer, before the first step after a round, and before a join
-  /// or the end where there is none: what was written to it is no change that this optimizer should
-  /// see; on all ranks alike, else the round finds out (kMismatch). Otherwise it does nothing.
+  /// Under LocalSgd, before the first step after a round, and before a join or the end where there
+  /// is none: what was written to it is no change of a step, so that it is not rounded on its way,
+  /// nor seen by an outer optimizer; on all ranks alike, else the round finds out (kMismatch).
+  /// Otherwise it does nothing; under All-Reduce the first round compares the ranks' parameters
+  /// (kMismatch).
   virtual base::Status store_parameters() = 0;
   /// Under a server: whether the parameter memory was written to since the last step, as far as is
   /// known: it is looked at in the first 32 steps and in every 16th, and in all once it was.

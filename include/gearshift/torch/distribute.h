@@ -108,7 +108,8 @@ class Distributed {
   base::Status join();
 
   /// The optimizer as `optimizer.save` and `optimizer.load` have it; under a server with the state
-  /// that is there. Load on all ranks, the same.
+  /// that is there, under local SGD with the momentum of its outer optimizer, if there is one,
+  /// which `optimizer.load` leaves out. Load on all ranks, the same.
   base::Status save_optimizer(::torch::serialize::OutputArchive& archive);
   base::Status load_optimizer(::torch::serialize::InputArchive& archive);
 
@@ -183,6 +184,8 @@ class Distributed {
   void settle(bool averaged = true);
   base::Status take_writes();
   base::Status fetch_state();
+  base::Status fetch_outer();
+  base::Status store_outer(::torch::serialize::InputArchive& archive);
   std::vector<std::int64_t> versions_now() const;
   std::uint64_t hash_of_parameters();
   void check_first_step();
@@ -200,10 +203,15 @@ class Distributed {
   }
   bool may_have_server() const { return may_be<strategy::ParameterServer>(); }
   bool may_be_local() const { return may_be<strategy::LocalSgd>(); }
+  /// Whether a next phase may begin with the parameters that the core has.
+  bool hands_over() const { return may_have_server() || may_be_local(); }
   /// Whether the optimizer's state goes to servers, or from one rank to all, at some time.
   bool hands_over_state() const {
     return may_have_server() || (may_be_local() && may_be<strategy::AllReduce>());
   }
+
+  static constexpr const char* kOuter = "gearshift_outer_momentum";  ///< in an archive
+  static constexpr const char* kOuterMomentum = "momentum_buffer";   ///< to the core
 
   runtime::Session& session_;
   ::torch::optim::Optimizer& optimizer_;
@@ -231,6 +239,7 @@ class Distributed {
   int rounds_ = 0;                      ///< backward passes since the last step
   double clip_norm_ = 0;                ///< under a server, of the step to come
   std::vector<std::int64_t> versions_;  ///< under a server, of the parameters after the last step
+  std::vector<::torch::Tensor> outer_;  ///< momentum of local SGD, as of the latest save or stop
   bool fresh_ = false;                  ///< under local SGD there was no batch since the last round
   std::optional<std::uint64_t> hash_of_first_;  ///< of the parameters after the first round
   bool first_step_done_ = false;

@@ -23,6 +23,7 @@ from ._distributed import Distributed
 from ._memory import Buffers, adopt_parameters
 from ._objects import broadcast_object
 from ._optimizer import adopt, check_free
+from ._outer import Momentum, kept
 from ._overlap import check_parameters_apart
 from ._registry import everything, find, register, settle_epochs, unwrapped
 from ._rules import Rule, group_numbers, rule_of
@@ -100,27 +101,29 @@ def distribute(
     core = _validated(chosen, total_steps)
     found = _trainable(unwrapped(model), optimizer)
     rule = _rule(chosen, optimizer, elementwise, found)
-    bridge = None if optimizer is None else StateBridge(optimizer, [p for _, p, _ in found])
+    bridge = None
+    if optimizer is not None:
+        bridge = StateBridge(optimizer, [p for _, p, _ in found], carries_state=rule is not None)
     buffers = Buffers(unwrapped(model) if broadcast_buffers else nn.Module())
     made = session.distribute(
         parameters=[(name, list(p.shape), _name(p.dtype), max(g, 0)) for name, p, g in found],
         strategy=core,
         optimizer=None if rule is None else rule.spec(),
-        export_state=None if bridge is None else bridge.export_state,
-        import_state=None if bridge is None else bridge.import_state,
+        bridge=bridge,
         buffer_bytes=buffers.nbytes,
         fingerprint=_fingerprint(unwrapped(model), optimizer),
     )
     replica = cast(Replica, made)
     _share_frozen(unwrapped(model))
-    if optimizer is not None:
-        _share_state(optimizer)
+    momentum = None if optimizer is None else _share_state(optimizer)
     trainables = adopt_parameters(replica, found, stage == "force")
     buffers.adopt(replica.buffers(), stage == "force")
     distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
     distributed.frozen = _frozen(unwrapped(model), optimizer)
     distributed.watch_for_mistakes(chosen)
     distributed.start()
+    if momentum:
+        distributed.store_outer(momentum)
     if optimizer is not None:
         adopt(optimizer, distributed)
     register(model, distributed)
@@ -267,7 +270,7 @@ def _rule(
     strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool, found: Found
 ) -> Rule | None:
     if strategies.uses_local(strategy):
-        _check_local(strategy, optimizer, elementwise)
+        _check_local(strategy, optimizer)
     if not strategies.uses_server(strategy):
         return None
     if optimizer is None:
@@ -281,16 +284,17 @@ def _rule(
     return rule
 
 
-def _check_local(
-    strategy: strategies.Strategy, optimizer: Optimizer | None, elementwise: bool
-) -> None:
+def _check_local(strategy: strategies.Strategy, optimizer: Optimizer | None) -> None:
     if optimizer is None:
         raise InvalidArgument(
             "local_sgd counts the steps of the optimizer, so distribute() needs it; without one "
             "use the all_reduce strategy"
         )
-    if len(strategies.phases(strategy)) > 1:
-        rule_of(optimizer, elementwise)  # its state goes from one rank to all
+    if len(strategies.phases(strategy)) > 1 and isinstance(optimizer, torch.optim.LBFGS):
+        raise Unsupported(
+            "LBFGS cannot be switched to or from local_sgd: the curvature that it has learnt is "
+            "that of one worker's losses, or of all workers' mean"
+        )
 
 
 def _warn_of_unowned(found: Found) -> None:
@@ -352,12 +356,19 @@ def _share_frozen(model: nn.Module) -> None:
             p.data.copy_(data)
 
 
-def _share_state(optimizer: Optimizer) -> None:
-    """Rank 0's optimizer state for all, when anybody has some (from a checkpoint)."""
+def _share_state(optimizer: Optimizer) -> Momentum:
+    """Rank 0's optimizer state for all, when anybody has some (from a checkpoint).
+
+    Returns:
+        The momentum of an outer optimizer that was in it.
+    """
+    momentum = kept(optimizer)
     if _session.world_size() == 1:
-        return
-    if all_reduce(np.array([len(optimizer.state)], dtype=np.int64), "max")[0] > 0:
-        mine = optimizer.state_dict() if _session.rank() == 0 else None
-        shared = broadcast_object(mine)
+        return momentum
+    count = np.array([len(optimizer.state) + len(momentum)], dtype=np.int64)
+    if all_reduce(count, "max")[0] > 0:
+        mine = (optimizer.state_dict(), momentum) if _session.rank() == 0 else None
+        state, momentum = broadcast_object(mine)
         if _session.rank() != 0:
-            load_as_sent(optimizer, shared)
+            load_as_sent(optimizer, state)
+    return momentum

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from threading import Thread
 from typing import Any
 
 import torch
@@ -16,9 +15,11 @@ from .. import _session
 from .. import strategy as strategies
 from .._core import Replica, StepReport
 from ..errors import InvalidArgument
+from . import _outer
 from ._adapter import Adapter
 from ._epoch import Epoch
-from ._follow import back_off, follow, share_overflow
+from ._follow import follow
+from ._joins import join
 from ._loss import mean_over_ranks, number_of
 from ._memory import Buffers, Trainable
 from ._optimizer_facts import (
@@ -30,6 +31,7 @@ from ._optimizer_facts import (
 )
 from ._reports import log_switch, statistics
 from ._rules import Rule, check_groups, group_numbers
+from ._scales import back_off, scales_of
 from ._state import StateBridge
 
 _log = logging.getLogger("gearshift")
@@ -82,6 +84,8 @@ class Distributed:
         """The optimizer's own step calls the closure."""
         self._others_steps = 0
         """Rounds since the last step, between which somebody changed the parameters."""
+        self._begins = True
+        """There was no forward yet."""
 
     @property
     def uses_server(self) -> bool:
@@ -153,7 +157,7 @@ class Distributed:
             self.adapter.bring_parameters()
         assert self.optimizer is not None
         self._check_losses(loss, epoch)
-        numbers = scheduled_numbers(self.optimizer)
+        numbers = scheduled_numbers(self.optimizer) + scales_of(self.optimizer)
         report = self.replica.step(self._told(loss), self._epoch(epoch), numbers)
         self._after_step(report)
         return result
@@ -187,7 +191,6 @@ class Distributed:
         if report.switched is not None and not self.uses_server:
             # What each rank had of its own has to be one for all again. All are in this step.
             follow(self.optimizer, self.adapter.parameters, root=0, with_state=True)
-            share_overflow(self.optimizer, root=0)
         self._after_step(report)
         return result
 
@@ -215,7 +218,8 @@ class Distributed:
             self.clip_norm,
         )
         self.adapter.fetch_parameters()
-        if report.skipped and not skip and self.adapter.samples.pending > 0:
+        shared = report.switched is not None and not (self.uses_server or self.is_local)
+        if report.skipped and not (skip or shared) and self.adapter.samples.pending > 0:
             back_off(self.optimizer)
         self.adapter.samples.exchanged()
         self._after_step(report)
@@ -338,6 +342,9 @@ class Distributed:
     def _on_forward(self, samples: int) -> None:
         if self._is_fresh:
             self._take_writes()
+        if self._begins:
+            self._begins = False
+            self.adapter.bring_parameters()  # the first round of All-Reduce compares them
         if self.optimizer is None:
             self.check_frozen()
             self.count_step_by_hand()
@@ -348,8 +355,8 @@ class Distributed:
     def _take_writes(self) -> None:
         """Under local SGD, before the first step after a round: was a checkpoint loaded, say?
 
-        A change that the outer optimizer must not see; if there is one, the core looks for it.
-        Later ones are not equal on all ranks.
+        That is no change that should be rounded on its way, or that an outer optimizer should see;
+        where there is one, the core looks for it. Later ones are not equal on all ranks.
         """
         self._is_fresh = False
         changed = self._versions != [p._version for p in self.adapter.parameters]
@@ -430,6 +437,14 @@ class Distributed:
             self.replica.store_state(self._bridge.export_state())
             self._bridge.drop_state()
 
+    def outer_momentum(self) -> _outer.Momentum:
+        """Under local SGD: that of the outer optimizer, if it has some."""
+        return _outer.fetch(self.replica, self.adapter.trainables)
+
+    def store_outer(self, momentum: _outer.Momentum | None) -> None:
+        """Under local SGD: have the outer optimizer go on from it; without any, from zeros."""
+        _outer.store(self.replica, self.adapter.trainables, momentum)
+
     def drop_state(self) -> None:
         """Under a server: forget what fetch_state filled in."""
         if self.uses_server and self._bridge is not None:
@@ -458,38 +473,8 @@ class Distributed:
             self.replica.finish()
             self.adapter.fetch_parameters()
             self.adapter.buffers.scatter()
+        if self.optimizer is not None:
+            _outer.keep(self.optimizer, self.outer_momentum())
         self.replica.stop()
         self.adapter.close()
         self.replica.forget_bridge()
-
-
-def join(models: list[Distributed]) -> None:
-    """Collective: this rank has no more batches in this epoch, for any of the models.
-
-    Each takes part in the others' rounds in a thread of its own until all ranks are through: those
-    that go on make the rounds of several models in an order that is theirs.
-    """
-    for model in models:
-        model.before_join()
-    reports: dict[int, tuple[int, bool] | BaseException] = {}
-
-    def take_part(index: int) -> None:
-        try:
-            model = models[index]
-            reports[index] = model.replica.join(model.adapter.keep_gradients)
-        except BaseException as error:
-            reports[index] = error
-
-    rest = range(1, len(models))
-    threads = [Thread(target=take_part, args=(i,), daemon=True) for i in rest]
-    for thread in threads:
-        thread.start()
-    take_part(0)
-    for thread in threads:
-        thread.join()
-    # What follows uses collectives that the models share, so in one order on all ranks.
-    for index, model in enumerate(models):
-        report = reports[index]
-        if isinstance(report, BaseException):
-            raise report
-        model.after_join(*report)

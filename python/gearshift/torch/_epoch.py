@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .. import _session
-from ..errors import Unsupported
+from ..errors import InvalidArgument, Unsupported
 from ._deal import Deal
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ class Epoch:
             return
         if not self._alone:
             self._check(True)
+        if self in _entered:
+            raise InvalidArgument("gst.join(model) within another one of the same model")
         if self in _left:
             _join_those_left()
         self._explicit = True
@@ -224,7 +226,11 @@ class Epoch:
         together = [e for e in deal.epochs if e._is_open(deal)]
         for epoch in together:
             epoch._place = None
-        return together if (deal.trained or deal.target == 0) and not self._alone else []
+        return together if (deal.trained or deal.target == 0) and self._joins() else []
+
+    def _joins(self) -> bool:
+        """Whether a join does anything: one worker has nobody to wait for, but its rounds."""
+        return not self._alone or self._owner.replica.has_outer_optimizer
 
 
 def _same_sampler(a: Deal | None, b: Deal) -> bool:
@@ -241,8 +247,9 @@ _left: list[Epoch] = []
 def _join_those_left() -> None:
     together = [e for e in _left if not e._owner.closed]  # released within the loop
     _left.clear()
-    if together and not together[0]._alone:
-        _join(together)
+    joining = [e for e in together if e._joins()]
+    if joining:
+        _join(joining)
 
 
 def _join(epochs: list[Epoch]) -> None:

@@ -7,8 +7,8 @@ import pickle
 from collections.abc import Container, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from .. import _session
 from ._made import made, of_kind
 from ._objects import share_object
+from ._scales import enabled
 from ._state import load_as_sent
 
 
@@ -66,7 +67,7 @@ _Key = tuple[Any, ...]
 _OWN: _Key = ()
 _Things = Sequence[Any]
 """Of these kinds."""
-_KINDS = (Optimizer, LRScheduler, torch.amp.GradScaler, AveragedModel)
+_KINDS = (Optimizer, LRScheduler, GradScaler, AveragedModel)
 
 
 def _followers(
@@ -137,38 +138,6 @@ def _unpack(things: _Things, optimizer: Optimizer, packed: tuple[Any, ...]) -> N
             counter.load_state_dict(counted[key])
 
 
-def back_off(optimizer: Optimizer) -> None:
-    """Tell the gradient scaler that is about to end a step of the optimizer that it overflowed.
-
-    It did so on another rank, and nobody's gradient was applied: in one process, and under
-    All-Reduce, every rank's scaler would have seen it.
-    """
-    for scaler in _scalers(made(torch.amp.GradScaler)):
-        state = scaler._per_optimizer_states.get(id(optimizer), {})
-        for found in state.get("found_inf_per_device", {}).values():
-            found.fill_(1)
-
-
-def share_overflow(optimizer: Optimizer, root: int) -> None:
-    """Have gradient scalers take the step of the optimizer that is about to end for what it was on
-    `root`: an overflow, or none. Collective.
-    """
-    found = [
-        value
-        for scaler in _scalers(made(torch.amp.GradScaler))
-        if id(optimizer) in scaler._per_optimizer_states
-        for state in scaler._per_optimizer_states.values()
-        for value in state.get("found_inf_per_device", {}).values()
-    ]
-    theirs = share_object(any(bool(value) for value in found), root)
-    for value in found:
-        value.fill_(float(theirs))
-
-
-def _scalers(things: _Things) -> list[torch.amp.GradScaler]:
-    return [o for o in of_kind(torch.amp.GradScaler, things) if o.is_enabled()]
-
-
 def _free_key(taken: Container[_Key], *name: Any) -> _Key:
     """One for each of several things of the same name, equal on all ranks."""
     number = 0
@@ -185,7 +154,10 @@ def _counters(things: _Things, optimizer: Optimizer) -> dict[_Key, Any]:
     # Those within another one (SequentialLR, ChainedScheduler) are part of its state.
     within = {id(inner) for s in schedulers for inner in getattr(s, "_schedulers", ())}
     found: dict[_Key, Any] = {}
-    for thing in [*(s for s in schedulers if id(s) not in within), *_scalers(things)]:
+    for thing in [
+        *(s for s in schedulers if id(s) not in within),
+        *enabled(of_kind(GradScaler, things)),
+    ]:
         rates = repr(getattr(thing, "base_lrs", None))
         found[_free_key(found, type(thing).__qualname__, rates)] = thing
     return found

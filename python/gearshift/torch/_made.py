@@ -23,6 +23,8 @@ from torch.optim.lr_scheduler import (
 )
 from torch.optim.swa_utils import AveragedModel
 
+from ._outer import keep_loaded
+
 _NOTED: tuple[type, ...] = (
     Optimizer,
     LRScheduler,
@@ -44,9 +46,14 @@ def made(*kinds: type) -> list[Any]:
     copied, unpickled, or of a class that leaves out its base's ``__init__``. To find them it goes
     through all objects, hundreds of thousands: ask once for all classes, and `of_kind` for each.
     """
-    noted = of_kind(kinds, [r() for r in _made.valuerefs()])
-    known = {id(o) for o in noted}
-    return noted + [o for o in of_kind(kinds, gc.get_objects()) if id(o) not in known]
+    seen = of_kind(kinds, noted())
+    known = {id(o) for o in seen}
+    return seen + [o for o in of_kind(kinds, gc.get_objects()) if id(o) not in known]
+
+
+def noted() -> list[Any]:
+    """Of those, the ones that were seen being made: cheap enough for every step."""
+    return [o for r in _made.valuerefs() if (o := r()) is not None]
 
 
 def of_kind(kinds: type | tuple[type, ...], things: Iterable[Any]) -> list[Any]:
@@ -67,6 +74,8 @@ def _note(o: Any) -> None:
     if _made.get(id(o)) is not o:
         _made.pop(id(o), None)  # else it took the dead one's place in the order
         _made[id(o)] = o
+        if isinstance(o, Optimizer):
+            keep_loaded(o)
 
 
 def _wrap(cls: Any) -> None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ..errors import InvalidArgument, Unsupported
 from ._distributed import Distributed
 from ._loss import check_loss
+from ._outer import KEY, keep, kept
 from ._rules import own_class
 
 
@@ -88,20 +89,25 @@ class DistributedOptimizer(Optimizer):
         self.__dict__["_step_supports_amp_scaling"] = value
 
     def state_dict(self) -> dict[str, Any]:
-        """As ever; under a server its part comes from the shards (not collective)."""
+        """As ever; under a server its part comes from the shards (not collective). Under local SGD
+        with the momentum of an outer optimizer, if it has one."""
         if self._gearshift.closed:
-            return super().state_dict()
-        self._gearshift.fetch_state()
-        result = super().state_dict()
-        self._gearshift.drop_state()
-        return result
+            result, momentum = super().state_dict(), kept(self)
+        else:
+            self._gearshift.fetch_state()
+            result, momentum = super().state_dict(), self._gearshift.outer_momentum()
+            self._gearshift.drop_state()
+        return result | {KEY: momentum} if momentum else result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As ever; under a server the shards get their part. Call on all ranks, with the same."""
         super().load_state_dict(state_dict)
+        momentum = state_dict.get(KEY)
+        keep(self, momentum)
         if not self._gearshift.closed:
             _match_layout(self)
             self._gearshift.store_state()
+            self._gearshift.store_outer(momentum)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused once the model is distributed."""

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from .. import _session
 from ._memory import bytes_of, tensor_on
 from ._rules import SCALAR_STATE
+from ._scales import export_scales, import_scales
 
 _log = logging.getLogger("gearshift")
 Entry = tuple[dict[str, np.ndarray[Any, Any]], dict[str, float]]
@@ -68,17 +69,40 @@ def _as_sent(loaded: Any, sent: Any) -> Any:
 class StateBridge:
     """What the core calls at a switch, on the training thread."""
 
-    def __init__(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], *, carries_state: bool
+    ) -> None:
+        """Made with the model.
+
+        Args:
+            optimizer: whose state it is.
+            parameters: in the order of the replica.
+            carries_state: some phase is a server. Else what the core would carry between ranks
+                (in the dtype of the parameters, of element-wise optimizers) goes as it is, by
+                `follow`.
+        """
         self._optimizer = optimizer
         self._parameters = list(parameters)
+        self._carries_state = carries_state
 
     def export_state(self) -> list[Entry]:
         """The optimizer's state, for the shards."""
+        if not self._carries_state:
+            return [({}, {}) for _ in self._parameters]
         return export_state(self._optimizer, self._parameters)
 
     def import_state(self, entries: Sequence[Entry]) -> None:
         """The shards' state, for the optimizer."""
-        import_state(self._optimizer, self._parameters, entries)
+        if self._carries_state:
+            import_state(self._optimizer, self._parameters, entries)
+
+    def export_scales(self, skipped: bool) -> bytes:
+        """Scales of losses, for the other ranks; the step that ends was skipped, or not."""
+        return export_scales(self._optimizer, skipped)
+
+    def import_scales(self, data: bytes) -> None:
+        """Those of another rank."""
+        import_scales(self._optimizer, data)
 
     def drop_state(self) -> None:
         """The shards have the state now."""

@@ -130,7 +130,7 @@ inline base::Status Distributed::begin_round() {
 /// `settled`: nobody changes the gradients before the step.
 inline base::Status Distributed::end_round(bool settled) {
   collect();
-  GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
+  if (!is_local()) GEARSHIFT_RETURN_IF_ERROR(bring_buffers());  // it wants them in rounds only
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<bool> present,
                              replica_->backward_end(present_, settled));
   if (uses_server() || is_local()) {

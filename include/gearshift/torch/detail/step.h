@@ -52,7 +52,9 @@ inline base::Result<strategy::StepReport> Distributed::make_step(
     check_first_step();
     if (!input.skip) optimizer_.step();
   }
-  if (may_have_server() || may_be_local()) GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+  const bool leaves_them = is_local() ? !replica_->averages_next() : !hands_over();
+  if (!leaves_them) GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+  if (!leaves_them && is_local()) GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
   input.loss = std::numeric_limits<double>::quiet_NaN();  // to the core: none
   if (loss && latest_ > 0) {
     input.loss = std::isnan(*loss) ? std::numeric_limits<double>::infinity() : *loss;
@@ -181,9 +183,9 @@ inline void Distributed::settle(bool averaged) {
   versions_ = versions_now();
 }
 
-/// Under local SGD, before the first step after a round, a join or the end: a checkpoint, say, is a
-/// change that the outer optimizer must not see; if there is one, the core looks for it. What is
-/// written later is not equal on all ranks.
+/// Under local SGD, before the first step after a round, a join or the end: a checkpoint, say, is
+/// no change that should be rounded on its way, or that an outer optimizer should see; where there
+/// is one, the core looks for it. What is written later is not equal on all ranks.
 inline base::Status Distributed::take_writes() {
   if (!std::exchange(fresh_, false)) return {};
   const ::torch::NoGradGuard no_grad;
@@ -255,6 +257,11 @@ inline base::Status Distributed::join() { return gearshift::torch::join({this});
 inline base::Status join(const std::vector<Distributed*>& several) {
   using Report = base::Result<strategy::Replica::JoinReport>;
   const ::torch::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < several.size(); ++i) {
+    const auto earlier = several.begin() + static_cast<std::ptrdiff_t>(i);
+    if (std::find(several.begin(), earlier, several[i]) == earlier) continue;
+    return detail::invalid("join() was given the same module twice: each joins once");
+  }
   for (Distributed* one : several) GEARSHIFT_RETURN_IF_ERROR(one->before_join());
   std::vector<std::optional<Report>> reports(several.size());
   const auto take_part = [&](std::size_t i) {
@@ -317,13 +324,58 @@ inline base::Status Distributed::save_optimizer(::torch::serialize::OutputArchiv
   if (fetch) GEARSHIFT_RETURN_IF_ERROR(fetch_state());
   optimizer_.save(archive);
   if (fetch) bridge_.drop();
+  GEARSHIFT_RETURN_IF_ERROR(fetch_outer());
+  if (outer_.empty()) return {};
+  ::torch::serialize::OutputArchive outer;
+  for (std::size_t i = 0; i < outer_.size(); ++i) outer.write(std::to_string(i), outer_[i]);
+  archive.write(kOuter, outer);
   return {};
+}
+
+/// Of local SGD's outer optimizer, per trained parameter; after stop() what it was then.
+inline base::Status Distributed::fetch_outer() {
+  if (stopped_) return {};
+  outer_.clear();
+  GEARSHIFT_ASSIGN_OR_RETURN(std::vector<ps::StateEntry> state, replica_->fetch_outer_state());
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const auto found = state[i].tensors.find(kOuterMomentum);
+    if (found == state[i].tensors.end()) continue;
+    outer_.resize(state.size());
+    outer_[i] = detail::tensor_on(found->second.view(), parameters_[i], nullptr).clone();
+  }
+  for (std::size_t i = 0; i < outer_.size(); ++i) {
+    if (!outer_[i].defined())
+      outer_[i] =
+          ::torch::zeros_like(parameters_[i], ::torch::TensorOptions().device(::torch::kCPU));
+  }
+  return {};
+}
+
+/// Nothing in the archive: zeros.
+inline base::Status Distributed::store_outer(::torch::serialize::InputArchive& archive) {
+  std::vector<ps::StateEntry> state(parameters_.size());
+  ::torch::serialize::InputArchive outer;
+  if (archive.try_read(kOuter, outer)) {
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      ::torch::Tensor momentum;
+      const bool found = outer.try_read(std::to_string(i), momentum);
+      if (!found || momentum.sizes() != parameters_[i].sizes()) {
+        return detail::invalid("the outer momentum in this archive is of other parameters than '" +
+                               model_.trainables[i].value.name() + "'");
+      }
+      momentum = momentum.to(::torch::kCPU, parameters_[i].scalar_type()).contiguous();
+      if (momentum.numel() == 0) continue;
+      state[i].tensors[kOuterMomentum] = base::Buffer::copy_of(detail::bytes_of(momentum));
+    }
+  }
+  return replica_->store_outer_state(state);
 }
 
 inline base::Status Distributed::load_optimizer(::torch::serialize::InputArchive& archive) {
   const ::torch::NoGradGuard no_grad;
   optimizer_.state().clear();
   optimizer_.load(archive);
+  if (!stopped_) GEARSHIFT_RETURN_IF_ERROR(store_outer(archive));
   if (stopped_ || !uses_server()) return {};
   GEARSHIFT_ASSIGN_OR_RETURN(const std::vector<ps::StateEntry> state, bridge_.export_state());
   bridge_.drop();
@@ -347,6 +399,7 @@ inline base::Status Distributed::stop() {
     show_parameters();
     show_buffers();
   }
+  GEARSHIFT_RETURN_IF_ERROR(fetch_outer());
   GEARSHIFT_RETURN_IF_ERROR(replica_->stop());
   remove_hooks();
   stopped_ = true;

@@ -12,7 +12,7 @@ import pytest
 from gearshift_testing.cpp import ROOT, configure, launch, launcher, run
 
 SOURCES = Path(__file__).with_name("torch_cases")
-PARTS = ("equality", "refusals", "around", "local")
+PARTS = ("equality", "refusals", "around", "local", "local_writes", "local_state")
 NAMES = re.findall(
     r"^CASE\((\w+)\)",
     "".join((SOURCES / f"{part}.h").read_text() for part in PARTS),

@@ -22,6 +22,7 @@
 #include "equality.h"
 #include "gearshift/torch/distribute.h"  // first: it must need nothing else
 #include "local.h"
+#include "local_state.h"
 #include "local_writes.h"
 #include "refusals.h"
 #include "toy.h"

@@ -234,7 +234,8 @@ base::Error ReplicaImpl::hypers_differ() const {
           "scale), so their replicas differ; this rank's were";
   for (const double number : latest_hypers_) text << ' ' << number;
   text << ". Every rank must compute the same learning rate: from steps or epochs that all ranks "
-          "have made, not from batches that only this one has seen; and load the same checkpoint";
+          "have made, not from batches that only this one has seen; and load the same "
+          "checkpoints, of the optimizer, too";
   return {base::ErrorCode::kMismatch, text.str()};
 }
 

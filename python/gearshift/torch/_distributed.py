@@ -27,6 +27,7 @@ from ._optimizer_facts import (
     needs_all,
     scaling,
     scheduled_numbers,
+    state_digest,
     update_unscaled,
 )
 from ._reports import log_switch, statistics
@@ -86,6 +87,8 @@ class Distributed:
         """Rounds since the last step, between which somebody changed the parameters."""
         self._begins = True
         """There was no forward yet."""
+        self._stepped = False
+        """There was a step."""
 
     @property
     def uses_server(self) -> bool:
@@ -142,6 +145,8 @@ class Distributed:
         self, update: Callable[..., Any], closure: Any, loss: Any, epoch: int | None
     ) -> Any:
         """The optimizer's own step on the averaged gradients, then the end of the step."""
+        assert self.optimizer is not None
+        loaded = [] if self._stepped else [state_digest(self.optimizer)]
         if closure is not None:
             seen: list[Any] = []
             self._updating = True
@@ -155,9 +160,8 @@ class Distributed:
             result = update()
         if self._switches:
             self.adapter.bring_parameters()
-        assert self.optimizer is not None
         self._check_losses(loss, epoch)
-        numbers = scheduled_numbers(self.optimizer) + scales_of(self.optimizer)
+        numbers = scheduled_numbers(self.optimizer) + scales_of(self.optimizer) + loaded
         report = self.replica.step(self._told(loss), self._epoch(epoch), numbers)
         self._after_step(report)
         return result
@@ -228,6 +232,7 @@ class Distributed:
     def _after_step(self, report: StepReport) -> None:
         self.adapter.rounds = self._others_steps = 0
         self.adapter.called = False
+        self._stepped = True
         self.clip_norm = 0.0
         if report.switched is not None:
             log_switch(report.switched)
@@ -411,6 +416,7 @@ class Distributed:
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self.adapter.rounds = 0
+        self._stepped = True  # if not this rank, others
         if self.is_local:  # perhaps since a switch within this join
             self.adapter.keep_gradients()
         if steps_differ:

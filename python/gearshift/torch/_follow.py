@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from .. import _session
 from ._made import made, of_kind
 from ._objects import share_object
-from ._scales import enabled
+from ._scales import enabled, pack, unpack
 from ._state import load_as_sent
 
 
@@ -117,7 +117,10 @@ def _averages(things: _Things, parameters: Sequence[Tensor]) -> dict[_Key, Avera
 
 def _packed(things: _Things, optimizer: Optimizer, with_state: bool) -> tuple[Any, ...]:
     state = optimizer.state_dict() if with_state else None
-    counters = {key: _portable(c) for key, c in _counters(things, optimizer).items()}
+    counters = {
+        key: pack(c) if isinstance(c, GradScaler) else _portable(c)
+        for key, c in _counters(things, optimizer).items()
+    }
     return state, _numbers(optimizer), counters
 
 
@@ -134,7 +137,11 @@ def _unpack(things: _Things, optimizer: Optimizer, packed: tuple[Any, ...]) -> N
     for group, values in zip(optimizer.param_groups, numbers, strict=True):
         _set(group, values)
     for key, counter in _counters(things, optimizer).items():
-        if counted.get(key):
+        if not counted.get(key):
+            continue
+        if isinstance(counter, GradScaler):
+            unpack(counter, counted[key])
+        else:
             counter.load_state_dict(counted[key])
 
 

@@ -35,38 +35,53 @@ def scales_of(optimizer: Optimizer) -> list[float]:
     return [s.get_scale() for s in scalers if id(optimizer) in s._per_optimizer_states]
 
 
+Packed = tuple[dict[str, Any], bool, bool, dict[str, Any]]
+"""The state of a scaler, whether ``update()`` is still to come, after an overflow, and what the
+state will be then."""
+
+
+def pack(scaler: GradScaler, skipped: bool = False) -> Packed:
+    """A scaler for another rank.
+
+    Args:
+        scaler: within a step, perhaps, which may end in a join or a switch.
+        skipped: that step was left out, perhaps for the gradients of another rank.
+    """
+    state, found = scaler.state_dict(), _found(scaler)
+    overflow = skipped or any(bool(f) for f in found)
+    return state, bool(found), overflow, _updated(state, overflow) if found else state
+
+
+def unpack(scaler: GradScaler, packed: Packed) -> None:
+    """Make a scaler what it is on another rank when both have been updated."""
+    state, pending, overflow, after = packed
+    found = _found(scaler)
+    if found and not pending:  # it counts one step more than there was
+        state, overflow = state | {"_growth_tracker": state["_growth_tracker"] - 1}, False
+    scaler.load_state_dict(state if found else after)
+    for value in found:
+        value.fill_(float(overflow))
+
+
 def export_scales(optimizer: Optimizer, skipped: bool) -> bytes:
-    """In a step of the optimizer: its scalers, as they are and as they will be after the step.
+    """In a step of the optimizer: its scalers, for the other ranks.
 
     Args:
         optimizer: whose step it is.
-        skipped: it was left out, perhaps for the gradients of another rank.
+        skipped: it was left out.
     """
-    packed = {}
-    for key, scaler in _named().items():
-        if id(optimizer) in scaler._per_optimizer_states:
-            overflow = skipped or any(bool(f) for f in _found(scaler))
-            packed[key] = scaler.state_dict(), overflow, _updated(scaler.state_dict(), overflow)
-    return pickle.dumps(packed)
+    used = {k: s for k, s in _named().items() if id(optimizer) in s._per_optimizer_states}
+    return pickle.dumps({key: pack(scaler, skipped) for key, scaler in used.items()})
 
 
-def import_scales(optimizer: Optimizer, data: bytes) -> None:
-    """Make this rank's scalers what they are on the rank that has exported them.
-
-    In a step of the optimizer they are about to be updated, else they have been.
-    """
+def import_scales(data: bytes) -> None:
+    """Make this rank's scalers what they are on the rank that has exported them."""
     packed = pickle.loads(data)
     if not packed:
         return
     for key, scaler in _named().items():
-        if key not in packed:
-            continue
-        now, overflow, after = packed[key]
-        stepping = id(optimizer) in scaler._per_optimizer_states
-        scaler.load_state_dict(now if stepping else after)
-        if stepping:
-            for found in _found(scaler):
-                found.fill_(float(overflow))
+        if key in packed:
+            unpack(scaler, packed[key])
 
 
 def _found(scaler: GradScaler, optimizer: Optimizer | None = None) -> list[torch.Tensor]:

@@ -102,7 +102,7 @@ class StateBridge:
 
     def import_scales(self, data: bytes) -> None:
         """Those of another rank."""
-        import_scales(self._optimizer, data)
+        import_scales(data)
 
     def drop_state(self) -> None:
         """The shards have the state now."""

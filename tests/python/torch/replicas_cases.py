@@ -72,6 +72,27 @@ def all_reduce_finds_it_before_a_switch() -> None:
 
 
 @case([2])
+def all_reduce_finds_other_optimizer_state() -> None:
+    """Of a checkpoint that one rank alone has loaded, or another one."""
+    for kind, all_load in (("adam", False), ("sgd", True)):
+        model, optimizer = distributed("all_reduce", kind)
+        for k in range(2):
+            step(model, optimizer, *batch_of(gs.rank(), k, 3))
+        state = copy.deepcopy(optimizer.state_dict())
+        if gs.rank() == 1:
+            for entry in state["state"].values():
+                for value in entry.values():
+                    value += 1
+        gst.release(model)
+        model, optimizer = distributed("all_reduce", kind)
+        if all_load or gs.rank() == 1:
+            optimizer.load_state_dict(state)
+        error = error_of(model, optimizer, range(3))
+        assert "ranks applied step 1 with different optimizer settings" in error, kind
+        assert "checkpoints, of the optimizer" in error
+
+
+@case([2])
 def rounds_of_means_find_it() -> None:
     for after in (0, 2):
         error = not_loaded("local_sgd(2)", "auto", after)

@@ -17,6 +17,7 @@ from gearshift_testing.training import (
     make,
 )
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import gearshift as gs
 import gearshift.torch as gst
@@ -139,3 +140,40 @@ def scales_that_differ_under_all_reduce_are_an_error() -> None:
         error = str(caught)
     assert "ranks applied step 1 with different optimizer settings" in error, error
     assert "GradScaler" in error
+
+
+@case([2])
+def a_rank_makes_its_first_step_after_a_join() -> None:
+    """It leaves out the first one, as all do, and has no more batches."""
+    model = make("mlp")
+    model, optimizer = gst.distribute(model, OPTIMIZERS["adam"](model.parameters()))
+    scaler = scaler_of()
+    for _ in range(2):
+        with gst.join(model):
+            for k in range(1 if gs.rank() == 1 else 3):
+                step(model, optimizer, scaler, batch_of(gs.rank(), k, 3), 1 if k else math.inf)
+    step(model, optimizer, scaler, batch_of(gs.rank(), 3, 3))
+    assert equal(scaler)
+    assert_equal_everywhere(model)
+    gst.release(model)
+
+
+@case([2, 3])
+def the_last_step_of_an_epoch_overflows() -> None:
+    """Rank 0 alone makes it, and joins with the next epoch; the others have joined in a step."""
+    for strategy in ("all_reduce", "switch(start=ps:asp, then=all_reduce, at=2)"):
+        model = make("mlp")
+        model, optimizer = gst.distribute(model, OPTIMIZERS["sgd"](model.parameters()), strategy)
+        scaler = scaler_of(interval=4)
+        data = TensorDataset(*batch_of(0, 0, gs.world_size() + 1))
+        begins = []
+        for epoch in range(5):
+            for k, batch in enumerate(DataLoader(data, 1, sampler=gst.DistributedSampler(data))):
+                if k == 0:
+                    begins.append(scaler.state_dict())
+                step(model, optimizer, scaler, batch, math.inf if k == 1 and epoch < 3 else 1)
+        gst.release(model)
+        first = 2 if "asp" in strategy else 0  # which is under servers
+        assert begins[first:] == gst.broadcast_object(begins)[first:], strategy
+        assert equal(scaler), strategy
+        assert_equal_everywhere(model)

@@ -151,8 +151,8 @@ base::Status ReplicaImpl::take_local(base::Rank root) {
   return local_->set_state(state);
 }
 
+/// Also of a job that is over: for a last checkpoint.
 base::Result<std::vector<ps::StateEntry>> ReplicaImpl::fetch_outer_state() {
-  GEARSHIFT_RETURN_IF_ERROR(usable());
   if (!local_) return std::vector<ps::StateEntry>(plan_.parameters.size());
   return local_->state();
 }

@@ -121,9 +121,7 @@ def distribute(
     distributed = Distributed(model, optimizer, replica, trainables, buffers, rule, bridge)
     distributed.frozen = _frozen(unwrapped(model), optimizer)
     distributed.watch_for_mistakes(chosen)
-    distributed.start()
-    if momentum:
-        distributed.store_outer(momentum)
+    distributed.start(momentum)
     if optimizer is not None:
         adopt(optimizer, distributed)
     register(model, distributed)

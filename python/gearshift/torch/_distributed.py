@@ -105,9 +105,15 @@ class Distributed:
         """Whether the model is on its own again."""
         return self.adapter.closed
 
-    def start(self) -> None:
-        """Collective: rank 0's parameters and buffers for all; servers start if need be."""
+    def start(self, momentum: _outer.Momentum | None) -> None:
+        """Collective: rank 0's parameters and buffers for all; servers start if need be.
+
+        Args:
+            momentum: with which the outer optimizer of local SGD begins; the same on all ranks.
+        """
         self.replica.start()
+        if momentum:
+            self.store_outer(momentum)
         self.adapter.fetch_parameters()
         self.adapter.buffers.scatter()
         self._settle()
@@ -479,7 +485,7 @@ class Distributed:
             self.replica.finish()
             self.adapter.fetch_parameters()
             self.adapter.buffers.scatter()
-        if self.optimizer is not None:
+        if self.optimizer is not None and not exiting:
             _outer.keep(self.optimizer, self.outer_momentum())
         self.replica.stop()
         self.adapter.close()

@@ -163,6 +163,7 @@ def momentum_that_one_rank_alone_has_loaded_is_found() -> None:
         optimizer.load_state_dict(state)
     with pytest.raises(gs.MismatchError, match="written to the parameters"):
         trained(model, optimizer, range(3, 6))
+    assert KEY in optimizer.state_dict(), "for a last checkpoint"
 
 
 @case((1, 2))

@@ -170,8 +170,20 @@ class Worker final : public OptimizerBridge {
     return {};
   }
 
+  bool has_scales() const override { return true; }
+  base::Result<std::vector<std::byte>> export_scales(bool /*skipped*/) override {
+    const base::ConstBytes bytes = base::bytes_of(scale);
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  }
+  base::Status import_scales(base::ConstBytes scales) override {
+    EXPECT_EQ(scales.size(), sizeof scale);
+    std::memcpy(&scale, scales.data(), std::min(scales.size(), sizeof scale));
+    return {};
+  }
+
   std::unique_ptr<Replica> replica;
   std::unique_ptr<ps::Optimizer> optimizer;
+  double scale = 1;  ///< of losses; nothing here multiplies by it
 };
 
 /// Runs `body(rank's environment)` on `workers` ranks as tasks, followed by `servers` dedicated

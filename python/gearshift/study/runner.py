@@ -75,6 +75,8 @@ class Runner:
         self._reasons: dict[str, str] = {}
         """Why some of them cannot be measured."""
         self.found = Found()
+        self._parts = 0
+        """Of what is simulated: what is found in one decides which cells the next has."""
 
     def run(self, wanted: Wanted, again: bool) -> Found:
         """Run cells, those that are to be measured first, while nothing else runs.
@@ -201,7 +203,10 @@ class Runner:
     def _simulate(self, cells: Sequence[Cell]) -> None:
         if not cells:
             return
-        self._display.begin("simulating", sum(steps_of(self._study, cell) for cell in cells))
+        self._parts += 1
+        searches = any(self._study.cases_of(cell)[0].searched for cell in cells)
+        what = f"simulating, part {self._parts}" if searches or self._parts > 1 else "simulating"
+        self._display.begin(what, sum(steps_of(self._study, cell) for cell in cells))
         simulate_cells(
             self._study,
             cells,

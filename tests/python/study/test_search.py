@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from gearshift.cli import app
 from gearshift.launch import LaunchError
+from gearshift.sim.display import PlainDisplay
 from gearshift.study import runner
 from gearshift.study.cell import Cell, Done, Outcome, Study
 from gearshift.study.report import write_report
@@ -206,7 +207,7 @@ def run(path: Path, *options: str, code: int = 0) -> str:
 
 
 @pytest.mark.usefixtures("made_up")
-def test_a_study_that_searches_can_be_gone_on_with(study_path):
+def test_a_study_that_searches_can_be_gone_on_with(study_path, monkeypatch):
     listed = run(study_path, "--dry-run").splitlines()
     assert listed[:2] == [
         "study_task on two, ps:bsp, seed 1, simulated",
@@ -214,7 +215,11 @@ def test_a_study_that_searches_can_be_gone_on_with(study_path):
     ]
     assert listed[4] == "4 cells, and those that searches ask for"
 
+    begun: list[str] = []
+    monkeypatch.setattr(PlainDisplay, "begin", lambda self, what, of: begun.append(what))
     run(study_path, "--strategy", "ps:bsp", "--seeds", "1")
+    assert begun == [f"simulating, part {number}" for number in range(1, len(begun) + 1)]
+    assert len(begun) > 1
     folder = study_path.parent / "o"
     first = {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     assert len(first) >= 3

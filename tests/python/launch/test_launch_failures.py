@@ -13,7 +13,8 @@ import pytest
 
 from gearshift.launch import EXIT_PEER_LOST
 
-READY = 'open(f"pid-{rank}", "w").write(f"{os.getpid()}\\n")\n'
+READY = 'with open(f"pid-{rank}", "w") as pid_file: pid_file.write(f"{os.getpid()}\\n")\n'
+"""Closed in so many words: Python drops what a signal's handler raises in a file's destructor."""
 SLEEP = READY + "for _ in range(6000): time.sleep(0.1)\n"
 """In short pieces: Python does not see a signal that comes just before it sleeps until it wakes."""
 OTHERS = """

@@ -44,6 +44,17 @@ def both_hosts(jobs, network):
     return start
 
 
+def start_two(network, script: Path, env: dict[str, str]) -> list[subprocess.Popen[bytes]]:
+    """A launcher on each host, with one rank; beside the script stands what it says."""
+    launchers = []
+    for host in (0, 1):
+        place = ("--node-rank", str(host), "--rdzv", f"{network.address(0)}:{PORT}", str(script))
+        command = [*network.enter(host), *LAUNCH, *place]
+        with (script.parent / f"err-{host}").open("wb") as err:
+            launchers.append(subprocess.Popen(command, cwd=script.parent, env=env, stderr=err))
+    return launchers
+
+
 def listening_addresses(pid: int) -> set[str]:
     """IPv4 addresses on which anything listens in the namespace of a process."""
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
@@ -137,16 +148,7 @@ import gearshift as gs
 gs.init()
 """)
     env = clean_env({"GEARSHIFT_TOKEN": TOKEN, "GEARSHIFT_LOG": "debug"})
-    launchers = []
-    for host in (0, 1):
-        place = ("--node-rank", str(host), "--rdzv", f"{network.address(0)}:{PORT}", str(script))
-        with (tmp_path / f"err-{host}").open("wb") as err:
-            launchers.append(
-                subprocess.Popen(
-                    [*network.enter(host), *LAUNCH, *place], cwd=tmp_path, env=env, stderr=err
-                )
-            )
-    first, second = launchers
+    first, second = launchers = start_two(network, script, env)
     try:
         deadline = time.monotonic() + 60
         came = "came to the rendezvous"
@@ -177,16 +179,7 @@ open("here", "w").close()
 gs.init()
 """)
     env = clean_env({"GEARSHIFT_TOKEN": TOKEN})
-    launchers = []
-    for host in (0, 1):
-        place = ("--node-rank", str(host), "--rdzv", f"{network.address(0)}:{PORT}", str(script))
-        with (tmp_path / f"err-{host}").open("wb") as err:
-            launchers.append(
-                subprocess.Popen(
-                    [*network.enter(host), *LAUNCH, *place], cwd=tmp_path, env=env, stderr=err
-                )
-            )
-    first, second = launchers
+    first, second = launchers = start_two(network, script, env)
     try:
         assert first.wait(90) == 9, (tmp_path / "err-0").read_text()
         assert second.wait(90) == 75, (tmp_path / "err-1").read_text()

@@ -211,11 +211,44 @@ nb::object distribute(std::shared_ptr<runtime::Session> session, DistributeReque
   return nb::cast(std::make_unique<PythonReplica>(std::move(state)));
 }
 
+namespace {
+
+/// What optimizers know.
+void bind_state(nb::class_<PythonReplica>& replica) {
+  using R = PythonReplica;
+  replica
+      .def("fetch_state",
+           [](const R& r) {
+             return python::to_python(call([&] { return r.core().fetch_state(); }));
+           })
+      .def(
+          "store_state",
+          [](const R& r, nb::handle state) {
+            const auto entries = state_from_python(state);
+            call([&] { return r.core().store_state(entries); });
+          },
+          nb::arg("state"))
+      .def("fetch_outer_state",
+           [](const R& r) {
+             return python::to_python(call([&] { return r.core().fetch_outer_state(); }));
+           })
+      .def(
+          "store_outer_state",
+          [](const R& r, nb::handle state) {
+            const auto entries = state_from_python(state);
+            call([&] { return r.core().store_outer_state(entries); });
+          },
+          nb::arg("state"));
+}
+
+}  // namespace
+
 void bind_replica(nb::module_& m) {
   bind_reports(m);
   using R = PythonReplica;
-  nb::class_<R>(m, "Replica")
-      .def_prop_ro("uses_server", [](const R& r) { return r.core().uses_server(); })
+  nb::class_<R> replica(m, "Replica");
+  bind_state(replica);
+  replica.def_prop_ro("uses_server", [](const R& r) { return r.core().uses_server(); })
       .def_prop_ro("is_local", [](const R& r) { return r.core().is_local(); })
       .def_prop_ro("averages_next", [](const R& r) { return r.core().averages_next(); })
       .def_prop_ro("has_outer_optimizer", [](const R& r) { return r.core().has_outer_optimizer(); })
@@ -244,24 +277,6 @@ void bind_replica(nb::module_& m) {
             return nb::make_tuple(report.root.value, report.steps_differ);
           },
           nb::arg("before"))
-      .def("fetch_state",
-           [](const R& r) { return to_python(call([&] { return r.core().fetch_state(); })); })
-      .def(
-          "store_state",
-          [](const R& r, nb::handle state) {
-            const auto entries = state_from_python(state);
-            call([&] { return r.core().store_state(entries); });
-          },
-          nb::arg("state"))
-      .def("fetch_outer_state",
-           [](const R& r) { return to_python(call([&] { return r.core().fetch_outer_state(); })); })
-      .def(
-          "store_outer_state",
-          [](const R& r, nb::handle state) {
-            const auto entries = state_from_python(state);
-            call([&] { return r.core().store_outer_state(entries); });
-          },
-          nb::arg("state"))
       .def("parameters_written",
            [](const R& r) {
              GilReleased released;

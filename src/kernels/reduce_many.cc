@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "gearshift/kernels/reduce.h"
+#include "kernels/native_f16.h"
 #include "kernels/simd-inl.h"
 #include "kernels/two-inl.h"
 
@@ -256,6 +257,7 @@ void sum_floats(const ManyArrays& m) {
   if constexpr (std::is_same_v<Kind, E>) {
     sum_of_kind<E, Sum>(m);
   } else {
+    if (HWY_TARGET == HWY_AVX3 && std::is_same_v<E, F16> && sum_f16_natively(m)) return;
     using Op = std::conditional_t<std::is_same_v<E, F16>, SumByMultiplyAdd, Sum>;
     nan_stays_short(m) ? sum_of_kind<Kind, Op>(m) : fold_floats<E, Sum>(m);
   }

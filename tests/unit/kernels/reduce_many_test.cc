@@ -229,6 +229,13 @@ TEST_P(HalfSums, RoundTiesAndSubnormals) {
       }
       check(from, 2);
       check(from, 1, {}, 0.5);
+      // Powers of two, which do not round but where a result is subnormal or a sum too large.
+      for (const double factor : {0.5, 4.0, 0x1p-11, 0x1p-12, 0x1p11}) {
+        const std::vector<double> factors{factor, factor};
+        check(from, 2, factors);
+        check(from, 1, factors, 0.25);
+      }
+      check(from, 2, std::vector<double>{0.5, 0.25});
     }
   }
 }

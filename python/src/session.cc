@@ -8,8 +8,10 @@
 #include <nanobind/stl/vector.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <vector>
 
 #include "calls.h"
@@ -96,6 +98,9 @@ class BufferView {
 /// sent to one rank, or received from it.
 class PythonSession {
  public:
+  /// Without progress, of one operation; the session's when absent.
+  using Seconds = std::optional<double>;
+
   explicit PythonSession(std::shared_ptr<runtime::Session> session)
       : session_(std::move(session)),
         sending_(static_cast<std::size_t>(session_->world_size())),
@@ -148,38 +153,65 @@ class PythonSession {
         nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(raw->view().data(), {size}, owner));
   }
   void all_reduce(std::uintptr_t data, std::size_t size, const std::string& dtype,
-                  const std::string& op) {
+                  const std::string& op, Seconds timeout) {
     const auto type = dtype_of(dtype);
     const auto how = op_of(op);
     collective(collectives_, [&](group::Group& group) {
-      return collectives::all_reduce(group, memory(data, size), type, how);
+      return collectives::all_reduce(group, memory(data, size), type, how, options("", timeout));
     });
   }
-  void broadcast(std::uintptr_t data, std::size_t size, int root) {
+  void broadcast(std::uintptr_t data, std::size_t size, int root, Seconds timeout) {
     collective(collectives_, [&](group::Group& group) {
       return collectives::broadcast(group, memory(data, size), base::Rank(root),
-                                    label("broadcast"));
+                                    options("broadcast", timeout));
     });
   }
-  void all_gather(std::uintptr_t data, std::size_t size) {
+  void all_gather(std::uintptr_t data, std::size_t size, Seconds timeout) {
     collective(collectives_, [&](group::Group& group) {
       return collectives::all_gather(group, memory(data, size), base::DType::kU8,
-                                     label("all_gather"));
+                                     options("all_gather", timeout));
     });
   }
   void reduce_scatter(std::uintptr_t data, std::size_t size, std::uintptr_t out,
-                      std::size_t out_size, const std::string& dtype, const std::string& op) {
+                      std::size_t out_size, const std::string& dtype, const std::string& op,
+                      Seconds timeout) {
     const auto type = dtype_of(dtype);
     const auto how = op_of(op);
     collective(collectives_, [&](group::Group& group) {
       return collectives::reduce_scatter(group, memory(data, size), memory(out, out_size), type,
-                                         how, label("reduce_scatter"));
+                                         how, options("reduce_scatter", timeout));
     });
   }
-  void all_to_all(std::uintptr_t in, std::uintptr_t out, std::size_t size) {
+  void all_to_all(std::uintptr_t in, std::uintptr_t out, std::size_t size, Seconds timeout) {
     collective(collectives_, [&](group::Group& group) {
       return collectives::all_to_all(group, memory(in, size), memory(out, size),
-                                     label("all_to_all"));
+                                     options("all_to_all", timeout));
+    });
+  }
+  void all_to_all_v(std::uintptr_t in, const std::vector<std::size_t>& in_sizes, std::uintptr_t out,
+                    const std::vector<std::size_t>& out_sizes, Seconds timeout) {
+    const auto sum = [](const auto& sizes) {
+      return std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
+    };
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::all_to_all_v(group, memory(in, sum(in_sizes)), in_sizes,
+                                       memory(out, sum(out_sizes)), out_sizes,
+                                       options("all_to_all_v", timeout));
+    });
+  }
+  /// `out` on the root takes `size` bytes of each rank; ignored elsewhere.
+  void gather(std::uintptr_t data, std::size_t size, std::uintptr_t out, int root,
+              Seconds timeout) {
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::gather(group, memory(data, size), memory(out, size * count(group)),
+                                 base::Rank(root), options("gather", timeout));
+    });
+  }
+  void scatter(std::uintptr_t in, std::uintptr_t data, std::size_t size, int root,
+               Seconds timeout) {
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::scatter(group, memory(in, size * count(group)), memory(data, size),
+                                  base::Rank(root), options("scatter", timeout));
     });
   }
   /// For each worker: the transport of the link to it ("" to itself), its host's number, and the
@@ -203,25 +235,36 @@ class PythonSession {
     const auto& topology = session_->workers().topology();
     return topology && topology->speeds().measured;
   }
-  void barrier() {
-    collective(collectives_, [&](group::Group& group) { return collectives::barrier(group); });
-  }
-  void send(std::uintptr_t data, std::size_t size, int to) {
-    collective(sending_.at(static_cast<std::size_t>(to)), [&](group::Group& group) {
-      return collectives::send(group, memory(data, size), base::Rank(to), label("send"));
+  void barrier(Seconds timeout) {
+    collective(collectives_, [&](group::Group& group) {
+      return collectives::barrier(group, options("", timeout));
     });
   }
-  void recv(std::uintptr_t data, std::size_t size, int from) {
+  void send(std::uintptr_t data, std::size_t size, int to, Seconds timeout) {
+    collective(sending_.at(static_cast<std::size_t>(to)), [&](group::Group& group) {
+      return collectives::send(group, memory(data, size), base::Rank(to),
+                               options("send", timeout));
+    });
+  }
+  void recv(std::uintptr_t data, std::size_t size, int from, Seconds timeout) {
     collective(receiving_.at(static_cast<std::size_t>(from)), [&](group::Group& group) {
-      return collectives::recv(group, memory(data, size), base::Rank(from), label("recv"));
+      return collectives::recv(group, memory(data, size), base::Rank(from),
+                               options("recv", timeout));
     });
   }
 
  private:
-  static collectives::Options label(const char* name) {
+  static collectives::Options options(const char* name, Seconds timeout) {
     collectives::Options options;
     options.label = name;
+    if (timeout) {
+      options.timeout = std::min<base::Duration>(base::from_seconds(*timeout),
+                                                 runtime::SessionOptions::kLongestTimeout);
+    }
     return options;
+  }
+  static std::size_t count(const group::Group& group) {
+    return static_cast<std::size_t>(group.size());
   }
 
   std::shared_ptr<runtime::Session> session_;
@@ -314,6 +357,27 @@ void bind_life(nb::class_<PythonSession>& c) {
       });
 }
 
+void bind_collectives(nb::class_<PythonSession>& c) {
+  using S = PythonSession;
+  const auto timeout = nb::arg("timeout").none() = nb::none();
+  c.def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
+        nb::arg("op"), timeout)
+      .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"), timeout)
+      .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"), timeout)
+      .def("reduce_scatter", &S::reduce_scatter, nb::arg("data"), nb::arg("size"), nb::arg("out"),
+           nb::arg("out_size"), nb::arg("dtype"), nb::arg("op"), timeout)
+      .def("all_to_all", &S::all_to_all, nb::arg("data"), nb::arg("out"), nb::arg("size"), timeout)
+      .def("all_to_all_v", &S::all_to_all_v, nb::arg("data"), nb::arg("sizes"), nb::arg("out"),
+           nb::arg("out_sizes"), timeout)
+      .def("gather", &S::gather, nb::arg("data"), nb::arg("size"), nb::arg("out"), nb::arg("root"),
+           timeout)
+      .def("scatter", &S::scatter, nb::arg("data"), nb::arg("out"), nb::arg("size"),
+           nb::arg("root"), timeout)
+      .def("barrier", &S::barrier, timeout)
+      .def("send", &S::send, nb::arg("data"), nb::arg("size"), nb::arg("to"), timeout)
+      .def("recv", &S::recv, nb::arg("data"), nb::arg("size"), nb::arg("source"), timeout);
+}
+
 }  // namespace
 
 void bind_session(nb::module_& m) {
@@ -328,18 +392,9 @@ void bind_session(nb::module_& m) {
            nb::arg("fingerprint"))
       .def("all_reduce_buffer", &S::all_reduce_buffer, nb::arg("x"), nb::arg("op"))
       .def("allocate", &S::allocate, nb::arg("size"))
-      .def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
-           nb::arg("op"))
       .def("links", &S::links)
-      .def_prop_ro("links_measured", &S::links_measured)
-      .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"))
-      .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"))
-      .def("reduce_scatter", &S::reduce_scatter, nb::arg("data"), nb::arg("size"), nb::arg("out"),
-           nb::arg("out_size"), nb::arg("dtype"), nb::arg("op"))
-      .def("all_to_all", &S::all_to_all, nb::arg("data"), nb::arg("out"), nb::arg("size"))
-      .def("barrier", &S::barrier)
-      .def("send", &S::send, nb::arg("data"), nb::arg("size"), nb::arg("to"))
-      .def("recv", &S::recv, nb::arg("data"), nb::arg("size"), nb::arg("source"));
+      .def_prop_ro("links_measured", &S::links_measured);
+  bind_collectives(session);
 }
 
 }  // namespace gearshift::python

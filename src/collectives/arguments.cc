@@ -13,6 +13,25 @@ base::Error invalid(std::string_view name, const std::string& what) {
 
 std::string bytes(std::size_t count) { return std::to_string(count) + " bytes"; }
 
+base::Status check_sizes_of(const group::Group& group, std::string_view name,
+                            std::string_view array, base::ConstBytes data,
+                            const std::vector<std::size_t>& sizes) {
+  if (sizes.size() != static_cast<std::size_t>(group.size())) {
+    return invalid(name, std::to_string(sizes.size()) + " sizes for a group of " +
+                             std::to_string(group.size()));
+  }
+  const std::size_t sum = std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
+  if (sum == data.size()) return {};
+  return invalid(name, "the sizes add up to " + bytes(sum) + ", `" + std::string(array) +
+                           "` has " + bytes(data.size()));
+}
+
+bool overlap(base::ConstBytes a, base::ConstBytes b) {
+  if (a.data() == nullptr || b.data() == nullptr || a.empty() || b.empty()) return false;
+  const std::less<const std::byte*> before;
+  return before(a.data(), b.data() + b.size()) && before(b.data(), a.data() + a.size());
+}
+
 }  // namespace
 
 std::string reduction_text(base::DType dtype, base::ReduceOp op) {
@@ -60,14 +79,30 @@ base::Status check_part(const group::Group& group, base::ConstBytes data, base::
 
 base::Status check_sizes(const group::Group& group, base::ConstBytes data,
                          const std::vector<std::size_t>& sizes) {
-  if (sizes.size() != static_cast<std::size_t>(group.size())) {
-    return invalid("all_gather_v", std::to_string(sizes.size()) + " sizes for a group of " +
-                                       std::to_string(group.size()));
+  return check_sizes_of(group, "all_gather_v", "data", data, sizes);
+}
+
+base::Status check_uneven_blocks(const group::Group& group, base::ConstBytes in,
+                                 const std::vector<std::size_t>& in_sizes, base::ConstBytes out,
+                                 const std::vector<std::size_t>& out_sizes) {
+  constexpr std::string_view kName = "all_to_all_v";
+  GEARSHIFT_RETURN_IF_ERROR(check_sizes_of(group, kName, "in", in, in_sizes));
+  GEARSHIFT_RETURN_IF_ERROR(check_sizes_of(group, kName, "out", out, out_sizes));
+  const auto own = static_cast<std::size_t>(group.rank().value);
+  if (in_sizes[own] != out_sizes[own]) {
+    return invalid(kName, "this rank sends itself " + bytes(in_sizes[own]) + " and takes " +
+                              bytes(out_sizes[own]));
   }
-  const std::size_t sum = std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
-  if (sum == data.size()) return {};
-  return invalid("all_gather_v",
-                 "the sizes add up to " + bytes(sum) + ", `data` has " + bytes(data.size()));
+  if (overlap(in, out)) return invalid(kName, "`in` and `out` overlap");
+  return {};
+}
+
+base::Status check_rooted(const group::Group& group, std::string_view name, base::ConstBytes all,
+                          base::ConstBytes one) {
+  const std::size_t expected = one.size() * static_cast<std::size_t>(group.size());
+  if (all.size() == expected) return {};
+  return invalid(name, "the root's array has " + bytes(all.size()) + ", needed are " +
+                           bytes(expected));
 }
 
 base::Status check_blocks(const group::Group& group, base::ConstBytes in, base::ConstBytes out) {
@@ -79,12 +114,7 @@ base::Status check_blocks(const group::Group& group, base::ConstBytes in, base::
     return invalid("all_to_all", bytes(in.size()) + " cannot be cut into " +
                                      std::to_string(group.size()) + " equal blocks");
   }
-  const std::less<const std::byte*> before;
-  const bool real = in.data() != nullptr && out.data() != nullptr && !in.empty();
-  if (real && before(in.data(), out.data() + out.size()) &&
-      before(out.data(), in.data() + in.size())) {
-    return invalid("all_to_all", "`in` and `out` overlap");
-  }
+  if (overlap(in, out)) return invalid("all_to_all", "`in` and `out` overlap");
   return {};
 }
 

@@ -32,6 +32,13 @@ base::Status check_part(const group::Group& group, base::ConstBytes data, base::
 /// One size per rank, `data.size()` in all.
 base::Status check_sizes(const group::Group& group, base::ConstBytes data,
                          const std::vector<std::size_t>& sizes);
+/// One size per rank for each of them, as many bytes in all, and they do not overlap.
+base::Status check_uneven_blocks(const group::Group& group, base::ConstBytes in,
+                                 const std::vector<std::size_t>& in_sizes, base::ConstBytes out,
+                                 const std::vector<std::size_t>& out_sizes);
+/// `all` has size() blocks of `one`'s size.
+base::Status check_rooted(const group::Group& group, std::string_view name, base::ConstBytes all,
+                          base::ConstBytes one);
 /// Equal arrays of size() blocks that do not overlap.
 base::Status check_blocks(const group::Group& group, base::ConstBytes in, base::ConstBytes out);
 

@@ -13,6 +13,7 @@
 #include "collectives/all_to_all/pairwise.h"
 #include "collectives/arguments.h"
 #include "collectives/barrier/dissemination.h"
+#include "collectives/blocks.h"
 #include "collectives/broadcast/chain.h"
 #include "collectives/broadcast/tree.h"
 #include "collectives/operation.h"
@@ -33,6 +34,7 @@ namespace {
 using base::DType;
 using base::ReduceOp;
 using base::Status;
+using Kind = Meaning::Kind;
 
 bool widens(DType dtype, ReduceOp op) {
   return op == ReduceOp::kMean && mean_needs_widening(dtype);
@@ -82,7 +84,20 @@ Status run_all_reduce(Operation& operation, const group::Topology& topology, bas
   return ring_all_reduce(operation, team, data, dtype, op);
 }
 
-Status gather(group::Group& group, std::string_view name, base::ConstBytes data,
+/// Consecutive parts of these sizes.
+template <typename View>
+std::vector<View> cut(View data, const std::vector<std::size_t>& sizes) {
+  std::vector<View> parts;
+  parts.reserve(sizes.size());
+  std::size_t offset = 0;
+  for (const std::size_t size : sizes) {
+    parts.push_back(base::slice(data, offset, size));
+    offset += size;
+  }
+  return parts;
+}
+
+Status gather_parts(group::Group& group, std::string_view name, base::ConstBytes data,
               const std::vector<base::Bytes>& parts, std::size_t unit, const Options& options) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const bool bruck = gathers_by_bruck(data.size(), group.size());
@@ -166,20 +181,13 @@ Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DT
 Status all_gather(group::Group& group, base::Bytes data, DType dtype, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_gather", data, dtype));
   const std::size_t unit = base::size_of(dtype);
-  return gather(group, "all_gather", data, equal_parts(data, unit, group.size()), unit, options);
+  return gather_parts(group, "all_gather", data, equal_parts(data, unit, group.size()), unit, options);
 }
 
 Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std::size_t>& sizes,
                     const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_sizes(group, data, sizes));
-  std::vector<base::Bytes> parts;
-  parts.reserve(sizes.size());
-  std::size_t offset = 0;
-  for (const std::size_t size : sizes) {
-    parts.push_back(base::slice(data, offset, size));
-    offset += size;
-  }
-  return gather(group, "all_gather_v", data, parts, 1, options);
+  return gather_parts(group, "all_gather_v", data, cut(data, sizes), 1, options);
 }
 
 Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const Options& options) {
@@ -188,7 +196,7 @@ Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const O
   const bool chain =
       broadcast_prefers_chain(data.size(), group.size(), topology->slowest_in_ring());
   Operation operation(group, "broadcast", chain ? "chain" : "tree", options,
-                      Meaning::broadcast(root));
+                      Meaning::rooted(Kind::kBroadcast, root));
   if (trivial(operation, data)) return {};
   return chain ? chain_broadcast(operation, data, root.value)
                : tree_broadcast(operation, data, root.value);
@@ -203,6 +211,36 @@ Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
   copy(base::slice(in, own, block), base::slice(out, own, block));
   if (trivial(operation, in)) return {};
   return pairwise_all_to_all(operation, in, out);
+}
+
+Status all_to_all_v(group::Group& group, base::ConstBytes in,
+                    const std::vector<std::size_t>& in_sizes, base::Bytes out,
+                    const std::vector<std::size_t>& out_sizes, const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_uneven_blocks(group, in, in_sizes, out, out_sizes));
+  Operation operation(group, "all_to_all_v", "pairwise", options, {Meaning::Kind::kAllToAllV});
+  return exchange_blocks(operation, cut(in, in_sizes), cut(out, out_sizes));
+}
+
+Status gather(group::Group& group, base::ConstBytes in, base::Bytes out, base::Rank root,
+              const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_rank(group, "gather", root));
+  const bool rooted = group.rank() == root;
+  if (rooted) GEARSHIFT_RETURN_IF_ERROR(check_rooted(group, "gather", out, in));
+  Operation operation(group, "gather", "direct", options, Meaning::rooted(Kind::kGather, root));
+  const std::vector<std::size_t> sizes(static_cast<std::size_t>(group.size()), in.size());
+  return gather_blocks(operation, root, in,
+                       rooted ? cut(out, sizes) : std::vector<base::Bytes>());
+}
+
+Status scatter(group::Group& group, base::ConstBytes in, base::Bytes out, base::Rank root,
+               const Options& options) {
+  GEARSHIFT_RETURN_IF_ERROR(check_rank(group, "scatter", root));
+  const bool rooted = group.rank() == root;
+  if (rooted) GEARSHIFT_RETURN_IF_ERROR(check_rooted(group, "scatter", in, out));
+  Operation operation(group, "scatter", "direct", options, Meaning::rooted(Kind::kScatter, root));
+  const std::vector<std::size_t> sizes(static_cast<std::size_t>(group.size()), out.size());
+  return scatter_blocks(operation, root, rooted ? cut(in, sizes) : std::vector<base::ConstBytes>(),
+                        out);
 }
 
 Status barrier(group::Group& group, const Options& options) {

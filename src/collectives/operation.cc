@@ -42,9 +42,9 @@ Meaning Meaning::reduction(Kind kind, base::DType dtype, base::ReduceOp op) {
   return {kind, static_cast<std::uint8_t>(number), ", " + reduction_text(dtype, op)};
 }
 
-Meaning Meaning::broadcast(base::Rank root) {
-  return {Kind::kBroadcast, static_cast<std::uint8_t>(root.value),
-          ", from " + std::to_string(root.value)};
+Meaning Meaning::rooted(Kind kind, base::Rank root) {
+  return {kind, static_cast<std::uint8_t>(root.value),
+          (kind == Kind::kGather ? ", to " : ", from ") + std::to_string(root.value)};
 }
 
 Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,

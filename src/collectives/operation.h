@@ -27,7 +27,10 @@ struct Meaning {
     kAllGather,
     kBroadcast,
     kAllToAll,
-    kBarrier
+    kBarrier,
+    kAllToAllV,
+    kGather,
+    kScatter
   };
 
   Kind kind = Kind::kOther;
@@ -35,7 +38,7 @@ struct Meaning {
   std::string text{};  ///< of the detail, for progress reports
 
   static Meaning reduction(Kind kind, base::DType dtype, base::ReduceOp op);
-  static Meaning broadcast(base::Rank root);
+  static Meaning rooted(Kind kind, base::Rank root);
 };
 
 /// One collective under way on this rank: numbers its messages, waits with a deadline that counts

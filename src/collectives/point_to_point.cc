@@ -1,30 +1,17 @@
-#include <algorithm>
 #include <deque>
 
 #include "collectives/arguments.h"
 #include "collectives/operation.h"
+#include "collectives/pieces.h"
 #include "gearshift/collectives/collectives.h"
 
 namespace gearshift::collectives {
 namespace {
 
-/// Every message but the last is so large, and the last is smaller, if need be empty: so unequal
-/// sizes are noticed. Small enough that a slow link moves one well within any timeout, and that
-/// many are under way at once; large enough that a message's own cost is nothing.
-constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
-/// Posted ahead of the one that is waited for, so that the link never rests between two.
-constexpr std::size_t kPostedAhead = 3;
-
-template <typename View>
-View piece(View view, std::size_t k) {
-  const std::size_t begin = k * kPieceBytes;
-  return base::slice(view, begin, std::min(kPieceBytes, view.size() - begin));
-}
-
 /// Posts all pieces, a few ahead of the one that `await` waits for.
 template <typename Post, typename Await>
 base::Status in_pieces(const Operation& operation, std::size_t bytes, Post post, Await await) {
-  const std::size_t pieces = bytes / kPieceBytes + 1;
+  const std::size_t pieces = pieces_of(bytes);
   std::deque<transport::Request> under_way;
   std::size_t posted = 0;
   for (std::size_t k = 0; k < pieces; ++k) {

@@ -101,6 +101,21 @@ base::Status broadcast(group::Group& group, base::Bytes data, base::Rank root,
 base::Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes out,
                         const Options& options = {});
 
+/// Blocks of unequal sizes: `in` has in_sizes[t] bytes for rank t, `out` takes out_sizes[r] bytes
+/// from rank r, both concatenated in the order of ranks. What r sends t must be what t takes from r:
+/// kMismatch where it is not. A block has less than 256 GiB.
+base::Status all_to_all_v(group::Group& group, base::ConstBytes in,
+                          const std::vector<std::size_t>& in_sizes, base::Bytes out,
+                          const std::vector<std::size_t>& out_sizes, const Options& options = {});
+
+/// The ranks' arrays of equal size, concatenated in `out` on `root`, which is ignored elsewhere.
+base::Status gather(group::Group& group, base::ConstBytes in, base::Bytes out, base::Rank root,
+                    const Options& options = {});
+
+/// Part r of `in` on `root`, which is ignored elsewhere, to rank r's `out`; parts have equal sizes.
+base::Status scatter(group::Group& group, base::ConstBytes in, base::Bytes out, base::Rank root,
+                     const Options& options = {});
+
 base::Status barrier(group::Group& group, const Options& options = {});
 
 /// Point to point, in order per pair. Sizes must agree: otherwise `recv` fails (kMismatch), and the

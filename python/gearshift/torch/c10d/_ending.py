@@ -1,0 +1,61 @@
+"""What becomes of process groups when the process ends, or is forked."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import weakref
+from typing import Any, Protocol
+
+from ... import _core
+from ..._exit import note_exits
+
+
+class _Group(Protocol):
+    def shutdown(self) -> None: ...
+    def fail(self, reason: str) -> None: ...
+
+
+_groups: weakref.WeakSet[Any] = weakref.WeakSet()
+_installed = False
+_ended_by: list[str] = []
+
+
+def end_with_process(group: _Group) -> None:
+    """Close it when the process ends; tell the others if an exception ends it."""
+    global _installed
+    _groups.add(group)
+    if not _installed:
+        _installed = True
+        atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_after_fork)
+        note_exits(_fail_all)
+
+
+def forget(group: _Group) -> None:
+    """It has been closed."""
+    _groups.discard(group)
+
+
+def _fail_all(reason: str) -> None:
+    for group in list(_groups):
+        group.fail(reason)
+
+
+def _at_exit() -> None:
+    error = getattr(sys, "last_value", None)
+    if error is not None:
+        _fail_all(f"{type(error).__name__}: {error}")
+    for group in list(_groups):
+        try:
+            group.shutdown()
+        except Exception as failure:
+            # The exit code is decided; the others learn from the broken connection.
+            print(f"gearshift: leaving a process group failed: {failure}", file=sys.stderr)
+    _core.leave_everything()
+
+
+def _after_fork() -> None:
+    """A forked child has none of the threads: the groups are its parent's."""
+    _groups.clear()

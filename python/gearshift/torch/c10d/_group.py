@@ -1,0 +1,431 @@
+"""The process group: what torch.distributed calls, as operations of a gearshift session."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from ...errors import InvalidArgument, Unsupported
+from ._ending import end_with_process, forget
+from ._meet import meet
+from ._memory import Target, checked, readable, same_bytes
+from ._messages import Messages
+from ._reduce import Reduction
+from ._work import Lane, Operation
+
+_FAREWELL_SECONDS = 30.0
+"""For operations that are under way when a group is destroyed."""
+
+
+def create(options: Any, _backend_options: Any = None) -> GearshiftProcessGroup:
+    """Called by torch.distributed for each process group. Collective over its members."""
+    members = list(options.global_ranks_in_group)
+    return GearshiftProcessGroup(
+        options.store,
+        f"{options.group_id} {members}",
+        options.group_rank,
+        options.group_size,
+        options.timeout,
+    )
+
+
+class GearshiftProcessGroup(ProcessGroup):
+    """Operations of one group of ranks, in the order in which they are asked for.
+
+    Each returns at once; a thread of the group's does them one after another, messages (`send`,
+    `recv`) beside them. Errors come from the handle's `wait`: those of :mod:`gearshift.errors`.
+    After :class:`gearshift.PeerLost` or TimeoutError the group is unusable.
+    """
+
+    def __init__(self, store: Any, name: str, rank: int, size: int, timeout: timedelta) -> None:
+        super().__init__(rank, size)
+        self._name = name
+        self._description = "undefined"
+        self._timeout = timeout.total_seconds()
+        self._meeting = meet(store, name, rank, size, self._timeout)
+        self._session = self._meeting.session
+        self._lane = Lane(f"gearshift group {name}")
+        self._messages = Messages(self._session, name)
+        self._closing = threading.Lock()
+        self._closed = False
+        end_with_process(self)
+
+    # Names, by those of torch
+
+    def getBackendName(self) -> str:  # noqa: N802
+        return "gearshift"
+
+    def getGroupName(self) -> str:  # noqa: N802
+        return self._name
+
+    def setGroupName(self, name: str) -> None:  # noqa: N802
+        self._name = name
+
+    def getGroupDesc(self) -> str:  # noqa: N802
+        return self._description
+
+    def setGroupDesc(self, description: str) -> None:  # noqa: N802
+        self._description = description
+
+    def set_timeout(self, timeout: timedelta) -> None:
+        self._timeout = timeout.total_seconds()
+
+    # Reductions
+
+    def allreduce(self, tensors: list[Tensor], opts: Any = None) -> Operation:
+        return self._all_reduce(tensors, opts)
+
+    def allreduce_coalesced(self, tensors: list[Tensor], opts: Any = None) -> Operation:
+        return self._all_reduce(tensors, opts)
+
+    def _all_reduce(self, tensors: list[Tensor], opts: Any) -> Operation:
+        op, timeout = _op(opts), self._limit(opts)
+        reductions = [Reduction(t.dtype, op) for t in tensors]
+
+        def run() -> None:
+            for tensor, reduction in zip(tensors, reductions, strict=True):
+                target = Target(tensor, fill=True)
+                reduction.all_reduce(self._session, target.flat, timeout)
+                target.finish()
+
+        return self._do(run, tensors)
+
+    def reduce(self, tensors: list[Tensor], opts: Any = None) -> Operation:
+        op, timeout = _op(opts), self._limit(opts)
+        root = opts.rootRank if opts is not None else 0
+        reductions = [Reduction(t.dtype, op) for t in tensors]
+
+        def run() -> None:
+            for tensor, reduction in zip(tensors, reductions, strict=True):
+                if self._session.rank == root:
+                    target = Target(tensor, fill=True)
+                    reduction.all_reduce(self._session, target.flat, timeout)
+                    target.finish()
+                else:
+                    reduction.all_reduce(self._session, readable(tensor).clone(), timeout)
+
+        return self._do(run, tensors)
+
+    def reduce_scatter(
+        self, outputs: list[Tensor], inputs: list[list[Tensor]], opts: Any = None
+    ) -> Operation:
+        op, timeout = _op(opts), self._limit(opts)
+        for out, parts in zip(outputs, inputs, strict=True):
+            self._expect(parts, "reduce_scatter", "input")
+            if parts[self._session.rank].shape.numel() != out.numel():
+                raise InvalidArgument("reduce_scatter: the output is not as large as its part")
+
+        def run() -> None:
+            for out, parts in zip(outputs, inputs, strict=True):
+                reduction = Reduction(out.dtype, op)
+                target = Target(out)
+                flat = [readable(part).view(-1) for part in parts]
+                if same_bytes([out, *parts], "reduce_scatter"):
+                    scratch = torch.cat(flat)
+                    reduction.reduce_scatter(self._session, scratch, target.flat, timeout)
+                else:
+                    whole = torch.cat(flat)
+                    reduction.all_reduce(self._session, whole, timeout)
+                    part = whole.split([f.numel() for f in flat])[self._session.rank]
+                    target.flat.copy_(part.view(out.shape))
+                target.finish()
+
+        return self._do(run, outputs)
+
+    def _reduce_scatter_base(self, output: Tensor, input: Tensor, opts: Any = None) -> Operation:
+        return self.reduce_scatter_tensor_coalesced([output], [input], opts)
+
+    def reduce_scatter_tensor_coalesced(
+        self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
+    ) -> Operation:
+        op, timeout = _op(opts), self._limit(opts)
+        for out, whole in zip(outputs, inputs, strict=True):
+            self._expect_multiple(whole, out, "reduce_scatter")
+        reductions = [Reduction(t.dtype, op) for t in outputs]
+
+        def run() -> None:
+            for out, whole, reduction in zip(outputs, inputs, reductions, strict=True):
+                target = Target(out)
+                scratch = readable(whole).clone()
+                reduction.reduce_scatter(self._session, scratch, target.flat, timeout)
+                target.finish()
+
+        return self._do(run, outputs)
+
+    # Collectives that move
+
+    def broadcast(self, tensors: list[Tensor], opts: Any = None) -> Operation:
+        timeout = self._limit(opts)
+        root = opts.rootRank if opts is not None else 0
+
+        def run() -> None:
+            for tensor in tensors:
+                target = Target(tensor, fill=self._session.rank == root)
+                self._broadcast(target.flat, root, timeout)
+                target.finish()
+
+        return self._do(run, tensors)
+
+    def allgather(
+        self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
+    ) -> Operation:
+        timeout = self._limit(opts)
+        for parts in outputs:
+            self._expect(parts, "all_gather", "output")
+
+        def run() -> None:
+            for parts, own in zip(outputs, inputs, strict=True):
+                self._all_gather(parts, own, timeout)
+
+        return self._do(run, [part for parts in outputs for part in parts])
+
+    def allgather_coalesced(
+        self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
+    ) -> Operation:
+        """`outputs[r]` takes all tensors of rank r."""
+        return self.allgather([list(parts) for parts in zip(*outputs, strict=True)], inputs, opts)
+
+    def _all_gather(self, parts: list[Tensor], own: Tensor, timeout: float) -> None:
+        rank = self._session.rank
+        if parts[rank].nbytes != own.nbytes:
+            raise InvalidArgument("all_gather: this rank's output is not as large as its input")
+        if not same_bytes([own, *parts], "all_gather"):
+            for root, part in enumerate(parts):
+                target = Target(part)
+                if root == rank:
+                    target.flat.copy_(own)
+                self._broadcast(target.flat, root, timeout)
+                target.finish()
+            return
+        whole = torch.empty((len(parts), own.numel()), dtype=own.dtype)
+        whole[rank].copy_(own.detach().reshape(-1))
+        self._session.all_gather(whole.data_ptr(), whole.nbytes, timeout)
+        for part, row in zip(parts, whole, strict=True):
+            part.detach().copy_(row.view(part.shape))
+
+    def _allgather_base(self, output: Tensor, input: Tensor, opts: Any = None) -> Operation:
+        return self.allgather_into_tensor_coalesced([output], [input], opts)
+
+    def allgather_into_tensor_coalesced(
+        self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
+    ) -> Operation:
+        timeout = self._limit(opts)
+        for whole, own in zip(outputs, inputs, strict=True):
+            self._expect_multiple(whole, own, "all_gather")
+
+        def run() -> None:
+            for whole, own in zip(outputs, inputs, strict=True):
+                target = Target(whole)
+                row = target.flat.view(-1)[self._session.rank * own.numel() :][: own.numel()]
+                if row.data_ptr() != own.data_ptr():
+                    row.copy_(own.detach().reshape(-1))
+                self._session.all_gather(target.flat.data_ptr(), target.flat.nbytes, timeout)
+                target.finish()
+
+        return self._do(run, outputs)
+
+    def gather(
+        self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
+    ) -> Operation:
+        timeout = self._limit(opts)
+        root = opts.rootRank if opts is not None else 0
+        rooted = self._session.rank == root
+        if rooted:
+            for parts, own in zip(outputs, inputs, strict=True):
+                self._expect(parts, "gather", "output")
+                if not same_bytes([own, *parts], "gather"):
+                    raise InvalidArgument("gather: all outputs must be as large as the input")
+
+        def run() -> None:
+            for i, own in enumerate(inputs):
+                mine = readable(own)
+                size = len(outputs[i]) if rooted else 0
+                whole = torch.empty((size, own.numel()), dtype=own.dtype)
+                self._session.gather(mine.data_ptr(), mine.nbytes, whole.data_ptr(), root, timeout)
+                for part, row in zip(outputs[i] if rooted else [], whole, strict=True):
+                    part.detach().copy_(row.view(part.shape))
+
+        return self._do(run, [part for parts in outputs for part in parts])
+
+    def scatter(
+        self, outputs: list[Tensor], inputs: list[list[Tensor]], opts: Any = None
+    ) -> Operation:
+        timeout = self._limit(opts)
+        root = opts.rootRank if opts is not None else 0
+        rooted = self._session.rank == root
+        if rooted:
+            for out, parts in zip(outputs, inputs, strict=True):
+                self._expect(parts, "scatter", "input")
+                if not same_bytes([out, *parts], "scatter"):
+                    raise InvalidArgument("scatter: all inputs must be as large as the output")
+
+        def run() -> None:
+            for i, out in enumerate(outputs):
+                target = Target(out)
+                whole = torch.cat([readable(t).view(-1) for t in inputs[i]] if rooted else [_EMPTY])
+                flat = target.flat
+                self._session.scatter(whole.data_ptr(), flat.data_ptr(), flat.nbytes, root, timeout)
+                target.finish()
+
+        return self._do(run, outputs)
+
+    def alltoall_base(
+        self,
+        output: Tensor,
+        input: Tensor,
+        output_split_sizes: list[int],
+        input_split_sizes: list[int],
+        opts: Any = None,
+    ) -> Operation:
+        timeout = self._limit(opts)
+        taken = self._splits(output, list(output_split_sizes), "output")
+        given = self._splits(input, list(input_split_sizes), "input")
+
+        def run() -> None:
+            target, source = Target(output), readable(input)
+            if output_split_sizes or input_split_sizes:
+                self._session.all_to_all_v(
+                    source.data_ptr(), given, target.flat.data_ptr(), taken, timeout
+                )
+            else:
+                self._session.all_to_all(
+                    source.data_ptr(), target.flat.data_ptr(), source.nbytes, timeout
+                )
+            target.finish()
+
+        return self._do(run, [output])
+
+    def alltoall(
+        self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
+    ) -> Operation:
+        timeout = self._limit(opts)
+        self._expect(outputs, "all_to_all", "output")
+        self._expect(inputs, "all_to_all", "input")
+
+        def run() -> None:
+            source = torch.cat([readable(t).view(-1).view(torch.uint8) for t in inputs])
+            taken = [t.nbytes for t in outputs]
+            whole = torch.empty(sum(taken), dtype=torch.uint8)
+            self._session.all_to_all_v(
+                source.data_ptr(), [t.nbytes for t in inputs], whole.data_ptr(), taken, timeout
+            )
+            for out, part in zip(outputs, whole.split(taken), strict=True):
+                out.detach().copy_(part.view(out.dtype).view(out.shape))
+
+        return self._do(run, outputs)
+
+    def barrier(self, opts: Any = None) -> Operation:
+        timeout = self._limit(opts)
+        return self._do(lambda: self._session.barrier(timeout), [])
+
+    # Messages
+
+    def send(self, tensors: list[Tensor], dst: int, tag: int = 0) -> Operation:
+        return self._messages.send(_single(tensors, "send"), dst, tag, self._timeout)
+
+    def recv(self, tensors: list[Tensor], src: int, tag: int = 0) -> Operation:
+        return self._messages.recv(_single(tensors, "recv"), src, tag, self._timeout)
+
+    def recv_anysource(self, tensors: list[Tensor], tag: int = 0) -> Operation:
+        raise Unsupported("the gearshift backend receives from a rank that you name: recv(src=…)")
+
+    # The names that torch gives some of them from 2.13 on
+
+    all_gather_single = _allgather_base
+    all_gather_single_coalesced = allgather_into_tensor_coalesced
+    reduce_scatter_single = _reduce_scatter_base
+    reduce_scatter_single_coalesced = reduce_scatter_tensor_coalesced
+    all_to_all_single = alltoall_base
+
+    # Life
+
+    def shutdown(self) -> None:
+        """Leave the group in an orderly way, once its operations are done. Idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        forget(self)
+        self._lane.close()
+        self._messages.close()
+        if self._lane.join(_FAREWELL_SECONDS):
+            self._session.close()
+        else:
+            self._session.fail("the process group was destroyed with operations under way")
+
+    def abort(self) -> None:
+        """End all operations with an error, here and on the other ranks."""
+        self.fail("the process group was aborted")
+
+    def fail(self, reason: str) -> None:
+        """Leave the group at once, and tell the others why. Idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        forget(self)
+        self._session.fail(reason.encode(errors="backslashreplace").decode())
+        self._lane.close()
+        self._messages.close()
+
+    def _do(self, run: Callable[[], None], tensors: list[Tensor]) -> Operation:
+        for tensor in tensors:
+            checked(tensor)
+        return self._lane.submit(Operation(run, tensors))
+
+    def _limit(self, opts: Any) -> float:
+        """Seconds that an operation may take without progress."""
+        own = getattr(opts, "timeout", None)
+        seconds = own.total_seconds() if own is not None else 0.0
+        return float(seconds) if seconds > 0 else self._timeout
+
+    def _broadcast(self, flat: Tensor, root: int, timeout: float) -> None:
+        self._session.broadcast(flat.data_ptr(), flat.nbytes, root, timeout)
+
+    def _expect(self, tensors: list[Tensor], what: str, kind: str) -> None:
+        if len(tensors) != self._session.world_size:
+            raise InvalidArgument(
+                f"{what}: {len(tensors)} {kind} tensors for {self._session.world_size} ranks"
+            )
+
+    def _expect_multiple(self, whole: Tensor, part: Tensor, what: str) -> None:
+        size = self._session.world_size
+        if whole.dtype != part.dtype or whole.numel() != part.numel() * size:
+            raise InvalidArgument(
+                f"{what}: {whole.numel()} elements of {whole.dtype} are not {size} times "
+                f"{part.numel()} of {part.dtype}"
+            )
+
+    def _splits(self, tensor: Tensor, splits: list[int], kind: str) -> list[int]:
+        """Bytes for each rank, of a tensor that is cut along its first dimension."""
+        size = self._session.world_size
+        rows = tensor.shape[0] if tensor.dim() > 0 else 0
+        if not splits:
+            if rows % size != 0:
+                raise InvalidArgument(f"all_to_all: {rows} rows of {kind} for {size} ranks")
+            splits = [rows // size] * size
+        if len(splits) != size or sum(splits) != rows or min(splits) < 0:
+            raise InvalidArgument(
+                f"all_to_all: {kind} splits {splits} do not cut {rows} rows for {size} ranks"
+            )
+        row_bytes = tensor.nbytes // rows if rows else 0
+        return [split * row_bytes for split in splits]
+
+
+_EMPTY = torch.empty(0)
+
+
+def _op(opts: Any) -> Any:
+    return opts.reduceOp if opts is not None else torch.distributed.ReduceOp.SUM
+
+
+def _single(tensors: list[Tensor], what: str) -> Tensor:
+    if len(tensors) != 1:
+        raise InvalidArgument(f"{what} takes one tensor, not {len(tensors)}")
+    return tensors[0]

@@ -1,0 +1,148 @@
+"""How the ranks of a process group find each other: through the store that torch gives them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.distributed import PrefixStore, Store, TCPStore
+
+from ... import _core, _session
+from ...errors import InvalidArgument, TimeoutError
+from ...launch import DEFAULT_TIMEOUT, LaunchError
+from ...launch.token import environment_token, new_token
+
+_MEET = "meet"
+_LONGEST = 365 * 86400.0
+_LOOPBACK = "127.0.0.1"
+_held: Counter[str] = Counter()
+"""Meetings of this process by name: stores outlive process groups, and what they were told."""
+
+
+@dataclass
+class Meeting:
+    """A session, and the rendezvous that rank 0 serves for it."""
+
+    session: _core.Session
+    server: _core.StoreServer | None
+
+
+def meet(store: Store, name: str, rank: int, size: int, patience: float) -> Meeting:
+    """Open the session of a process group. Collective.
+
+    Args:
+        store: of the process group alone.
+        name: of the process group and its members.
+        patience: seconds to wait for the other ranks.
+
+    Raises:
+        InvalidArgument: for environment variables that make no sense.
+        TimeoutError: when another rank does not come.
+    """
+    timeout = _timeout()
+    token = _own_token()
+    if size == 1:
+        return Meeting(_open(rank, size, 1, "", "", timeout), None)
+    deadline = time.monotonic() + min(patience, _LONGEST)
+    store = PrefixStore(f"gearshift/{_held[name]}", store)
+    _held[name] += 1
+    store.set(_host_key(rank), _host_identity())
+    server = _serve(store, size, token, deadline) if rank == 0 else None
+    told = json.loads(_await(store, _MEET, 0, deadline))
+    token = told["token"] or token
+    if token is None:
+        raise InvalidArgument("rank 0 has a GEARSHIFT_TOKEN, this process has none")
+    session = _open(rank, size, int(told["nnodes"]), told["rdzv"], token, timeout)
+    return Meeting(session, server)
+
+
+def _serve(store: Store, size: int, given: str | None, deadline: float) -> _core.StoreServer:
+    hosts = {_await(store, _host_key(r), r, deadline) for r in range(size)}
+    token = given or new_token()
+    address = _own_address(store) if len(hosts) > 1 else _LOOPBACK
+    server = _core.StoreServer(address, 0, token)
+    told = {
+        "rdzv": f"tcp://{server.address}",
+        "nnodes": len(hosts),
+        # One that the user has set is the user's to pass on.
+        "token": "" if given else token,
+    }
+    store.set(_MEET, json.dumps(told))
+    return server
+
+
+def _open(
+    rank: int, size: int, nnodes: int, rdzv: str, token: str, timeout: float
+) -> _core.Session:
+    return _core.Session(
+        rank=rank,
+        world_size=size,
+        servers=0,
+        nnodes=nnodes,
+        rdzv=rdzv,
+        token=token,
+        timeout=timeout,
+        interface=os.environ.get("GEARSHIFT_INTERFACE", ""),
+        transports=_session._transports(None),
+    )
+
+
+def _own_token() -> str | None:
+    try:
+        return environment_token(os.environ)
+    except LaunchError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def _timeout() -> float:
+    text = os.environ.get("GEARSHIFT_TIMEOUT", "")
+    if not text:
+        return DEFAULT_TIMEOUT
+    with contextlib.suppress(ValueError):
+        seconds = float(text)
+        if seconds > 0:
+            return min(seconds, _LONGEST)
+    raise InvalidArgument(f"GEARSHIFT_TIMEOUT must be a positive number of seconds, got {text!r}")
+
+
+def _host_key(rank: int) -> str:
+    return f"host/{rank}"
+
+
+def _host_identity() -> str:
+    """Equal for processes that reach each other's loopback interface, and for no others."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    network = Path("/proc/self/ns/net")
+    with contextlib.suppress(OSError):
+        return f"{boot.read_text().strip()} {network.readlink()}"
+    return socket.gethostname()
+
+
+def _await(store: Store, key: str, rank: int, deadline: float) -> str:
+    """The value of a key, once `rank` has set it. Looks again and again, so that Ctrl-C ends it."""
+    pause = 0.001
+    while not store.check([key]):
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"rank {rank} has not come to the process group", rank=rank)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return store.get(key).decode()
+
+
+def _own_address(store: Store) -> str:
+    """This host's address, as seen on the way to the process group's store."""
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    # No packet is sent to either; any address beyond this network will do for the second.
+    host, port = (store.host, store.port) if isinstance(store, TCPStore) else ("192.0.2.1", 9)
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)
+        own = str(probe.getsockname()[0])
+    return own

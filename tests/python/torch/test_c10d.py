@@ -1,0 +1,226 @@
+"""torch.distributed over the gearshift backend: operations, trainings, and what breaks."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from gearshift_testing.network import Network
+
+import gearshift.launch
+
+HERE = Path(__file__).parent
+PACKAGE_ROOT = Path(gearshift.launch.__file__).parents[2]
+SUPPORT = Path(__file__).parents[1] / "support"
+PATIENCE = 240.0
+"""Seconds until a job is taken for hung: processes import torch, maybe on a busy machine."""
+
+BEGIN = """
+import os, signal, sys, time
+from datetime import timedelta
+from functools import partial
+import torch, torch.distributed as dist
+import gearshift as gs, gearshift.torch.c10d
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+init = partial(dist.init_process_group, "gearshift", init_method=os.environ["MEET"])
+init = partial(init, rank=rank, world_size=world)
+"""
+INIT = BEGIN + "init()\n"
+FOR_EVER = INIT + 'x = torch.ones(300_000)\nprint("running", flush=True)\n'
+FOR_EVER += "while True:\n    dist.all_reduce(x, dist.ReduceOp.MAX)\n"
+
+
+@dataclass
+class Job:
+    """The processes of one world, each with its output in a file."""
+
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, world: int, *script: str, network: Network | None = None, **env: str) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
+        # A file to meet at needs no free port.
+        env = {"MEET": f"file://{self.folder}/store", **env, "OMP_NUM_THREADS": "1"}
+        for rank in range(world):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+            enter = network.enter(rank * 2 // world) if network else []
+            with self.log(rank).open("wb") as log:
+                process = subprocess.Popen(
+                    [*enter, sys.executable, *script],
+                    cwd=self.folder,
+                    env={**kept, "PYTHONPATH": f"{PACKAGE_ROOT}:{SUPPORT}", **env, **place},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            self.processes.append(process)
+
+    def log(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank}"
+
+    def output(self, rank: int) -> str:
+        return self.log(rank).read_text(errors="replace")
+
+    def await_text(self, text: str) -> None:
+        """Until every rank has printed it."""
+        deadline = time.monotonic() + PATIENCE
+        while not all(text in self.output(r) for r in range(len(self.processes))):
+            assert time.monotonic() < deadline, self.all_output()
+            time.sleep(0.05)
+
+    def finish(self, *ranks: int) -> list[int]:
+        """Wait for these, or all; their exit codes."""
+        deadline = time.monotonic() + PATIENCE
+        chosen = [self.processes[r] for r in ranks] or self.processes
+        while any(process.poll() is None for process in chosen):
+            assert time.monotonic() < deadline, f"the job hangs\n{self.all_output()}"
+            time.sleep(0.05)
+        return [process.returncode for process in chosen]
+
+    def all_output(self) -> str:
+        return "\n".join(f"rank {r}:\n{self.output(r)}" for r in range(len(self.processes)))
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    made = Job(tmp_path)
+    yield made
+    made.end()
+
+
+def passes(job: Job, world: int, cases: str, **options: str) -> None:
+    job.start(world, str(HERE / cases), **options)
+    codes = job.finish()
+    assert codes == [0] * world, job.all_output()
+    for rank in range(world):
+        assert re.search(r"^passed: \d+$", job.output(rank), re.M), job.all_output()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_operations(job: Job, world: int) -> None:
+    passes(job, world, "c10d_cases.py")
+
+
+@pytest.mark.slow
+def test_operations_over_tcp(job: Job) -> None:
+    passes(job, 3, "c10d_cases.py", GEARSHIFT_TRANSPORTS="tcp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_trainings(job: Job, world: int) -> None:
+    passes(job, world, "c10d_training_cases.py")
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+def test_two_hosts(job: Job, network: Network) -> None:
+    script = INIT + "x = torch.ones(5)\ndist.all_reduce(x)\nassert x[0] == 4\n"
+    script += "dist.destroy_process_group()\n"
+    job.start(4, "-c", script, network=network, MEET=f"tcp://{Network.address(0)}:29500")
+    assert job.finish() == [0] * 4, job.all_output()
+
+
+def test_killed_rank_is_named(job: Job) -> None:
+    job.start(3, "-c", FOR_EVER)
+    job.await_text("running")
+    job.processes[1].kill()
+    codes = job.finish(0, 2)
+    assert all(code != 0 for code in codes)
+    for rank in (0, 2):
+        assert re.search(r"PeerLost: .*rank 1", job.output(rank)), job.all_output()
+
+
+def test_frozen_rank_is_named_within_the_timeout_of_failure_detection(job: Job) -> None:
+    job.start(3, "-c", FOR_EVER, GEARSHIFT_TIMEOUT="3")
+    job.await_text("running")
+    job.processes[2].send_signal(signal.SIGSTOP)
+    job.finish(0, 1)
+    for rank in (0, 1):
+        assert re.search(r"(PeerLost|TimeoutError): .*rank 2", job.output(rank)), job.all_output()
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ('raise ValueError("no such file")', "ValueError: no such file"),
+        ("sys.exit(3)", "sys.exit"),
+    ],
+)
+def test_why_a_rank_ended_is_told_to_the_others(job: Job, end: str, told: str) -> None:
+    job.start(2, "-c", f"{INIT}if rank == 1:\n    {end}\ndist.barrier()\n")
+    assert job.finish()[0] != 0
+    assert told in job.output(0), job.all_output()
+
+
+def test_rank_that_does_not_take_part_is_told_after_the_timeout_of_the_group(job: Job) -> None:
+    script = BEGIN + "init(timeout=timedelta(seconds=2))\n"
+    script += "if rank == 0:\n    dist.all_reduce(torch.ones(3))\nelse:\n    time.sleep(60)\n"
+    job.start(2, "-c", script)
+    assert job.finish(0) != [0]
+    assert re.search(r"TimeoutError: .*rank 1", job.output(0)), job.all_output()
+
+
+def test_slow_rank_is_waited_for_beyond_the_timeout_of_failure_detection(job: Job) -> None:
+    script = INIT + "time.sleep(5 * rank)\ndist.barrier()\nx = torch.ones(1)\n"
+    script += "dist.all_reduce(x)\ntime.sleep(5 * rank)\ndist.destroy_process_group()\n"
+    job.start(2, "-c", script, GEARSHIFT_TIMEOUT="2")
+    assert job.finish() == [0, 0], job.all_output()
+
+
+def test_interrupt_ends_a_waiting_rank(job: Job) -> None:
+    script = INIT + 'print("running", flush=True)\n'
+    script += "if rank == 0:\n    dist.barrier()\nelse:\n    time.sleep(600)\n"
+    job.start(2, "-c", script)
+    job.await_text("running")
+    time.sleep(0.5)
+    job.processes[0].send_signal(signal.SIGINT)
+    job.finish(0)
+    assert "KeyboardInterrupt" in job.output(0), job.all_output()
+
+
+def test_ended_script_needs_no_goodbye(job: Job) -> None:
+    job.start(2, "-c", INIT + "dist.all_reduce(torch.ones(2))\n")
+    assert job.finish() == [0, 0], job.all_output()
+
+
+def test_token_of_the_user(job: Job) -> None:
+    script = INIT + "dist.barrier()\ndist.destroy_process_group()\n"
+    job.start(2, "-c", script, GEARSHIFT_TOKEN="secret of this very job")
+    assert job.finish() == [0, 0], job.all_output()
+
+
+def test_missing_token_is_an_error(job: Job) -> None:
+    script = BEGIN + 'if rank == 1:\n    del os.environ["GEARSHIFT_TOKEN"]\n'
+    script += INIT.removeprefix(BEGIN)
+    job.start(2, "-c", script, GEARSHIFT_TOKEN="secret of this very job")
+    job.finish(1)
+    assert "rank 0 has a GEARSHIFT_TOKEN" in job.output(1), job.all_output()
+
+
+@pytest.mark.parametrize("value", ["0", "soon"])
+def test_timeout_that_is_none_is_an_error(job: Job, value: str) -> None:
+    job.start(1, "-c", INIT, GEARSHIFT_TIMEOUT=value)
+    assert job.finish() != [0]
+    assert f"got '{value}'" in job.output(0), job.all_output()
+
+
+def test_groups_of_a_forked_process_are_its_parents(job: Job) -> None:
+    script = INIT + "if os.fork() == 0:\n    sys.exit(0)\nos.wait()\ndist.barrier()\n"
+    job.start(2, "-c", script + "dist.destroy_process_group()\n")
+    assert job.finish() == [0, 0], job.all_output()

@@ -77,17 +77,19 @@ class Gearshift:
 
 
 class Ddp:
-    """PyTorch's DistributedDataParallel over Gloo, gradients as views of its buckets.
+    """PyTorch's DistributedDataParallel over Gloo or ours, gradients as views of its buckets.
 
     They travel as float16 if `compression` says so; the hook for bfloat16 refuses Gloo.
     """
 
     period = 1
 
-    def __init__(self, compression: str = "none") -> None:
+    def __init__(self, compression: str = "none", backend: str = "gloo") -> None:
         from torch import distributed
 
-        distributed.init_process_group("gloo")
+        if backend == "gearshift":
+            import gearshift.torch.c10d  # noqa: F401  (registers the backend)
+        distributed.init_process_group(backend)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self._distributed = distributed
         self._compression = compression
@@ -148,11 +150,13 @@ class Averager(Ddp):
 def make_side(options: dict[str, Any]) -> Side:
     """`side=` gearshift, ddp, averager (`every=` steps) or local.
 
-    `compression=fp16` is of ddp, and of ours by `strategy=`.
+    `compression=fp16` is of ddp, and of ours by `strategy=`; `backend=gloo|gearshift` of ddp.
     """
     name = options.get("side", "gearshift")
     if name == "gearshift":
         return Gearshift(options.get("strategy", "all_reduce"))
     if name == "averager":
         return Averager(int(options["every"]))
-    return Local() if name == "local" else Ddp(options.get("compression", "none"))
+    if name == "local":
+        return Local()
+    return Ddp(options.get("compression", "none"), options.get("backend", "gloo"))

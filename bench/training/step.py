@@ -1,8 +1,9 @@
 """Training steps of one model on several ranks: ours, PyTorch's, or none's.
 
 Set-up: side=gearshift|ddp|averager|local model=mlp|cnn|resnet18|transformer [strategy=…]
-[compression=fp16] (of ddp) [rounded=1] (what travels is rounded: parameters are that less like
-those of one process) [every=N] (what is timed are N steps in a row; of averager also its period).
+[compression=fp16] [backend=gloo|gearshift] (both of ddp) [rounded=1] (what travels is rounded:
+parameters are that less like those of one process) [every=N] (what is timed are N steps in a row;
+of averager also its period).
 Order: steps=N (a multiple of `every`) [warmup=N] [check=N].
 
 ``seconds`` are single steps (zero_grad, forward, backward, optimizer.step); with `every`, means of

@@ -242,8 +242,7 @@ class PythonSession {
   }
   void send(std::uintptr_t data, std::size_t size, int to, Seconds timeout) {
     collective(sending_.at(static_cast<std::size_t>(to)), [&](group::Group& group) {
-      return collectives::send(group, memory(data, size), base::Rank(to),
-                               options("send", timeout));
+      return collectives::send(group, memory(data, size), base::Rank(to), options("send", timeout));
     });
   }
   void recv(std::uintptr_t data, std::size_t size, int from, Seconds timeout) {

@@ -22,8 +22,8 @@ base::Status check_sizes_of(const group::Group& group, std::string_view name,
   }
   const std::size_t sum = std::accumulate(sizes.begin(), sizes.end(), std::size_t{0});
   if (sum == data.size()) return {};
-  return invalid(name, "the sizes add up to " + bytes(sum) + ", `" + std::string(array) +
-                           "` has " + bytes(data.size()));
+  return invalid(name, "the sizes add up to " + bytes(sum) + ", `" + std::string(array) + "` has " +
+                           bytes(data.size()));
 }
 
 bool overlap(base::ConstBytes a, base::ConstBytes b) {
@@ -101,8 +101,8 @@ base::Status check_rooted(const group::Group& group, std::string_view name, base
                           base::ConstBytes one) {
   const std::size_t expected = one.size() * static_cast<std::size_t>(group.size());
   if (all.size() == expected) return {};
-  return invalid(name, "the root's array has " + bytes(all.size()) + ", needed are " +
-                           bytes(expected));
+  return invalid(name,
+                 "the root's array has " + bytes(all.size()) + ", needed are " + bytes(expected));
 }
 
 base::Status check_blocks(const group::Group& group, base::ConstBytes in, base::ConstBytes out) {

@@ -98,7 +98,8 @@ std::vector<View> cut(View data, const std::vector<std::size_t>& sizes) {
 }
 
 Status gather_parts(group::Group& group, std::string_view name, base::ConstBytes data,
-              const std::vector<base::Bytes>& parts, std::size_t unit, const Options& options) {
+                    const std::vector<base::Bytes>& parts, std::size_t unit,
+                    const Options& options) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const bool bruck = gathers_by_bruck(data.size(), group.size());
   Operation operation(group, name, bruck ? "bruck" : "ring", options, {Meaning::Kind::kAllGather});
@@ -181,7 +182,8 @@ Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DT
 Status all_gather(group::Group& group, base::Bytes data, DType dtype, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_gather", data, dtype));
   const std::size_t unit = base::size_of(dtype);
-  return gather_parts(group, "all_gather", data, equal_parts(data, unit, group.size()), unit, options);
+  return gather_parts(group, "all_gather", data, equal_parts(data, unit, group.size()), unit,
+                      options);
 }
 
 Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std::size_t>& sizes,
@@ -228,8 +230,7 @@ Status gather(group::Group& group, base::ConstBytes in, base::Bytes out, base::R
   if (rooted) GEARSHIFT_RETURN_IF_ERROR(check_rooted(group, "gather", out, in));
   Operation operation(group, "gather", "direct", options, Meaning::rooted(Kind::kGather, root));
   const std::vector<std::size_t> sizes(static_cast<std::size_t>(group.size()), in.size());
-  return gather_blocks(operation, root, in,
-                       rooted ? cut(out, sizes) : std::vector<base::Bytes>());
+  return gather_blocks(operation, root, in, rooted ? cut(out, sizes) : std::vector<base::Bytes>());
 }
 
 Status scatter(group::Group& group, base::ConstBytes in, base::Bytes out, base::Rank root,

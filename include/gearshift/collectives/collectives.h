@@ -102,8 +102,8 @@ base::Status all_to_all(group::Group& group, base::ConstBytes in, base::Bytes ou
                         const Options& options = {});
 
 /// Blocks of unequal sizes: `in` has in_sizes[t] bytes for rank t, `out` takes out_sizes[r] bytes
-/// from rank r, both concatenated in the order of ranks. What r sends t must be what t takes from r:
-/// kMismatch where it is not. A block has less than 256 GiB.
+/// from rank r, both concatenated in the order of ranks. What r sends t must be what t takes from
+/// r: kMismatch where it is not. A block has less than 256 GiB.
 base::Status all_to_all_v(group::Group& group, base::ConstBytes in,
                           const std::vector<std::size_t>& in_sizes, base::Bytes out,
                           const std::vector<std::size_t>& out_sizes, const Options& options = {});

@@ -11,7 +11,9 @@ PLAIN = Side("plain memory", "all_reduce", arguments=("--memory", "plain"))
 PYTHON = Side("from Python", "all_reduce.py", modules=("numpy",))
 FLOOR = Side("floor", "floor", start="fork")
 OPEN_MPI = Side("Open MPI", "openmpi_all_reduce", start="mpirun")
-GLOO = Side("Gloo", "gloo_all_reduce.py", modules=("numpy", "torch"))
+GLOO = Side("Gloo", "torch_all_reduce.py", ("backend=gloo",), modules=("numpy", "torch"))
+BACKEND = Side(OURS, "torch_all_reduce.py", ("backend=gearshift",), modules=("numpy", "torch"))
+"""gearshift as a backend of torch.distributed."""
 
 FLOAT32_SPEED = 0.95
 """“The same bytes per second” as float32, within the noise of such a comparison."""
@@ -24,6 +26,7 @@ def settings() -> list[Setting]:
         _oversubscribed(4),
         _oversubscribed(8),
         _from_python(),
+        _from_torch(),
         *map(_half, _HALVES),
     ]
 
@@ -69,6 +72,21 @@ def _from_python() -> Setting:
         points=tuple(
             _point(size, (Target("difference", 2e-6, PYTHON.name),), size == 4 * KIB)
             for size in (4 * KIB, 16 * KIB, 64 * KIB)
+        ),
+        kind="all_reduce",
+    )
+
+
+def _from_torch() -> Setting:
+    """dist.all_reduce of an ordinary tensor, over our backend and over Gloo."""
+    return Setting(
+        name="one_host/2/torch",
+        title="one host, 2 ranks, torch.distributed",
+        ranks=2,
+        sides=(BACKEND, GLOO),
+        points=tuple(
+            _point(size, (Target("ratio", 1, GLOO.name),), False)
+            for size in (4 * KIB, 64 * KIB, MIB, 16 * MIB, 100 * MIB)
         ),
         kind="all_reduce",
     )

@@ -12,6 +12,7 @@ DDP_FP16 = "DDP, fp16"
 """The same with PyTorch's hook that sends gradients as float16; that for bfloat16 refuses Gloo."""
 WHOLE = "gearshift, float32"
 """Ours without compression."""
+DDP_OVER_GLOO = "DDP over Gloo"
 AVERAGER = "PeriodicModelAverager"
 """What PyTorch has for local SGD, over Gloo on a model that is not wrapped."""
 EACH_STEP = "gearshift, all_reduce"
@@ -33,7 +34,8 @@ _CHECKED = {"resnet18": 1}
 def settings() -> list[Setting]:
     """Each model with two and four ranks, on one host and on hosts of one rank; two at sites.
 
-    And two among four hosts, with gradients as bfloat16 and under local SGD.
+    And two among four hosts, with gradients as bfloat16 and under local SGD; and some by
+    DistributedDataParallel over our backend.
     """
     return [
         *(_on_one_host(model, ranks) for ranks in (2, 4) for model in MODELS),
@@ -41,6 +43,8 @@ def settings() -> list[Setting]:
         *(_at_sites(model) for model in ("mlp", "cnn")),
         *(_rounded(model) for model in ("mlp", "resnet18")),
         *(_local(model) for model in ("mlp", "resnet18")),
+        *(_backends("one_host/2", "one host, 2 ranks", model, 2) for model in ("mlp", "resnet18")),
+        _backends("hosts/4", "4 hosts at 1gbit", "mlp", 4, Network(4, 1000.0)),
     ]
 
 
@@ -80,6 +84,29 @@ def _local(model: str) -> Setting:
     targets = (Target("ratio", 1, AVERAGER), Target("ratio", 1, EACH_STEP))
     what = f"local SGD with a round in {_EVERY} steps"
     return _slow_links("local", what, model, contestants, _point(model, targets, every=_EVERY))
+
+
+def _backends(
+    place: str, where: str, model: str, ranks: int, network: Network | None = None
+) -> Setting:
+    """DistributedDataParallel over gearshift's backend and over Gloo."""
+    contestants = ((OURS, "gearshift"), (DDP_OVER_GLOO, "gloo"))
+    return Setting(
+        name=f"training/ddp/{place}/{model}",
+        title=f"training step by DistributedDataParallel, {model}, {where}",
+        ranks=ranks,
+        sides=tuple(
+            Side(
+                name,
+                _PROGRAM,
+                ("side=ddp", f"backend={backend}", f"model={model}"),
+                modules=("torch",),
+            )
+            for name, backend in contestants
+        ),
+        points=(_point(model, (Target("ratio", 1, DDP_OVER_GLOO),)),),
+        network=network,
+    )
 
 
 def _slow_links(

@@ -101,6 +101,13 @@ def test_training_steps_of_pytorchs_averager() -> None:
     assert report["operations"] == 6 + 3 + 6 + 1, "checked, warmed up, timed, and one for memory"
 
 
+def test_training_steps_of_ddp_over_our_backend() -> None:
+    arguments = [STEP, "side=ddp", "backend=gearshift", "model=tiny", "steps=4", "check=3"]
+    report = torchrun(arguments, 2)
+    check(report, 4)
+    assert report["distance"] < 1e-5
+
+
 def test_times_under_local_sgd_have_a_round_in_each() -> None:
     found = [s for s in training.settings() if s.name.startswith("training/local/")]
     assert found

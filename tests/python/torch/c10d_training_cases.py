@@ -111,7 +111,8 @@ def ddp_with_accumulation_and_hooks() -> None:
         optimizer.step()
         its.step()
     assert_equal(model.parameters(), reference)
-    for hook, bound in ((default_hooks.allreduce_hook, EXACT), (default_hooks.fp16_compress_hook, 0.05)):  # fmt: skip
+    bounds = {default_hooks.allreduce_hook: EXACT, default_hooks.fp16_compress_hook: 0.05}
+    for hook, bound in bounds.items():
         model = made()
         wrapped = DistributedDataParallel(model)
         wrapped.register_comm_hook(None, hook)

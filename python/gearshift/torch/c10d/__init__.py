@@ -10,10 +10,12 @@
 
 Importing this module registers the backend; it needs no build against PyTorch. Everything else is
 as ever: torchrun (or whoever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT), ``init_method``,
-subgroups, asynchronous operations. What changes is who moves the bytes: shared memory and
-gearshift's collectives instead of Gloo, and failure detection: a rank that dies or freezes is an
-error on every other one that names it, within GEARSHIFT_TIMEOUT (30 s), and not only when the
-``timeout`` of the process group has passed.
+subgroups, asynchronous operations. ``init_method="gearshift://"`` finds the job as
+:func:`gearshift.init` does: under ``gearshift run``, mpirun and srun, too.
+
+What changes is who moves the bytes: shared memory and gearshift's collectives instead of Gloo. And
+failures are detected: a rank that dies or freezes is an error on every other one that names it,
+within GEARSHIFT_TIMEOUT (30 s), and not only when the ``timeout`` of the process group has passed.
 
 Tensors are on the CPU, dense, of any dtype and layout. Sums, means, minima, maxima and products of
 float64, float32, float16, bfloat16, int8, uint8, int32 and int64 are reduced on the way; other
@@ -33,14 +35,16 @@ same order.
 
 from __future__ import annotations
 
-from torch.distributed import Backend
+from torch.distributed import Backend, register_rendezvous_handler
 
 from ._group import GearshiftProcessGroup, create
+from ._rendezvous import SCHEME, stores
 
 BACKEND = "gearshift"
 """What to pass to ``init_process_group`` and ``new_group``."""
 
 if BACKEND.upper() not in Backend._plugins:
     Backend.register_backend(BACKEND, create, extended_api=True, devices=["cpu"])
+    register_rendezvous_handler(SCHEME, stores)
 
 __all__ = ["BACKEND", "GearshiftProcessGroup"]

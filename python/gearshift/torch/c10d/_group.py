@@ -1,5 +1,8 @@
 """The process group: what torch.distributed calls, as operations of a gearshift session."""
 
+# The methods have one of the signatures that torch declares for them: the one it calls.
+# mypy: disable-error-code="override, assignment"
+
 from __future__ import annotations
 
 import threading
@@ -40,11 +43,10 @@ class GearshiftProcessGroup(ProcessGroup):
 
     Each returns at once; a thread of the group's does them one after another, messages (`send`,
     `recv`) beside them. Errors come from the handle's `wait`: those of :mod:`gearshift.errors`.
-    After :class:`gearshift.PeerLost` or TimeoutError the group is unusable.
-    """
+    After :class:`gearshift.PeerLost` or TimeoutError the group is unusable."""
 
     def __init__(self, store: Any, name: str, rank: int, size: int, timeout: timedelta) -> None:
-        super().__init__(rank, size)
+        super().__init__(rank, size)  # type: ignore[call-arg]
         self._name = name
         self._description = "undefined"
         self._timeout = timeout.total_seconds()
@@ -301,9 +303,7 @@ class GearshiftProcessGroup(ProcessGroup):
 
         return self._do(run, [output])
 
-    def alltoall(
-        self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None
-    ) -> Operation:
+    def alltoall(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Operation:
         timeout = self._limit(opts)
         self._expect(outputs, "all_to_all", "output")
         self._expect(inputs, "all_to_all", "input")

@@ -29,7 +29,7 @@ class Operation(Work):
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._future: torch.futures.Future[list[Tensor]] | None = None
+        self._future: torch.futures.Future[Any] | None = None
 
     def perform(self) -> None:
         """Do it. Called once, by the lane."""
@@ -99,14 +99,14 @@ class Operation(Work):
         with self._lock:
             if self._future is not None:
                 return self._future
-            future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
+            future: torch.futures.Future[Any] = torch.futures.Future()
             self._future = future
             if not self._done.is_set():
                 return future
         self._settle(future)
         return future
 
-    def _settle(self, future: torch.futures.Future[list[Tensor]]) -> None:
+    def _settle(self, future: torch.futures.Future[Any]) -> None:
         if self._error is None:
             future.set_result(self._tensors)
         else:

@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 
 _USAGE_ERROR = 2
+_NO_READER = 141
+"""The reader of our stdout has gone, as in `gearshift --help | head`: as after a SIGPIPE."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
@@ -239,6 +241,7 @@ def profile(
     steps: Annotated[int, typer.Option(help="Steps to record.")] = 30,
     warmup: Annotated[int, typer.Option(help="Steps to leave out at first.")] = 5,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("workload.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace it if it is there.")] = False,
     module: Annotated[bool, typer.Option("-m", "--module", help="SCRIPT is a module.")] = False,
     name: Annotated[str | None, typer.Option(help="Of the workload; the script's.")] = None,
     batch_size: Annotated[
@@ -259,6 +262,7 @@ def profile(
         steps=steps,
         warmup=warmup,
         out=out,
+        force=force,
         name=name,
         batch_size=batch_size,
         threads=threads,
@@ -280,6 +284,7 @@ def calibrate(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Cluster file to write.")] = Path("host.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace it if it is there.")] = False,
 ) -> None:
     """Measure latency, bandwidth and cost of messages here, for a cluster file.
 
@@ -287,7 +292,7 @@ def calibrate(
     """
     from .sim.calibration.command import run
 
-    raise typer.Exit(run(transport or [], measured, out))
+    raise typer.Exit(run(transport or [], measured, out, force))
 
 
 app.command()(simulate)
@@ -384,7 +389,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"gearshift: {error}", file=sys.stderr)
         sys.exit(_USAGE_ERROR)
     except BrokenPipeError:
-        os._exit(141)  # the reader of our stdout has gone, as in `gearshift --help | head`
+        os._exit(_NO_READER)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # what Click and Rich make of it
+            os._exit(_NO_READER)
+        raise
     except OSError as error:
         if error.errno in _NO_ROOM and error.filename is None:
             _end_without_room(error.errno)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,30 @@ def write_json(path: Path, document: Any, indent: int = 2) -> None:
         OSError: when it cannot be written.
     """
     text = json.dumps(finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
+    # A lone half of a character, of a file's name that is no text, is an escape in JSON.
+    write_whole(path, text + "\n", errors="backslashreplace")
+
+
+def write_whole(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file, whole or not at all, and what is no regular file (``/dev/stdout``) as it is.
+
+    Args:
+        path: the file.
+        text: to be written in UTF-8.
+        errors: what becomes of characters that it has not, as in :meth:`str.encode`.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", errors=errors)
+        return
+    path = path.resolve()  # a link stays one
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        # A lone half of a character, of a file's name that is no text, is an escape in JSON.
-        fresh.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        fresh.write_text(text, encoding="utf-8", errors=errors)
+        if path.exists():
+            fresh.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(fresh, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -81,6 +102,21 @@ def check_writable(path: Path) -> None:
         path.open("ab").close()  # permissions tell nothing to root, nor of strange file systems
     if not there:
         path.unlink()
+
+
+def check_new(path: Path, force: bool) -> None:
+    """See that nothing is lost where `path` is written: what a user may have edited by hand.
+
+    Args:
+        path: a file; empty, or no regular one, it may be there.
+        force: it may be replaced.
+
+    Raises:
+        FileExistsError: when it would.
+    """
+    if not force and path.is_file() and path.stat().st_size > 0:
+        told = "is there already: name another file, or replace it with --force"
+        raise FileExistsError(errno.EEXIST, told, str(path))
 
 
 def io_text(error: OSError) -> str:

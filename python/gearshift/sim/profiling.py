@@ -23,7 +23,7 @@ from rich.table import Table
 from gearshift.errors import Error
 from gearshift.launch import LaunchError
 from gearshift.launch.environment import detect
-from gearshift.report.files import check_writable
+from gearshift.report.files import check_new, check_writable
 from gearshift.report.table import human_bytes, report_console
 from gearshift.report.words import count
 
@@ -50,6 +50,7 @@ class ProfileOptions:
     steps: int = 30
     warmup: int = 5
     out: Path = Path("workload.toml")
+    force: bool = False
     name: str | None = None
     batch_size: int | None = None
     threads: int | None = None
@@ -93,11 +94,14 @@ def profile_script(options: ProfileOptions) -> int:
     except Error as error:
         print(f"gearshift profile: {error}", file=sys.stderr)
         return _ERROR
-    show(recording)
-    try:
+    try:  # before anything is shown: the reader of stdout may have gone
         recording.workload.save(out, _comment(recording, _profile.torch.get_num_threads()))
+        failure = None
     except Error as error:
-        print(f"gearshift profile: {error}", file=sys.stderr)
+        failure = error
+    show(recording)
+    if failure is not None:
+        print(f"gearshift profile: {failure}", file=sys.stderr)
         return _ERROR
     print(f"Workload: {options.out}")
     return 0
@@ -165,7 +169,7 @@ def _check(options: ProfileOptions) -> None:
     script = options.target[0]
     if not options.module and not Path(script).exists():
         raise LaunchError(f"profile: {script} does not exist")
-    _check_out(options.out)
+    _check_out(options.out, options.force)
     if importlib.util.find_spec("torch") is None:
         raise LaunchError("profile: needs PyTorch: pip install 'gearshift[torch]'")
     if detect().world_size > 1:
@@ -174,9 +178,10 @@ def _check(options: ProfileOptions) -> None:
         )
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, force: bool) -> None:
     """Rather fail now than after the last step."""
     try:
+        check_new(out, force)
         check_writable(out.absolute())
     except OSError as error:
         raise LaunchError(f"profile: --out {out}: {error.strerror or error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import Error, InvalidArgument
 from ..launch.toml_file import why_unread
+from ..report.files import write_whole
 from .durations import format_duration, parse_duration
 from .given import number
 from .workload import KINDS, Variability, Workload, WorkloadParameter
@@ -52,7 +53,7 @@ def save(workload: Workload, path: Path, comment: str = "") -> None:
     text = _json(workload) if as_json else _toml(workload, comment)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise Error(f"{path}: {error.strerror or error}", code="io") from error
 

@@ -156,39 +156,42 @@ def _run(
             except OSError as error:
                 _note(f"{io_text(error)}; {_goes_on(folder)}")
                 return 1
+        empty = found.done + found.kept == 0
+        # Before anything is shown: the reader of stdout may have gone.
+        report = None if empty else _report(folder, "study")
         _tell(found)
-        reported = found.done + found.kept == 0 or _report(folder, "study")
+        if report is not None:
+            _show(report)
     if found.interrupted:
         _note(f"interrupted; {_goes_on(folder)}")
         return found.interrupted
-    return 1 if found.failures or not reported else 0
+    return 1 if found.failures or not (empty or report) else 0
 
 
-def _report(folder: Path, command: str) -> bool:
-    """Write the report and show its answer; whether that could be done."""
-    from ..errors import Error
-
-    try:
-        _write_report(folder)
-    except Error as error:
-        print(f"gearshift {command}: {error}", file=sys.stderr)
-        return False
-    return True
-
-
-def _write_report(folder: Path) -> None:
-    from rich.markdown import Markdown
-
+def _report(folder: Path, command: str) -> Path | None:
+    """Write the report; None, with the reason on stderr, when that cannot be done."""
     from ..errors import Error
     from ..report.files import io_text
-    from ..report.table import report_console
-    from .report import MARKDOWN, write_report
+    from .report import write_report
 
     try:
-        path = write_report(folder)
+        return write_report(folder)
+    except Error as error:
+        why = str(error)
     except OSError as error:
-        raise Error(f"no report in {folder}: {io_text(error)}", code="io") from error
-    text = (folder / MARKDOWN).read_text(encoding="utf-8")
+        why = f"no report in {folder}: {io_text(error)}"
+    print(f"gearshift {command}: {why}", file=sys.stderr)
+    return None
+
+
+def _show(path: Path) -> None:
+    """The answer of a report, and where it is."""
+    from rich.markdown import Markdown
+
+    from ..report.table import report_console
+    from .report import MARKDOWN
+
+    text = (path.parent / MARKDOWN).read_text(encoding="utf-8")
     answer = text.partition("\n## 1. ")[2].partition("\n## ")[0].partition("\n")[2]
     report_console().print(Markdown(answer))
     print(f"Report: {path}")
@@ -200,7 +203,11 @@ def report_again(folder: Path) -> int:
 
     _check_installed()
     with claimed(folder, option=""):
-        return 0 if _report(folder, "report") else 2
+        report = _report(folder, "report")
+        if report is None:
+            return 2
+        _show(report)
+        return 0
 
 
 def _tell(found: Found) -> None:

@@ -73,7 +73,7 @@ def test_a_link_that_is_no_line_is_told(tmp_path: Path, capsys: pytest.CaptureFi
         times = [25e-6 + n / (slow if n > 262144 else 1e9) for n in sizes]
         document = {"work": WORK, "links": [LINK | {"sizes": sizes, "seconds": times}]}
         measured.write_text(command.json.dumps(document))
-        assert command.run((), measured, tmp_path / "cluster.toml") == 0
+        assert command.run((), measured, tmp_path / "cluster.toml", force=True) == 0
         told = capsys.readouterr().err
         assert ("at 3 of 8 sizes" in told) == (slow == 1e8)
     assert "bandwidth: 16777216 bytes came at 100.0 MB/s" in told
@@ -239,6 +239,29 @@ def test_what_cannot_be_written_is_shown(
     told = capsys.readouterr()
     assert "cluster.toml: No space left on device" in told.err
     assert "per_message = 4e-06" in told.out
+
+
+def test_a_file_that_is_there_is_replaced_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody may have completed it; an empty one holds nothing."""
+    measured, out = tmp_path / "links.json", tmp_path / "cluster.toml"
+    measured.write_text(command.json.dumps({"work": WORK, "links": [LINK]}))
+    out.touch()
+    arguments = ["calibrate", "--measured", str(measured), "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code in (None, 0)
+    out.write_text("# completed by hand\n")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert f"{out}: is there already" in capsys.readouterr().err
+    assert out.read_text() == "# completed by hand\n"
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--force"])
+    assert ended.value.code in (None, 0)
+    assert "defaults" in tomllib.loads(out.read_text())
 
 
 def test_measuring_and_what_was_measured_are_not_both_asked(

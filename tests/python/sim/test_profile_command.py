@@ -208,6 +208,17 @@ def test_what_cannot_be_written_is_shown(tmp_path: Path) -> None:
     assert "Workload:" not in done.stdout
 
 
+def test_a_file_that_is_there_is_replaced_when_asked(tmp_path: Path) -> None:
+    there = tmp_path / "workload.toml"
+    there.write_text("# edited by hand\n")
+    done = profile(tmp_path, "print('ran')" + PLAIN)
+    assert done.returncode == 2
+    assert "--out workload.toml: is there already" in done.stderr
+    assert "ran" not in done.stdout
+    assert there.read_text() == "# edited by hand\n"
+    recorded(tmp_path, PLAIN, options=("--steps", "1", "--warmup", "1", "--force"))
+
+
 def test_a_batch_size_that_is_said(tmp_path: Path) -> None:
     options = ("--steps", "1", "--warmup", "1", "--batch-size", "7")
     assert profile(tmp_path, PLAIN, options=options).returncode == 0
@@ -221,7 +232,7 @@ def test_a_script_that_ends_early(tmp_path: Path) -> None:
     assert "only 2 of 4 steps after a warm-up of 1" in done.stderr
     assert "the end" in done.stdout
     assert len(Workload.load(tmp_path / "workload.toml").variability.factors) == 2
-    done = profile(tmp_path, text + "\nsys.exit(0)", options=("--warmup", "10"))
+    done = profile(tmp_path, text + "\nsys.exit(0)", options=("--warmup", "10", "--force"))
     assert done.returncode == 0
     assert "only 0 of 30 steps after a warm-up of 10: the last one" in done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -423,3 +424,22 @@ def test_a_report_of_a_study_that_runs_has_to_wait(tmp_path):
         made = CliRunner().invoke(app, ["report", str(tmp_path)])
     said = f"{tmp_path}: another run is writing its results there; wait for its end"
     assert str(made.exception) == said
+
+
+def test_the_report_is_written_though_nobody_reads(study_path, tmp_path):
+    """As with `gearshift study FILE | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "gearshift", "study", str(study_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 141, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "runs" / "lines" / "report.html").exists()

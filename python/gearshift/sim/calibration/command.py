@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import Error
 from ...launch.launcher import launch
 from ...launch.plan import LaunchOptions
-from ...report.files import check_writable, io_text
+from ...report.files import check_new, check_writable, io_text, write_whole
 from .. import extension, toml_text
 from ..given import readable
 from .fit import Line, fit_line
@@ -81,18 +81,20 @@ class Calibration:
         )
 
 
-def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
+def run(transports: Sequence[str], measured: Path | None, out: Path, force: bool = False) -> int:
     """Measure this machine, or read what a job measured; print and write. The exit code.
 
     Args:
         transports: ways to measure here; none: all, unless a job has measured.
         measured: what it wrote.
         out: the file to write.
+        force: replace one that is there.
     """
     try:
         if transports and measured:
             raise ValueError("--transport and --measured: choose one; the file says how it was")
         extension.load()
+        check_new(out, force)
         check_writable(out)
         ways = transports or [*TRANSPORTS]
         found = {"hosts": read_measured(measured)} if measured else _measure_all(ways)
@@ -103,29 +105,35 @@ def run(transports: Sequence[str], measured: Path | None, out: Path) -> int:
         print(f"gearshift calibrate: {told}", file=sys.stderr)
         return _USAGE_ERROR
     keys: dict[str, float] = {}
+    calibrations = []
     for name, probe in found.items():
         keys |= {key: float(f"{value:.4g}") for key, value in probe["work"].items()}
         for link in probe["links"]:
-            calibration = Calibration.of(_title(name, link), link)
-            print(calibration.table())
-            doubt = calibration.doubt()
-            if doubt is not None:
-                print(f"gearshift calibrate: warning: {doubt}", file=sys.stderr)
-            keys |= _keys(calibration, bool(link["same_host"]), keys)
-    if not any(probe["links"] for probe in found.values()):
-        print("No link was measured: a job of one process has none.")
-    return _write(_document(keys, readable(out.stem)), out)
-
-
-def _write(text: str, out: Path) -> int:
-    try:
-        out.write_text(text, encoding="utf-8")
+            calibrations.append(Calibration.of(_title(name, link), link))
+            keys |= _keys(calibrations[-1], bool(link["same_host"]), keys)
+    text = _document(keys, readable(out.stem))
+    try:  # before anything is shown: the reader of stdout may have gone
+        write_whole(out, text)
+        failure = None
     except OSError as error:
+        failure = error
+    _show(calibrations)
+    if failure is not None:
         print(text)  # so that what was measured is not lost
-        print(f"gearshift calibrate: {out}: {error.strerror or error}", file=sys.stderr)
+        print(f"gearshift calibrate: {out}: {failure.strerror or failure}", file=sys.stderr)
         return _USAGE_ERROR
     print(f"Cluster file, to be completed with [[hosts]] and their links: {out}")
     return 0
+
+
+def _show(calibrations: Sequence[Calibration]) -> None:
+    for calibration in calibrations:
+        print(calibration.table())
+        doubt = calibration.doubt()
+        if doubt is not None:
+            print(f"gearshift calibrate: warning: {doubt}", file=sys.stderr)
+    if not calibrations:
+        print("No link was measured: a job of one process has none.")
 
 
 def _title(name: str, link: Mapping[str, Any]) -> str:

@@ -7,12 +7,14 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
 
 #include "calls.h"
+#include "gearshift/base/threads.h"
 
 namespace gearshift::python {
 namespace {
@@ -67,9 +69,8 @@ class Watcher {
     if (const std::string refused = start(); !refused.empty()) {
       close(pipe_[0]);
       close(pipe_[1]);
-      raise(
-          base::Error(base::ErrorCode::kIo,
-                      "no thread that acts on signals (see `ulimit -u`, `ulimit -v`): " + refused));
+      raise(base::Error(base::ErrorCode::kIo, "no thread that acts on signals: " + refused + "; " +
+                                                  base::scarce_threads()));
     }
     handling_process.store(getpid());
     wake_fd.store(pipe_[1]);
@@ -96,11 +97,16 @@ class Watcher {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-      thread_ = std::thread([this] { run(); });
-    } catch (const std::system_error& error) {
-      refused = error.what();
-    }
+    const auto deadline = std::chrono::steady_clock::now() + base::kThreadPatience;
+    do {
+      try {
+        thread_ = std::thread([this] { run(); });
+        refused.clear();
+      } catch (const std::system_error& error) {
+        if (!refused.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        refused = error.what();
+      }
+    } while (!refused.empty() && std::chrono::steady_clock::now() < deadline);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return refused;
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "gearshift/base/log.h"
+#include "gearshift/base/threads.h"
 #include "membership/peers.h"
 #include "membership/wire.h"
 
@@ -49,8 +50,8 @@ class GroupMonitor final : public Monitor {
       tell_self(notice);
     });
     try {
-      hear_task_ = scheduler_.spawn("heartbeat", [this] { hear(); });
-      watch_task_ = scheduler_.spawn("watch", [this] { watch(); });
+      hear_task_ = base::spawn_patiently(scheduler_, "heartbeat", [this] { hear(); });
+      watch_task_ = base::spawn_patiently(scheduler_, "watch", [this] { watch(); });
     } catch (...) {  // no thread to have: the first must not wait for a life that never begins
       stop();
       throw;

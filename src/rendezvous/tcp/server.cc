@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "gearshift/base/log_throttle.h"
+#include "gearshift/base/threads.h"
 #include "gearshift/rendezvous/memory/factory.h"
 #include "gearshift/rendezvous/tcp/factory.h"
 #include "rendezvous/tcp/wire.h"
@@ -65,7 +66,7 @@ class Session {
         refusals_(refusals) {}
 
   void start() {
-    task_ = scheduler_.spawn("store-client", [this] {
+    task_ = base::spawn_patiently(scheduler_, "store-client", [this] {
       run();
       done_ = true;
     });
@@ -186,7 +187,7 @@ class TcpServer final : public Server {
         refusals_(scheduler),
         store_(memory::make(scheduler)),
         absence_(scheduler),
-        acceptor_(scheduler.spawn("store-accept", [this] { accept_all(); })) {}
+        acceptor_(base::spawn_patiently(scheduler, "store-accept", [this] { accept_all(); })) {}
 
   ~TcpServer() override {
     stopping_ = true;

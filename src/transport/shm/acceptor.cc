@@ -8,6 +8,8 @@
 #include <mutex>
 #include <system_error>
 
+#include "gearshift/base/threads.h"
+
 namespace gearshift::transport::shm {
 namespace {
 
@@ -44,6 +46,7 @@ Acceptor::~Acceptor() {
 void Acceptor::stop() {
   std::lock_guard<base::Monitor> lock(*monitor_);
   closing_ = true;
+  threadless_ = UniqueFd();
   ::shutdown(listener_.get(), SHUT_RDWR);
   for (const Guest& guest : guests_) {
     if (guest.socket >= 0) ::shutdown(guest.socket, SHUT_RDWR);
@@ -51,6 +54,10 @@ void Acceptor::stop() {
 }
 
 bool Acceptor::on_ready() {
+  {
+    std::lock_guard<base::Monitor> lock(*monitor_);
+    if (threadless_ && !welcome(std::move(threadless_))) return false;
+  }
   for (int turn = 0; turn < kTurns; ++turn) {
     UniqueFd socket = accept_one(listener_.get());
     if (!socket) {
@@ -70,25 +77,31 @@ bool Acceptor::on_ready() {
                     "refused a connection: too many in their handshake");
       continue;
     }
-    welcome(std::move(socket));
+    thread_deadline_ = scheduler_.after(base::kThreadPatience);
+    if (!welcome(std::move(socket))) return false;
   }
   return true;
 }
 
-/// Caller holds the monitor.
-void Acceptor::welcome(UniqueFd socket) {
+/// Caller holds the monitor. Without a thread, the guest waits for one: false then.
+bool Acceptor::welcome(UniqueFd socket) {
   guests_.emplace_back();
   Guest* guest = &guests_.back();
   guest->socket = socket.get();
+  const auto held = std::make_shared<UniqueFd>(std::move(socket));
   try {
-    guest->task = scheduler_.spawn(
-        "gs-shm-accept", [this, guest, held = std::make_shared<UniqueFd>(std::move(socket))] {
-          admit(std::move(*held), guest);
-        });
+    guest->task =
+        scheduler_.spawn("gs-shm-accept", [this, guest, held] { admit(std::move(*held), guest); });
+    return true;
   } catch (const std::system_error& error) {
+    guests_.pop_back();
+    if (scheduler_.now() < thread_deadline_) {
+      threadless_ = std::move(*held);
+      return false;
+    }
     refusals_.log(base::LogLevel::kWarn, "shm",
                   std::string("refused a connection: no thread for it: ") + error.what());
-    guests_.pop_back();
+    return true;
   }
 }
 

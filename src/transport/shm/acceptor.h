@@ -25,7 +25,8 @@ class Acceptor {
   void stop();
 
   /// The listener has connections. Never waits; leaves some for the next call if there are many.
-  /// False when they can be neither taken nor turned away now.
+  /// False when they can be neither taken nor turned away now, or one waits for a thread: it is
+  /// to be called again soon.
   bool on_ready();
   base::Result<LinkParts> take(base::Rank peer, base::TimePoint deadline);
 
@@ -38,7 +39,7 @@ class Acceptor {
     std::unique_ptr<base::Task> task;
   };
 
-  void welcome(UniqueFd socket);
+  bool welcome(UniqueFd socket);
   bool turn_one_away();
   void admit(UniqueFd socket, Guest* guest);
   void forget_finished();
@@ -53,6 +54,9 @@ class Acceptor {
   const std::unique_ptr<base::Monitor> monitor_;
   bool closing_ = false;
   std::list<Guest> guests_;
+  /// The one who came last, while there is no thread for it, and how long it may wait for one.
+  UniqueFd threadless_;
+  base::TimePoint thread_deadline_{};
   std::map<base::Rank, LinkParts> admitted_;
   std::map<base::Rank, std::shared_ptr<std::atomic<bool>>> taken_;
 };

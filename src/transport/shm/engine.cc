@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <system_error>
 
+#include "gearshift/base/threads.h"
+
 namespace gearshift::transport::shm {
 namespace {
 
@@ -48,8 +50,8 @@ base::Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Router> rou
   }
   auto bell = std::make_shared<Bell>(std::move(event));
   std::unique_ptr<Engine> engine(new Engine(std::move(router), std::move(epoll), std::move(bell)));
-  engine->thread_ =
-      engine->router_->scheduler().spawn("gs-shm", [self = engine.get()] { self->run(); });
+  engine->thread_ = base::spawn_patiently(engine->router_->scheduler(), "gs-shm",
+                                          [self = engine.get()] { self->run(); });
   return engine;
 }
 
@@ -105,7 +107,7 @@ void Engine::run() {
     const bool awake = poll_awake();
     const bool rested = listener_rests_;
     wait_events(awake ? 0 : (again || rested ? kRetryMs : -1));
-    if (rested) heed_listener(true);
+    if (rested && on_listener_()) heed_listener(true);
     again = sweep();
   }
   for (const auto& link : awake_) link->end_polling();

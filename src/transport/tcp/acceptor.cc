@@ -7,6 +7,8 @@
 #include <mutex>
 #include <system_error>
 
+#include "gearshift/base/threads.h"
+
 namespace gearshift::transport::tcp {
 
 using base::Error;
@@ -45,6 +47,7 @@ void Acceptor::stop() {
     }
     monitor_->notify_all();
     leaving.swap(visits_);
+    threadless_.reset();
   }
   leaving.clear();  // joins
   parties_.clear();
@@ -56,8 +59,8 @@ void Acceptor::on_events(std::uint32_t) {
     {
       std::lock_guard<base::Monitor> lock(*monitor_);
       if (stopping_) return;
-      if (strangers_ >= kMaxStrangers) {
-        reactor_->modify(id_, listener_, 0);  // until one has left
+      if (strangers_ >= kMaxStrangers || threadless_) {
+        reactor_->modify(id_, listener_, 0);  // until one has left, or there is a thread
         return;
       }
     }
@@ -72,13 +75,15 @@ void Acceptor::on_events(std::uint32_t) {
       return;
     }
     if (!*fd) return;
-    welcome(*std::move(fd));
+    if (!welcome(*std::move(fd))) return;
   }
 }
 
 void Acceptor::on_alarm() {
   std::lock_guard<base::Monitor> lock(*monitor_);
-  if (!stopping_ && strangers_ < kMaxStrangers) reactor_->modify(id_, listener_, EPOLLIN);
+  if (stopping_) return;
+  if (threadless_ && !greet(std::move(threadless_))) return;
+  if (strangers_ < kMaxStrangers) reactor_->modify(id_, listener_, EPOLLIN);
 }
 
 /// False when that, too, needs what this process, or the system, lacks.
@@ -99,22 +104,39 @@ void Acceptor::reap() {
   }
 }
 
-void Acceptor::welcome(Fd fd) {
+/// False when nobody else is to be let in now.
+bool Acceptor::welcome(Fd fd) {
   auto visit = std::make_unique<Visit>();
   visit->from = remote_address(fd);
   visit->fd = std::move(fd);
-  Visit& guest = *visit;
   std::lock_guard<base::Monitor> lock(*monitor_);
-  if (stopping_) return;
+  if (stopping_) return false;
+  thread_deadline_ = scheduler_.after(base::kThreadPatience);
+  return greet(std::move(visit));
+}
+
+/// Caller holds the monitor. Without a thread, the caller waits for one, and the door is closed
+/// meanwhile; the reactor has links to serve. False then.
+bool Acceptor::greet(std::unique_ptr<Visit> visit) {
+  Visit& guest = *visit;
   ++strangers_;
   visits_.push_back(std::move(visit));
   try {
     guest.task = scheduler_.spawn("gs-tcp-greet", [this, &guest] { run(guest); });
+    return true;
   } catch (const std::system_error& error) {
-    refusals_.log(base::LogLevel::kWarn, "transport",
-                  "tcp: no thread for " + guest.from + ": " + error.what());
     --strangers_;
+    visit = std::move(visits_.back());
     visits_.pop_back();
+    if (scheduler_.now() < thread_deadline_) {
+      threadless_ = std::move(visit);
+      reactor_->modify(id_, listener_, 0);
+      reactor_->call_after(id_, kRest);
+      return false;
+    }
+    refusals_.log(base::LogLevel::kWarn, "transport",
+                  "tcp: no thread for " + visit->from + ": " + error.what());
+    return true;
   }
 }
 

@@ -42,7 +42,7 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
 
  private:
   static constexpr int kMaxStrangers = 64;
-  /// How soon to look again for callers that can be neither taken nor turned away.
+  /// How soon to look again for callers that can be neither taken nor turned away, or a thread.
   static constexpr base::Duration kRest = std::chrono::milliseconds(50);
 
   /// One socket from its arrival until it belongs to a link or is refused.
@@ -60,7 +60,8 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
   };
 
   bool turn_away();
-  void welcome(Fd fd);
+  bool welcome(Fd fd);
+  bool greet(std::unique_ptr<Visit> visit);
   void reap();
   void run(Visit& visit);
   base::Status examine(Visit& visit);
@@ -83,6 +84,9 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
 
   const std::unique_ptr<base::Monitor> monitor_;
   std::list<std::unique_ptr<Visit>> visits_;
+  /// The one who came last, while there is no thread for it, and how long it may wait for one.
+  std::unique_ptr<Visit> threadless_;
+  base::TimePoint thread_deadline_{};
   std::map<LinkName, Party> parties_;
   int strangers_ = 0;
   bool stopping_ = false;

@@ -10,6 +10,7 @@
 #include <cerrno>
 
 #include "gearshift/base/log.h"
+#include "gearshift/base/threads.h"
 
 namespace gearshift::transport::tcp {
 namespace {
@@ -137,7 +138,7 @@ void Reactor::stop() {
 
 RunningReactor::RunningReactor(base::Scheduler& scheduler, std::shared_ptr<Reactor> reactor)
     : reactor_(std::move(reactor)),
-      task_(scheduler.spawn("gs-tcp", [reactor = reactor_] { reactor->run(); })) {}
+      task_(base::spawn_patiently(scheduler, "gs-tcp", [reactor = reactor_] { reactor->run(); })) {}
 
 RunningReactor::~RunningReactor() {
   reactor_->stop();

@@ -331,6 +331,16 @@ TEST_F(TcpStrangersTest, OptionsAndAddressesAreChecked) {
   EXPECT_EQ(rank0->connect(Rank(1), "nowhere", soon()).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_F(TcpStrangersTest, ACallerWaitsForAThread) {
+  scheduler->refusals = 3;
+  Fd caller = knock();
+  SocketStream stream(*scheduler, caller);
+  const Hello hello{.purpose = kPurposeLink, .generation = Generation(1), .rank = Rank(2)};
+  EXPECT_TRUE(handshake_as_client(stream, hello, "secret", soon()).ok());
+  EXPECT_EQ(scheduler->refusals, 0);
+  expect_service();
+}
+
 TEST_F(TcpStrangersTest, WithoutAThreadToSpareACallerIsTurnedAway) {
   scheduler->none_left = true;
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(hung_up(knock()));

@@ -290,7 +290,8 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   options.congestion_control = runtime::SessionOptions::congestion_control_from_environment();
   options.interrupted = [] {
     const GilHeld held;
-    return PyErr_CheckSignals() != 0;
+    // What the first to ask has raised stays; threads that are not Python's main one see nothing.
+    return PyErr_Occurred() != nullptr || PyErr_CheckSignals() != 0;
   };
   if (rdzv_moves) {
     options.rdzv_now = [] {

@@ -4,12 +4,14 @@
 #include <cstdlib>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <system_error>
 #include <utility>
 
-#include "gearshift/base/serial.h"
+#include "gearshift/base/threads.h"
 #include "gearshift/transport/loopback.h"
+#include "group/announcement.h"
 
 namespace gearshift::group {
 namespace {
@@ -19,44 +21,14 @@ constexpr int kParallel = 16;
 /// How soon a waiting accept notices that another pair has failed.
 constexpr base::Duration kAcceptSlice = std::chrono::milliseconds(200);
 /// How often whoever waits looks whether another rank has given up.
-constexpr base::Duration kLookForLost = std::chrono::seconds(1);
+constexpr base::Duration kLookForLost = std::chrono::milliseconds(500);
+/// How often the caller is asked whether to go on.
+constexpr base::Duration kAskToGoOn = std::chrono::milliseconds(100);
 /// What that takes longer where it is asked who has gone: a file for each rank, maybe.
 constexpr base::Duration kLookForEach = std::chrono::milliseconds(10);
 /// What a process that is ending may take from the end of its sockets until it is missed.
 constexpr base::Duration kEnding = std::chrono::milliseconds(500);
 constexpr base::Duration kLookForEnding = std::chrono::milliseconds(50);
-
-struct Endpoint {
-  std::string transport;
-  std::string address;
-};
-
-/// What a rank publishes about itself.
-struct Announcement {
-  int size = 0;
-  std::vector<Endpoint> endpoints;
-
-  std::string encode() const {
-    base::Writer out;
-    out.put(size).put(static_cast<std::uint32_t>(endpoints.size()));
-    for (const Endpoint& e : endpoints) out.put(e.transport).put(e.address);
-    const auto bytes = out.view();
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-  }
-
-  static base::Result<Announcement> decode(const std::string& text) {
-    base::Reader in(base::bytes_of(std::span<const char>(text)));
-    Announcement a;
-    a.size = in.get<int>();
-    const auto count = in.get<std::uint32_t>();
-    for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
-      std::string transport = in.get_string();
-      a.endpoints.push_back({std::move(transport), in.get_string()});
-    }
-    GEARSHIFT_RETURN_IF_ERROR(in.status("announcement of a rank"));
-    return a;
-  }
-};
 
 std::string rank_key(const ConnectOptions& options, int rank) {
   return "group/" + std::to_string(options.generation.value) + "/rank/" + std::to_string(rank);
@@ -122,6 +94,7 @@ class Mesh {
       if (r == options_.rank.value) continue;
       // After the first timeout the deadline has passed: the rest are only looked at, not awaited.
       auto text = announcement_of(r);
+      if (!text && text.error().code == base::ErrorCode::kAborted) return text.error();
       if (!text && text.error().code != base::ErrorCode::kTimeout) {
         return text.error().within("waiting for rank " + std::to_string(r));
       }
@@ -141,14 +114,17 @@ class Mesh {
 
   base::Status link_up() {
     std::vector<std::unique_ptr<base::Task>> tasks;
+    const auto body = [this] { work(); };
     for (int i = 0; i < std::min(kParallel, options_.size - 1); ++i) {
       try {
-        tasks.push_back(scheduler_.spawn("connect", [this] { work(); }));
+        tasks.push_back(tasks.empty() ? base::spawn_patiently(scheduler_, "connect", body)
+                                      : scheduler_.spawn("connect", body));
       } catch (const std::system_error&) {  // no thread to have: some do as well
         if (tasks.empty()) throw;
         break;
       }
     }
+    watch(static_cast<int>(tasks.size()));
     for (auto& task : tasks) task->join();
     return verdict();
   }
@@ -159,25 +135,52 @@ class Mesh {
   /// when it does. Tells them, if this is it.
   base::Error agree(const base::Error& own) {
     using base::ErrorCode;
+    if (own.code == ErrorCode::kAborted) {  // as the caller wants it
+      tell(options_.rank.value, own.message);
+      return own;
+    }
     if (own.code != ErrorCode::kTimeout && own.code != ErrorCode::kPeerLost &&
         own.code != ErrorCode::kClosed && own.code != ErrorCode::kIo) {
       return own;  // about how the job was started, and each rank's own
     }
     if (const auto told = given_up()) return told->culprit == own.culprit ? own : *told;
-    if (own.culprit < 0) return own;
-    const std::string who = std::to_string(own.culprit);
-    if (!store_.set(lost_key(options_), who + " " + own.message)) return own;
-    // The store may end with this rank: others get the time to read it there.
-    if (options_.rank.value == 0) scheduler_.sleep_for(2 * kLookForLost);
+    if (own.culprit >= 0) tell(own.culprit, "another rank says " + own.message);
     return own;
   }
 
  private:
+  void tell(int lost, const std::string& why) {
+    if (!store_.set(lost_key(options_), std::to_string(lost) + " " + why)) return;
+    // The store may end with this rank: others get the time to read it there.
+    if (options_.rank.value == 0) scheduler_.sleep_for(2 * kLookForLost);
+  }
+
+  base::Status asked_to_go_on() const { return options_.go_on ? options_.go_on() : base::Status(); }
+
+  /// While `workers` tasks connect: ends them when one has failed, when another rank has given up,
+  /// or when the caller wants it.
+  void watch(int workers) {
+    std::unique_lock<base::Monitor> lock(*monitor_);
+    while (finished_ < workers) {
+      if (fatal_) stop_.request_stop();
+      monitor_->wait_until(scheduler_.after(kAskToGoOn));
+      if (finished_ == workers || fatal_) continue;
+      lock.unlock();
+      const base::Status wanted = asked_to_go_on();
+      const std::optional<base::Error> lost = wanted ? in_vain() : wanted.error();
+      lock.lock();
+      if (lost && !fatal_) fatal_ = lost;
+    }
+  }
+
   base::Result<std::string> announcement_of(int rank) {
     while (true) {
-      const base::TimePoint slice = std::min(deadline_, scheduler_.after(kLookForLost));
+      const base::Duration pause = options_.go_on ? kAskToGoOn : kLookForLost;
+      const base::TimePoint slice = std::min(deadline_, scheduler_.after(pause));
       auto text = store_.get(rank_key(options_, rank), slice);
-      if (text || text.error().code != base::ErrorCode::kTimeout || slice >= deadline_) return text;
+      if (text || text.error().code != base::ErrorCode::kTimeout) return text;
+      GEARSHIFT_RETURN_IF_ERROR(asked_to_go_on());
+      if (slice >= deadline_) return text;
       if (const auto lost = in_vain()) return *lost;
     }
   }
@@ -205,7 +208,11 @@ class Mesh {
       {
         std::lock_guard<base::Monitor> lock(*monitor_);
         if (next_ == options_.rank.value) ++next_;
-        if (next_ >= options_.size || fatal_) return;
+        if (next_ >= options_.size || fatal_) {
+          ++finished_;
+          monitor_->notify_all();
+          return;
+        }
         peer = next_++;
       }
       finish(peer, join(peer));
@@ -238,7 +245,7 @@ class Mesh {
     }
     const base::Rank rank(peer);
     if (peer < options_.rank.value) {
-      auto link = transport->connect(rank, remote->address, deadline_);
+      auto link = transport->connect(rank, remote->address, deadline_, stop_.get_token());
       if (link || link.error().code != base::ErrorCode::kIo) return link;
       const auto lost = who_ends();
       if (!lost) return link;
@@ -325,10 +332,9 @@ class Mesh {
     if (!text) return std::nullopt;
     const std::size_t space = std::min(text->find(' '), text->size());
     const std::string rank = text->substr(0, space);
-    return base::Error(
-        base::ErrorCode::kPeerLost,
-        "rank " + rank + " is lost while all connect: another rank says" + text->substr(space),
-        std::atoi(rank.c_str()));
+    return base::Error(base::ErrorCode::kPeerLost,
+                       "rank " + rank + " is lost while all connect:" + text->substr(space),
+                       std::atoi(rank.c_str()));
   }
 
   bool failed() const {
@@ -356,7 +362,9 @@ class Mesh {
   std::unique_ptr<base::Monitor> monitor_;
   std::vector<Announcement> announcements_;
   std::vector<std::shared_ptr<transport::Connection>> links_;
+  std::stop_source stop_;  ///< of the connecting tasks
   int next_ = 0;
+  int finished_ = 0;  ///< tasks
   base::TimePoint next_look_{};
   base::TimePoint next_count_{};
   std::vector<int> late_;
@@ -366,7 +374,8 @@ class Mesh {
 
 /// Ends with the first that fails: others may wait in vain for the same reason, and for long.
 base::Status wait_for_all(base::Scheduler& scheduler, std::vector<transport::Request> requests,
-                          base::TimePoint deadline) {
+                          base::TimePoint deadline, const ConnectOptions& options) {
+  base::TimePoint ask = scheduler.after(kAskToGoOn);
   base::Duration pause = std::chrono::microseconds(50);
   base::Status status;
   while (!requests.empty() && status && scheduler.now() < deadline) {
@@ -381,6 +390,9 @@ base::Status wait_for_all(base::Scheduler& scheduler, std::vector<transport::Req
     requests = std::move(waiting);
     if (!requests.empty() && status) scheduler.sleep_for(pause);
     pause = std::min<base::Duration>(2 * pause, std::chrono::milliseconds(10));
+    if (!options.go_on || !status || scheduler.now() < ask) continue;
+    status = options.go_on();
+    ask = scheduler.after(kAskToGoOn);
   }
   for (const transport::Request& request : requests) {
     const base::Status done = request.wait(scheduler.now());
@@ -393,7 +405,8 @@ base::Status wait_for_all(base::Scheduler& scheduler, std::vector<transport::Req
 /// map. So all ranks have the same table, and agree on who shares a window without asking again.
 base::Result<std::vector<std::vector<bool>>> exchange_shares(
     base::Scheduler& scheduler, const std::vector<std::shared_ptr<transport::Connection>>& links,
-    base::TimePoint deadline) {
+    const ConnectOptions& options) {
+  const base::TimePoint deadline = scheduler.after(options.timeout);
   constexpr transport::Tag kTag{transport::kFirstService - 1, 0, 0};
   const std::size_t size = links.size();
   std::vector<std::byte> mine(size);
@@ -407,7 +420,7 @@ base::Result<std::vector<std::vector<bool>>> exchange_shares(
     requests.push_back(links[r]->recv(kTag, theirs[r]));
     requests.push_back(links[r]->send(kTag, mine));
   }
-  GEARSHIFT_RETURN_IF_ERROR(wait_for_all(scheduler, requests, deadline));
+  GEARSHIFT_RETURN_IF_ERROR(wait_for_all(scheduler, requests, deadline, options));
   std::vector<std::vector<bool>> shares(size, std::vector<bool>(size));
   for (std::size_t a = 0; a < size; ++a) {
     const std::vector<std::byte>& row = links[a] ? theirs[a] : mine;
@@ -432,11 +445,13 @@ base::Result<std::unique_ptr<Group>> connect(
     Mesh mesh(scheduler, store, transports, options);
     GEARSHIFT_RETURN_IF_ERROR(mesh.publish());
     if (auto met = mesh.meet(); !met) {
-      return met.error().code == base::ErrorCode::kPeerLost ? mesh.agree(met.error()) : met.error();
+      const bool of_a_loss = met.error().code == base::ErrorCode::kPeerLost ||
+                             met.error().code == base::ErrorCode::kAborted;
+      return of_a_loss ? mesh.agree(met.error()) : met.error();
     }
     if (auto linked = mesh.link_up(); !linked) return mesh.agree(linked.error());
     links = mesh.take_links();
-    auto found = exchange_shares(scheduler, links, scheduler.after(options.timeout));
+    auto found = exchange_shares(scheduler, links, options);
     if (!found) return mesh.agree(found.error());
     shares = std::move(*found);
   }

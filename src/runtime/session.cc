@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
+#include <mutex>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "gearshift/base/log.h"
+#include "gearshift/base/threads.h"
 #include "gearshift/group/connect.h"
 #include "gearshift/rendezvous/file/factory.h"
 #include "gearshift/rendezvous/tcp/factory.h"
@@ -88,7 +91,7 @@ class SessionImpl final : public Session {
     } else {
       GEARSHIFT_RETURN_IF_ERROR(connect());
       monitor_ = membership::Monitor::start(*world_);
-      GEARSHIFT_RETURN_IF_ERROR(survey());
+      GEARSHIFT_RETURN_IF_ERROR(options_.interrupted ? watch_survey() : survey());
     }
     if (!is_server()) {
       std::vector<base::Rank> ranks;
@@ -205,6 +208,7 @@ class SessionImpl final : public Session {
   base::Status find_store(HostPort at, base::TimePoint deadline);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
+  base::Status watch_survey();
   /// The next session of this rank may begin while others are still in this one.
   void leave_rendezvous() {
     if (store_ && world_) Former::note(options_.rdzv, options_.rank, store_number_);
@@ -270,6 +274,7 @@ base::Status SessionImpl::meet() {
   how.rank = rank();
   how.size = options_.world_size;
   how.timeout = options_.timeout;
+  if (options_.interrupted) how.go_on = [this] { return options_.go_on(); };
   GEARSHIFT_ASSIGN_OR_RETURN(
       world_, group::connect(*scheduler_, router_, *store_, std::move(transports), how));
   return {};
@@ -338,7 +343,8 @@ base::Status SessionImpl::find_store(HostPort at, base::TimePoint deadline) {
     const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
     std::string own_address;
     auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
-                                          &own_address, &store_number_, options_.timeout);
+                                          &own_address, &store_number_, options_.timeout,
+                                          [this] { return options_.go_on(); });
     if (store) {
       store_ = std::move(*store);
       listen_host_ = options_.interface.empty() ? own_address : options_.interface;
@@ -396,6 +402,39 @@ base::Status SessionImpl::survey() {
   return {};
 }
 
+/// The same on a task of its own: this one asks meanwhile whether to go on. The links are broken,
+/// and the others told, if not.
+base::Status SessionImpl::watch_survey() {
+  constexpr base::Duration kAsk = std::chrono::milliseconds(100);
+  const std::unique_ptr<base::Monitor> monitor = scheduler_->make_monitor();
+  std::optional<base::Status> done;
+  std::exception_ptr thrown;
+  const auto task = base::spawn_patiently(*scheduler_, "survey", [&] {
+    base::Status status;
+    try {
+      status = survey();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    const std::lock_guard<base::Monitor> lock(*monitor);
+    done = std::move(status);
+    monitor->notify_all();
+  });
+  base::Status wanted;
+  std::unique_lock<base::Monitor> lock(*monitor);
+  while (!done) {
+    monitor->wait_until(scheduler_->after(kAsk));
+    if (done || !wanted) continue;
+    lock.unlock();
+    wanted = options_.go_on();
+    if (!wanted) monitor_->fail(wanted.error());
+    lock.lock();
+  }
+  lock.unlock();
+  if (thrown) std::rethrow_exception(thrown);
+  return wanted ? *done : wanted;
+}
+
 base::Result<std::vector<std::shared_ptr<transport::Transport>>> SessionImpl::make_transports() {
   const transport::Identity identity{rank(), base::Generation(1), options_.token};
   std::vector<std::shared_ptr<transport::Transport>> made;
@@ -428,7 +467,10 @@ base::Result<std::unique_ptr<Session>> Session::create(const SessionOptions& opt
   try {
     GEARSHIFT_RETURN_IF_ERROR(session->open());
   } catch (const std::system_error& error) {
-    return Error(ErrorCode::kIo, std::string("cannot join the job: ") + error.what());
+    std::string why = std::string("cannot join the job: ") + error.what();
+    const bool scarce = error.code() == std::errc::resource_unavailable_try_again;
+    if (scarce) why += "; " + base::scarce_threads();
+    return Error(ErrorCode::kIo, why);
   }
   return std::unique_ptr<Session>(std::move(session));
 }

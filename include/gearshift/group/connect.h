@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,9 @@ struct ConnectOptions {
   int size = 1;
   base::Generation generation{1};
   base::Duration timeout = std::chrono::seconds(30);
+  /// Asked about ten times a second while others are waited for, on the task that called `connect`;
+  /// an error ends that, is told to the others, and is what `connect` returns. Empty: nothing does.
+  std::function<base::Status()> go_on{};
 };
 
 /// Publishes this rank's transport addresses in the store, waits for those of the others and makes

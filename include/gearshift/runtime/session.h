@@ -42,8 +42,9 @@ struct SessionOptions {
   /// docs/decisions/0007). kIfSeveralHosts also uses what an earlier job of the same processes has
   /// left in the cache.
   collectives::Measure measure = collectives::Measure::kIfSeveralHosts;
-  /// Asked now and then while other processes are waited for at the start, on the task that called
-  /// `Session::create`; true ends that with kAborted. Empty: nothing does.
+  /// Asked about ten times a second while other processes are waited for at the start, on the task
+  /// that called `Session::create`, and at the same time on others that it has made; true, on the
+  /// first, ends that with kAborted, and the others are told. Empty: nothing does.
   std::function<bool()> interrupted{};
   /// Asked every few seconds while nobody answers at `rdzv`, on the same task: where to look from
   /// then on. Empty: `rdzv` stands.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "gearshift/base/ids.h"
@@ -34,9 +35,16 @@ class Transport {
   /// The highest preference among the transports that reach each other wins.
   virtual int preference() const = 0;
 
+  /// Ends early, with kAborted, when `stop` is requested: within 100 ms.
   virtual base::Result<std::unique_ptr<Connection>> connect(base::Rank peer,
                                                             const std::string& peer_address,
-                                                            base::TimePoint deadline) = 0;
+                                                            base::TimePoint deadline,
+                                                            const std::stop_token& stop) = 0;
+  base::Result<std::unique_ptr<Connection>> connect(base::Rank peer,
+                                                    const std::string& peer_address,
+                                                    base::TimePoint deadline) {
+    return connect(peer, peer_address, deadline, std::stop_token());
+  }
   /// Waits for `peer` to connect to this process. Strangers, other generations and garbage are
   /// refused and logged meanwhile, and disturb nobody.
   virtual base::Result<std::unique_ptr<Connection>> accept(base::Rank peer,

@@ -19,13 +19,14 @@ class TcpStore final : public Store {
   /// `former`: a server that is waited out; 0 for none. `answer_time`: how long the server's answer
   /// may take beyond what it was asked to wait.
   TcpStore(base::Scheduler& scheduler, std::string host, int port, std::string token,
-           std::uint64_t former, base::Duration answer_time)
+           std::uint64_t former, base::Duration answer_time, GoOn go_on)
       : scheduler_(scheduler),
         host_(std::move(host)),
         port_(port),
         token_(std::move(token)),
         former_(former),
         answer_time_(answer_time),
+        go_on_(std::move(go_on)),
         monitor_(scheduler.make_monitor()) {}
 
   /// Dials until it works. What a retry cannot cure (token, version) is returned at once.
@@ -39,7 +40,7 @@ class TcpStore final : public Store {
       }
       const base::ErrorCode code = socket.error().code;
       if (code == base::ErrorCode::kUnauthenticated || code == base::ErrorCode::kMismatch ||
-          code == base::ErrorCode::kUnsupported) {
+          code == base::ErrorCode::kUnsupported || code == base::ErrorCode::kAborted) {
         return socket.error().within("rendezvous store at " + address());
       }
       if (scheduler_.after(pause) >= deadline) {
@@ -48,6 +49,7 @@ class TcpStore final : public Store {
             "no rendezvous store answers at " + address() + ": " + socket.error().message);
       }
       scheduler_.sleep_for(pause);
+      if (go_on_) GEARSHIFT_RETURN_IF_ERROR(go_on_());
       pause = std::min(pause * 2, kLastRetry);
     }
   }
@@ -107,7 +109,7 @@ class TcpStore final : public Store {
   using Reply = base::Result<std::string>;
 
   base::Result<Socket> dial_and_prove(base::TimePoint deadline) {
-    GEARSHIFT_ASSIGN_OR_RETURN(Socket socket, dial(scheduler_, host_, port_, deadline));
+    GEARSHIFT_ASSIGN_OR_RETURN(Socket socket, dial(scheduler_, host_, port_, deadline, go_on_));
     GEARSHIFT_ASSIGN_OR_RETURN(
         const transport::Hello server,
         transport::handshake_as_client(socket, store_hello(), token_, deadline));
@@ -138,7 +140,7 @@ class TcpStore final : public Store {
   /// The outer error is the connection's, the inner one the server's.
   base::Result<Reply> ask_raw(base::ConstBytes request, base::Duration wait) {
     auto reply = exchange(request, scheduler_.after(wait + answer_time_));
-    if (reply) return reply;
+    if (reply || reply.error().code == base::ErrorCode::kAborted) return reply;
     // A server that is gone or frozen must not look like a key that nobody has set yet.
     return base::Error(base::ErrorCode::kIo,
                        "lost the rendezvous store at " + address() + ": " + reply.error().message);
@@ -182,6 +184,7 @@ class TcpStore final : public Store {
   const std::string token_;
   const std::uint64_t former_;
   const base::Duration answer_time_;
+  const GoOn go_on_;
   std::atomic<std::uint64_t> server_{0};
   std::unique_ptr<base::Monitor> monitor_;
   std::vector<Socket> idle_;
@@ -192,14 +195,15 @@ class TcpStore final : public Store {
 base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
                                              int port, const std::string& token,
                                              base::TimePoint deadline, std::string* own_address,
-                                             std::uint64_t* server, base::Duration answer_time) {
+                                             std::uint64_t* server, base::Duration answer_time,
+                                             std::function<base::Status()> go_on) {
   if (port < 1 || port > 65535) {
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 1 and 65535");
   }
   auto store =
       std::make_unique<TcpStore>(scheduler, host, port, token, server == nullptr ? 0 : *server,
-                                 std::max(answer_time, kLeastAnswerTime));
+                                 std::max(answer_time, kLeastAnswerTime), std::move(go_on));
   GEARSHIFT_RETURN_IF_ERROR(store->open(deadline));
   if (server != nullptr) *server = store->server();
   if (own_address != nullptr) {

@@ -25,6 +25,23 @@ int poll_timeout(base::Duration rest) {
   return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(rest).count());
 }
 
+/// How often who waits asks whether to go on.
+constexpr base::Duration kAskAgain = std::chrono::milliseconds(100);
+
+/// False at the deadline.
+base::Result<bool> await_events(const base::Scheduler& scheduler, int fd, short events,
+                                base::TimePoint deadline, const GoOn& go_on) {
+  while (true) {
+    const base::Duration left = deadline - scheduler.now();
+    pollfd waiting{fd, events, 0};
+    const int ready = ::poll(&waiting, 1, poll_timeout(go_on ? std::min(left, kAskAgain) : left));
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return io_error("poll", errno);
+    if (go_on) GEARSHIFT_RETURN_IF_ERROR(go_on());
+    if (scheduler.now() >= deadline) return false;
+  }
+}
+
 void set_option(const Fd& fd, int level, int option, int value) {
   // All options set here only tune: a kernel without them still serves.
   [[maybe_unused]] const int rc = ::setsockopt(fd.get(), level, option, &value, sizeof value);
@@ -78,21 +95,16 @@ std::string strip_brackets(const std::string& host) {
 }
 
 base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address,
-                              base::TimePoint deadline) {
+                              base::TimePoint deadline, const GoOn& go_on) {
   Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return io_error("no socket to connect to " + text_of(address), errno);
   const int raw = fd.get();
   if (::connect(raw, address.get(), address.size) != 0) {
     if (errno != EINPROGRESS) return io_error("connect to " + text_of(address), errno);
-    while (true) {
-      pollfd waiting{raw, POLLOUT, 0};
-      const int ready = ::poll(&waiting, 1, poll_timeout(deadline - scheduler.now()));
-      if (ready > 0) break;
-      if (ready < 0 && errno != EINTR) return io_error("poll", errno);
-      if (scheduler.now() >= deadline) {
-        return base::Error(base::ErrorCode::kTimeout, text_of(address) + " does not answer");
-      }
-    }
+    GEARSHIFT_ASSIGN_OR_RETURN(const bool ready,
+                               await_events(scheduler, raw, POLLOUT, deadline, go_on));
+    if (!ready)
+      return base::Error(base::ErrorCode::kTimeout, text_of(address) + " does not answer");
     int error = 0;
     socklen_t size = sizeof error;
     ::getsockopt(raw, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -103,7 +115,7 @@ base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address
   }
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  return Socket(scheduler, std::move(fd));
+  return Socket(scheduler, std::move(fd), go_on);
 }
 
 }  // namespace
@@ -121,15 +133,10 @@ Fd::~Fd() {
 }
 
 base::Status Socket::wait_for(short events, base::TimePoint deadline) {
-  while (true) {
-    pollfd waiting{fd_.get(), events, 0};
-    const int ready = ::poll(&waiting, 1, poll_timeout(deadline - scheduler_->now()));
-    if (ready > 0) return {};
-    if (ready < 0 && errno != EINTR) return io_error("poll", errno);
-    if (scheduler_->now() >= deadline) {
-      return base::Error(base::ErrorCode::kTimeout, "the other side does not answer");
-    }
-  }
+  GEARSHIFT_ASSIGN_OR_RETURN(const bool ready,
+                             await_events(*scheduler_, fd_.get(), events, deadline, go_on_));
+  if (ready) return {};
+  return base::Error(base::ErrorCode::kTimeout, "the other side does not answer");
 }
 
 base::Status Socket::wait_readable(base::TimePoint deadline) { return wait_for(POLLIN, deadline); }
@@ -225,13 +232,13 @@ std::vector<Address> in_dialling_order(std::vector<Address> addresses) {
 }
 
 base::Result<Socket> dial_any(base::Scheduler& scheduler, const std::vector<Address>& addresses,
-                              base::TimePoint deadline) {
+                              base::TimePoint deadline, const GoOn& go_on) {
   std::optional<base::Error> failed;
   auto left = static_cast<int>(addresses.size());
   for (const Address& address : addresses) {
     const base::TimePoint now = scheduler.now();
-    auto socket = dial_one(scheduler, address, now + (deadline - now) / left--);
-    if (socket) return socket;
+    auto socket = dial_one(scheduler, address, now + (deadline - now) / left--, go_on);
+    if (socket || socket.error().code == base::ErrorCode::kAborted) return socket;
     if (failed) {
       failed->message += "; " + socket.error().message;
     } else {
@@ -242,9 +249,9 @@ base::Result<Socket> dial_any(base::Scheduler& scheduler, const std::vector<Addr
 }
 
 base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
-                          base::TimePoint deadline) {
+                          base::TimePoint deadline, const GoOn& go_on) {
   GEARSHIFT_ASSIGN_OR_RETURN(auto addresses, resolve(host, port, false));
-  return dial_any(scheduler, in_dialling_order(std::move(addresses)), deadline);
+  return dial_any(scheduler, in_dialling_order(std::move(addresses)), deadline, go_on);
 }
 
 base::Result<std::vector<Fd>> listen_on(const std::string& host, int port) {

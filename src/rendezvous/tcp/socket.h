@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,9 @@
 #include "gearshift/transport/handshake.h"
 
 namespace gearshift::rendezvous::tcp {
+
+/// Asked now and then by who waits; an error ends that. Empty: nothing does.
+using GoOn = std::function<base::Status()>;
 
 /// Owns a file descriptor. Movable.
 class Fd {
@@ -31,7 +35,8 @@ class Fd {
 /// `shutdown` from anywhere.
 class Socket final : public transport::ByteStream {
  public:
-  Socket(base::Scheduler& scheduler, Fd fd) : scheduler_(&scheduler), fd_(std::move(fd)) {}
+  Socket(base::Scheduler& scheduler, Fd fd, GoOn go_on = {})
+      : scheduler_(&scheduler), fd_(std::move(fd)), go_on_(std::move(go_on)) {}
   base::Status read_exact(base::Bytes into, base::TimePoint deadline) override;
   base::Status write_all(base::ConstBytes from, base::TimePoint deadline) override;
   /// Waits for bytes or the end of the stream, for as long as it takes.
@@ -47,6 +52,7 @@ class Socket final : public transport::ByteStream {
   base::Status wait_for(short events, base::TimePoint deadline);
   base::Scheduler* scheduler_;
   Fd fd_;
+  GoOn go_on_;
 };
 
 struct Address {
@@ -70,10 +76,10 @@ std::vector<Address> in_dialling_order(std::vector<Address> addresses);
 /// so that one that swallows packets leaves some to the others. kIo or kTimeout, with the reason of
 /// each.
 base::Result<Socket> dial_any(base::Scheduler& scheduler, const std::vector<Address>& addresses,
-                              base::TimePoint deadline);
+                              base::TimePoint deadline, const GoOn& go_on = {});
 /// The same for those of a name.
 base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
-                          base::TimePoint deadline);
+                          base::TimePoint deadline, const GoOn& go_on = {});
 /// Non-blocking listening sockets on all addresses of the host that this machine has, at one port.
 base::Result<std::vector<Fd>> listen_on(const std::string& host, int port);
 base::Result<Address> bound_address(const Fd& fd);

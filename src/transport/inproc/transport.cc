@@ -80,8 +80,8 @@ class InprocTransport final : public Transport {
   }
   int preference() const override { return 30; }
 
-  Result<std::unique_ptr<Connection>> connect(Rank peer, const std::string& peer_address,
-                                              TimePoint) override {
+  Result<std::unique_ptr<Connection>> connect(Rank peer, const std::string& peer_address, TimePoint,
+                                              const std::stop_token&) override {
     std::lock_guard<base::Monitor> lock(*hub_->monitor);
     auto found = hub_->listeners.find(peer_address);
     if (found == hub_->listeners.end()) {

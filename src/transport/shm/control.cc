@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "gearshift/transport/text.h"
+#include "transport/stopping.h"
 
 namespace gearshift::transport::shm {
 namespace {
@@ -19,13 +20,15 @@ using base::ErrorCode;
 
 /// Waits until the socket is ready for `events` (or broken, which the next call then finds).
 base::Status wait_ready(const base::Scheduler& scheduler, int socket, short events,
-                        base::TimePoint deadline) {
+                        base::TimePoint deadline, const std::stop_token& stop) {
   for (;;) {
+    GEARSHIFT_RETURN_IF_ERROR(go_on_unless(stop));
     const base::Duration rest = deadline - scheduler.now();
     if (rest <= base::Duration::zero()) {
       return Error(ErrorCode::kTimeout, "the peer did not answer before the deadline");
     }
-    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(rest).count();
+    const auto ms =
+        std::chrono::ceil<std::chrono::milliseconds>(until_next_look(rest, stop)).count();
     pollfd entry{socket, events, 0};
     const int ready = ::poll(&entry, 1, static_cast<int>(std::min<long long>(ms, 60'000)));
     if (ready > 0) return {};
@@ -130,7 +133,8 @@ Received receive_record(int socket) {
 }
 
 base::Result<Received> await_record(const base::Scheduler& scheduler, int socket,
-                                    ControlRecord::Kind kind, base::TimePoint deadline) {
+                                    ControlRecord::Kind kind, base::TimePoint deadline,
+                                    const std::stop_token& stop) {
   for (;;) {
     Received received = receive_record(socket);
     if (received.record && received.record->kind == kind) return received;
@@ -142,7 +146,7 @@ base::Result<Received> await_record(const base::Scheduler& scheduler, int socket
     if (received.record || received.garbage) {
       return Error(ErrorCode::kProtocol, "an unexpected record came during the set-up");
     }
-    GEARSHIFT_RETURN_IF_ERROR(wait_ready(scheduler, socket, POLLIN, deadline));
+    GEARSHIFT_RETURN_IF_ERROR(wait_ready(scheduler, socket, POLLIN, deadline, stop));
   }
 }
 
@@ -152,7 +156,7 @@ base::Status PacketStream::read_exact(base::Bytes into, base::TimePoint deadline
       const ssize_t n = ::recv(socket_, packet_, sizeof packet_, MSG_DONTWAIT);
       if (n < 0 && (errno == EINTR || errno == ECONNRESET)) continue;
       if (n < 0 && errno == EAGAIN) {
-        GEARSHIFT_RETURN_IF_ERROR(wait_ready(scheduler_, socket_, POLLIN, deadline));
+        GEARSHIFT_RETURN_IF_ERROR(wait_ready(scheduler_, socket_, POLLIN, deadline, stop_));
         continue;
       }
       if (n <= 0) return peer_gone();
@@ -174,7 +178,7 @@ base::Status PacketStream::write_all(base::ConstBytes from, base::TimePoint dead
     if (n >= 0) {
       from = from.subspan(static_cast<std::size_t>(n));
     } else if (errno == EAGAIN) {
-      GEARSHIFT_RETURN_IF_ERROR(wait_ready(scheduler_, socket_, POLLOUT, deadline));
+      GEARSHIFT_RETURN_IF_ERROR(wait_ready(scheduler_, socket_, POLLOUT, deadline, stop_));
     } else if (errno != EINTR) {
       return peer_gone();
     }

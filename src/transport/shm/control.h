@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -78,15 +79,16 @@ Received receive_record(int socket);
 /// What to say when a descriptor was lost, or could not be made (kIo).
 base::Error no_descriptors();
 /// Waits for a record of the given kind. Errors: kTimeout, kPeerLost, kProtocol; kMismatch when the
-/// peer refuses; kIo when this process is out of descriptors.
+/// peer refuses; kIo when this process is out of descriptors; kAborted once `stop` is requested.
 base::Result<Received> await_record(const base::Scheduler& scheduler, int socket,
-                                    ControlRecord::Kind kind, base::TimePoint deadline);
+                                    ControlRecord::Kind kind, base::TimePoint deadline,
+                                    const std::stop_token& stop = {});
 
 /// The handshake's byte stream over a packet socket. Does not own the socket.
 class PacketStream final : public ByteStream {
  public:
-  PacketStream(const base::Scheduler& scheduler, int socket)
-      : scheduler_(scheduler), socket_(socket) {}
+  PacketStream(const base::Scheduler& scheduler, int socket, std::stop_token stop = {})
+      : scheduler_(scheduler), socket_(socket), stop_(std::move(stop)) {}
   base::Status read_exact(base::Bytes into, base::TimePoint deadline) override;
   base::Status write_all(base::ConstBytes from, base::TimePoint deadline) override;
 
@@ -95,6 +97,7 @@ class PacketStream final : public ByteStream {
 
   const base::Scheduler& scheduler_;
   int socket_;
+  const std::stop_token stop_;
   std::byte packet_[kPacketBytes];
   std::size_t begin_ = 0;
   std::size_t end_ = 0;

@@ -12,6 +12,8 @@
 #include <cstring>
 #include <system_error>
 
+#include "transport/stopping.h"
+
 namespace gearshift::transport::shm {
 namespace {
 
@@ -45,7 +47,7 @@ base::Result<std::uint64_t> random_number() {
 }
 
 base::Status connect_socket(const base::Scheduler& scheduler, int socket, const std::string& name,
-                            base::TimePoint deadline) {
+                            base::TimePoint deadline, const std::stop_token& stop) {
   sockaddr_un address;
   const socklen_t size = fill_address(name, address);
   for (;;) {
@@ -54,6 +56,7 @@ base::Status connect_socket(const base::Scheduler& scheduler, int socket, const 
       return Error(ErrorCode::kPeerLost, "nobody listens at its address (any more)");
     }
     if (errno != EAGAIN && errno != EINTR) return system_error("connect");
+    GEARSHIFT_RETURN_IF_ERROR(go_on_unless(stop));
     // The listener's backlog is full. Unix sockets offer no event to wait for here.
     if (scheduler.now() >= deadline) {
       return Error(ErrorCode::kTimeout, "the peer does not take connections");
@@ -78,7 +81,8 @@ std::size_t usable_ring_bytes(std::size_t wish) {
 
 base::Result<LinkParts> try_connect(const base::Scheduler& scheduler, const Identity& identity,
                                     base::Rank peer, const std::string& socket_name,
-                                    std::size_t ring_bytes, base::TimePoint deadline) {
+                                    std::size_t ring_bytes, base::TimePoint deadline,
+                                    const std::stop_token& stop) {
   LinkParts parts;
   parts.peer = peer;
   parts.creator = true;
@@ -86,10 +90,10 @@ base::Result<LinkParts> try_connect(const base::Scheduler& scheduler, const Iden
   parts.socket = make_socket();
   if (!parts.socket) return system_error("socket");
   const int socket = parts.socket.get();
-  GEARSHIFT_RETURN_IF_ERROR(connect_socket(scheduler, socket, socket_name, deadline));
+  GEARSHIFT_RETURN_IF_ERROR(connect_socket(scheduler, socket, socket_name, deadline, stop));
   GEARSHIFT_RETURN_IF_ERROR(check_user(socket));
   GEARSHIFT_ASSIGN_OR_RETURN(const std::uint64_t link, random_number());
-  PacketStream stream(scheduler, socket);
+  PacketStream stream(scheduler, socket, stop);
   GEARSHIFT_ASSIGN_OR_RETURN(
       const Hello theirs,
       handshake_as_client(stream, make_hello(identity, link), identity.token, deadline));
@@ -106,7 +110,8 @@ base::Result<LinkParts> try_connect(const base::Scheduler& scheduler, const Iden
   if (send_record(socket, setup, parts.region->fd()) != SendOutcome::kSent) {
     return Error(ErrorCode::kPeerLost, "the peer left during the set-up");
   }
-  GEARSHIFT_RETURN_IF_ERROR(await_record(scheduler, socket, ControlRecord::Kind::kReady, deadline));
+  GEARSHIFT_RETURN_IF_ERROR(
+      await_record(scheduler, socket, ControlRecord::Kind::kReady, deadline, stop));
   return parts;
 }
 
@@ -149,8 +154,9 @@ UniqueFd accept_one(int listener) {
 
 base::Result<LinkParts> connect_link(const base::Scheduler& scheduler, const Identity& identity,
                                      base::Rank peer, const std::string& socket_name,
-                                     std::size_t ring_bytes, base::TimePoint deadline) {
-  auto parts = try_connect(scheduler, identity, peer, socket_name, ring_bytes, deadline);
+                                     std::size_t ring_bytes, base::TimePoint deadline,
+                                     const std::stop_token& stop) {
+  auto parts = try_connect(scheduler, identity, peer, socket_name, ring_bytes, deadline, stop);
   if (parts) return parts;
   Error error =
       parts.error().within("shared-memory connection to rank " + std::to_string(peer.value));

@@ -25,10 +25,11 @@ base::Status check_user(int socket);
 /// which checks the user before, makes the memory of the rings and passes it on. The accepting half
 /// borrows the socket, leaves that part empty, and leaves the check, and the answer (kReady, or
 /// kAbort with the reason), to its caller. Errors: those of the handshake, kIo, kPeerLost,
-/// kTimeout.
+/// kTimeout; where `stop` is requested, kAborted.
 base::Result<LinkParts> connect_link(const base::Scheduler& scheduler, const Identity& identity,
                                      base::Rank peer, const std::string& socket_name,
-                                     std::size_t ring_bytes, base::TimePoint deadline);
+                                     std::size_t ring_bytes, base::TimePoint deadline,
+                                     const std::stop_token& stop = {});
 base::Result<LinkParts> accept_link(const base::Scheduler& scheduler, const Identity& identity,
                                     int socket, base::TimePoint deadline);
 

@@ -78,7 +78,8 @@ class ShmTransport final : public Transport {
 
   base::Result<std::unique_ptr<Connection>> connect(base::Rank peer,
                                                     const std::string& peer_address,
-                                                    base::TimePoint deadline) override {
+                                                    base::TimePoint deadline,
+                                                    const std::stop_token& stop) override {
     GEARSHIFT_ASSIGN_OR_RETURN(const Address address, Address::parse(peer_address));
     if (address.host != address_.host) {
       return Error(ErrorCode::kUnsupported,
@@ -87,7 +88,7 @@ class ShmTransport final : public Transport {
                        "user's); use the tcp transport",
                    peer.value);
     }
-    GEARSHIFT_ASSIGN_OR_RETURN(LinkParts parts, knock(peer, address.socket_name, deadline));
+    GEARSHIFT_ASSIGN_OR_RETURN(LinkParts parts, knock(peer, address.socket_name, deadline, stop));
     return adopt(std::move(parts));
   }
 
@@ -100,11 +101,11 @@ class ShmTransport final : public Transport {
  private:
   /// Anew when the peer ran out of patience, since this process stood still.
   base::Result<LinkParts> knock(base::Rank peer, const std::string& socket_name,
-                                base::TimePoint deadline) const {
+                                base::TimePoint deadline, const std::stop_token& stop) const {
     for (;;) {
       const base::TimePoint begun = scheduler_.now();
-      auto parts =
-          connect_link(scheduler_, identity_, peer, socket_name, options_.ring_bytes, deadline);
+      auto parts = connect_link(scheduler_, identity_, peer, socket_name, options_.ring_bytes,
+                                deadline, stop);
       const base::TimePoint ended = scheduler_.now();
       const bool held_up = !parts && parts.error().code == ErrorCode::kPeerLost &&
                            ended - begun >= Acceptor::kPatience;

@@ -48,7 +48,8 @@ std::string explain(Verdict verdict) {
 
 Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identity& identity,
                                   base::Rank peer, const std::string& address, int streams,
-                                  TimePoint deadline, std::uint32_t zone) {
+                                  TimePoint deadline, std::uint32_t zone,
+                                  const std::stop_token& stop) {
   const std::string where =
       "cannot connect to rank " + std::to_string(peer.value) + " at " + address;
   Hello mine{.purpose = kPurposeLink,
@@ -58,9 +59,9 @@ Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identi
   std::vector<Fd> sockets;
   for (int i = 0; i < streams; ++i) {
     mine.stream = static_cast<std::uint32_t>(i);
-    auto fd = connect_to(scheduler, address, deadline, {identity.rank.value, zone});
+    auto fd = connect_to(scheduler, address, deadline, {identity.rank.value, zone, stop});
     if (!fd) return fd.error().within(where);
-    SocketStream stream(scheduler, *fd);
+    SocketStream stream(scheduler, *fd, stop);
     const base::Status proved =
         prove_stream(stream, identity, mine, peer, static_cast<std::uint32_t>(streams), deadline);
     if (!proved) return proved.error().within(where);
@@ -69,7 +70,7 @@ Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identi
   for (const Fd& fd : sockets) {
     Verdict verdict{};
     const auto answered =
-        SocketStream(scheduler, fd).read_exact(base::writable_bytes_of(verdict), deadline);
+        SocketStream(scheduler, fd, stop).read_exact(base::writable_bytes_of(verdict), deadline);
     if (!answered) return answered.error().within(where);
     if (verdict != Verdict::kAccepted) {
       return Error(ErrorCode::kMismatch, explain(verdict), peer.value).within(where);

@@ -20,10 +20,11 @@ enum class Verdict : std::uint32_t { kAccepted = 1, kDuplicate = 2, kSameRank = 
 /// What a peer is told when it is refused; empty for kAccepted.
 std::string explain(Verdict verdict);
 
-/// The connecting side: opens and proves `streams` sockets to `peer` and has them accepted. `zone`:
-/// see Caller.
+/// The connecting side: opens and proves `streams` sockets to `peer` and has them accepted. `zone`
+/// and `stop`: see Caller.
 base::Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identity& identity,
                                         base::Rank peer, const std::string& address, int streams,
-                                        base::TimePoint deadline, std::uint32_t zone = 0);
+                                        base::TimePoint deadline, std::uint32_t zone = 0,
+                                        const std::stop_token& stop = {});
 
 }  // namespace gearshift::transport::tcp

@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "gearshift/transport/tcp/factory.h"
+#include "transport/stopping.h"
 #include "transport/tcp/congestion.h"
 
 namespace gearshift::transport::tcp {
@@ -77,12 +78,17 @@ constexpr std::size_t kMostUnderWay = 192 << 10;
 constexpr double kBufferShare = 1.25;
 
 /// Waits until `fd` is ready for `events` (or broken: the next call on it will say so).
-Status await(const base::Scheduler& scheduler, const Fd& fd, short events, TimePoint deadline) {
+Status await(const base::Scheduler& scheduler, const Fd& fd, short events, TimePoint deadline,
+             const std::stop_token& stop) {
   for (;;) {
+    GEARSHIFT_RETURN_IF_ERROR(go_on_unless(stop));
     int milliseconds = -1;
-    if (deadline != TimePoint::never()) {
-      const auto rest = std::chrono::ceil<std::chrono::milliseconds>(deadline - scheduler.now());
-      if (rest.count() <= 0) return Error(ErrorCode::kTimeout, "no answer before the deadline");
+    if (deadline != TimePoint::never() || stop.stop_possible()) {
+      const base::Duration left = deadline - scheduler.now();
+      if (left <= base::Duration::zero()) {
+        return Error(ErrorCode::kTimeout, "no answer before the deadline");
+      }
+      const auto rest = std::chrono::ceil<std::chrono::milliseconds>(until_next_look(left, stop));
       milliseconds =
           static_cast<int>(std::min<std::int64_t>(rest.count(), std::numeric_limits<int>::max()));
     }
@@ -126,10 +132,10 @@ sockaddr_in6* as_link_local(sockaddr* address) {
 }
 
 Status connect_one(const base::Scheduler& scheduler, const Fd& fd, const addrinfo& address,
-                   TimePoint deadline) {
+                   TimePoint deadline, const std::stop_token& stop) {
   if (::connect(fd.get(), address.ai_addr, address.ai_addrlen) == 0) return {};
   if (errno != EINPROGRESS) return last_io_error("connect");
-  GEARSHIFT_RETURN_IF_ERROR(await(scheduler, fd, POLLOUT, deadline));
+  GEARSHIFT_RETURN_IF_ERROR(await(scheduler, fd, POLLOUT, deadline, stop));
   int outcome = 0;
   socklen_t size = sizeof(outcome);
   ::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &outcome, &size);
@@ -220,7 +226,7 @@ Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& addre
         near != nullptr && near->sin6_scope_id == 0) {
       near->sin6_scope_id = caller.zone;
     }
-    const Status connected = connect_one(scheduler, fd, *next, deadline);
+    const Status connected = connect_one(scheduler, fd, *next, deadline, caller.stop);
     if (connected) {
       tune(fd);
       return fd;
@@ -280,7 +286,7 @@ Status SocketStream::read_exact(base::Bytes into, TimePoint deadline) {
     } else if (got == 0) {
       return Error(ErrorCode::kPeerLost, "the peer closed the socket during the handshake");
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      GEARSHIFT_RETURN_IF_ERROR(await(scheduler_, fd_, POLLIN, deadline));
+      GEARSHIFT_RETURN_IF_ERROR(await(scheduler_, fd_, POLLIN, deadline, stop_));
     } else if (errno != EINTR) {
       return lost_peer("recv during the handshake");
     }
@@ -294,7 +300,7 @@ Status SocketStream::write_all(base::ConstBytes from, TimePoint deadline) {
     if (sent >= 0) {
       from = from.subspan(static_cast<std::size_t>(sent));
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      GEARSHIFT_RETURN_IF_ERROR(await(scheduler_, fd_, POLLOUT, deadline));
+      GEARSHIFT_RETURN_IF_ERROR(await(scheduler_, fd_, POLLOUT, deadline, stop_));
     } else if (errno != EINTR) {
       return lost_peer("send during the handshake");
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -40,6 +41,7 @@ base::Result<Fd> listen_on(const std::string& host, int port);
 struct Caller {
   int rank = -1;           ///< the culprit where this process may have no more sockets
   std::uint32_t zone = 0;  ///< of link-local addresses that name none: the number of an interface
+  std::stop_token stop{};  ///< kAborted then
 };
 base::Result<Fd> connect_to(const base::Scheduler& scheduler, const std::string& address,
                             base::TimePoint deadline, const Caller& caller = {});
@@ -64,16 +66,19 @@ std::uint32_t zone_of(const Fd& fd);
 /// What the last system call said, as an error of this module.
 base::Error last_io_error(const std::string& what);
 
-/// A connected socket during its handshake. Errors: kPeerLost, kTimeout.
+/// A connected socket during its handshake. Errors: kPeerLost, kTimeout, and kAborted once `stop`
+/// is requested.
 class SocketStream final : public ByteStream {
  public:
-  SocketStream(const base::Scheduler& scheduler, const Fd& fd) : scheduler_(scheduler), fd_(fd) {}
+  SocketStream(const base::Scheduler& scheduler, const Fd& fd, std::stop_token stop = {})
+      : scheduler_(scheduler), fd_(fd), stop_(std::move(stop)) {}
   base::Status read_exact(base::Bytes into, base::TimePoint deadline) override;
   base::Status write_all(base::ConstBytes from, base::TimePoint deadline) override;
 
  private:
   const base::Scheduler& scheduler_;
   const Fd& fd_;
+  const std::stop_token stop_;
 };
 
 }  // namespace gearshift::transport::tcp

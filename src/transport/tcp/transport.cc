@@ -56,12 +56,13 @@ class TcpTransport final : public Transport, public LinkKeeper {
   int preference() const override { return 10; }
 
   Result<std::unique_ptr<Connection>> connect(Rank peer, const std::string& peer_address,
-                                              TimePoint deadline) override {
+                                              TimePoint deadline,
+                                              const std::stop_token& stop) override {
     if (!reserve(peer)) {
       return Error(ErrorCode::kMismatch,
                    "rank " + std::to_string(peer.value) + " is connected already", peer.value);
     }
-    auto sockets = knock(peer, peer_address, deadline);
+    auto sockets = knock(peer, peer_address, deadline, stop);
     if (!sockets) {
       cancel(peer);
       return sockets.error();
@@ -82,11 +83,12 @@ class TcpTransport final : public Transport, public LinkKeeper {
 
  private:
   /// Anew when the peer ran out of patience, since this process or the network stood still.
-  Result<std::vector<Fd>> knock(Rank peer, const std::string& address, TimePoint deadline) const {
+  Result<std::vector<Fd>> knock(Rank peer, const std::string& address, TimePoint deadline,
+                                const std::stop_token& stop) const {
     for (;;) {
       const TimePoint begun = scheduler_.now();
       auto sockets =
-          open_link(scheduler_, identity_, peer, address, options_.streams, deadline, zone_);
+          open_link(scheduler_, identity_, peer, address, options_.streams, deadline, zone_, stop);
       const TimePoint ended = scheduler_.now();
       const bool held_up = !sockets && sockets.error().code == ErrorCode::kPeerLost &&
                            ended - begun >= Acceptor::kPatience;

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
+#include <stop_token>
 
 #include "support/few_threads.h"
 #include "support/groups.h"
@@ -202,6 +204,109 @@ TEST_P(ConnectTest, DoesWithOneThreadToSpare) {
     ASSERT_TRUE(group) << group.error().message;
     (*group)->close((*group)->deadline());
   });
+}
+
+TEST_P(ConnectTest, DoesWithoutAThreadForAMoment) {
+  run_ranks(*scheduler_, 2, [this](int rank) {
+    gearshift::testing::FewThreads few;
+    few.refusals = 3;
+    auto router = std::make_shared<transport::Router>(*scheduler_);
+    auto transport = std::move(meeting_.transport(router, Rank(rank))).value();
+    ConnectOptions options{.rank = Rank(rank), .size = 2, .timeout = seconds(10)};
+    const auto group = connect(few, router, meeting_.store(), {std::move(transport)}, options);
+    ASSERT_TRUE(group) << group.error().message;
+    (*group)->close((*group)->deadline());
+  });
+}
+
+/// Goes on so many times.
+std::function<base::Status()> goes_on(int times) {
+  return [left = std::make_shared<std::atomic<int>>(times)]() -> base::Status {
+    if ((*left)-- > 0) return {};
+    return base::Error(ErrorCode::kAborted, "its user wants it");
+  };
+}
+
+TEST_P(ConnectTest, EndsWhereTheCallerWantsItAndTellsTheOthers) {
+  EXPECT_FALSE(meeting_.join(2, 3, milliseconds(1)));  // announced, and never connects
+  run_ranks(*scheduler_, 2, [&](int rank) {
+    auto router = std::make_shared<transport::Router>(*scheduler_);
+    std::shared_ptr<transport::Transport> own = *meeting_.transport(router, Rank(rank));
+    ConnectOptions options{.rank = Rank(rank), .size = 3, .timeout = seconds(60)};
+    if (rank == 0) options.go_on = goes_on(2);
+    const auto group = connect(*scheduler_, router, meeting_.store(), {own}, options);
+    ASSERT_FALSE(group);
+    EXPECT_EQ(group.error().code, rank == 0 ? ErrorCode::kAborted : ErrorCode::kPeerLost);
+    EXPECT_THAT(group.error().message,
+                HasSubstr(rank == 0 ? "its user wants it"
+                                    : "rank 0 is lost while all connect: its user wants it"));
+    EXPECT_EQ(group.error().culprit, rank == 0 ? -1 : 0);
+  });
+}
+
+TEST_P(ConnectTest, EndsWhereTheCallerWantsItWhileARankDoesNotAppear) {
+  auto router = std::make_shared<transport::Router>(*scheduler_);
+  std::shared_ptr<transport::Transport> own = *meeting_.transport(router, Rank(1));
+  ConnectOptions options{.rank = Rank(1), .size = 2, .timeout = seconds(60)};
+  options.go_on = goes_on(1);
+  const auto group = connect(*scheduler_, router, meeting_.store(), {own}, options);
+  ASSERT_FALSE(group);
+  EXPECT_EQ(group.error().code, ErrorCode::kAborted);
+  EXPECT_THAT(*meeting_.store().get("group/1/lost", scheduler_->now()), StartsWith("1 its user"));
+}
+
+/// Nobody answers at the other end, as where the peer stands still.
+class Unanswered final : public transport::Transport {
+ public:
+  Unanswered(base::Scheduler& scheduler, std::shared_ptr<transport::Transport> inner)
+      : scheduler_(scheduler), inner_(std::move(inner)) {}
+  std::string name() const override { return inner_->name(); }
+  std::string address() const override { return inner_->address(); }
+  bool reaches(const std::string& address) const override { return inner_->reaches(address); }
+  int preference() const override { return inner_->preference(); }
+  base::Result<std::unique_ptr<transport::Connection>> connect(
+      Rank peer, const std::string&, base::TimePoint deadline,
+      const std::stop_token& stop) override {
+    while (!stop.stop_requested() && scheduler_.now() < deadline) {
+      scheduler_.sleep_for(milliseconds(5));
+    }
+    const bool stopped = stop.stop_requested();
+    return base::Error(stopped ? ErrorCode::kAborted : ErrorCode::kTimeout, "no answer",
+                       peer.value);
+  }
+  base::Result<std::unique_ptr<transport::Connection>> accept(Rank peer,
+                                                              base::TimePoint deadline) override {
+    return inner_->accept(peer, deadline);
+  }
+
+ private:
+  base::Scheduler& scheduler_;
+  const std::shared_ptr<transport::Transport> inner_;
+};
+
+TEST_P(ConnectTest, EndsWhileItConnectsToOneThatStandsStill) {
+  EXPECT_FALSE(meeting_.join(0, 2, milliseconds(1)));
+  auto router = std::make_shared<transport::Router>(*scheduler_);
+  const auto own = std::make_shared<Unanswered>(*scheduler_, *meeting_.transport(router, Rank(1)));
+  ConnectOptions options{.rank = Rank(1), .size = 2, .timeout = seconds(60)};
+  options.go_on = goes_on(2);
+  const auto group = connect(*scheduler_, router, meeting_.store(), {own}, options);
+  ASSERT_FALSE(group);
+  EXPECT_EQ(group.error().code, ErrorCode::kAborted);
+  EXPECT_THAT(group.error().message, HasSubstr("its user wants it"));
+}
+
+/// It has nobody to accept, so nobody looks for it but who called.
+TEST_P(ConnectTest, LearnsWhileItConnectsThatAnotherHasGivenUp) {
+  EXPECT_FALSE(meeting_.join(0, 2, milliseconds(1)));
+  auto router = std::make_shared<transport::Router>(*scheduler_);
+  const auto own = std::make_shared<Unanswered>(*scheduler_, *meeting_.transport(router, Rank(1)));
+  ASSERT_TRUE(meeting_.store().set("group/1/lost", "0 its user wants it"));
+  ConnectOptions options{.rank = Rank(1), .size = 2, .timeout = seconds(60)};
+  const auto group = connect(*scheduler_, router, meeting_.store(), {own}, options);
+  ASSERT_FALSE(group);
+  EXPECT_EQ(group.error().code, ErrorCode::kPeerLost);
+  EXPECT_EQ(group.error().culprit, 0);
 }
 
 TEST_P(ConnectTest, TakesTheMostPreferredTransport) {

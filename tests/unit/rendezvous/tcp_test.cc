@@ -6,6 +6,7 @@
 #include "gearshift/rendezvous/tcp/factory.h"
 #include "rendezvous/tcp/socket.h"
 #include "rendezvous/tcp/wire.h"
+#include "support/few_threads.h"
 #include "support/ranks.h"
 #include "support/stopped_clock.h"
 #include "unit/rendezvous/testing.h"
@@ -48,6 +49,31 @@ TEST_F(TcpStoreTest, SaysItsRealAddress) {
   EXPECT_GT(port(), 0);
   EXPECT_EQ(server_->address(), "127.0.0.1:" + std::to_string(port()));
   EXPECT_EQ(client()->address(), "tcp://127.0.0.1:" + std::to_string(port()));
+}
+
+TEST_F(TcpStoreTest, AClientWaitsForAThreadOfTheServer) {
+  gearshift::testing::FewThreads few;
+  const auto server = std::move(serve(few, "127.0.0.1", 0, "secret")).value();
+  few.refusals = 3;
+  Socket socket = std::move(dial(*scheduler_, "127.0.0.1",
+                                 gearshift::testing::port_of(server->address()), later()))
+                      .value();
+  EXPECT_TRUE(transport::handshake_as_client(socket, store_hello(), "secret", later()));
+  EXPECT_EQ(few.refusals, 0);
+}
+
+TEST_F(TcpStoreTest, AClientWaitsNoLongerThanItsUserWants) {
+  const auto silent = std::move(listen_on("127.0.0.1", 0)).value();
+  const int port = gearshift::testing::port_of(text_of(*bound_address(silent.front())));
+  int asked = 0;
+  const auto store = connect(*scheduler_, "127.0.0.1", port, "secret", base::TimePoint::never(),
+                             nullptr, nullptr, kLeastAnswerTime, [&]() -> base::Status {
+                               if (++asked < 3) return {};
+                               return base::Error(ErrorCode::kAborted, "its user wants it");
+                             });
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().code, ErrorCode::kAborted);
+  EXPECT_EQ(asked, 3);
 }
 
 TEST_F(TcpStoreTest, AClientLearnsWhichAddressOfItsOwnTheServerSees) {

@@ -72,6 +72,23 @@ TEST_F(TcpSetupTest, WhoHasNoDescriptorToConnectWithBlamesNobodyElse) {
   EXPECT_EQ(connected.error().culprit, 0);
 }
 
+TEST_F(TcpSetupTest, WhoIsToldToStopWaitsNoLonger) {
+  auto transport = create(*scheduler, std::make_shared<Router>(*scheduler),
+                          {Rank(0), Generation(1), kToken}, {.streams = 1});
+  ASSERT_TRUE(transport.ok());
+  std::stop_source stop;
+  std::jthread peer([&] {
+    const Fd caller = next_caller();  // and no answer
+    stop.request_stop();
+    pollfd end{caller.get(), POLLRDHUP, 0};
+    EXPECT_EQ(::poll(&end, 1, 60'000), 1);
+  });
+  const auto connected =
+      (*transport)->connect(Rank(1), local_address(listener), soon(), stop.get_token());
+  ASSERT_FALSE(connected.ok());
+  EXPECT_EQ(connected.error().code, base::ErrorCode::kAborted);
+}
+
 TEST_F(TcpSetupTest, WhoIsTurnedAwayAtOnceSaysSoAtOnce) {
   std::jthread peer([this] { next_caller(); });
   const auto connected = connect();

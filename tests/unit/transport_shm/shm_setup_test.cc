@@ -231,6 +231,34 @@ TEST_F(ShmSetupTest, WithoutAThreadToSpareACallerIsTurnedAway) {
   EXPECT_NE(::recv(later.get(), &byte, 1, MSG_DONTWAIT), 0) << "is being greeted";
 }
 
+TEST_F(ShmSetupTest, ACallerWaitsForAThread) {
+  auto server = make(0);
+  auto client = make(1);
+  scheduler->refusals = 3;
+  const auto there = client->connect(base::Rank(0), server->address(), soon());
+  EXPECT_TRUE(there.ok()) << there.error().to_string();
+  EXPECT_EQ(scheduler->refusals, 0);
+}
+
+TEST_F(ShmSetupTest, WhoIsToldToStopWaitsNoLonger) {
+  auto client = make(1);
+  auto door = listen_anywhere();
+  ASSERT_TRUE(door.ok());
+  Address address = *Address::parse(client->address());
+  address.socket_name = door->name;
+  std::stop_source stop;
+  std::jthread peer([&] {
+    const UniqueFd caller = next_caller(*door);  // and no answer
+    stop.request_stop();
+    pollfd end{caller.get(), POLLRDHUP, 0};
+    EXPECT_EQ(::poll(&end, 1, 60'000), 1);
+  });
+  const auto connected =
+      client->connect(base::Rank(0), address.to_string(), soon(), stop.get_token());
+  ASSERT_FALSE(connected.ok());
+  EXPECT_EQ(connected.error().code, ErrorCode::kAborted);
+}
+
 TEST_F(ShmSetupTest, WithoutAThreadThereIsNoTransport) {
   scheduler->none_left = true;
   EXPECT_THROW((void)create(*scheduler, std::make_shared<Router>(*scheduler), {}),

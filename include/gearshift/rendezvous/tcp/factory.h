@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,13 +33,13 @@ base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const st
 /// is refused (kUnsupported) where it lasts.
 /// `answer_time`: after which a server that is silent counts as lost, later on; less than
 /// `kLeastAnswerTime` counts as that, since a busy machine is not a broken one.
+/// `go_on`: asked every 100 ms while an answer is waited for, now and later on, by whoever waits;
+/// an error ends that, and is what it returns.
 inline constexpr base::Duration kLeastAnswerTime = std::chrono::seconds(5);
-base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const std::string& host,
-                                             int port, const std::string& token,
-                                             base::TimePoint deadline,
-                                             std::string* own_address = nullptr,
-                                             std::uint64_t* server = nullptr,
-                                             base::Duration answer_time = kLeastAnswerTime);
+base::Result<std::unique_ptr<Store>> connect(
+    base::Scheduler& scheduler, const std::string& host, int port, const std::string& token,
+    base::TimePoint deadline, std::string* own_address = nullptr, std::uint64_t* server = nullptr,
+    base::Duration answer_time = kLeastAnswerTime, std::function<base::Status()> go_on = {});
 
 /// Whether any of the name's addresses is one of loopback. kInvalidArgument when the name does not
 /// resolve.

@@ -56,10 +56,13 @@ GEARSHIFT_F16_TARGET inline __m512i sum_of(__m512i a, __m512i b, __m512h scale, 
   const __m512h sum = _mm512_add_ph(_mm512_castsi512_ph(a), _mm512_castsi512_ph(b));
   if constexpr (kScaled) {
     const __m512h scaled = _mm512_mul_ph(sum, scale);
+    // The smallest normal number, too, may be a product that was rounded.
     constexpr int kInfinite = 0x18, kSubnormal = 0x20;
-    if (_mm512_fpclass_ph_mask(scaled, kInfinite | kSubnormal) != 0) [[unlikely]] {
+    const __m512h smallest = _mm512_set1_ph(static_cast<_Float16>(0x1p-14));
+    const __mmask32 rounded = _mm512_fpclass_ph_mask(scaled, kInfinite | kSubnormal) |
+                              _mm512_cmp_ph_mask(_mm512_abs_ph(scaled), smallest, _CMP_EQ_OQ);
+    if (rounded != 0) [[unlikely]]
       return through_f32(a, b, scale_f32);
-    }
     return _mm512_castph_si512(scaled);
   } else {
     return _mm512_castph_si512(sum);

@@ -8,8 +8,8 @@ namespace gearshift::kernels {
 /// fast as through float32 and with the same bits. A sum of two that is rounded to float32 and then
 /// to float16 is that sum rounded once, for float32 has 24 >= 2 * 11 + 2 bits (S. Figueroa, "When
 /// is double rounding innocuous?", 1995). Factors that are equal powers of two, as those of a mean
-/// over two ranks, are exact unless the result is subnormal or the plain sum overflows: such
-/// vectors are summed through float32.
+/// over two ranks, are exact unless the result is the smallest normal number or below it, or the
+/// plain sum overflows: such vectors are summed through float32.
 ///
 /// False, and nothing done, where the processor cannot, or the arrays are others than these.
 bool sum_f16_natively(const ManyArrays& arrays);

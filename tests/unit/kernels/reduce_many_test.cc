@@ -240,6 +240,31 @@ TEST_P(HalfSums, RoundTiesAndSubnormals) {
   }
 }
 
+// Sums that a tiny term brings to one side of a tie between the smallest normal number and the one
+// below it. Each alone among ordinary ones, for vectors may be summed otherwise with others.
+TEST_P(HalfSums, RoundOnceAtTheSmallestNormal) {
+  constexpr std::size_t kCount = 70;
+  for (int exponent = 1; exponent <= 11; ++exponent) {
+    const double factor = std::ldexp(1.0, -exponent);
+    const std::vector<double> factors{factor, factor};
+    const int tie = (exponent + 1) * 0x400 - 1;  // times `factor`
+    for (const int large : {tie - 1, tie, tie + 1}) {
+      for (const int tiny : {0x1, 0x3, 0x1ff}) {
+        for (const int signs : {0, 1, 2, 3}) {
+          std::vector<Slice> from(2, Slice(DType::kF16, kCount, 1));
+          for (std::size_t i = 0; i < kCount; ++i) from[0].set_real(i, 1);
+          for (std::size_t i = 0; i < kCount; ++i) from[1].set_real(i, 1);
+          const auto at = static_cast<std::size_t>(exponent * 6 + signs);
+          from[0].set(at, static_cast<std::uint16_t>(large | (signs % 2) << 15));
+          from[1].set(at, static_cast<std::uint16_t>(tiny | (signs / 2) << 15));
+          check(from, 2, factors);
+          check(from, 1, {}, factor);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(HalfSums, OfEveryCountAndAlignment) {
   for (const DType dtype : kHalves) {
     for (std::size_t count = 0; count < 200; ++count) {

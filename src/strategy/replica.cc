@@ -109,10 +109,15 @@ ReplicaImpl::ReplicaImpl(Environment environment, ReplicaOptions options, Bucket
       is_ready_(plan_.parameters.size(), false),
       present_(plan_.parameters.size(), false),
       staged_hashes_(plan_.buckets.size()),
+      busy_(std::make_shared<BusyTime>(scheduler_)),
       stats_monitor_(scheduler_.make_monitor()) {}
 
 ReplicaImpl::~ReplicaImpl() {
   comm_.reset();  // its jobs use nearly everything else
+  // So does the task of a shard: it asks a policy, which may ask for stats. It ends unlocked.
+  std::unique_ptr<ServerPhase> server;
+  const std::lock_guard<base::Monitor> lock(*stats_monitor_);
+  server = std::move(server_);
 }
 
 base::Status ReplicaImpl::prepare() {
@@ -124,7 +129,7 @@ base::Status ReplicaImpl::prepare() {
                                            has_neighbours(*environment_.world)};
   GEARSHIFT_ASSIGN_OR_RETURN(
       memory_, BucketMemory::create(plan_, options_.buffer_bytes, readers, options_.phantom));
-  comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", std::make_shared<BusyTime>(scheduler_));
+  comm_ = std::make_unique<CommTask>(scheduler_, "gs-comm", busy_);
   make_reducer(std::move(group), all_reduce);
   return {};
 }
@@ -332,7 +337,7 @@ Stats ReplicaImpl::stats() const {
     }
   }
   stats.exposed_seconds = exposed_seconds_;
-  stats.communication_seconds = comm_->busy()->seconds() + server_seconds_;
+  stats.communication_seconds = busy_->seconds() + server_seconds_;
   stats.switches = switches_;
   return stats;
 }

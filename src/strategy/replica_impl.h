@@ -201,6 +201,7 @@ class ReplicaImpl final : public Replica {
   std::atomic<double> staleness_sum_ = 0;
   std::atomic<std::int64_t> max_staleness_ = 0, pushes_ = 0;
   std::vector<SwitchRecord> switches_;
+  const std::shared_ptr<BusyTime> busy_;
   const std::unique_ptr<base::Monitor> stats_monitor_;
 };
 

@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <latch>
+#include <thread>
+
 #include "gearshift/collectives/collectives.h"
 #include "gearshift/strategy/local_optimizer.h"
 #include "quiet_job.h"
@@ -76,6 +80,32 @@ TEST(Life, AReplicaMayGoWithGradientsOnTheirWay) {
       replica.reset();
     });
   }
+}
+
+/// A policy is asked on a server's task, and may look at the stats for as long as that runs.
+TEST(Life, AReplicaMayGoWhileItsPolicyLooksAtTheStats) {
+  std::latch asked(1);
+  toy::run_ranks(2, 0, [&](int rank, const Environment& environment) {
+    Replica* replica = nullptr;
+    const auto asks = custom_policy("asks", [&](const Metrics& metrics) {
+      if (metrics.step < 3) return false;
+      asked.count_down();
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));  // meanwhile it goes
+      return replica->stats().step < 2;
+    });
+    Strategy strategy;
+    strategy.kind =
+        StrategySwitch{AllReduce{}, ParameterServer{ps::Consistency::asp()}, at_step(1), asks};
+    toy::Worker worker(environment, strategy);
+    replica = worker.replica.get();
+    for (int k = 0; k < 2; ++k) worker.step(4 * k + 2 * rank, 2);
+    if (rank == 1) {
+      EXPECT_EQ(worker.step(8, 2).step, 3);
+    } else {
+      asked.wait();
+      worker.replica.reset();
+    }
+  });
 }
 
 TEST(Life, StateOfAnotherModelIsRefused) {

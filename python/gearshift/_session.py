@@ -124,7 +124,7 @@ def _shutdown(exiting: bool) -> None:
             _process.closing.clear()
             _process.session = None
             _process.left = True
-            _core.unwatch_signals()
+            session.unwatch_signals()
 
 
 def is_initialized() -> bool:

@@ -152,12 +152,15 @@ class PythonSession {
     return nb::cast(
         nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(raw->view().data(), {size}, owner));
   }
+  /// `background`: other threads of this process compute meanwhile.
   void all_reduce(std::uintptr_t data, std::size_t size, const std::string& dtype,
-                  const std::string& op, Seconds timeout) {
+                  const std::string& op, Seconds timeout, bool background) {
     const auto type = dtype_of(dtype);
     const auto how = op_of(op);
+    collectives::Options chosen = options("", timeout);
+    chosen.background = background;
     collective(collectives_, [&](group::Group& group) {
-      return collectives::all_reduce(group, memory(data, size), type, how, options("", timeout));
+      return collectives::all_reduce(group, memory(data, size), type, how, chosen);
     });
   }
   void broadcast(std::uintptr_t data, std::size_t size, int root, Seconds timeout) {
@@ -351,6 +354,7 @@ void bind_life(nb::class_<PythonSession>& c) {
              return s.core().hang_report();
            })
       .def("watch_signals", [](const S& s) { watch_signals(s.shared()); })
+      .def("unwatch_signals", [](const S& s) { unwatch_signals(&s.core()); })
       .def("traffic", [](const S& s) {
         const transport::Traffic traffic = s.core().traffic();
         return nb::make_tuple(traffic.bytes_sent, traffic.bytes_received);
@@ -361,7 +365,7 @@ void bind_collectives(nb::class_<PythonSession>& c) {
   using S = PythonSession;
   const auto timeout = nb::arg("timeout").none() = nb::none();
   c.def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
-        nb::arg("op"), timeout)
+        nb::arg("op"), timeout, nb::arg("background") = false)
       .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"), timeout)
       .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"), timeout)
       .def("reduce_scatter", &S::reduce_scatter, nb::arg("data"), nb::arg("size"), nb::arg("out"),
@@ -382,7 +386,6 @@ void bind_collectives(nb::class_<PythonSession>& c) {
 
 void bind_session(nb::module_& m) {
   using S = PythonSession;
-  m.def("unwatch_signals", &unwatch_signals);
   m.def("leave_everything", &leave_everything);
   nb::class_<S> session(m, "Session");
   bind_life(session);

@@ -5,13 +5,16 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <mutex>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "calls.h"
 #include "gearshift/base/threads.h"
@@ -63,7 +66,8 @@ bool python_interrupts() {
 /// The thread behind the handlers.
 class Watcher {
  public:
-  explicit Watcher(std::shared_ptr<runtime::Session> session) : session_(std::move(session)) {
+  explicit Watcher(std::shared_ptr<runtime::Session> session) {
+    sessions_.push_back(std::move(session));
     if (pipe2(pipe_, O_CLOEXEC) != 0) return;
     fcntl(pipe_[1], F_SETFL, O_NONBLOCK);
     if (const std::string refused = start(); !refused.empty()) {
@@ -90,7 +94,29 @@ class Watcher {
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
 
+  void add(std::shared_ptr<runtime::Session> session) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    sessions_.push_back(std::move(session));
+  }
+  /// Whether none is left. The session may end with this call.
+  bool remove(const runtime::Session* session) {
+    std::vector<std::shared_ptr<runtime::Session>> removed;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto is_it = [&](const auto& watched) { return watched.get() == session; };
+    const auto found = std::ranges::find_if(sessions_, is_it);
+    if (found != sessions_.end()) {
+      removed.push_back(std::move(*found));
+      sessions_.erase(found);
+    }
+    return sessions_.empty();
+  }
+
  private:
+  std::vector<std::shared_ptr<runtime::Session>> watched() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return sessions_;
+  }
+
   /// The thread, which takes no signals itself. Why there is none, if so.
   std::string start() {
     std::string refused;
@@ -152,15 +178,19 @@ class Watcher {
     char what = kStop;
     while (read(pipe_[0], &what, 1) == 1 && what != kStop) {
       if (what == SIGUSR1) {
-        const std::string report = session_->hang_report() + "\n";
+        std::string report;
+        for (const auto& session : watched()) report += session->hang_report() + "\n";
         static_cast<void>(!write(STDERR_FILENO, report.data(), report.size()));
       } else if (calls_in_progress.load() > 0 && python_interrupts()) {
-        session_->fail(base::Error(base::ErrorCode::kAborted, "interrupted (SIGINT)"));
+        for (const auto& session : watched()) {
+          session->fail(base::Error(base::ErrorCode::kAborted, "interrupted (SIGINT)"));
+        }
       }
     }
   }
 
-  std::shared_ptr<runtime::Session> session_;
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<runtime::Session>> sessions_;
   int pipe_[2] = {-1, -1};
   bool reports_ = false, interrupts_ = false;
   std::thread thread_;
@@ -174,13 +204,17 @@ BlockingScope::BlockingScope() { calls_in_progress.fetch_add(1); }
 BlockingScope::~BlockingScope() { calls_in_progress.fetch_sub(1); }
 
 void watch_signals(std::shared_ptr<runtime::Session> session) {
-  unwatch_signals();
-  watcher = new Watcher(std::move(session));
+  // After a fork the watcher is the parent's, and so is its thread.
+  if (watcher != nullptr && handling_process.load() == getpid()) {
+    watcher->add(std::move(session));
+  } else {
+    watcher = new Watcher(std::move(session));
+  }
 }
 
-void unwatch_signals() {
+void unwatch_signals(const runtime::Session* session) {
   GilReleased released;
-  delete std::exchange(watcher, nullptr);
+  if (watcher != nullptr && watcher->remove(session)) delete std::exchange(watcher, nullptr);
 }
 
 }  // namespace gearshift::python

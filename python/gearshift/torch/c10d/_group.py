@@ -41,8 +41,8 @@ def create(options: Any, _backend_options: Any = None) -> GearshiftProcessGroup:
 class GearshiftProcessGroup(ProcessGroup):
     """Operations of one group of ranks, in the order in which they are asked for.
 
-    Each returns at once; a thread of the group's does them one after another, messages (`send`,
-    `recv`) beside them. Errors come from the handle's `wait`: those of :mod:`gearshift.errors`.
+    Each asynchronous one returns at once; a thread of the group's does them one after another,
+    messages (`send`, `recv`) beside them. Others are done by the caller where nothing is under way. Errors come from the handle's `wait`: those of :mod:`gearshift.errors`.
     After :class:`gearshift.PeerLost` or TimeoutError the group is unusable."""
 
     def __init__(self, store: Any, name: str, rank: int, size: int, timeout: timedelta) -> None:
@@ -56,6 +56,8 @@ class GearshiftProcessGroup(ProcessGroup):
         self._messages = Messages(self._session, name)
         self._closing = threading.Lock()
         self._closed = False
+        if threading.current_thread() is threading.main_thread():
+            self._session.watch_signals()
         end_with_process(self)
 
     # Names, by those of torch
@@ -87,16 +89,16 @@ class GearshiftProcessGroup(ProcessGroup):
         return self._all_reduce(tensors, opts)
 
     def _all_reduce(self, tensors: list[Tensor], opts: Any) -> Operation:
-        op, timeout = _op(opts), self._limit(opts)
+        op, timeout, background = _op(opts), self._limit(opts), _asynchronous(opts)
         reductions = [Reduction(t.dtype, op) for t in tensors]
 
         def run() -> None:
             for tensor, reduction in zip(tensors, reductions, strict=True):
                 target = Target(tensor, fill=True)
-                reduction.all_reduce(self._session, target.flat, timeout)
+                reduction.all_reduce(self._session, target.flat, timeout, background)
                 target.finish()
 
-        return self._do(run, tensors)
+        return self._do(run, tensors, opts)
 
     def reduce(self, tensors: list[Tensor], opts: Any = None) -> Operation:
         op, timeout = _op(opts), self._limit(opts)
@@ -112,7 +114,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 else:
                     reduction.all_reduce(self._session, readable(tensor).clone(), timeout)
 
-        return self._do(run, tensors)
+        return self._do(run, tensors, opts)
 
     def reduce_scatter(
         self, outputs: list[Tensor], inputs: list[list[Tensor]], opts: Any = None
@@ -138,7 +140,7 @@ class GearshiftProcessGroup(ProcessGroup):
                     target.flat.copy_(part.view(out.shape))
                 target.finish()
 
-        return self._do(run, outputs)
+        return self._do(run, outputs, opts)
 
     def _reduce_scatter_base(self, output: Tensor, input: Tensor, opts: Any = None) -> Operation:
         return self.reduce_scatter_tensor_coalesced([output], [input], opts)
@@ -158,7 +160,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 reduction.reduce_scatter(self._session, scratch, target.flat, timeout)
                 target.finish()
 
-        return self._do(run, outputs)
+        return self._do(run, outputs, opts)
 
     # Collectives that move
 
@@ -172,7 +174,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 self._broadcast(target.flat, root, timeout)
                 target.finish()
 
-        return self._do(run, tensors)
+        return self._do(run, tensors, opts)
 
     def allgather(
         self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
@@ -185,7 +187,7 @@ class GearshiftProcessGroup(ProcessGroup):
             for parts, own in zip(outputs, inputs, strict=True):
                 self._all_gather(parts, own, timeout)
 
-        return self._do(run, [part for parts in outputs for part in parts])
+        return self._do(run, [part for parts in outputs for part in parts], opts)
 
     def allgather_coalesced(
         self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
@@ -230,7 +232,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 self._session.all_gather(target.flat.data_ptr(), target.flat.nbytes, timeout)
                 target.finish()
 
-        return self._do(run, outputs)
+        return self._do(run, outputs, opts)
 
     def gather(
         self, outputs: list[list[Tensor]], inputs: list[Tensor], opts: Any = None
@@ -253,7 +255,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 for part, row in zip(outputs[i] if rooted else [], whole, strict=True):
                     part.detach().copy_(row.view(part.shape))
 
-        return self._do(run, [part for parts in outputs for part in parts])
+        return self._do(run, [part for parts in outputs for part in parts], opts)
 
     def scatter(
         self, outputs: list[Tensor], inputs: list[list[Tensor]], opts: Any = None
@@ -275,7 +277,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 self._session.scatter(whole.data_ptr(), flat.data_ptr(), flat.nbytes, root, timeout)
                 target.finish()
 
-        return self._do(run, outputs)
+        return self._do(run, outputs, opts)
 
     def alltoall_base(
         self,
@@ -301,7 +303,7 @@ class GearshiftProcessGroup(ProcessGroup):
                 )
             target.finish()
 
-        return self._do(run, [output])
+        return self._do(run, [output], opts)
 
     def alltoall(self, outputs: list[Tensor], inputs: list[Tensor], opts: Any = None) -> Operation:
         timeout = self._limit(opts)
@@ -318,11 +320,11 @@ class GearshiftProcessGroup(ProcessGroup):
             for out, part in zip(outputs, whole.split(taken), strict=True):
                 out.detach().copy_(part.view(out.dtype).view(out.shape))
 
-        return self._do(run, outputs)
+        return self._do(run, outputs, opts)
 
     def barrier(self, opts: Any = None) -> Operation:
         timeout = self._limit(opts)
-        return self._do(lambda: self._session.barrier(timeout), [])
+        return self._do(lambda: self._session.barrier(timeout), [], opts)
 
     # Messages
 
@@ -354,10 +356,13 @@ class GearshiftProcessGroup(ProcessGroup):
         forget(self)
         self._lane.close()
         self._messages.close()
-        if self._lane.join(_FAREWELL_SECONDS):
-            self._session.close()
-        else:
-            self._session.fail("the process group was destroyed with operations under way")
+        try:
+            if self._lane.join(_FAREWELL_SECONDS):
+                self._session.close()
+            else:
+                self._session.fail("the process group was destroyed with operations under way")
+        finally:
+            self._session.unwatch_signals()
 
     def abort(self) -> None:
         """End all operations with an error, here and on the other ranks."""
@@ -371,13 +376,17 @@ class GearshiftProcessGroup(ProcessGroup):
             self._closed = True
         forget(self)
         self._session.fail(reason.encode(errors="backslashreplace").decode())
+        self._session.unwatch_signals()
         self._lane.close()
         self._messages.close()
 
-    def _do(self, run: Callable[[], None], tensors: list[Tensor]) -> Operation:
+    def _do(self, run: Callable[[], None], tensors: list[Tensor], opts: Any) -> Operation:
         for tensor in tensors:
             checked(tensor)
-        return self._lane.submit(Operation(run, tensors))
+        operation = Operation(run, tensors)
+        if _asynchronous(opts):
+            return self._lane.submit(operation)
+        return self._lane.perform(operation)
 
     def _limit(self, opts: Any) -> float:
         """Seconds that an operation may take without progress."""
@@ -423,6 +432,10 @@ _EMPTY = torch.empty(0)
 
 def _op(opts: Any) -> Any:
     return opts.reduceOp if opts is not None else torch.distributed.ReduceOp.SUM
+
+
+def _asynchronous(opts: Any) -> bool:
+    return bool(getattr(opts, "asyncOp", True))
 
 
 def _single(tensors: list[Tensor], what: str) -> Tensor:

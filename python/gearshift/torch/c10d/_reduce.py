@@ -85,14 +85,22 @@ class Reduction:
             return self.dtype, self.name
         return None
 
-    def all_reduce(self, session: _core.Session, flat: Tensor, timeout: float) -> None:
-        """In place, of a contiguous tensor. Collective."""
+    def all_reduce(
+        self, session: _core.Session, flat: Tensor, timeout: float, background: bool = False
+    ) -> None:
+        """In place, of a contiguous tensor. Collective.
+
+        Args:
+            background: other threads compute meanwhile, and want the processor.
+        """
         core = self.core
         if core is None:
             self._gathered(session, flat.view(-1), timeout)
             return
         dtype, op = core
-        session.all_reduce(flat.data_ptr(), flat.nbytes, _NATIVE[dtype], op, timeout)
+        session.all_reduce(
+            flat.data_ptr(), flat.nbytes, _NATIVE[dtype], op, timeout, background
+        )
 
     def reduce_scatter(
         self, session: _core.Session, scratch: Tensor, out: Tensor, timeout: float

@@ -26,7 +26,9 @@ class Operation(Work):
         self._run: Callable[[], None] | None = run
         self._tensors = tensors
         self._source = source
-        self._done = threading.Event()
+        self._finished = False
+        self._latch = threading.Lock()  # taken until it is done; cheaper than an Event
+        self._latch.acquire()
         self._lock = threading.Lock()
         self._error: Exception | None = None
         self._future: torch.futures.Future[Any] | None = None
@@ -39,20 +41,19 @@ class Operation(Work):
             with torch.no_grad():
                 run()
         except Exception as error:
-            self._error = error
-        with self._lock:
-            self._done.set()
-            future = self._future
-        if future is not None:
-            self._settle(future)
+            self._finish(error)
+        except BaseException:
+            self._finish(Error("the operation was interrupted"))
+            raise
+        else:
+            self._finish(None)
 
-    def give_up(self, error: Exception) -> None:
-        """It will never be done."""
-        self._run = None
+    def _finish(self, error: Exception | None) -> None:
         with self._lock:
             self._error = error
-            self._done.set()
+            self._finished = True
             future = self._future
+        self._latch.release()
         if future is not None:
             self._settle(future)
 
@@ -66,17 +67,19 @@ class Operation(Work):
             Error: what became of the operation; TimeoutError when `timeout` has passed.
         """
         limit = timeout.total_seconds() if timeout is not None else 0.0
-        if not self._done.wait(limit if limit > 0 else None):
-            raise TimeoutError(f"the operation was not done within {limit:g} s")
+        if not self._finished:
+            if not self._latch.acquire(timeout=limit if limit > 0 else -1):
+                raise TimeoutError(f"the operation was not done within {limit:g} s")
+            self._latch.release()
         if self._error is not None:
             raise self._error
         return True
 
     def is_completed(self) -> bool:
-        return self._done.is_set()
+        return self._finished
 
     def is_success(self) -> bool:
-        return self._done.is_set() and self._error is None
+        return self._finished and self._error is None
 
     def exception(self) -> Exception | None:
         return self._error
@@ -101,7 +104,7 @@ class Operation(Work):
                 return self._future
             future: torch.futures.Future[Any] = torch.futures.Future()
             self._future = future
-            if not self._done.is_set():
+            if not self._finished:
                 return future
         self._settle(future)
         return future
@@ -114,7 +117,7 @@ class Operation(Work):
 
 
 class Lane:
-    """A thread that performs operations one after another, from the first one on.
+    """Operations one after another, from the first one on: by a thread, or by who waits for them.
 
     Thread-safety: all methods.
     """
@@ -123,17 +126,30 @@ class Lane:
         self._name = name
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._busy = threading.Lock()
+        """Held by whoever performs an operation."""
+        self._waiting = 0
+        """Operations that the thread has been given and has not done."""
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def submit(self, operation: Operation) -> Operation:
+        """Have the thread perform it."""
         with self._lock:
-            if self._closed:
-                raise Error("this process group was destroyed", code="closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-                self._thread.start()
-            self._queue.put(operation)
+            self._put(operation)
+        return operation
+
+    def perform(self, operation: Operation) -> Operation:
+        """Have it performed: here, if there is nothing to wait for. Its caller waits for it."""
+        with self._lock:
+            here = self._waiting == 0 and not self._closed and self._busy.acquire(blocking=False)
+            if not here:
+                self._put(operation)
+        if here:
+            try:
+                operation.perform()
+            finally:
+                self._busy.release()
         return operation
 
     def close(self) -> None:
@@ -151,7 +167,19 @@ class Lane:
             return not self._thread.is_alive()
         return True
 
+    def _put(self, operation: Operation) -> None:
+        if self._closed:
+            raise Error("this process group was destroyed", code="closed")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            self._thread.start()
+        self._waiting += 1
+        self._queue.put(operation)
+
     def _loop(self) -> None:
         while (operation := self._queue.get()) is not None:
-            operation.perform()
+            with self._busy:
+                operation.perform()
             operation = None  # its tensors are not this thread's to keep
+            with self._lock:
+                self._waiting -= 1

@@ -101,6 +101,8 @@ void bind_reports(nb::module_& m) {
       .def_ro("parameter_hash", &Record::parameter_hash);
   nb::class_<strategy::StepReport>(m, "StepReport")
       .def_ro("step", &strategy::StepReport::step)
+      .def_ro("seen", &strategy::StepReport::seen)
+      .def_ro("seen_of_others", &strategy::StepReport::seen_of_others)
       .def_ro("skipped", &strategy::StepReport::skipped)
       .def_ro("averaged", &strategy::StepReport::averaged)
       .def_ro("switched", &strategy::StepReport::switched);

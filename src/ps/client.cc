@@ -179,6 +179,7 @@ base::Result<Reply> Client::Impl::ask_parameters(Kind kind, const std::string& w
     merged.version = std::max(merged.version, reply.version);
     merged.staleness = std::max(merged.staleness, reply.staleness);
     merged.leave_after = std::max(merged.leave_after, reply.leave_after);
+    merged.lead = std::max(merged.lead, static_cast<std::int64_t>(reply.bytes_or_lead));
     merged.skipped = merged.skipped || reply.skipped != 0;
   }
   return merged;

@@ -150,7 +150,7 @@ base::Result<std::vector<StateEntry>> Client::fetch_state(
   }
   GEARSHIFT_RETURN_IF_ERROR(exchange.finish());
   for (std::size_t k = 0; k < shards.size(); ++k) {
-    described[k] = Buffer(exchange.replies[k].bytes);
+    described[k] = Buffer(exchange.replies[k].bytes_or_lead);
     exchange.receive(k, kDescriptionPart, described[k].view());
   }
   GEARSHIFT_RETURN_IF_ERROR(exchange.finish());

@@ -111,8 +111,9 @@ struct ReplyWire {
   std::int64_t version = 0;  ///< updates that the parameters have seen
   std::int64_t staleness = 0;
   std::int64_t leave_after = 0;
-  double loss = 0;          ///< latest of all workers, see Reply
-  std::uint32_t bytes = 0;  ///< of the description that follows (kFetchState)
+  double loss = 0;  ///< latest of all workers, see Reply
+  /// kFetchState: of the description that follows. kCommit: see Reply::lead.
+  std::uint32_t bytes_or_lead = 0;
   std::uint32_t skipped = 0;
 };
 static_assert(sizeof(ReplyWire) == 40);

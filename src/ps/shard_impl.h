@@ -115,7 +115,7 @@ class ShardImpl final : public Shard {
   void note_losses(const std::vector<int>& ranks);
   void announce(int rank);
   void answer_due();
-  std::int64_t slowest_step() const;
+  std::int64_t slowest_step(int but = -1) const;
   base::Error diverged(int rank, const std::string& what) const;
   /// `what`, by which commit, and what helps.
   std::string what_happened(int rank, const std::string& what) const;

@@ -38,7 +38,7 @@ base::Status ShardImpl::fetch_state(Request& request) {
   }
   const std::vector<std::byte> bytes = encode(description);
   ReplyWire reply;
-  reply.bytes = static_cast<std::uint32_t>(bytes.size());
+  reply.bytes_or_lead = static_cast<std::uint32_t>(bytes.size());
   answer(request.from, request.head.request, reply);
   transport::Connection& link = link_to(group_, base::Rank(request.from));
   const auto tag = [&](std::size_t part) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "ps/shard_impl.h"
@@ -29,6 +30,8 @@ base::Status ShardImpl::begin_stream(StreamedUpdate made) {
     // Updates that are under way with this one count as seen if they began earlier, for of some
     // slices they come first: so each counts once, and staleness is right on average.
     if (pending.answers_slices) pending.version = updates_begun();
+    const std::int64_t step = pending.record.step;
+    pending.slowest = rules_.one_of_each ? step : std::min(step, slowest_step(r));
   }
   if (options_.slices.empty()) return finish_stream(*update);
   for (std::size_t i = 0; i < options_.slices.size(); ++i) {

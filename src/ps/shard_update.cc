@@ -341,6 +341,9 @@ void ShardImpl::answer_due() {
     reply.version = w.pending->version;
     reply.staleness = w.pending->staleness;
     reply.skipped = w.pending->skipped ? 1 : 0;
+    const std::int64_t known = w.pending->answers_slices ? w.pending->slowest : slowest;
+    reply.bytes_or_lead = static_cast<std::uint32_t>(
+        std::min<std::int64_t>(w.step - known, std::numeric_limits<std::uint32_t>::max()));
     const PendingCommit answered = *std::exchange(w.pending, std::nullopt);
     --due_;
     if (answered.answers_slices) {
@@ -351,10 +354,12 @@ void ShardImpl::answer_due() {
   }
 }
 
-std::int64_t ShardImpl::slowest_step() const {
+/// Steps that every active worker has made, `but` one.
+std::int64_t ShardImpl::slowest_step(int but) const {
   std::int64_t slowest = std::numeric_limits<std::int64_t>::max();
-  for (const Worker& w : workers_) {
-    if (w.active) slowest = std::min(slowest, w.step);
+  for (int r = 0; r < options_.workers; ++r) {
+    const Worker& w = workers_[static_cast<std::size_t>(r)];
+    if (w.active && r != but) slowest = std::min(slowest, w.step);
   }
   return slowest;
 }

@@ -35,6 +35,7 @@ struct PendingCommit {
   std::int64_t version = 0;  ///< of the parameters that it is answered with; 0: the newest
   std::shared_ptr<StreamedUpdate> update{};  ///< under way, with this commit in it
   bool answers_slices = false;  ///< the worker gets each slice as soon as it is applied
+  std::int64_t slowest = 0;     ///< … the first of them with so many steps of each other one
 };
 
 /// A worker as a shard sees it.

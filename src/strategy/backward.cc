@@ -181,12 +181,13 @@ base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
   auto switched = switch_if_due(voted);
   if (!switched) return told(switched.error());
   report->switched = *switched;
+  if (report->switched) report->seen = report->seen_of_others = step_;  // all of them have met
   return report;
 }
 
 base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
   note_own_step(input);
-  return StepReport{.step = step_};
+  return StepReport{.step = step_, .seen = step_, .seen_of_others = step_};
 }
 
 /// Of a step in which this rank's optimizer has updated its parameters.
@@ -304,7 +305,10 @@ base::Result<StepReport> ReplicaImpl::step_server(const StepInput& input) {
   latest_loss_ = reply.loss;
   remember_parameters();
   GEARSHIFT_RETURN_IF_ERROR(server_->handle_news());
-  return StepReport{.step = step_, .skipped = reply.skipped};
+  const int buffer = server_->config().consistency.buffer;
+  const std::int64_t seen = step_ - (buffer - 1);  // all that are held may be of one worker
+  return StepReport{
+      .step = step_, .seen = seen, .seen_of_others = seen - reply.lead, .skipped = reply.skipped};
 }
 
 }  // namespace gearshift::strategy

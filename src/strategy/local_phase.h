@@ -45,6 +45,7 @@ class LocalPhase {
   /// Samples of the steps since the last round: the weight of this rank's change.
   double samples() const { return samples_; }
   std::int64_t steps() const { return steps_; }
+  std::int64_t last_round() const { return last_round_; }  ///< behind which step it was
   /// Whether rounds are plain means, which an outer optimizer makes nothing else of.
   bool is_plain() const;
   /// Whether rounds change nothing: plain ones in a world of one. Nothing is kept then.

@@ -57,7 +57,8 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
   local_->note_step(input.skip ? 0 : samples_, input.skip);
   // Before the round: ranks that are there already wait for as long as anyone makes steps.
   environment_.workers->progress().set_step(base::Step(step_));
-  StepReport report{.step = step_, .skipped = input.skip};
+  StepReport report{
+      .step = step_, .seen = step_, .seen_of_others = local_->last_round(), .skipped = input.skip};
   if (!ends_in_round(step_) && !new_epoch) return report;
   const bool local_was_taken = local_->taken() != 0;
   GEARSHIFT_ASSIGN_OR_RETURN(const RoundResult round,
@@ -71,6 +72,7 @@ base::Result<StepReport> ReplicaImpl::step_local(const StepInput& input) {
   }
   if (!round.agreed) return hypers_differ();
   report.averaged = true;
+  report.seen_of_others = step_;
   return report;
 }
 

@@ -52,6 +52,9 @@ struct Reply {
   std::int64_t version = 0;    ///< updates that the parameters have seen; maximum over the shards
   std::int64_t staleness = 0;  ///< of this push; maximum over the shards
   bool skipped = false;        ///< nothing was applied (see Commit::skip)
+  /// Of a commit: each active worker has made at least so many steps less than this one that a
+  /// server has taken in before it sent the parameters. Maximum over the shards.
+  std::int64_t lead = 0;
   /// Mean over the samples of all active workers: of the losses of this step under BSP, otherwise
   /// of the latest that each has given. As shard 0 has it; NaN: none, or not finite.
   double loss = std::numeric_limits<double>::quiet_NaN();

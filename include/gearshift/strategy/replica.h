@@ -101,6 +101,10 @@ struct SwitchRecord {
 
 struct StepReport {
   std::int64_t step = 0;  ///< steps done
+  /// Of these, the first so many are in the parameters for sure, where a buffered server may hold
+  /// gradients; and of each other rank that takes part the first so many, where ranks go their own
+  /// ways. Both are `step` under All-Reduce and BSP.
+  std::int64_t seen = 0, seen_of_others = 0;
   bool skipped = false;
   bool averaged = false;  ///< under LocalSgd: parameters and buffers are those of all ranks now
   std::optional<SwitchRecord> switched{};

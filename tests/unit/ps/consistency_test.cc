@@ -79,6 +79,18 @@ TEST(Ssp, FastWorkerWaitsForTheSlow) {
   EXPECT_EQ(cluster.shard(0).stats().max_lead, 2);
 }
 
+/// Also where it waited for the slow, and was answered with what they had made meanwhile.
+TEST(Ssp, TellsAWorkerItsLead) {
+  Cluster cluster({.workers = 2, .servers = {0, 1}, .consistency = Consistency::ssp(2)});
+  EXPECT_EQ(pushed(cluster, 0, 1, step_of(1)).lead, 1);
+  EXPECT_EQ(pushed(cluster, 0, 1, step_of(2)).lead, 2);
+  Reply late;
+  auto fast = cluster.scheduler().spawn("fast", [&] { late = pushed(cluster, 0, 1, step_of(3)); });
+  EXPECT_EQ(pushed(cluster, 1, 1, step_of(1)).lead, 0);
+  fast->join();
+  EXPECT_EQ(late.lead, 2);
+}
+
 TEST(Ssp, LeadNeverExceedsTheBound) {
   for (const int bound : {0, 1, 3}) {
     Cluster cluster({.workers = 3, .servers = {0, 2}, .consistency = Consistency::ssp(bound)});
@@ -127,6 +139,27 @@ TEST(Asp, OneWorkerIsSequential) {
     expected -= 0.1 * (2 * expected - 0.5);
     ASSERT_NEAR(value_of(cluster.model, cluster.parameters(0), kWhole, 200), expected, 1e-12);
   }
+}
+
+TEST(Asp, TellsAWorkerItsLead) {
+  Cluster cluster({.workers = 3, .servers = {0, 1}, .consistency = Consistency::asp()});
+  EXPECT_EQ(pushed(cluster, 0, 1, step_of(1)).lead, 1);
+  EXPECT_EQ(pushed(cluster, 1, 1, step_of(1)).lead, 1) << "worker 2 has made none";
+  EXPECT_EQ(pushed(cluster, 2, 1, step_of(1)).lead, 0);
+  EXPECT_EQ(pushed(cluster, 0, 1, step_of(2)).lead, 1);
+  EXPECT_EQ(pushed(cluster, 0, 1, step_of(3)).lead, 2);
+  EXPECT_TRUE(cluster.client(1).leave(1).ok());
+  EXPECT_TRUE(cluster.client(2).leave(1).ok());
+  EXPECT_EQ(pushed(cluster, 0, 1, step_of(4)).lead, 0) << "nobody else takes part";
+}
+
+TEST(Bsp, NobodyLeads) {
+  Cluster cluster({.workers = 3, .servers = {0, 1}});
+  testing::run_ranks(cluster.scheduler(), 3, [&](int w) {
+    for (int step = 1; step <= 3; ++step) {
+      EXPECT_EQ(pushed(cluster, w, 1, step_of(step)).lead, 0);
+    }
+  });
 }
 
 TEST(Asp, CountsStalenessAndScalesTheRate) {

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <future>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "gearshift/strategy/replica.h"
 #include "toy.h"
@@ -38,6 +40,50 @@ TEST(Replica, AStepComesAfterABackward) {
       ASSERT_TRUE(worker.replica->join().ok());
       refused("without a backward");
       EXPECT_EQ(worker.replica->stats().step, 2);
+      worker.ok(worker.replica->stop());
+    });
+  }
+}
+
+/// Of two ranks, the second of which makes two steps before the first makes three.
+struct Seen {
+  decltype(Strategy::kind) kind;
+  bool in_step = false;                   ///< the second makes its steps with the first
+  std::vector<std::int64_t> own, others;  ///< as the first is told
+};
+
+TEST(Replica, AStepTellsWhatTheParametersHaveSeen) {
+  const auto servers = [](const ps::Consistency& consistency) {
+    return ParameterServer{consistency};
+  };
+  for (const Seen& seen :
+       {Seen{AllReduce{}, true, {1, 2, 3}, {1, 2, 3}},
+        Seen{servers(ps::Consistency::bsp()), true, {1, 2, 3}, {1, 2, 3}},
+        Seen{LocalSgd{.every = 2}, true, {1, 2, 3}, {0, 2, 2}},
+        Seen{servers(ps::Consistency::asp()), false, {1, 2, 3}, {1, 2, 2}},
+        Seen{servers(ps::Consistency::ssp(2)), false, {1, 2, 3}, {1, 2, 2}},
+        Seen{servers(ps::Consistency::buffered(3)), false, {-1, 0, 1}, {-1, 0, 0}}}) {
+    Strategy strategy;
+    strategy.kind = seen.kind;
+    std::promise<void> second_has_stepped, first_is_through;
+    toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+      Worker worker(environment, strategy);
+      const bool waits = rank == 0 && !seen.in_step;
+      if (waits) second_has_stepped.get_future().wait();
+      const std::size_t steps = rank == 0 || seen.in_step ? 3 : 2;
+      for (std::size_t k = 0; k < steps; ++k) {
+        const StepReport report = worker.step(static_cast<int>(k), 1);
+        if (rank > 0) continue;
+        EXPECT_EQ(report.seen, seen.own[k]) << strategy.to_string();
+        EXPECT_EQ(report.seen_of_others, seen.others[k]) << strategy.to_string();
+      }
+      if (waits) {
+        first_is_through.set_value();
+      } else if (!seen.in_step) {  // one that has joined takes no part
+        second_has_stepped.set_value();
+        first_is_through.get_future().wait();
+      }
+      EXPECT_TRUE(worker.replica->join().ok());
       worker.ok(worker.replica->stop());
     });
   }

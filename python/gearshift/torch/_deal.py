@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Reader:
             self.batch_size, self.drop_last = first.batch_size, first.drop_last
         elif loader is not None and first is loader:
             self.batch_size = 1
+        self.in_order = bool(getattr(loader, "_in_order", True))
+        """Whether batches arrive in the order in which they were dealt."""
+        known = type(first) is BatchSampler or not isinstance(first, Sampler)
+        self.batch_sampler = "" if known else type(first).__name__
+        """A class that may make batches in another order than the sampler's, if one does."""
 
     def batches_of(self, samples: int) -> int | None:
         """How many batches so many samples make."""
@@ -66,12 +71,38 @@ class Reader:
             self._batches = loader._num_yielded
         return self._batches
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the loop is known to have been left."""
+        return self._loader is not None and self._loader() is None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy nobody reads."""
+        return self.__dict__ | {"_loader": None}
+
 
 class Training:
-    """Whether some model has had a backward on what was dealt."""
+    """How far models have come in training on what was dealt."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader | None) -> None:
+        self.opened = False
+        """Whether some model is expected to train on it, or has begun to."""
         self.begun = False
+        """Whether some model has had a backward on it."""
+        self.own = 0
+        """Samples of this rank on which steps were made that the parameters have seen."""
+        self.of_others = 0
+        """The same of each other rank, as far as is known: not less, if it was dealt so many."""
+        self.all_given = False
+        """Whether the loop has got all samples, and no batch before it was trained on others."""
+        self.ended = False
+        """Whether all ranks have come to the end."""
+        self.reader = reader
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the loop is known to have been left."""
+        return self.reader is not None and self.reader.is_over
 
 
 class Deal:
@@ -95,7 +126,7 @@ class Deal:
         """Samples that this rank gets; None if that is not known."""
         self.uneven = uneven
         """Whether some ranks get more batches than others."""
-        self.training = Training()
+        self.training = Training(reader)
         self.epochs: list[Epoch] = []
         """Of the models that train on it, in the order in which they were distributed."""
         self.in_step = True
@@ -136,6 +167,8 @@ class Deal:
             self._batches = batches
         self._samples = delivered
         self.in_step = self.in_step and not ahead
+        if self.target is not None:
+            self.training.all_given = self.in_step and delivered >= self.target
 
     def rest(self) -> Deal:
         """For training that goes on when all samples have been seen."""

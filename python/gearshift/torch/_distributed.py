@@ -247,6 +247,7 @@ class Distributed:
             if self.is_local:
                 self.adapter.keep_gradients()  # their memory is needed for rounds
         self._settle(report.averaged or report.switched is not None)
+        self.epoch.note_step(report)
         self.epoch.settle(stepped=True)
 
     def _check_losses(self, loss: Any, epoch: int | None) -> None:
@@ -405,7 +406,7 @@ class Distributed:
         """Without an optimizer the user updates the parameters: each exchange was a step."""
         if self.optimizer is None and self.adapter.rounds > 0:
             self.adapter.rounds = 0
-            self.replica.step(math.nan, self.epoch.number)
+            self.epoch.note_step(self.replica.step(math.nan, self.epoch.number))
 
     # Joins and checkpoints.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from .. import _session
+from .._core import StepReport
 from ..errors import InvalidArgument, Unsupported
 from ._deal import Deal
 
@@ -31,6 +33,8 @@ class _Place:
         """Whether there was a step after gradients of all samples had been made."""
         self._counted = 0
         self._reached = 0
+        self._steps: deque[tuple[int, int]] = deque()
+        """Steps made, and samples that had been seen then; from where the slowest may be."""
 
     def backward(self, samples: int) -> None:
         """One has begun, for a forward on so many samples that were not seen before."""
@@ -41,11 +45,30 @@ class _Place:
     @property
     def through(self) -> bool:
         """Whether gradients of all samples have been made."""
-        deal = self.deal
-        if deal.target is None or deal.target == 0:
-            return deal.target == 0
-        seen = self._reached if deal.in_step else min(self._counted, deal.samples)
-        return self.trained and seen >= deal.target
+        target = self.deal.target
+        if target is None or target == 0:
+            return target == 0
+        return self.trained and self._seen >= target
+
+    @property
+    def _seen(self) -> int:
+        """Samples of which gradients have been made."""
+        return self._reached if self.deal.in_step else min(self._counted, self.deal.samples)
+
+    def note_step(self, report: StepReport) -> None:
+        """The gradients so far have been applied."""
+        if self.deal.target is None:
+            return
+        self._steps.append((report.step, self._seen))
+        training = self.deal.training
+        training.own = max(training.own, self._seen_by(report.seen))
+        training.of_others = max(training.of_others, self._seen_by(report.seen_of_others))
+        oldest = min(report.seen, report.seen_of_others)
+        while len(self._steps) > 1 and self._steps[1][0] <= oldest:
+            self._steps.popleft()
+
+    def _seen_by(self, step: int) -> int:
+        return next((seen for made, seen in reversed(self._steps) if made <= step), 0)
 
 
 class Epoch:
@@ -119,6 +142,11 @@ class Epoch:
             self._place.backward(samples)
             self._trained = self._place.deal
 
+    def note_step(self, report: StepReport) -> None:
+        """A step was made; before it is settled."""
+        if self._place is not None:
+            self._place.note_step(report)
+
     def settle(self, stepped: bool = False) -> None:
         """Join if all samples have been seen: after a step, and before the user's collectives.
 
@@ -131,6 +159,7 @@ class Epoch:
         others = (e for e in place.deal.epochs if e._is_open(place.deal))
         if not stepped or all(e._is_done() for e in others):
             self.finish()
+            place.deal.training.ended = True
 
     def _is_done(self) -> bool:
         """Whether no step of the epoch that is open is expected any more."""
@@ -157,8 +186,12 @@ class Epoch:
             _join_those_left()
         self._explicit = True
         _entered.append(self)
+        place = None
         try:
             yield
+            if not self._owner.closed:
+                self._owner.count_step_by_hand()
+            place = self._place
             _left.append(self)
             if self._latest is None:
                 self.number += 1
@@ -171,6 +204,8 @@ class Epoch:
         # One of several nested ones: the others' steps go on until the outermost is left.
         if not _entered:
             _join_those_left()
+        if place is not None and place.through:
+            place.deal.training.ended = True
 
     def _check(self, uneven: bool) -> None:
         if uneven and self._needs_all:
@@ -214,6 +249,7 @@ class Epoch:
         self._place, self._candidate, self._latest = place, None, place.deal
         self.number = place.deal.number
         place.deal.epochs.append(self)
+        place.deal.training.opened = True
 
     def _is_open(self, deal: Deal) -> bool:
         return self._place is not None and self._place.deal is deal and not self._explicit
@@ -225,6 +261,7 @@ class Epoch:
         deal = self._place.deal
         together = [e for e in deal.epochs if e._is_open(deal)]
         for epoch in together:
+            epoch._owner.count_step_by_hand()
             epoch._place = None
         return together if (deal.trained or deal.target == 0) and self._joins() else []
 

@@ -1,4 +1,4 @@
-"""What README.md and examples/ show runs as they say, alone and on two workers."""
+"""What README.md, docs/python.md and examples/ show runs as they say, alone and on two workers."""
 
 from __future__ import annotations
 
@@ -76,6 +76,20 @@ def test_the_diff_alone(tmp_path: Path, keep: str) -> None:
 
 def test_the_diff_on_two_workers(tmp_path: Path) -> None:
     assert run(tmp_path, script(" +"), *TWO_WORKERS).count("learned") == 2
+
+
+def test_the_job_that_resumes_within_an_epoch(tmp_path: Path) -> None:
+    """The second time from the checkpoint after step 150 of 157, on as many workers or on one."""
+    text = re.search(r"```python\n(import os\n.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
+    assert text, "docs/python.md shows no such job"
+    counted = text[1] + "print(f\"rank {gs.rank()}: {gst.stats(model)['step']} steps\")\n"
+    left = 10_000 - 150 * 2 * 32
+    for launcher, steps in ((TWO_WORKERS, 3 * 157), (TWO_WORKERS, 7), (ALONE, -(-left // 32))):
+        checkpoint = tmp_path / "checkpoint.pt"
+        before = checkpoint.read_bytes() if checkpoint.exists() else b""
+        out = run(tmp_path, counted, *launcher)
+        assert out.count(f": {steps} steps") == (2 if launcher is TWO_WORKERS else 1), out
+        assert checkpoint.read_bytes() == before or not before
 
 
 @pytest.mark.slow

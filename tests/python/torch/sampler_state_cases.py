@@ -195,6 +195,25 @@ def updates_by_hand_and_joins() -> None:
         assert (after["epoch"], after["trained"]) == (1, [])
 
 
+@case(WORLDS)
+def a_model_that_is_let_go_within_an_epoch() -> None:
+    """What it was trained on counts, also without an optimizer to tell."""
+    n = gs.world_size()
+    for by_hand in (False, True):
+        dataset = data(4 * SIZE * n)
+        sampler = gst.DistributedSampler(dataset)
+        optimizer = torch.optim.SGD((model := make("mlp")).parameters(), lr=0.1)
+        gst.distribute(model, None if by_hand else optimizer)
+        for k, (x, y) in enumerate(DataLoader(dataset, SIZE, sampler=sampler), 1):
+            optimizer.zero_grad()
+            cross_entropy(model, x, y).backward()
+            optimizer.step()
+            if k == 2:
+                break
+        gst.release(model)
+        assert sampler.state_dict()["trained"] == [[2 * SIZE] * n]
+
+
 @case([2])
 def two_models_with_one_sampler() -> None:
     """One of them is trained less often."""
@@ -215,36 +234,48 @@ def two_models_with_one_sampler() -> None:
     assert found == [(0, [[k * SIZE] * 2]) for k in range(1, 6)]
 
 
+def go_own_ways(strategy: str, own: int, others: int) -> None:
+    """Rank 1 waits after two steps, until rank 0 has made five, and saves.
+
+    Args:
+        strategy: under which they may.
+        own: steps of rank 0 that it finds in the state.
+        others: steps of rank 1.
+    """
+    job = Job(strategy, size=8 * SIZE * 2)
+    word = torch.zeros(1)
+    found: dict[str, Any] = {}
+    for k in job.steps(1):
+        if gs.rank() == 0 and k == 5:
+            found = job.sampler.state_dict()
+            gs.send(word, 1)
+        elif gs.rank() == 1 and k == 2:
+            gs.send(word, 0)
+            gs.recv(word, 0)
+        elif gs.rank() == 0 and k == 1:
+            gs.recv(word, 1)
+    after = trained(job)
+    found = gst.broadcast_object(found)
+    gst.release(job.model)
+    assert found["trained"] == [[own * SIZE, others * SIZE]], strategy
+    assert after == (1, [])
+    job.sampler.load_state_dict(found)
+    order = shuffled(job.size, 0)
+    done = {i for r, k in ((0, own), (1, others)) for i in order[r::2][: k * SIZE]}
+    assert list(job.sampler) == [i for i in order if i not in done][gs.rank() :: 2]
+
+
 @case([2])
 def workers_that_go_their_own_ways() -> None:
-    """Rank 1 waits after two steps, until rank 0 has made five."""
-    for strategy, own, others in (
-        ("ps:asp", 5, 2),
-        ("ps:ssp(3)", 5, 2),
-        ("ps:buffered(2)", 4, 1),
-        ("local_sgd(8)", 5, 0),
-    ):
-        job = Job(strategy, size=8 * SIZE * 2)
-        word = torch.zeros(1)
-        found: dict[str, Any] = {}
-        for k in job.steps(1):
-            if gs.rank() == 0 and k == 5:
-                found = job.sampler.state_dict()
-                gs.send(word, 1)
-            elif gs.rank() == 1 and k == 2:
-                gs.send(word, 0)
-                gs.recv(word, 0)
-            elif gs.rank() == 0 and k == 1:
-                gs.recv(word, 1)
-        after = trained(job)
-        found = gst.broadcast_object(found)
-        gst.release(job.model)
-        assert found["trained"] == [[own * SIZE, others * SIZE]], strategy
-        assert after == (1, [])
-        job.sampler.load_state_dict(found)
-        order = shuffled(job.size, 0)
-        done = {i for r, k in ((0, own), (1, others)) for i in order[r::2][: k * SIZE]}
-        assert list(job.sampler) == [i for i in order if i not in done][gs.rank() :: 2]
+    go_own_ways("ps:asp", 5, 2)
+    go_own_ways("ps:ssp(3)", 5, 2)
+    go_own_ways("ps:buffered(2)", 4, 1)  # a server may hold the latest gradient of either
+    go_own_ways("local_sgd(8)", 5, 0)  # there was no round
+
+
+@case([2], servers=1)
+def workers_of_a_dedicated_server() -> None:
+    go_own_ways("ps:asp", 5, 2)
 
 
 class ByNumber(BatchSampler):

@@ -103,6 +103,7 @@ void bind_reports(nb::module_& m) {
       .def_ro("step", &strategy::StepReport::step)
       .def_ro("seen", &strategy::StepReport::seen)
       .def_ro("seen_of_others", &strategy::StepReport::seen_of_others)
+      .def_ro("alike", &strategy::StepReport::alike)
       .def_ro("skipped", &strategy::StepReport::skipped)
       .def_ro("averaged", &strategy::StepReport::averaged)
       .def_ro("switched", &strategy::StepReport::switched);

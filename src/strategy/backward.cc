@@ -187,7 +187,11 @@ base::Result<StepReport> ReplicaImpl::step(const StepInput& input) {
 
 base::Result<StepReport> ReplicaImpl::step_all_reduce(const StepInput& input) {
   note_own_step(input);
-  return StepReport{.step = step_, .seen = step_, .seen_of_others = step_};
+  const int active = environment_.workers_count - latest_round_.joined;
+  return StepReport{.step = step_,
+                    .seen = step_,
+                    .seen_of_others = step_,
+                    .alike = latest_round_.samples == samples_ * active};
 }
 
 /// Of a step in which this rank's optimizer has updated its parameters.

@@ -105,6 +105,8 @@ struct StepReport {
   /// gradients; and of each other rank that takes part the first so many, where ranks go their own
   /// ways. Both are `step` under All-Reduce and BSP.
   std::int64_t seen = 0, seen_of_others = 0;
+  /// Under All-Reduce: all that took part in the latest round had as many samples as this rank.
+  bool alike = true;
   bool skipped = false;
   bool averaged = false;  ///< under LocalSgd: parameters and buffers are those of all ranks now
   std::optional<SwitchRecord> switched{};

@@ -93,6 +93,8 @@ class Training:
         """Samples of this rank on which steps were made that the parameters have seen."""
         self.of_others = 0
         """The same of each other rank, as far as is known: not less, if it was dealt so many."""
+        self.alike = True
+        """Whether no rank is known to have batches of another size."""
         self.all_given = False
         """Whether the loop has got all samples, and no batch before it was trained on others."""
         self.ended = False

@@ -55,14 +55,17 @@ class _Place:
         """Samples of which gradients have been made."""
         return self._reached if self.deal.in_step else min(self._counted, self.deal.samples)
 
-    def note_step(self, report: StepReport) -> None:
-        """The gradients so far have been applied."""
+    def note_step(self, report: StepReport, samples: float) -> None:
+        """The gradients so far have been applied; the latest is one of so many samples."""
         if self.deal.target is None:
             return
         self._steps.append((report.step, self._seen))
         training = self.deal.training
         training.own = max(training.own, self._seen_by(report.seen))
         training.of_others = max(training.of_others, self._seen_by(report.seen_of_others))
+        reader = training.reader
+        if reader is not None and samples == reader.batch_size and not self.through:
+            training.alike = training.alike and report.alike  # else they are ends, or weights
         oldest = min(report.seen, report.seen_of_others)
         while len(self._steps) > 1 and self._steps[1][0] <= oldest:
             self._steps.popleft()
@@ -145,7 +148,7 @@ class Epoch:
     def note_step(self, report: StepReport) -> None:
         """A step was made; before it is settled."""
         if self._place is not None:
-            self._place.note_step(report)
+            self._place.note_step(report, self._owner.adapter.samples.latest)
 
     def settle(self, stepped: bool = False) -> None:
         """Join if all samples have been seen: after a step, and before the user's collectives.

@@ -53,7 +53,7 @@ class DistributedSampler(Sampler[int]):
         self._told = False
         """That a state is not gone on with."""
         self._warned = False
-        """Of batches in another order."""
+        """Of batches in another order, or of other sizes."""
         self._latest: _Iteration | None = None
         self._before: _Iteration | None = None
         """The one that training is in, as long as none does on the latest."""
@@ -176,7 +176,7 @@ class DistributedSampler(Sampler[int]):
         if trained is None:
             position = current.position(self._rank)
             if position.trained != current.start.trained and position.left(len(self.dataset)) > 0:
-                self._check_order(current.training.reader)
+                self._check(current.training)
             return position
         counts = [trained] * self._size if isinstance(trained, int) else list(trained)
         if isinstance(trained, int):
@@ -191,8 +191,16 @@ class DistributedSampler(Sampler[int]):
             )
         return current.at(counts)
 
-    def _check_order(self, reader: Reader | None) -> None:
-        """Say where those that were trained on may not be the first ones of the order."""
+    def _check(self, training: Training) -> None:
+        """Say where those that were trained on may be others than the state has."""
+        reader = training.reader
+        if not training.alike and not self._warned:
+            self._warned = True
+            _log.warning(
+                "batches of the ranks differ in size, and the sampler's state takes all to have "
+                "been trained on as many samples as this one: say state_dict(trained=[…]), with "
+                "the number of each rank, or a job that resumes misses samples or sees them twice"
+            )
         if reader is not None and not reader.in_order:
             raise Unsupported(
                 "a DataLoader with in_order=False gives batches as its workers have them ready: "

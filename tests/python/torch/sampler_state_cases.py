@@ -309,3 +309,22 @@ def batches_in_another_order() -> None:
     assert len([t for t in texts if "ByNumber" in t]) == 1
     assert refused == 2
     assert after[1] == []
+
+
+@case([2, 3])
+def batches_of_different_sizes() -> None:
+    """Who saves is told so; not of the last ones of an epoch, nor of other weights."""
+    n = gs.world_size()
+    for own, weight, told in ((SIZE, 0, 0), (SIZE - gs.rank() % 2, 0, 1), (SIZE, 1, 0)):
+        job = Job(size=3 * SIZE * n + n + 1)
+        dataset = job.loader.dataset
+        with logged() as texts:
+            for x, y in DataLoader(dataset, own, sampler=job.sampler):
+                if weight:  # tokens, say
+                    gst.samples(len(x) * (100 + gs.rank()))
+                cross_entropy(job.model, x, y).backward()
+                job.optimizer.step()
+                trained(job)
+        gs.barrier()
+        gst.release(job.model)
+        assert len([t for t in texts if "differ in size" in t]) == told

@@ -89,6 +89,19 @@ TEST(Replica, AStepTellsWhatTheParametersHaveSeen) {
   }
 }
 
+TEST(Replica, AStepTellsWhetherRanksHadAsManySamples) {
+  toy::run_ranks(3, 0, [&](int rank, Environment environment) {
+    Worker worker(environment, Strategy{});
+    EXPECT_TRUE(worker.step(3 * rank, 3).alike);
+    EXPECT_FALSE(worker.step(3 * rank, rank == 1 ? 2 : 3).alike);
+    if (rank > 0) {
+      EXPECT_TRUE(worker.step(3 * rank, 2).alike) << "of those that take part";
+    }
+    EXPECT_TRUE(worker.replica->join().ok());
+    worker.ok(worker.replica->stop());
+  });
+}
+
 TEST(Replica, AGradientThatServersSkipNeedsNoBackward) {
   Strategy strategy;
   strategy.kind = ParameterServer{};

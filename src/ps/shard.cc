@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "gearshift/base/log.h"
+#include "gearshift/base/threads.h"
 #include "gearshift/kernels/half.h"
 #include "ps/layout_check.h"
 #include "ps/links.h"
@@ -165,7 +166,8 @@ ShardImpl::~ShardImpl() { stop(); }
 
 void ShardImpl::launch() {
   forget_old_gradients();
-  task_ = group_.scheduler().spawn("shard " + std::to_string(options_.index), [this] { run(); });
+  task_ = base::spawn_patiently(group_.scheduler(), "shard " + std::to_string(options_.index),
+                                [this] { run(); });
 }
 
 /// Of an earlier shard, which a link with several streams brought when it had stopped. Workers push

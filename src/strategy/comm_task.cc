@@ -2,6 +2,8 @@
 
 #include <mutex>
 
+#include "gearshift/base/threads.h"
+
 namespace gearshift::strategy {
 
 void BusyTime::begin() {
@@ -22,7 +24,7 @@ double BusyTime::seconds() const {
 CommTask::CommTask(base::Scheduler& scheduler, const std::string& name,
                    std::shared_ptr<BusyTime> busy)
     : busy_(std::move(busy)), jobs_(scheduler), monitor_(scheduler.make_monitor()) {
-  task_ = scheduler.spawn(name, [this] { run(); });
+  task_ = base::spawn_patiently(scheduler, name, [this] { run(); });
 }
 
 CommTask::~CommTask() {

@@ -4,6 +4,8 @@
 #include <mutex>
 #include <string>
 
+#include "gearshift/base/threads.h"
+
 namespace gearshift::strategy {
 namespace {
 
@@ -20,7 +22,7 @@ Vigil::Vigil(base::Scheduler& scheduler, membership::Monitor& monitor, base::Dur
       watched_(monitor),
       timeout_(timeout),
       monitor_(scheduler.make_monitor()),
-      task_(scheduler.spawn("vigil", [this] { watch(); })) {}
+      task_(base::spawn_patiently(scheduler, "vigil", [this] { watch(); })) {}
 
 Vigil::~Vigil() {
   {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formats C++ (clang-format) and Python (ruff).
+# Formats C++ (clang-format) and Python (ruff); --fix also notes what the bindings are then.
 #
 # usage: tools/format.sh --check|--fix
 set -euo pipefail
@@ -14,6 +14,7 @@ case ${1:-} in
     ;;
   --fix)
     [ ${#cpp[@]} -eq 0 ] || clang-format -i --style=file "${cpp[@]}"
+    python tools/check_bindings.py --fix
     ruff check -q --fix-only
     ruff format -q
     ;;

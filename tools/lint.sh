@@ -13,6 +13,7 @@ check() {
 
 check layers python tools/check_layers.py
 check registration python tools/check_tests_registered.py
+check bindings python tools/check_bindings.py
 check sizes python tools/check_sizes.py
 check format tools/format.sh --check
 check ruff ruff check -q

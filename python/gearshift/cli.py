@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn, TextIO
 
 import typer
 
+from ._bindings import is_misfit
 from .doctor.arguments import doctor
 from .launch import LaunchError
 from .launch.plan import LaunchOptions, TargetKind
@@ -386,6 +387,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finally:
             sys.stdout.flush()  # where a failure is told, and not as Python ends
     except LaunchError as error:
+        print(f"gearshift: {error}", file=sys.stderr)
+        sys.exit(_USAGE_ERROR)
+    except ImportError as error:
+        if not is_misfit(error):
+            raise
         print(f"gearshift: {error}", file=sys.stderr)
         sys.exit(_USAGE_ERROR)
     except BrokenPipeError:

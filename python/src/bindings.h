@@ -19,6 +19,10 @@ void bind_replica(nb::module_& m);
 void bind_session(nb::module_& m);
 void bind_store(nb::module_& m);
 
+/// Throws what becomes an ImportError when the module was built from other sources than the Python
+/// files beside it: one would miss what the other has. Call first.
+void check_interface(const nb::module_& m);
+
 /// One flag per byte, as Python has them.
 inline std::vector<bool> flags_of(const nb::bytes& bytes) {
   std::vector<bool> flags(bytes.size());

@@ -1,6 +1,7 @@
 #include "bindings.h"
 
 NB_MODULE(_core, m) {
+  gearshift::python::check_interface(m);
   m.doc() = "The compiled core of gearshift; use the package gearshift instead.";
   // The session and its replicas live as long as the process does.
   gearshift::python::nb::set_leak_warnings(false);

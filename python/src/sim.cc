@@ -258,6 +258,7 @@ void check_workload(const std::string& text, const std::string& name) {
 }  // namespace
 
 NB_MODULE(_sim, m) {
+  check_interface(m);
   m.doc() = "The simulator of gearshift; use gearshift.sim instead.";
   nb::module_::import_("gearshift._core");  // knows strategies
   bind_errors(m);

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from .._bindings import is_misfit
 from ..errors import InvalidArgument, Unsupported
 
 _MADE_LINE = re.compile(r"^([^\n]+?(?:\.json| with [^:\n]+)):\d+: ")
@@ -15,11 +16,14 @@ def load() -> Any:
     """The extension module.
 
     Raises:
-        Unsupported: when gearshift was built without it; the text says how to get it.
+        Unsupported: when gearshift was built without it, or it was built from other sources than
+            the Python files; the text says how to get it.
     """
     try:
         from gearshift import _sim  # type: ignore[attr-defined,unused-ignore]
     except ImportError as error:
+        if is_misfit(error):
+            raise Unsupported(str(error)) from error
         raise Unsupported(
             f"this gearshift was built without the simulator ({error}); it needs SimGrid, "
             "Boost.Context and toml++: run `apt install libsimgrid-dev libboost-context-dev "

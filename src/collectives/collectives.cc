@@ -117,8 +117,9 @@ Status message_all_reduce(group::Group& group, base::Bytes data, Reduction reduc
   const Algorithm algorithm = options.algorithm == Algorithm::kAuto
                                   ? fastest(data.size(), Network(*topology)).algorithm
                                   : options.algorithm;
-  Operation operation(group, "all_reduce", to_string(algorithm), options,
-                      Meaning::reduction(Meaning::Kind::kAllReduce, meant, op));
+  Operation operation(
+      group, "all_reduce", to_string(algorithm), options,
+      Meaning::reduction(Meaning::Kind::kAllReduce, meant, op).of(data.size(), algorithm));
   if (options.factor != 1 && base::is_floating(dtype)) kernels::scale(dtype, data, options.factor);
   if (trivial(operation, data)) return {};
   return run_all_reduce(operation, *topology, data, dtype, op, algorithm);

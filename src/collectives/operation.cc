@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "collectives/arguments.h"
 
@@ -47,14 +48,22 @@ Meaning Meaning::rooted(Kind kind, base::Rank root) {
           (kind == Kind::kGather ? ", to " : ", from ") + std::to_string(root.value)};
 }
 
+Meaning Meaning::of(std::size_t bytes, Algorithm algorithm) && {
+  constexpr std::uint64_t kMultiplier = 0x9E37'79B9'7F4A'7C15;
+  const std::uint64_t number = (std::uint64_t{bytes} << 4) | static_cast<std::uint64_t>(algorithm);
+  check = static_cast<std::uint32_t>((number * kMultiplier) >> 40);
+  return std::move(*this);
+}
+
 Operation::Operation(group::Group& group, std::string_view name, std::string_view algorithm,
                      const Options& options, const Meaning& meaning)
     : Operation(group, name, algorithm, options,
-                {group.next_sequence(), kCollectiveMask, space_of(meaning)}, meaning.text) {}
+                {group.next_sequence(), kCollectiveMask, space_of(meaning), meaning.check},
+                meaning.text) {}
 
 Operation Operation::point_to_point(group::Group& group, std::string_view name,
                                     const Options& options, std::uint32_t number) {
-  return {group, name, "point to point", options, {number, ~kPointToPointBit, kPointToPointBit},
+  return {group, name, "point to point", options, {number, ~kPointToPointBit, kPointToPointBit, 0},
           ""};
 }
 
@@ -77,8 +86,10 @@ void Operation::reserve(std::size_t messages) {
 
 transport::Tag Operation::tag(std::size_t index) const {
   const auto sequence = numbering_.first + static_cast<std::uint32_t>(index / kPartsPerSequence);
-  return {group_.channel(), (sequence & numbering_.mask) | numbering_.space,
-          static_cast<std::uint16_t>(index % kPartsPerSequence)};
+  transport::Tag tag(group_.channel(), (sequence & numbering_.mask) | numbering_.space,
+                     static_cast<std::uint16_t>(index % kPartsPerSequence));
+  tag.check = numbering_.check;
+  return tag;
 }
 
 base::Status Operation::await_recv(const transport::Request& request, int peer, Position at) const {

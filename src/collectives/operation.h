@@ -36,9 +36,13 @@ struct Meaning {
   Kind kind = Kind::kOther;
   std::uint8_t detail = 0;
   std::string text{};  ///< of the detail, for progress reports
+  /// Of messages (see transport::Tag::check): they must not fit by chance.
+  std::uint32_t check = 0;
 
   static Meaning reduction(Kind kind, base::DType dtype, base::ReduceOp op);
   static Meaning rooted(Kind kind, base::Rank root);
+  /// The same for `bytes` in all, cut up as `algorithm` does.
+  Meaning of(std::size_t bytes, Algorithm algorithm) &&;
 };
 
 /// One collective under way on this rank: numbers its messages, waits with a deadline that counts
@@ -83,6 +87,7 @@ class Operation {
     std::uint32_t first = 0;
     std::uint32_t mask = 0;
     std::uint32_t space = 0;
+    std::uint32_t check = 0;
   };
   Operation(group::Group& group, std::string_view name, std::string_view algorithm,
             const Options& options, Numbering numbering, std::string_view detail);

@@ -39,6 +39,13 @@ struct Matcher::Impl {
   /// reading the outcome, when the end of its link, seen by another task, comes to it too.
   void finish(Receive& receive, std::optional<base::Error> error);
   base::Error size_error(Tag tag, std::uint64_t sent, std::uint64_t expected) const {
+    if (sent == expected) {
+      return {base::ErrorCode::kMismatch,
+              "rank " + std::to_string(peer.value) + " sent " + std::to_string(sent) +
+                  " bytes that are part of something else than those that are expected (" +
+                  describe(tag) + ")",
+              peer.value};
+    }
     return {base::ErrorCode::kMismatch,
             "rank " + std::to_string(peer.value) + " sent " + std::to_string(sent) +
                 " bytes where " + std::to_string(expected) + " are expected (" + describe(tag) +
@@ -244,7 +251,7 @@ Request Matcher::post(Tag tag, base::Bytes into) {
     }
     landing = std::move(found->second);
     impl_->early.erase(found);
-    if (landing->into.size() != into.size()) {
+    if (landing->into.size() != into.size() || landing->tag.check != tag.check) {
       return failed_request(impl_->size_error(tag, landing->into.size(), into.size()));
     }
     if (impl_->under_way.contains(landing)) {
@@ -268,7 +275,8 @@ base::Result<std::shared_ptr<Matcher::Landing>> Matcher::arrive(Tag tag, base::C
   const bool service = is_service(tag);
   bool wanted = true;
   if (const auto receive = service ? nullptr : impl_->take_posted(tag)) {
-    if (receive->into.size() == body_bytes) return impl_->land_posted(receive, phantom);
+    const bool fits = receive->into.size() == body_bytes && receive->tag.check == tag.check;
+    if (fits) return impl_->land_posted(receive, phantom);
     impl_->finish(*receive, impl_->size_error(tag, body_bytes, receive->into.size()));
     wanted = false;
   }
@@ -328,7 +336,7 @@ base::Status Matcher::arrive_whole(Tag tag, base::ConstBytes head, base::ConstBy
     impl_->early.emplace(tag, std::move(landing));
     return {};
   }
-  if (receive->into.size() != body.size()) {
+  if (receive->into.size() != body.size() || receive->tag.check != tag.check) {
     impl_->finish(*receive, impl_->size_error(tag, body.size(), receive->into.size()));
     return {};
   }

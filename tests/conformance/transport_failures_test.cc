@@ -78,6 +78,34 @@ TEST_P(TransportConformance, RefusesASizeThatDiffersFromThePostedOne) {
   EXPECT_TRUE(losses.wait_for(1, shortly()).empty());
 }
 
+TEST_P(TransportConformance, RefusesAMessageThatMeansSomethingElseThoughItsSizeFits) {
+  link_pair();
+  for (const std::size_t size : {std::size_t{100}, std::size_t{1} << 20}) {
+    for (const bool posted_first : {true, false}) {
+      const auto number = static_cast<std::uint32_t>(2 * size + (posted_first ? 1 : 0));
+      Tag tag(1, number, 0), other = tag;
+      tag.check = 0xABCDEF;
+      other.check = 0xABCDEE;
+      const auto sent = pattern(size, 1);
+      std::vector<std::byte> got(size), next(1);
+      Request wrong, recv;
+      if (posted_first) wrong = b.link->recv(other, got);
+      Request first = a.link->send(tag, sent);
+      Request second = a.link->send(Tag(1, number, 1), pattern(1, 2));
+      ASSERT_TRUE(b.link->recv(Tag(1, number, 1), next).wait(soon()).ok()) << "the link is well";
+      if (!posted_first) wrong = b.link->recv(other, got);
+      EXPECT_EQ(code_of(wrong.wait(soon())), ErrorCode::kMismatch);
+      EXPECT_EQ(got, std::vector<std::byte>(size));
+      EXPECT_TRUE(first.wait(soon()).ok());
+      EXPECT_TRUE(second.wait(soon()).ok());
+      recv = b.link->recv(tag, got);
+      EXPECT_TRUE(a.link->send(tag, sent).wait(soon()).ok());
+      EXPECT_TRUE(recv.wait(soon()).ok()) << "the check has come across as it was";
+      EXPECT_EQ(first_difference(got, sent), -1);
+    }
+  }
+}
+
 TEST_P(TransportConformance, RefusesASizeThatDiffersFromTheKeptMessage) {
   link_pair();
   std::byte marker{};

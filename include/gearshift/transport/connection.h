@@ -99,8 +99,9 @@ class Connection {
   virtual Request send(Tag tag, base::ConstBytes head, base::ConstBytes body) = 0;
   Request send(Tag tag, base::ConstBytes body) { return send(tag, {}, body); }
 
-  /// Receives the body of the message with this tag straight into `into`. The sizes must be equal:
-  /// otherwise this receive fails (kMismatch), and the message is dropped. Not for service tags.
+  /// Receives the body of the message with this tag straight into `into`. The sizes must be equal,
+  /// and the tags' checks: otherwise this receive fails (kMismatch), and the message is dropped.
+  /// Not for service tags.
   virtual Request recv(Tag tag, base::Bytes into) = 0;
 
   /// As `send`, but the peer may read the body where it is, instead of a copy of it: one within a

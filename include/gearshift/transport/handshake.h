@@ -11,7 +11,7 @@
 namespace gearshift::transport {
 
 /// To be raised with every change of what travels between processes.
-inline constexpr std::uint32_t kProtocolVersion = 4;
+inline constexpr std::uint32_t kProtocolVersion = 5;
 
 /// A blocking byte stream under a deadline: what the handshake runs on (TCP or Unix socket).
 class ByteStream {

@@ -56,8 +56,9 @@ class Matcher {
   /// must stop the transport from writing into the buffer.
   Request post(Tag tag, base::Bytes into);
 
-  /// A message with this tag, head and body size begins to arrive. If its size differs from that of
-  /// the posted receive, the receive fails (kMismatch), and what comes is dropped. An error means
+  /// A message with this tag, head and body size begins to arrive. If its size or its check
+  /// differs from that of the posted receive, the receive fails (kMismatch), and what comes is
+  /// dropped. An error means
   /// that the connection must be aborted.
   base::Result<std::shared_ptr<Landing>> arrive(Tag tag, base::ConstBytes head,
                                                 std::uint64_t body_bytes, bool phantom = false);

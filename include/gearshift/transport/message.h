@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ namespace gearshift::transport {
 /// messages within one operation (`part`).
 struct Tag {
   std::uint64_t value = 0;
+  /// What both sides mean by the message, in 24 bits, so that neither takes another for it whose
+  /// size fits by chance: where they differ, the receive fails (kMismatch). No part of the name.
+  std::uint32_t check = 0;
 
   constexpr Tag() = default;
   constexpr Tag(std::uint16_t channel, std::uint32_t sequence, std::uint16_t part)
@@ -23,7 +27,8 @@ struct Tag {
   constexpr std::uint16_t channel() const { return static_cast<std::uint16_t>(value >> 48); }
   constexpr std::uint32_t sequence() const { return static_cast<std::uint32_t>(value >> 16); }
   constexpr std::uint16_t part() const { return static_cast<std::uint16_t>(value); }
-  constexpr auto operator<=>(const Tag&) const = default;
+  constexpr auto operator<=>(const Tag& other) const { return value <=> other.value; }
+  constexpr bool operator==(const Tag& other) const { return value == other.value; }
 };
 
 /// Channels at or above this number are *services*: their messages go to the mailbox that is

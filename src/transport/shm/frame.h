@@ -17,7 +17,8 @@ struct FrameHeader {
   };
 
   std::uint64_t tag = 0;  ///< of a message; else a number
-  std::uint64_t body_bytes = 0;
+  std::uint64_t body_bytes : 40 = 0;
+  std::uint64_t check : 24 = 0;  ///< of the tag
   std::uint32_t head_bytes = 0;
   std::uint16_t magic = kMagic;
   Kind kind = Kind::kMessage;

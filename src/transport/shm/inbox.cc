@@ -112,6 +112,7 @@ base::Status Inbox::announce(const std::atomic<bool>& stop) {
   if (header_.kind == FrameHeader::Kind::kLent) return announce_lent(stop);
   Tag tag;
   tag.value = header_.tag;
+  tag.check = header_.check;
   GEARSHIFT_ASSIGN_OR_RETURN(landing_, matcher_.arrive(tag, head_, header_.body_bytes));
   done_ = 0;
   stage_ = Stage::kBody;
@@ -122,6 +123,7 @@ base::Status Inbox::announce(const std::atomic<bool>& stop) {
 base::Status Inbox::announce_lent(const std::atomic<bool>& stop) {
   Tag tag;
   tag.value = header_.tag;
+  tag.check = header_.check;
   LentBody place;
   std::memcpy(&place, head_.data() + header_.head_bytes, sizeof place);
   head_.resize(header_.head_bytes);

@@ -8,6 +8,7 @@ namespace gearshift::transport::shm {
 std::shared_ptr<SendProgress> Outbox::add(Tag tag, base::ConstBytes head, base::ConstBytes body) {
   FrameHeader header;
   header.tag = tag.value;
+  header.check = tag.check;
   header.body_bytes = body.size();
   header.head_bytes = static_cast<std::uint32_t>(head.size());
   messages_.fetch_add(1, std::memory_order_relaxed);
@@ -31,6 +32,7 @@ std::shared_ptr<SendProgress> Outbox::add_lent(Tag tag, base::ConstBytes head,
   FrameHeader header;
   header.kind = FrameHeader::Kind::kLent;
   header.tag = tag.value;
+  header.check = tag.check;
   header.body_bytes = body_bytes;
   header.head_bytes = static_cast<std::uint32_t>(head.size());
   place.ticket = ++last_ticket_;

@@ -29,7 +29,7 @@ struct Frame {
   std::uint32_t head_bytes = 0;
   std::uint32_t chunk_bytes = 0;  ///< kChunk: size of all chunks but the last
   std::uint32_t chunk = 0;        ///< kChunk: which of them this is
-  std::uint32_t reserved = 0;
+  std::uint32_t check = 0;        ///< of the tag
 
   std::uint64_t chunk_count() const { return (body_bytes + chunk_bytes - 1) / chunk_bytes; }
   /// Where this frame's part of the body lies in it.
@@ -44,6 +44,7 @@ struct Frame {
   Tag message_tag() const {
     Tag t;
     t.value = tag;
+    t.check = check;
     return t;
   }
 };

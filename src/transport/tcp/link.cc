@@ -99,6 +99,7 @@ Request Link::send(Tag tag, base::ConstBytes head, base::ConstBytes body) {
   if (base::is_phantom(head) || base::is_phantom(body)) return failed_request(no_phantoms());
   Frame frame;
   frame.tag = tag.value;
+  frame.check = tag.check;
   frame.head_bytes = static_cast<std::uint32_t>(head.size());
   frame.body_bytes = body.size();
   if (body.size() <= options_.stripe_bytes) {

@@ -100,6 +100,23 @@ TEST_P(Failure, RanksThatReduceDifferentlyNeverSucceed) {
   }
 }
 
+/// A whole array of the one is as long as what the other, with twice as much, sends at first.
+TEST(Disagreement, LengthsWhoseMessagesFitByChanceAreAnError) {
+  World world(inproc_wire(), 2, kLong);
+  std::atomic<int> told{0};
+  world.run([&](group::Group& group) {
+    const bool odd = group.rank().value == 1;
+    Array data(DType::kF32, odd ? 160 : 80);
+    const auto status =
+        all_reduce(group, data.view(), DType::kF32, ReduceOp::kSum,
+                   {.algorithm = odd ? Algorithm::kRing : Algorithm::kRecursiveDoubling});
+    ASSERT_FALSE(status.ok());
+    if (status.error().code == ErrorCode::kMismatch) ++told;
+    group.abort(status.error());
+  });
+  EXPECT_GE(told, 1);
+}
+
 /// All of them travel as int64.
 TEST_P(Failure, MeansOfDifferentIntegersNeverSucceed) {
   World world = make_world(kLong);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DIGEST = "0070c934dacd4c8c"
+DIGEST = "c7b4a62448840edb"
 """Of python/src. The build writes it here, and into what it compiles, which compares it with this
 as it is imported."""
 

@@ -98,9 +98,7 @@ class Reduction:
             self._gathered(session, flat.view(-1), timeout)
             return
         dtype, op = core
-        session.all_reduce(
-            flat.data_ptr(), flat.nbytes, _NATIVE[dtype], op, timeout, background
-        )
+        session.all_reduce(flat.data_ptr(), flat.nbytes, _NATIVE[dtype], op, timeout, background)
 
     def reduce_scatter(
         self, session: _core.Session, scratch: Tensor, out: Tensor, timeout: float

@@ -42,8 +42,10 @@ class GearshiftProcessGroup(ProcessGroup):
     """Operations of one group of ranks, in the order in which they are asked for.
 
     Each asynchronous one returns at once; a thread of the group's does them one after another,
-    messages (`send`, `recv`) beside them. Others are done by the caller where nothing is under way. Errors come from the handle's `wait`: those of :mod:`gearshift.errors`.
-    After :class:`gearshift.PeerLost` or TimeoutError the group is unusable."""
+    messages (`send`, `recv`) beside them. Others are done by the caller, where nothing is under
+    way. Errors come from the handle's `wait`: those of :mod:`gearshift.errors`. After
+    :class:`gearshift.PeerLost` or TimeoutError the group is unusable.
+    """
 
     def __init__(self, store: Any, name: str, rank: int, size: int, timeout: timedelta) -> None:
         super().__init__(rank, size)  # type: ignore[call-arg]

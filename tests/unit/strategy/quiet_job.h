@@ -86,6 +86,7 @@ class Worker {
     if (job_.fewer_steps > 0) {
       auto joined = replica_->join();
       EXPECT_TRUE(joined.ok()) << joined.error().to_string();
+      if (!joined) return;
       outcome.reports.push_back("root " + std::to_string(joined->root.value) +
                                 (joined->steps_differ ? " differs" : ""));
     }
@@ -104,6 +105,7 @@ class Worker {
     }
     auto reduced = replica_->backward_end(present, k % 2 == 1);
     EXPECT_TRUE(reduced.ok()) << reduced.error().to_string();
+    if (!reduced) return {};
     EXPECT_EQ(*reduced, present);
     if (!replica_->uses_server()) ok(optimizer_->apply(*replica_, *reduced, job_.hypers));
     StepInput input;

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "collectives/in_flight.h"
 #include "collectives/schedule.h"
 #include "collectives/segments.h"
 #include "gearshift/collectives/collectives.h"
@@ -111,6 +112,18 @@ TEST_P(AheadOf, SumsAreRightHoweverLateARankSends) {
       for (const int slow : {0, GetParam() - 1}) {
         check_sums(world, slow, algorithm, each * host_of.size());
       }
+    }
+  }
+}
+
+/// Over links that take many segments at once: more than are posted ahead elsewhere.
+TEST(Ahead, SumsAreRightWhereLinksAreLong) {
+  World world(inproc_wire(), 3);
+  world.place({0, 1, 2}, {.remote = {.latency = 1, .seconds_per_byte = 1e-9}});
+  EXPECT_EQ(in_flight(world.at(0)), kMostInFlight);
+  for (const Algorithm algorithm : kAllAlgorithms) {
+    for (const int slow : {0, 2}) {
+      check_sums(world, slow, algorithm, 70 * kSegmentBytes / sizeof(float) + 5);
     }
   }
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -31,7 +32,9 @@ class Operation(Work):
         self._latch.acquire()
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._future: torch.futures.Future[Any] | None = None
+        self._lane: Lane | None = None
+        self._ended: torch.futures.Future[None] | None = None
+        self._future: Any = None
 
     def perform(self) -> None:
         """Do it. Called once, by the lane."""
@@ -41,21 +44,20 @@ class Operation(Work):
             with torch.no_grad():
                 run()
         except Exception as error:
-            self._finish(error)
-        except BaseException:
-            self._finish(Error("the operation was interrupted"))
-            raise
-        else:
-            self._finish(None)
-
-    def _finish(self, error: Exception | None) -> None:
-        with self._lock:
             self._error = error
+        except BaseException:
+            self._error = Error("the operation was interrupted")
+            raise
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        with self._lock:
             self._finished = True
-            future = self._future
+            ended = self._ended
         self._latch.release()
-        if future is not None:
-            self._settle(future)
+        if ended is not None:
+            ended.set_result(None)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait until it is done.
@@ -66,6 +68,7 @@ class Operation(Work):
         Raises:
             Error: what became of the operation; TimeoutError when `timeout` has passed.
         """
+        self._be_next()
         limit = timeout.total_seconds() if timeout is not None else 0.0
         if not self._finished:
             if not self._latch.acquire(timeout=limit if limit > 0 else -1):
@@ -98,26 +101,41 @@ class Operation(Work):
         return self._source
 
     def get_future(self) -> Any:
-        """A future with the list of result tensors."""
+        """A future with the list of result tensors, or with a RuntimeError that has the text of
+        what became of the operation."""
         with self._lock:
-            if self._future is not None:
-                return self._future
-            future: torch.futures.Future[Any] = torch.futures.Future()
-            self._future = future
-            if not self._finished:
-                return future
-        self._settle(future)
-        return future
+            late = self._ended is None and self._finished
+            if self._ended is None:
+                self._ended = torch.futures.Future()
+                # What C++ knows as an error is one that a callback raises: DDP would take what
+                # set_exception sets for tensors.
+                self._future = self._ended.then(lambda _: self._outcome())
+        if late:
+            self._ended.set_result(None)
+        self._be_next()  # its own wait is not seen here
+        return self._future
 
-    def _settle(self, future: torch.futures.Future[Any]) -> None:
-        if self._error is None:
-            future.set_result(self._tensors)
-        else:
-            future.set_exception(self._error)
+    def performed_by(self, lane: Lane) -> None:
+        """Called by the lane that has taken it."""
+        self._lane = lane
+
+    def _be_next(self) -> None:
+        """Callbacks of futures run in a lane's thread, which cannot wait for itself."""
+        if self._lane is not None and not self._finished:
+            self._lane.go_on_until(self)
+
+    def _outcome(self) -> list[Tensor]:
+        if self._error is not None:
+            raise self._error
+        return self._tensors
 
 
 class Lane:
     """Operations one after another, from the first one on: by a thread, or by who waits for them.
+
+    Those that a future's callback asks for in this thread follow the one that it belongs to, before
+    all that had been asked for: whether the callback was there in time is another question on each
+    rank, but the order of operations must not be.
 
     Thread-safety: all methods.
     """
@@ -125,6 +143,7 @@ class Lane:
     def __init__(self, name: str) -> None:
         self._name = name
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+        self._first: deque[Operation] = deque()
         self._lock = threading.Lock()
         self._busy = threading.Lock()
         """Held by whoever performs an operation."""
@@ -132,6 +151,7 @@ class Lane:
         """Operations that the thread has been given and has not done."""
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._why_closed = ""
 
     def submit(self, operation: Operation) -> Operation:
         """Have the thread perform it."""
@@ -142,7 +162,11 @@ class Lane:
     def perform(self, operation: Operation) -> Operation:
         """Have it performed: here, if there is nothing to wait for. Its caller waits for it."""
         with self._lock:
-            here = self._waiting == 0 and not self._closed and self._busy.acquire(blocking=False)
+            here = (
+                self._waiting == 0  # so this is no callback in the lane's thread
+                and not self._closed
+                and self._busy.acquire(blocking=False)
+            )
             if not here:
                 self._put(operation)
         if here:
@@ -152,12 +176,13 @@ class Lane:
                 self._busy.release()
         return operation
 
-    def close(self) -> None:
+    def close(self, why: str = "this process group was destroyed") -> None:
         """End once all that was submitted is done; does not wait for that."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            self._why_closed = why
             self._queue.put(None)
 
     def join(self, seconds: float) -> bool:
@@ -167,19 +192,39 @@ class Lane:
             return not self._thread.is_alive()
         return True
 
+    def go_on_until(self, operation: Operation) -> None:
+        """Perform what comes before it, and it, if this is the lane's thread: in a callback."""
+        while self._thread is threading.current_thread() and not operation.is_completed():
+            following = self._take()
+            if following is None:  # closed: nothing comes after this
+                self._queue.put(None)
+                return
+            self._do(following)
+
     def _put(self, operation: Operation) -> None:
         if self._closed:
-            raise Error("this process group was destroyed", code="closed")
+            raise Error(self._why_closed, code="closed")
+        operation.performed_by(self)
+        self._waiting += 1
+        if self._thread is threading.current_thread():
+            self._first.append(operation)
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
             self._thread.start()
-        self._waiting += 1
         self._queue.put(operation)
 
+    def _take(self) -> Operation | None:
+        return self._first.popleft() if self._first else self._queue.get()
+
+    def _do(self, operation: Operation) -> None:
+        """With the callbacks of its future."""
+        operation.perform()
+        with self._lock:
+            self._waiting -= 1
+
     def _loop(self) -> None:
-        while (operation := self._queue.get()) is not None:
+        while (operation := self._take()) is not None:
             with self._busy:
-                operation.perform()
+                self._do(operation)
             operation = None  # its tensors are not this thread's to keep
-            with self._lock:
-                self._waiting -= 1

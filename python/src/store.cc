@@ -1,5 +1,6 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
@@ -20,12 +21,22 @@ class StoreServer {
  public:
   StoreServer(const std::string& host, int port, const std::string& token)
       : scheduler_(base::make_os_scheduler()),
-        server_(unwrap(rendezvous::tcp::serve(*scheduler_, host, port, token, true))) {}
+        server_(unwrap(rendezvous::tcp::serve(*scheduler_, host, port, token, true))),
+        process_(getpid()) {}
+  ~StoreServer() {
+    if (getpid() == process_) return;
+    // A forked child has no thread of the server's, and the socket is its parent's.
+    static_cast<void>(server_.release());
+    static_cast<void>(scheduler_.release());
+  }
+  StoreServer(const StoreServer&) = delete;
+  StoreServer& operator=(const StoreServer&) = delete;
   std::string address() const { return server_->address(); }
 
  private:
   std::unique_ptr<base::Scheduler> scheduler_;
   std::unique_ptr<rendezvous::tcp::Server> server_;
+  const pid_t process_;  ///< that made it
 };
 
 /// A client of the rendezvous that a job has.

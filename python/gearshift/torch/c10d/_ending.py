@@ -15,11 +15,11 @@ from ..._exit import note_exits
 class _Group(Protocol):
     def shutdown(self) -> None: ...
     def fail(self, reason: str) -> None: ...
+    def leave_to_parent(self) -> None: ...
 
 
 _groups: weakref.WeakSet[Any] = weakref.WeakSet()
 _installed = False
-_ended_by: list[str] = []
 
 
 def end_with_process(group: _Group) -> None:
@@ -58,4 +58,6 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     """A forked child has none of the threads: the groups are its parent's."""
+    for group in list(_groups):
+        group.leave_to_parent()
     _groups.clear()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -62,7 +63,14 @@ class GearshiftProcessGroup(ProcessGroup):
             self._session.watch_signals()
         end_with_process(self)
 
-    # Names, by those of torch
+    # What torch asks backends and groups for
+
+    @property
+    def _device_types(self) -> list[torch.device]:
+        return [torch.device("cpu")]
+
+    def _get_backend(self, device: torch.device) -> GearshiftProcessGroup:
+        return self
 
     def getBackendName(self) -> str:  # noqa: N802
         return "gearshift"
@@ -229,8 +237,9 @@ class GearshiftProcessGroup(ProcessGroup):
             for whole, own in zip(outputs, inputs, strict=True):
                 target = Target(whole)
                 row = target.flat.view(-1)[self._session.rank * own.numel() :][: own.numel()]
-                if row.data_ptr() != own.data_ptr():
-                    row.copy_(own.detach().reshape(-1))
+                mine = readable(own)
+                if row.data_ptr() != mine.data_ptr():
+                    row.copy_(mine.view(-1))
                 self._session.all_gather(target.flat.data_ptr(), target.flat.nbytes, timeout)
                 target.finish()
 
@@ -292,16 +301,19 @@ class GearshiftProcessGroup(ProcessGroup):
         timeout = self._limit(opts)
         taken = self._splits(output, list(output_split_sizes), "output")
         given = self._splits(input, list(input_split_sizes), "input")
+        even = not (output_split_sizes or input_split_sizes)
+        if not same_bytes([input, output], "all_to_all") and even:
+            raise InvalidArgument("all_to_all: the output is not as large as the input")
 
         def run() -> None:
             target, source = Target(output), readable(input)
-            if output_split_sizes or input_split_sizes:
-                self._session.all_to_all_v(
-                    source.data_ptr(), given, target.flat.data_ptr(), taken, timeout
-                )
-            else:
+            if even:
                 self._session.all_to_all(
                     source.data_ptr(), target.flat.data_ptr(), source.nbytes, timeout
+                )
+            else:
+                self._session.all_to_all_v(
+                    source.data_ptr(), given, target.flat.data_ptr(), taken, timeout
                 )
             target.finish()
 
@@ -350,7 +362,8 @@ class GearshiftProcessGroup(ProcessGroup):
     # Life
 
     def shutdown(self) -> None:
-        """Leave the group in an orderly way, once its operations are done. Idempotent."""
+        """Leave the group in an orderly way, once its operations are done, but for messages that
+        nobody has sent yet. Idempotent."""
         with self._closing:
             if self._closed:
                 return
@@ -358,8 +371,9 @@ class GearshiftProcessGroup(ProcessGroup):
         forget(self)
         self._lane.close()
         self._messages.close()
+        deadline = time.monotonic() + _FAREWELL_SECONDS
         try:
-            if self._lane.join(_FAREWELL_SECONDS):
+            if self._lane.join(_FAREWELL_SECONDS) and self._messages.join_senders(deadline):
                 self._session.close()
             else:
                 self._session.fail("the process group was destroyed with operations under way")
@@ -381,6 +395,15 @@ class GearshiftProcessGroup(ProcessGroup):
         self._session.unwatch_signals()
         self._lane.close()
         self._messages.close()
+
+    def leave_to_parent(self) -> None:
+        """Called in a forked process: the session, with all its threads, is its parent's."""
+        self._closing = threading.Lock()  # another thread of the parent's may have held it
+        self._closed = True
+        self._lane = Lane(self._name)
+        self._messages = Messages(self._session, self._name)
+        for part in (self._lane, self._messages):
+            part.close("this process group is one of the process that forked this one")
 
     def _do(self, run: Callable[[], None], tensors: list[Tensor], opts: Any) -> Operation:
         for tensor in tensors:
@@ -416,7 +439,7 @@ class GearshiftProcessGroup(ProcessGroup):
     def _splits(self, tensor: Tensor, splits: list[int], kind: str) -> list[int]:
         """Bytes for each rank, of a tensor that is cut along its first dimension."""
         size = self._session.world_size
-        rows = tensor.shape[0] if tensor.dim() > 0 else 0
+        rows = tensor.shape[0] if tensor.dim() > 0 else 1
         if not splits:
             if rows % size != 0:
                 raise InvalidArgument(f"all_to_all: {rows} rows of {kind} for {size} ranks")

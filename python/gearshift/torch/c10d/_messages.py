@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict, deque
 
 import torch
@@ -69,7 +70,7 @@ class Messages:
         self._lock = threading.Lock()
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._incoming: dict[int, _Incoming] = {}
-        self._closed = False
+        self._closed = ""
 
     def send(self, tensor: Tensor, to: int, tag: int, timeout: float) -> Operation:
         self._check(to)
@@ -94,12 +95,18 @@ class Messages:
 
         return self._lane("from", source).submit(Operation(run, [tensor], source))
 
-    def close(self) -> None:
+    def close(self, why: str = "this process group was destroyed") -> None:
         with self._lock:
-            self._closed = True
+            self._closed = why
             lanes = list(self._lanes.values())
         for lane in lanes:
-            lane.close()
+            lane.close(why)
+
+    def join_senders(self, deadline: float) -> bool:
+        """Wait until all is sent, after `close`. Whether it is."""
+        with self._lock:
+            lanes = [lane for (direction, _), lane in self._lanes.items() if direction == "to"]
+        return all(lane.join(max(0.0, deadline - time.monotonic())) for lane in lanes)
 
     def _lane(self, direction: str, peer: int) -> Lane:
         with self._lock:
@@ -108,7 +115,7 @@ class Messages:
                 lane = Lane(f"gearshift group {self._name} {direction} {peer}")
                 self._lanes[(direction, peer)] = lane
                 if self._closed:
-                    lane.close()
+                    lane.close(self._closed)
             return lane
 
     def _check(self, peer: int) -> None:

@@ -69,8 +69,8 @@ class Reduction:
         bitwise = self.name in ("bitwise and", "bitwise or", "xor")
         if (real and bitwise) or (dtype.is_complex and self.name in ("min", "max")):
             raise Unsupported(f"{kind} of elements of type {dtype} is not defined")
-        if dtype == torch.bool and self.name == "mean":
-            raise Unsupported("AVG of bool is not defined; reduce a float tensor")
+        if dtype in (torch.bool, torch.uint64) and self.name == "mean":
+            raise Unsupported(f"AVG of {dtype} is not there; reduce a float tensor")
 
     @property
     def core(self) -> tuple[torch.dtype, str] | None:
@@ -135,11 +135,18 @@ class Reduction:
 
     def _combined(self, everybody: Tensor) -> Tensor:
         """Of the first dimension."""
-        narrow = not everybody.dtype.is_complex and everybody.dtype not in _NATIVE
-        integer = not everybody.dtype.is_floating_point and not everybody.dtype.is_complex
-        if narrow and everybody.dtype != torch.bool:
-            # Kinds of elements that torch itself can hardly add: 8-bit floats, unsigned integers.
-            everybody = everybody.to(torch.int64 if integer else torch.float32)
+        if everybody.dtype == torch.uint64:
+            # Signed numbers wrap alike; the offset keeps the order.
+            offset = torch.iinfo(torch.int64).min if self.name in ("min", "max") else 0
+            return (self._folded(everybody.view(torch.int64) ^ offset) ^ offset).view(torch.uint64)
+        plain = everybody.dtype in _NATIVE or everybody.dtype == torch.bool
+        if plain or everybody.dtype.is_complex:
+            return self._folded(everybody)
+        # Kinds of elements that torch itself can hardly add: 8-bit floats, unsigned integers.
+        real = everybody.dtype.is_floating_point
+        return self._folded(everybody.to(torch.float32 if real else torch.int64))
+
+    def _folded(self, everybody: Tensor) -> Tensor:
         mean = self.name == "mean"
         combine = _PAIRWISE["sum" if mean else self.name]
         result = everybody[0].clone()
@@ -147,6 +154,6 @@ class Reduction:
             result = combine(result, other)
         if not mean:
             return result
-        if integer:
+        if result.dtype == torch.int64:
             return torch.div(result, len(everybody), rounding_mode="trunc")
         return result / len(everybody)

@@ -133,6 +133,13 @@ def all_reduce_of_large_and_of_strange_tensors() -> None:
         dist.all_reduce(view)
         assert torch.all(view == total)
     assert torch.all(base[1:, 1::2] == rank()), "what lies between was written to"
+    beyond = torch.tensor([9 if rank() else 2**63 + 5], dtype=torch.uint64)
+    for op, wanted in ((ReduceOp.MAX, 2**63 + 5), (ReduceOp.MIN, 9 if world() > 1 else 2**63 + 5)):
+        x = beyond.clone()
+        dist.all_reduce(x, op)
+        assert x.item() == wanted
+    with pytest.raises(gs.Unsupported, match=r"AVG of torch\.uint64"):
+        dist.all_reduce(beyond, ReduceOp.AVG)
     z = torch.full((3,), 1 + 2j * rank()).conj()
     dist.group.WORLD.allreduce([z]).wait()  # as C++ calls it; Python's way refuses them
     assert z.tolist() == [complex(world(), -2 * total)] * 3
@@ -196,6 +203,11 @@ def all_gather_of_lists_and_tensors() -> None:
     assert_equal(whole, torch.cat(everybody))
     dist.all_gather_into_tensor(whole, whole[2 * rank() : 2 * rank() + 2])  # in place
     assert_equal(whole, torch.cat(everybody))
+    square = torch.arange(4 * world()).view(world(), 2, 2)
+    gathered = torch.empty_like(square)
+    gathered[rank()] = square[rank()]
+    dist.group.WORLD._allgather_base(gathered, gathered[rank()].T).wait()  # at its place, turned
+    assert_equal(gathered, square.mT)
     unequal = [torch.empty(r) for r in range(world())]
     dist.all_gather(unequal, torch.full((rank(),), float(rank())))
     assert [t.tolist() for t in unequal] == [[float(r)] * r for r in range(world())]
@@ -233,6 +245,8 @@ def all_to_all_even_and_uneven() -> None:
     assert [t.unique().tolist() for t in found] == [[10.0 * s + r] for s in range(n)]
     with pytest.raises(gs.InvalidArgument, match="splits"):
         dist.all_to_all_single(into, source, taken, [1] * (n + 1))
+    with pytest.raises(gs.InvalidArgument, match="as large as"):
+        dist.all_to_all_single(torch.empty(n), torch.ones(2 * n))
 
 
 @case
@@ -263,6 +277,35 @@ def operations_under_way() -> None:
         for t in tensors[1:3]:
             dist.all_reduce(t)
     assert torch.all(tensors[2] == total * world())
+
+
+@case
+def callbacks_that_wait_for_other_operations() -> None:
+    """They are next on every rank, whether the callback is there before the result or after it."""
+    x, y, z = (torch.full((5,), float(rank())) for _ in range(3))
+    total = float(sum(range(world())))
+
+    def follow(done: Any) -> Any:
+        dist.all_reduce(y)
+        dist.all_reduce(z, async_op=True).get_future().wait()
+        return done.value()
+
+    first = dist.all_reduce(x, async_op=True)
+    if rank() == 0:
+        first.wait()
+    followed = first.get_future().then(follow)
+    dist.all_reduce(x)
+    followed.wait()
+    assert [x[0], y[0], z[0]] == [total * world(), total, total]
+    first, second = dist.all_reduce(y, async_op=True), dist.all_reduce(z, async_op=True)
+    first.get_future().then(lambda _: second.wait()).wait()
+    assert z[0] == total * world()
+    both = torch.ones(world())
+    failed = dist.group.WORLD.alltoall_base(both, both, [], []).get_future()
+    with pytest.raises(RuntimeError, match="overlap"):
+        failed.wait()
+    with pytest.raises(RuntimeError, match="overlap"):
+        failed.then(lambda f: f.value()).wait()
 
 
 @case

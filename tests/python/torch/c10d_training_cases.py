@@ -14,8 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.algorithms.join import Join
+from torch.distributed.checkpoint import FileSystemReader, async_save, load
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -85,6 +87,13 @@ def assert_equal(found: Iterable[Tensor], wanted: nn.Module, bound: float = EXAC
         assert difference <= bound, f"{difference:.2e} apart"
 
 
+def assert_equal_everywhere(model: nn.Module) -> None:
+    for p in model.parameters():
+        everybody = [torch.empty_like(p) for _ in range(dist.get_world_size())]
+        dist.all_gather(everybody, p.detach())
+        assert all(torch.equal(other, everybody[0]) for other in everybody)
+
+
 @case
 def ddp() -> None:
     for options in ({}, {"bucket_cap_mb": 0.001}, {"gradient_as_bucket_view": True},
@@ -121,15 +130,24 @@ def ddp_with_accumulation_and_hooks() -> None:
 
 
 @case
+def ddp_with_a_hook_whose_callbacks_reduce() -> None:
+    """Several buckets, each with a chain of collectives, in one order on all ranks."""
+    model = made()
+    wrapped = DistributedDataParallel(model, bucket_cap_mb=0.004)
+    state = powerSGD_hook.PowerSGDState(None, start_powerSGD_iter=2)
+    wrapped.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    train(wrapped, adam(wrapped.parameters()), map(shared, batches()))
+    assert_equal_everywhere(model)
+
+
+@case
 def ddp_with_uneven_inputs() -> None:
     model = made()
     wrapped = DistributedDataParallel(model)
     optimizer = adam(wrapped.parameters())
     with Join([wrapped]):
         train(wrapped, optimizer, map(shared, batches(3 + dist.get_rank())))
-    everybody = [torch.empty(4, dtype=torch.float64) for _ in range(dist.get_world_size())]
-    dist.all_gather(everybody, model[4].bias.detach())
-    assert all(torch.equal(other, everybody[0]) for other in everybody)
+    assert_equal_everywhere(model)
 
 
 @case
@@ -169,6 +187,23 @@ def fully_sharded_by_the_older_wrapper() -> None:
     train(model, adam(model.parameters()), map(shared, batches()))
     with FullyShardedDataParallel.summon_full_params(model):
         assert_equal(model.parameters(), alone())
+
+
+@case
+def checkpoints() -> None:
+    """Whole from rank 0, and by all ranks while training goes on."""
+    wanted = {key: value + 1 for key, value in made().state_dict().items()}
+    model = made()
+    fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, dict(wanted) if dist.get_rank() == 0 else {}, options=options)
+    state = model.state_dict()
+    async_save(state, checkpoint_id="checkpoint").result()
+    for value in state.values():
+        value.zero_()
+    load(state, storage_reader=FileSystemReader("checkpoint"))
+    for key, value in state.items():
+        assert torch.equal(value.full_tensor(), wanted[key]), key
 
 
 @case

@@ -172,6 +172,23 @@ def test_a_job_with_servers_is_refused(job: Job) -> None:
     assert "dedicated servers" in job.output(0), job.all_output()
 
 
+DDP_FOR_EVER = f"""{INIT}
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 3))
+model(torch.ones(1, 4)).sum().backward()
+print("running", flush=True)
+while True:
+    model(torch.ones(1, 4)).sum().backward()
+"""
+
+
+def test_backward_of_ddp_names_a_killed_rank(job: Job) -> None:
+    job.start(2, "-c", DDP_FOR_EVER)
+    job.await_text("running")
+    job.processes[1].kill()
+    assert job.finish(0) == [1], job.all_output()
+    assert re.search(r"RuntimeError: .*PeerLost: .*rank 1", job.output(0)), job.all_output()
+
+
 def test_killed_rank_is_named(job: Job) -> None:
     job.start(3, "-c", FOR_EVER)
     job.await_text("running")
@@ -252,7 +269,22 @@ def test_timeout_that_is_none_is_an_error(job: Job, value: str) -> None:
     assert f"got '{value}'" in job.output(0), job.all_output()
 
 
+CHILD = """
+child = os.fork()
+if child == 0:
+    try:
+        dist.barrier()
+    except gs.Error as error:
+        print(error, flush=True)
+    dist.destroy_process_group()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
 def test_groups_of_a_forked_process_are_its_parents(job: Job) -> None:
-    script = INIT + "if os.fork() == 0:\n    sys.exit(0)\nos.wait()\ndist.barrier()\n"
-    job.start(2, "-c", script + "dist.destroy_process_group()\n")
+    job.start(2, "-c", f"{INIT}dist.barrier()\n{CHILD}")
     assert job.finish() == [0, 0], job.all_output()
+    assert "of the process that forked this one" in job.output(0), job.all_output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
@@ -187,10 +188,18 @@ class Lane:
 
     def join(self, seconds: float) -> bool:
         """Wait for the end. Whether it came."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is threading.current_thread():
+            return True
+        deadline = time.monotonic() + seconds
+        if self._thread is not None:
             self._thread.join(seconds)
-            return not self._thread.is_alive()
-        return True
+            if self._thread.is_alive():
+                return False
+        # Another thread may perform one by itself.
+        ended = self._busy.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        if ended:
+            self._busy.release()
+        return ended
 
     def go_on_until(self, operation: Operation) -> None:
         """Perform what comes before it, and it, if this is the lane's thread: in a callback."""

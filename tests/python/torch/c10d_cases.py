@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -365,6 +366,22 @@ def subgroups() -> None:
     with pytest.raises(ValueError, match=r"[Gg]roup"):
         dist.all_reduce(x, group=groups[rank() % 2])
     dist.barrier()
+
+
+@case
+def a_group_ends_when_its_messages_are_sent() -> None:
+    """However late somebody asks for them; sockets hold less than such a message."""
+    if os.environ.get("GEARSHIFT_TRANSPORTS") != "tcp":
+        return
+    group = dist.new_group([0, 1])
+    large = torch.full((3_000_001,), float(rank()))
+    if rank() == 0:
+        dist.isend(large, 1, group=group)
+    else:
+        time.sleep(6)  # a session by itself is closed after 5 s at the latest
+        dist.recv(large, 0, group=group)
+        assert torch.all(large == 0)
+    dist.destroy_process_group(group)
 
 
 @case

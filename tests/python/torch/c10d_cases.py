@@ -407,10 +407,18 @@ def a_second_life() -> None:
         x = torch.ones(1)
         dist.all_reduce(x)
         assert x.item() == world()
+    size, place = world(), os.environ["MEET"].removeprefix("file://")
+    is_last = rank() == size - 1
+    dist.destroy_process_group()
+    if not is_last:  # a smaller world, elsewhere, and then all again
+        initialize(dist.FileStore(f"{place}-smaller", size - 1), size - 1)
+        dist.destroy_process_group()
+    initialize(dist.FileStore(f"{place}-again", size))
+    dist.barrier()
 
 
-def initialize(store: dist.Store) -> None:
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def initialize(store: dist.Store, size: int = int(os.environ["WORLD_SIZE"])) -> None:
+    rank = int(os.environ["RANK"])
     limit = timedelta(seconds=60)
     dist.init_process_group("gearshift", store=store, rank=rank, world_size=size, timeout=limit)
 

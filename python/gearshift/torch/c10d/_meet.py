@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from ...launch.token import environment_token, new_token
 _MEET = "meet"
 _LONGEST = 365 * 86400.0
 _LOOPBACK = "127.0.0.1"
-_held: Counter[str] = Counter()
-"""Meetings of this process by name: stores outlive process groups, and what they were told."""
 
 
 @dataclass
@@ -50,8 +47,10 @@ def meet(store: Store, name: str, rank: int, size: int, patience: float) -> Meet
     if size == 1:
         return Meeting(_open(rank, size, 1, "", "", timeout), None)
     deadline = time.monotonic() + min(patience, _LONGEST)
-    store = PrefixStore(f"gearshift/{_held[name]}", store)
-    _held[name] += 1
+    store = PrefixStore(f"gearshift/{name}/{size}", store)
+    # A store outlives process groups, and what they were told. It counts itself: processes may have
+    # been in other groups at other stores.
+    store = PrefixStore(str(store.add(f"arrivals/{rank}", 1)), store)
     store.set(_host_key(rank), _host_identity())
     server = _serve(store, size, token, deadline) if rank == 0 else None
     told = json.loads(_await(store, _MEET, 0, deadline))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ...errors import InvalidArgument, Unsupported
+from ...errors import Error, InvalidArgument, Unsupported
 from ._ending import end_with_process, forget
 from ._meet import meet
 from ._memory import Target, checked, readable, same_bytes
@@ -374,7 +375,9 @@ class GearshiftProcessGroup(ProcessGroup):
         deadline = time.monotonic() + _FAREWELL_SECONDS
         try:
             if self._lane.join(_FAREWELL_SECONDS) and self._messages.join_senders(deadline):
-                self._session.close()
+                # A group that has failed ends, too: its operations told, and another may follow.
+                with contextlib.suppress(Error):
+                    self._session.close()
             else:
                 self._session.fail("the process group was destroyed with operations under way")
         finally:

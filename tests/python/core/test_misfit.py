@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,16 +22,16 @@ SIMULATE = [
     *("--cluster", str(EXAMPLES / "clusters" / "four-hosts-1g.toml")),
     *("--workload", str(EXAMPLES / "workloads" / "resnet50.toml")),
 ]
-HERE = """
+NOT_THE_INSTALLED_ONE = """
 import sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
-sys.path.insert(0, {folder!r})
 """
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the package, whose Python files are of other sources."""
+    """A copy of the package, whose Python files are of other sources; for child processes, too."""
+    (tmp_path / "sitecustomize.py").write_text(NOT_THE_INSTALLED_ONE)
     copy = tmp_path / "gearshift"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
     file = copy / "_bindings.py"
@@ -40,8 +41,9 @@ def package(tmp_path: Path) -> Path:
 
 def run_with(package: Path, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", HERE.format(folder=str(package.parent)) + script],
+        [sys.executable, "-c", script],
         cwd=package.parent,
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -19,7 +19,7 @@ WORLDS = (1, 2, 3)
 MANY = (1, 2, 3, 5, 7)
 
 
-@case(MANY)
+@case((1, 3, 7))
 def each_remaining_sample_is_dealt_once() -> None:
     """After any number of workers, by the formula."""
     rank, world = gs.rank(), gs.world_size()

@@ -111,7 +111,7 @@ def passes(job: Job, world: int, cases: str, **options: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 3, 5])
+@pytest.mark.parametrize("world", [1, 3])
 def test_operations(job: Job, world: int) -> None:
     passes(job, world, "c10d_cases.py")
 
@@ -122,9 +122,8 @@ def test_operations_over_tcp(job: Job) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
-def test_trainings(job: Job, world: int) -> None:
-    passes(job, world, "c10d_training_cases.py")
+def test_trainings(job: Job) -> None:
+    passes(job, 4, "c10d_training_cases.py")
 
 
 ANYWHERE = """
@@ -230,8 +229,8 @@ def test_rank_that_does_not_take_part_is_told_after_the_timeout_of_the_group(job
 
 
 def test_slow_rank_is_waited_for_beyond_the_timeout_of_failure_detection(job: Job) -> None:
-    script = INIT + "time.sleep(5 * rank)\ndist.barrier()\nx = torch.ones(1)\n"
-    script += "dist.all_reduce(x)\ntime.sleep(5 * rank)\ndist.destroy_process_group()\n"
+    script = INIT + "time.sleep(3 * rank)\ndist.barrier()\nx = torch.ones(1)\n"
+    script += "dist.all_reduce(x)\ntime.sleep(3 * rank)\ndist.destroy_process_group()\n"
     job.start(2, "-c", script, GEARSHIFT_TIMEOUT="2")
     assert job.finish() == [0, 0], job.all_output()
 

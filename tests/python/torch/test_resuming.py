@@ -123,7 +123,6 @@ def alone(*parts: tuple[int, int | None]) -> dict[str, Tensor]:
         (3, 2, "all_reduce"),
         (2, 5, "ps:bsp"),
         (2, 1, "ps:bsp"),
-        (2, 7, "all_reduce"),
     ],
 )
 def test_a_job_that_is_killed_goes_on_in_its_epoch(

@@ -1,59 +1,13 @@
 #include "collectives/blocks.h"
 
+#include <algorithm>
 #include <cstring>
-#include <deque>
 
 #include "collectives/pieces.h"
 #include "collectives/segments.h"
 
 namespace gearshift::collectives {
 namespace {
-
-/// One direction of an exchange: posts a few pieces ahead of the one that is waited for.
-template <typename View>
-class Pieces {
- public:
-  Pieces(const Operation& operation, View view, int peer)
-      : operation_(operation), view_(view), peer_(peer), count_(pieces_of(view.size())) {}
-
-  std::size_t count() const { return count_; }
-  void post_until(std::size_t k) {
-    for (; posted_ < count_ && posted_ <= k + kPostedAhead; ++posted_) {
-      under_way_.push_back(post(posted_));
-    }
-  }
-  base::Status await(std::size_t k) {
-    const Operation::Position at{k, count_};
-    const transport::Request request = under_way_.front();
-    under_way_.pop_front();
-    if constexpr (kSends) {
-      return operation_.await_send(request, peer_, at);
-    } else {
-      return operation_.await_recv(request, peer_, at);
-    }
-  }
-  void withdraw() {
-    for (const auto& request : under_way_) operation_.withdraw(request);
-  }
-
- private:
-  static constexpr bool kSends = std::is_same_v<View, base::ConstBytes>;
-
-  transport::Request post(std::size_t k) {
-    if constexpr (kSends) {
-      return operation_.link(peer_).send(operation_.tag(k), piece(view_, k));
-    } else {
-      return operation_.link(peer_).recv(operation_.tag(k), piece(view_, k));
-    }
-  }
-
-  const Operation& operation_;
-  const View view_;
-  const int peer_;
-  const std::size_t count_;
-  std::size_t posted_ = 0;
-  std::deque<transport::Request> under_way_;
-};
 
 base::Status exchange(const Operation& operation, int to, base::ConstBytes sent, int from,
                       base::Bytes into) {
@@ -68,19 +22,6 @@ base::Status exchange(const Operation& operation, int to, base::ConstBytes sent,
     if (done) continue;
     receives.withdraw();
     sends.withdraw();
-    return done;
-  }
-  return {};
-}
-
-template <typename View>
-base::Status one_way(const Operation& operation, int peer, View view) {
-  Pieces<View> pieces(operation, view, peer);
-  for (std::size_t k = 0; k < pieces.count(); ++k) {
-    pieces.post_until(k);
-    const base::Status done = pieces.await(k);
-    if (done) continue;
-    pieces.withdraw();
     return done;
   }
   return {};
@@ -110,11 +51,11 @@ base::Status exchange_blocks(Operation& operation, const std::vector<base::Const
 base::Status gather_blocks(Operation& operation, base::Rank root, base::ConstBytes own,
                            const std::vector<base::Bytes>& from) {
   const int r = operation.rank();
-  if (r != root.value) return one_way(operation, root.value, own);
+  if (r != root.value) return move_pieces(operation, root.value, own);
   copy_block(own, from[static_cast<std::size_t>(r)]);
   for (int s = 1; s < operation.size(); ++s) {
     const int peer = modulo(r + s, operation.size());
-    GEARSHIFT_RETURN_IF_ERROR(one_way(operation, peer, from[static_cast<std::size_t>(peer)]));
+    GEARSHIFT_RETURN_IF_ERROR(move_pieces(operation, peer, from[static_cast<std::size_t>(peer)]));
   }
   return {};
 }
@@ -122,11 +63,11 @@ base::Status gather_blocks(Operation& operation, base::Rank root, base::ConstByt
 base::Status scatter_blocks(Operation& operation, base::Rank root,
                             const std::vector<base::ConstBytes>& to, base::Bytes own) {
   const int r = operation.rank();
-  if (r != root.value) return one_way(operation, root.value, own);
+  if (r != root.value) return move_pieces(operation, root.value, own);
   copy_block(to[static_cast<std::size_t>(r)], own);
   for (int s = 1; s < operation.size(); ++s) {
     const int peer = modulo(r + s, operation.size());
-    GEARSHIFT_RETURN_IF_ERROR(one_way(operation, peer, to[static_cast<std::size_t>(peer)]));
+    GEARSHIFT_RETURN_IF_ERROR(move_pieces(operation, peer, to[static_cast<std::size_t>(peer)]));
   }
   return {};
 }

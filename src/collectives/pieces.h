@@ -2,8 +2,13 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <deque>
+#include <type_traits>
 
+#include "collectives/operation.h"
 #include "gearshift/base/bytes.h"
+#include "gearshift/base/result.h"
+#include "gearshift/transport/connection.h"
 
 namespace gearshift::collectives {
 
@@ -21,6 +26,68 @@ template <typename View>
 View piece(View view, std::size_t k) {
   const std::size_t begin = k * kPieceBytes;
   return base::slice(view, begin, std::min(kPieceBytes, view.size() - begin));
+}
+
+/// The pieces of a view on their way to a peer (of base::ConstBytes) or from one (base::Bytes): a
+/// few are posted ahead of the one that is waited for.
+template <typename View>
+class Pieces {
+ public:
+  Pieces(const Operation& operation, View view, int peer)
+      : operation_(operation), view_(view), peer_(peer), count_(pieces_of(view.size())) {}
+
+  std::size_t count() const { return count_; }
+  void post_until(std::size_t k) {
+    for (; posted_ < count_ && posted_ <= k + kPostedAhead; ++posted_) {
+      under_way_.push_back(post(posted_));
+    }
+  }
+  base::Status await(std::size_t k) {
+    const Operation::Position at{k, count_};
+    const transport::Request request = under_way_.front();
+    under_way_.pop_front();
+    if constexpr (kSends) {
+      return operation_.await_send(request, peer_, at);
+    } else {
+      return operation_.await_recv(request, peer_, at);
+    }
+  }
+  /// After a failure: the memory is free afterwards.
+  void withdraw() {
+    for (const auto& request : under_way_) operation_.withdraw(request);
+  }
+
+ private:
+  static constexpr bool kSends = std::is_same_v<View, base::ConstBytes>;
+
+  transport::Request post(std::size_t k) {
+    if constexpr (kSends) {
+      return operation_.link(peer_).send(operation_.tag(k), piece(view_, k));
+    } else {
+      return operation_.link(peer_).recv(operation_.tag(k), piece(view_, k));
+    }
+  }
+
+  const Operation& operation_;
+  const View view_;
+  const int peer_;
+  const std::size_t count_;
+  std::size_t posted_ = 0;
+  std::deque<transport::Request> under_way_;
+};
+
+/// All of a view to, or from, one peer.
+template <typename View>
+base::Status move_pieces(const Operation& operation, int peer, View view) {
+  Pieces<View> pieces(operation, view, peer);
+  for (std::size_t k = 0; k < pieces.count(); ++k) {
+    pieces.post_until(k);
+    const base::Status done = pieces.await(k);
+    if (done) continue;
+    pieces.withdraw();
+    return done;
+  }
+  return {};
 }
 
 }  // namespace gearshift::collectives

@@ -31,8 +31,11 @@ _OPS = {
     ReduceOp.MAX: "max",
 }
 _NAMES = {**_OPS, ReduceOp.BAND: "bitwise and", ReduceOp.BOR: "bitwise or", ReduceOp.BXOR: "xor"}
-_LOGICAL = {"sum": "max", "max": "max", "bitwise or": "max", "min": "min", "product": "min"}
-_LOGICAL["bitwise and"] = "min"
+_LOGICAL = {
+    **dict.fromkeys(("sum", "max", "bitwise or"), "max"),
+    **dict.fromkeys(("product", "min", "bitwise and"), "min"),
+}
+"""What does the same with bytes of 0 and 1."""
 _BLOCK_BYTES = 1 << 20
 """Of one rank, when all ranks' elements are gathered first."""
 _PAIRWISE: dict[str, Callable[[Any, Any], Any]] = {

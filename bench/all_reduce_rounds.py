@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,15 @@ from gearshift.bench.gate import Gate
 PERIOD = 7
 """Of the pattern: odd, so that no block of a power of two repeats."""
 
+COMPUTE = """
+import os
+parent = {parent}
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
+"""
+"""What a process does that computes beside a rank, while the rank is there."""
+
 
 def serve_all_reduce(
     gate: Gate,
@@ -21,7 +34,7 @@ def serve_all_reduce(
     rank: int,
     ranks: int,
 ) -> None:
-    """Serve the gate's orders until there are none.
+    """Serve the gate's orders until there are none. `computing`: how many processes compute.
 
     Args:
         gate: where the orders come from.
@@ -36,22 +49,38 @@ def serve_all_reduce(
         batches, operations = int(order.get("batches", "5")), int(order.get("operations", "10"))
         if array.size != count or subject is None:
             array, subject = allocate(count)
-        problem = _checked(array, subject, all_reduce, rank, ranks)
-        array[:] = 0  # zeros stay zeros: no overflow, no subnormal numbers
-        all_reduce(subject)
-        seconds = []
-        for _ in range(batches):
-            begin = time.perf_counter()
-            for _ in range(operations):
-                all_reduce(subject)
-            seconds.append((time.perf_counter() - begin) / operations)
-        problem = _checked(array, subject, all_reduce, rank, ranks) or problem
+        with computing(int(order.get("computing", "0"))):
+            problem = _checked(array, subject, all_reduce, rank, ranks)
+            array[:] = 0  # zeros stay zeros: no overflow, no subnormal numbers
+            all_reduce(subject)
+            seconds = []
+            for _ in range(batches):
+                begin = time.perf_counter()
+                for _ in range(operations):
+                    all_reduce(subject)
+                seconds.append((time.perf_counter() - begin) / operations)
+            problem = _checked(array, subject, all_reduce, rank, ranks) or problem
         gate.report(
             seconds=seconds,
             verified=not problem,
             problem=problem,
             operations=batches * operations + 3,
         )
+
+
+@contextlib.contextmanager
+def computing(count: int) -> Iterator[None]:
+    """So many processes of this session compute meanwhile, as those that load data do."""
+    loop = COMPUTE.format(parent=os.getpid())
+    processes = []
+    try:
+        for _ in range(count):
+            processes.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", loop]))
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def _checked(

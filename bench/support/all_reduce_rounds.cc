@@ -7,6 +7,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "support/computing.h"
+
 namespace gearshift::bench {
 namespace {
 
@@ -96,6 +98,7 @@ void serve_all_reduce(Gate& gate, Subject& subject, Element element, int rank, i
     const std::size_t batches = order->number("batches", 5);
     const std::size_t operations = order->number("operations", 10);
     std::byte* data = subject.memory(bytes);
+    const Computing beside(order->number("computing", 0));
     Report report;
     report.problem = checked_all_reduce(subject, data, bytes, element, rank, ranks);
     // Zeros stay zeros: no overflow, and no subnormal numbers, which would take longer.

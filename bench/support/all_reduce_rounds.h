@@ -25,7 +25,8 @@ class Subject {
   virtual std::string explain(std::size_t bytes) const { return std::to_string(bytes) + " bytes"; }
 };
 
-/// Serves the gate's orders (bytes, batches, operations per batch) until there are none.
+/// Serves the gate's orders (bytes, batches, operations per batch, computing: how many processes
+/// compute beside each rank meanwhile) until there are none.
 ///
 /// A round: fill, one all-reduce, check every element; then, over zeros, the batches that are
 /// timed, without anything in between; then fill, one all-reduce and check once more.

@@ -14,10 +14,11 @@ namespace gearshift::transport {
 /// Where N processes of one host meet over shared memory, without messages: each participant
 /// publishes how far it has come, and waits for the others.
 ///
-/// Waiting spins for a moment, then gives the core away (unless asked to sleep at once), then
-/// sleeps on a futex in short slices, so it is quick with a core for each process, fair with more
-/// processes than cores, and never longer than the deadline. Everything that a participant wrote to
-/// shared memory before `arrive` is visible to whoever has waited for that value.
+/// Waiting spins for a moment, then gives the core away (unless asked to sleep at once, or other
+/// programs keep it for long), then sleeps on a futex in short slices, so it is quick with a core
+/// for each process, fair with more processes than cores, and never longer than the deadline.
+/// Everything that a participant wrote to shared memory before `arrive` is visible to whoever has
+/// waited for that value.
 ///
 /// Values read from shared memory are only compared, never used as an address, a size or an index.
 /// Thread-safety: one task per participant calls `arrive` and `wait_*`; `abort` and `aborted` from
@@ -55,8 +56,8 @@ class HostSync {
                         Patience patience = Patience::kYield);
   base::Status wait_for_all(std::uint64_t value, base::TimePoint deadline);
 
-  /// A quick look: spins for a moment, gives the core away a few times, and never sleeps, reads the
-  /// clock or fails. Whether all have reached `value`.
+  /// A quick look: spins for a moment, gives the core away a few times, and never sleeps or fails.
+  /// Whether all have reached `value`.
   bool poll_all(std::uint64_t value) const;
 
   /// The two together, with this participant's next value. All must use it alike.

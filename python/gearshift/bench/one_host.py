@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .case import OURS, Point, Setting, Side, Target, size_name
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -20,13 +22,14 @@ FLOAT32_SPEED = 0.95
 
 
 def settings() -> list[Setting]:
-    """Two ranks, ranks that share cores, our Python front, and types of half the size."""
+    """Two ranks, more that share cores, the Python fronts, other programs beside, half the size."""
     return [
         _two_ranks(),
         _oversubscribed(4),
         _oversubscribed(8),
         _from_python(),
         _from_torch(),
+        _beside_others(),
         *map(_half, _HALVES),
     ]
 
@@ -89,6 +92,24 @@ def _from_torch() -> Setting:
             for size in (4 * KIB, 64 * KIB, MIB, 16 * MIB, 100 * MIB)
         ),
         kind="all_reduce",
+    )
+
+
+def _beside_others() -> Setting:
+    """Each rank has a process beside it that computes all the time, as one that loads data."""
+    return Setting(
+        name="one_host/2/computing",
+        title="one host, 2 ranks, each beside a process that computes",
+        ranks=2,
+        sides=(GEARSHIFT, OPEN_MPI, GLOO),
+        points=tuple(
+            replace(
+                _point(size, (Target("ratio", 1, GLOO.name),), False),
+                order={"bytes": size, "computing": 1, "operations": operations},
+                calibrated=False,  # by single operations, some of which wait for a time slice
+            )
+            for size, operations in ((4 * KIB, 200), (64 * KIB, 200), (MIB, 50), (16 * MIB, 10))
+        ),
     )
 
 

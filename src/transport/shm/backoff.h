@@ -1,8 +1,7 @@
 #pragma once
 
-#include <sched.h>
-
 #include "gearshift/base/scheduler.h"
+#include "transport/shm/contention.h"
 
 namespace gearshift::transport::shm {
 
@@ -17,11 +16,13 @@ inline void cpu_relax() {
 
 /// How to wait for another process: spin for about two microseconds (the answer of a peer that
 /// runs on another core takes less), then give the core away (ranks are often more than cores,
-/// and the one waited for may need this very core), then say that it is time to sleep.
+/// and the one waited for may need this very core) unless other programs take it for long, then say
+/// that it is time to sleep.
 class Backoff {
  public:
-  Backoff(const base::Scheduler& scheduler, base::Duration yield_for)
-      : scheduler_(scheduler), yield_for_(yield_for) {}
+  Backoff(const base::Scheduler& scheduler, base::Duration yield_for,
+          Contention& contention = Contention::here())
+      : scheduler_(scheduler), yield_for_(yield_for), contention_(contention) {}
 
   /// Waits a moment. False when the budget is used up and the caller should sleep.
   bool pause() {
@@ -30,14 +31,12 @@ class Backoff {
       cpu_relax();
       return true;
     }
-    const base::TimePoint now = scheduler_.now();
+    base::TimePoint now = scheduler_.now();
     if (turns_ == kSpins) {
       ++turns_;
       give_up_ = now + yield_for_;
     }
-    if (now >= give_up_) return false;
-    ::sched_yield();
-    return true;
+    return now < give_up_ && contention_.yield(scheduler_, now);
   }
   /// True while only spinning: too early to look at the clock.
   bool spinning() const { return turns_ < kSpins; }
@@ -48,6 +47,7 @@ class Backoff {
 
   const base::Scheduler& scheduler_;
   base::Duration yield_for_;
+  Contention& contention_;
   int turns_ = 0;
   base::TimePoint give_up_;
 };

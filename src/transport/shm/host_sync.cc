@@ -146,17 +146,18 @@ base::Status HostSync::wait_for_all(std::uint64_t value, base::TimePoint deadlin
 
 bool HostSync::poll_all(std::uint64_t value) const {
   const Turns most = turns_of(participants_);
+  shm::Contention& contention = shm::Contention::here();
+  base::TimePoint now;
   int turns = 0;
   for (int i = 0; i < participants_; ++i) {
     const std::atomic<std::uint64_t>& theirs = line(i).reached;
     while (theirs.load(std::memory_order_acquire) < value) {
       if (++turns < most.spins) {
         shm::cpu_relax();
-      } else if (turns < most.spins + most.yields) {
-        ::sched_yield();
-      } else {
-        return false;
+        continue;
       }
+      if (turns == most.spins) now = scheduler_.now();
+      if (turns >= most.spins + most.yields || !contention.yield(scheduler_, now)) return false;
     }
   }
   return true;

@@ -129,8 +129,8 @@ def test_trainings(job: Job) -> None:
 ANYWHERE = """
 import torch, torch.distributed as dist, gearshift.torch.c10d
 import gearshift as gs
-for _ in range(2):
-    dist.init_process_group("gearshift", init_method="gearshift://")
+for method in ("gearshift://", None):
+    dist.init_process_group("gearshift", init_method=method)
     x = torch.ones(5)
     dist.all_reduce(x)
     assert x[0] == dist.get_world_size() == WORLD, x
@@ -150,6 +150,25 @@ def test_gearshift_run(job: Job) -> None:
     script.write_text(ANYWHERE.replace("WORLD", "3"))
     job.start(1, "-c", LAUNCH, "-n", "3", str(script))
     assert job.finish() == [0], job.all_output()
+
+
+def test_env_is_pytorchs_unless_another_launcher_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch.distributed import rendezvous
+
+    from gearshift.torch.c10d import _rendezvous
+
+    assert _rendezvous._by_torch()
+    with pytest.raises(ValueError, match="RANK expected"):
+        next(rendezvous("env://"))
+    for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"):
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", "2" if "SIZE" in name else "0")
+    assert not _rendezvous._by_torch()
+    monkeypatch.setenv("RANK", "0")
+    assert _rendezvous._by_torch()
+    with pytest.raises(ValueError, match="WORLD_SIZE"):
+        next(rendezvous("env://"))
 
 
 @pytest.mark.netns

@@ -10,8 +10,9 @@
 
 Importing this module registers the backend; it needs no build against PyTorch. Everything else is
 as ever: torchrun (or whoever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT), ``init_method``,
-subgroups, asynchronous operations. ``init_method="gearshift://"`` finds the job as
-:func:`gearshift.init` does: under ``gearshift run``, mpirun and srun, too.
+subgroups, asynchronous operations. Under ``gearshift run``, mpirun and srun, where RANK is not set,
+the job is found as :func:`gearshift.init` does, by any backend; so does
+``init_method="gearshift://"`` everywhere.
 
 What changes is who moves the bytes: shared memory and gearshift's collectives instead of Gloo. And
 failures are detected: a rank that dies or freezes is an error on every other one that names it,
@@ -38,7 +39,7 @@ from __future__ import annotations
 from torch.distributed import Backend, register_rendezvous_handler
 
 from ._group import GearshiftProcessGroup, create
-from ._rendezvous import SCHEME, stores
+from ._rendezvous import SCHEME, stores, widen_env
 
 BACKEND = "gearshift"
 """What to pass to ``init_process_group`` and ``new_group``."""
@@ -46,5 +47,6 @@ BACKEND = "gearshift"
 if BACKEND.upper() not in Backend._plugins:
     Backend.register_backend(BACKEND, create, extended_api=True, devices=["cpu"])
     register_rendezvous_handler(SCHEME, stores)
+    widen_env()
 
 __all__ = ["BACKEND", "GearshiftProcessGroup"]

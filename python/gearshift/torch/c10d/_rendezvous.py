@@ -1,12 +1,17 @@
-"""``init_method="gearshift://"``: the store of a job that any launcher has started."""
+"""``init_method="gearshift://"``: the store of a job that any launcher has started.
+
+So does PyTorch's default, ``env://``, where the launcher is not one that PyTorch understands.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NoReturn
+from urllib.parse import parse_qs, urlparse
 
 from torch.distributed import HashStore, Store, TCPStore, rendezvous
 
@@ -47,6 +52,34 @@ def stores(
     else:
         yield _meet(environment, timeout), environment.rank, environment.world_size
     _once_only()
+
+
+def widen_env() -> None:
+    """Has ``env://`` find jobs that ``gearshift run``, mpirun or srun have started.
+
+    Where nothing has started this process, or RANK is set or given, PyTorch's own answers as ever;
+    below ``gearshift run`` a RANK that is set belongs to something above it. A release of PyTorch
+    that keeps its handlers elsewhere needs ``init_method``.
+    """
+    handlers = getattr(sys.modules["torch.distributed.rendezvous"], "_rendezvous_handlers", {})
+    theirs = handlers.get("env")
+    if theirs is None:
+        return
+
+    def by_environment(url: str, **options: Any) -> Iterator[tuple[Store, int, int]]:
+        given = "rank" in parse_qs(urlparse(url).query)
+        yield from theirs(url, **options) if given or _by_torch() else stores(url, **options)
+
+    handlers["env"] = by_environment
+
+
+def _by_torch() -> bool:
+    """Whether ``env://`` is for PyTorch. A launcher that contradicts itself is for us to tell."""
+    try:
+        launcher = detect().launcher
+    except LaunchError:
+        return "RANK" in os.environ
+    return launcher == "none" or (launcher != "gearshift" and "RANK" in os.environ)
 
 
 def _once_only() -> NoReturn:

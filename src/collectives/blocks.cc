@@ -32,6 +32,30 @@ void copy_block(base::ConstBytes from, base::Bytes into) {
   if (real && !from.empty()) std::memmove(into.data(), from.data(), from.size());
 }
 
+/// The root's part: all peers' blocks are under way at once, so that nobody waits for its turn while
+/// others are slow, or have much to move. Who sends another size than is taken spoils it for nobody
+/// else; the first error is the outcome.
+template <typename View>
+base::Status serve(const Operation& operation, const std::vector<View>& blocks) {
+  const int n = operation.size();
+  std::vector<Pieces<View>> peers;
+  peers.reserve(blocks.size());
+  for (int s = 1; s < n; ++s) {
+    const int peer = modulo(operation.rank() + s, n);
+    peers.emplace_back(operation, blocks[static_cast<std::size_t>(peer)], peer).post_all();
+  }
+  base::Status outcome;
+  for (auto pieces = peers.begin(); pieces != peers.end(); ++pieces) {
+    const base::Status done = finish(*pieces);
+    if (done) continue;
+    if (outcome) outcome = done;
+    if (done.error().code == base::ErrorCode::kMismatch) continue;
+    for (auto other = pieces; other != peers.end(); ++other) other->withdraw();
+    break;
+  }
+  return outcome;
+}
+
 }  // namespace
 
 base::Status exchange_blocks(Operation& operation, const std::vector<base::ConstBytes>& to,
@@ -53,11 +77,7 @@ base::Status gather_blocks(Operation& operation, base::Rank root, base::ConstByt
   const int r = operation.rank();
   if (r != root.value) return move_pieces(operation, root.value, own);
   copy_block(own, from[static_cast<std::size_t>(r)]);
-  for (int s = 1; s < operation.size(); ++s) {
-    const int peer = modulo(r + s, operation.size());
-    GEARSHIFT_RETURN_IF_ERROR(move_pieces(operation, peer, from[static_cast<std::size_t>(peer)]));
-  }
-  return {};
+  return serve(operation, from);
 }
 
 base::Status scatter_blocks(Operation& operation, base::Rank root,
@@ -65,11 +85,7 @@ base::Status scatter_blocks(Operation& operation, base::Rank root,
   const int r = operation.rank();
   if (r != root.value) return move_pieces(operation, root.value, own);
   copy_block(to[static_cast<std::size_t>(r)], own);
-  for (int s = 1; s < operation.size(); ++s) {
-    const int peer = modulo(r + s, operation.size());
-    GEARSHIFT_RETURN_IF_ERROR(move_pieces(operation, peer, to[static_cast<std::size_t>(peer)]));
-  }
-  return {};
+  return serve(operation, to);
 }
 
 }  // namespace gearshift::collectives

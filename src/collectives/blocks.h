@@ -18,9 +18,8 @@ namespace gearshift::collectives {
 base::Status exchange_blocks(Operation& operation, const std::vector<base::ConstBytes>& to,
                              const std::vector<base::Bytes>& from);
 
-/// Everybody's block to the root, `from[r]` there, or from it: one link after another, for the
-/// root's own is the bound. N ranks, blocks of b bytes: (N-1)·P(b) messages and (N-1)·b bytes at
-/// the root, P(b) and b elsewhere.
+/// Everybody's block to the root, `from[r]` there, or from it: over all links at once. N ranks,
+/// blocks of b bytes: (N-1)·P(b) messages and (N-1)·b bytes at the root, P(b) and b elsewhere.
 base::Status gather_blocks(Operation& operation, base::Rank root, base::ConstBytes own,
                            const std::vector<base::Bytes>& from);
 base::Status scatter_blocks(Operation& operation, base::Rank root,

@@ -28,8 +28,8 @@ View piece(View view, std::size_t k) {
   return base::slice(view, begin, std::min(kPieceBytes, view.size() - begin));
 }
 
-/// The pieces of a view on their way to a peer (of base::ConstBytes) or from one (base::Bytes): a
-/// few are posted ahead of the one that is waited for.
+/// The pieces of a view on their way to a peer (of base::ConstBytes) or from one (base::Bytes): all
+/// posted at once, or a few ahead of the one that is waited for.
 template <typename View>
 class Pieces {
  public:
@@ -42,6 +42,7 @@ class Pieces {
       under_way_.push_back(post(posted_));
     }
   }
+  void post_all() { post_until(count_); }
   base::Status await(std::size_t k) {
     const Operation::Position at{k, count_};
     const transport::Request request = under_way_.front();
@@ -55,6 +56,7 @@ class Pieces {
   /// After a failure: the memory is free afterwards.
   void withdraw() {
     for (const auto& request : under_way_) operation_.withdraw(request);
+    under_way_.clear();
   }
 
  private:
@@ -76,10 +78,9 @@ class Pieces {
   std::deque<transport::Request> under_way_;
 };
 
-/// All of a view to, or from, one peer.
+/// Waits for all of them, and posts what is not posted.
 template <typename View>
-base::Status move_pieces(const Operation& operation, int peer, View view) {
-  Pieces<View> pieces(operation, view, peer);
+base::Status finish(Pieces<View>& pieces) {
   for (std::size_t k = 0; k < pieces.count(); ++k) {
     pieces.post_until(k);
     const base::Status done = pieces.await(k);
@@ -88,6 +89,13 @@ base::Status move_pieces(const Operation& operation, int peer, View view) {
     return done;
   }
   return {};
+}
+
+/// All of a view to, or from, one peer.
+template <typename View>
+base::Status move_pieces(const Operation& operation, int peer, View view) {
+  Pieces<View> pieces(operation, view, peer);
+  return finish(pieces);
 }
 
 }  // namespace gearshift::collectives

@@ -112,6 +112,26 @@ TEST(BlocksMismatch, IsToldAndNobodyHangs) {
   });
 }
 
+/// Rank 1 gives less than is taken of it, rank 2 as much, in several pieces.
+TEST(BlocksMismatch, OfOneRankSpoilsNothingOfAnother) {
+  World world(inproc_wire(), 3);
+  world.run([&](group::Group& group) {
+    constexpr std::size_t kBlock = std::size_t{9} << 20;
+    const std::size_t r = own_index(group);
+    const std::vector<std::byte> own(r == 1 ? kBlock - 1 : kBlock, static_cast<std::byte>(r));
+    std::vector<std::byte> all(r == 0 ? 3 * kBlock : 0);
+    const auto status = gather(group, own, all, base::Rank(0));
+    ASSERT_EQ(status.ok(), r != 0);
+    if (r == 0) {
+      EXPECT_EQ(status.error().code, base::ErrorCode::kMismatch) << status.error().to_string();
+      EXPECT_EQ(status.error().culprit, 1);
+      EXPECT_EQ(all[2 * kBlock], std::byte{2});
+      EXPECT_EQ(all.back(), std::byte{2});
+    }
+    EXPECT_TRUE(barrier(group).ok()) << "the links go on";
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Wires, Blocks, ::testing::ValuesIn(settings({1, 2, 3, 5})), name_of);
 
 }  // namespace

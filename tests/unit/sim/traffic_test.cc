@@ -123,6 +123,28 @@ TEST_P(Traffic, OfTheOtherCollectives) {
   });
 }
 
+/// The root's interface takes 14 s for all; each link moves all the time.
+TEST(RootedTraffic, IsLongerThanTheTimeoutThatEachLinkKeeps) {
+  const std::size_t block = 2'000'000'000;
+  const int size = 8;
+  const auto phantom = [](std::size_t bytes) {
+    return base::Bytes(static_cast<std::byte*>(nullptr), bytes);
+  };
+  in_child([&] {
+    const Cluster cluster = ideal_cluster(size);
+    auto job = Job::create(cluster, std::chrono::seconds(2), kStack);
+    ASSERT_TRUE(job.ok());
+    const auto work = [&](int rank, strategy::Environment environment) -> base::Status {
+      group::Group& group = *environment.world;
+      const base::Bytes all = phantom(rank == 3 ? size * block : 0);
+      GEARSHIFT_RETURN_IF_ERROR(collectives::scatter(group, all, phantom(block), base::Rank(3)));
+      return collectives::gather(group, phantom(block), all, base::Rank(3));
+    };
+    const base::Status status = (*job)->run(work);
+    EXPECT_TRUE(status.ok()) << status.error().to_string();
+  });
+}
+
 constexpr std::size_t kBucket = 1 << 18;
 
 /// 1.2 MB in two parameters.

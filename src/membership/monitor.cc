@@ -261,6 +261,7 @@ void GroupMonitor::beat(base::TimePoint now) {
     if (sent || sent.error().code != ErrorCode::kClosed) continue;
     std::lock_guard<base::Monitor> lock(*monitor_);
     peers_.left(r);
+    monitor_->notify_all();
   }
 }
 
@@ -290,6 +291,7 @@ void GroupMonitor::take(const transport::Message& message) {
   std::lock_guard<base::Monitor> lock(*monitor_);
   peers_.heard(from, sequence, notice->progress, scheduler_.now());
   peers_.left(from);
+  monitor_->notify_all();
 }
 
 void GroupMonitor::take_own(const Notice& notice) {

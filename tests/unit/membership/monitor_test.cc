@@ -363,6 +363,19 @@ TEST_P(MonitorTest, AnErrorBecauseOfWhoHasFinishedIsExplainedAtOnce) {
   EXPECT_THAT(said.message, HasSubstr("rank 1 has already finished"));
 }
 
+/// Whose end may be seen before its word that it leaves is.
+TEST_P(MonitorTest, AnErrorIsExplainedAsSoonAsItIsKnownThatItsRankHasFinished) {
+  make(2, std::chrono::hours(24));
+  Error said(ErrorCode::kInvalidArgument, "nothing");
+  const auto task = scheduler_->spawn("explains", [&] {
+    said = monitor(0).explain({ErrorCode::kClosed, "rank 1 closed the connection", 1});
+  });
+  scheduler_->sleep_for(milliseconds(50));
+  monitor(1).stop();
+  task->join();
+  EXPECT_THAT(said.message, HasSubstr("rank 1 has already finished"));
+}
+
 TEST_P(MonitorTest, AGroupThatClosesWithoutStoppingLosesNobody) {
   make(3, seconds(2));
   run_ranks(*scheduler_, 3, [&](int rank) { group(rank).close(scheduler_->after(seconds(5))); });

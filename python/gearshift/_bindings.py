@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DIGEST = "df57d01ac74904c5"
+DIGEST = "0f3f73e5474dbf82"
 """Of python/src. The build writes it here, and into what it compiles, which compares it with this
 as it is imported."""
 

@@ -12,9 +12,11 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "calls.h"
+#include "gearshift/collectives/arrivals.h"
 #include "gearshift/collectives/cost.h"
 #include "replica.h"
 #include "signals.h"
@@ -108,7 +110,9 @@ class PythonSession {
         process_(getpid()) {}
   ~PythonSession() {
     // A forked child has none of the threads that would have to end, and the job is its parent's.
-    if (getpid() != process_) new std::shared_ptr<runtime::Session>(std::move(session_));
+    if (getpid() == process_) return;
+    (void)arrivals_.release();
+    new std::shared_ptr<runtime::Session>(std::move(session_));
   }
   PythonSession(const PythonSession&) = delete;
   PythonSession& operator=(const PythonSession&) = delete;
@@ -254,8 +258,41 @@ class PythonSession {
                                options("recv", timeout));
     });
   }
+  void expect(int source, std::size_t size) {
+    GilReleased released;
+    arrivals().expect(base::Rank(source), size);
+  }
+  /// None at the end of the time, or when it was woken. A thread that may stay here for ever: no
+  /// Ctrl-C is meant for it.
+  std::optional<int> next_arrival(Seconds timeout) {
+    GilReleased released;
+    const auto& scheduler = session_->workers().scheduler();
+    const auto rank = arrivals().next(timeout ? scheduler.after(base::from_seconds(*timeout))
+                                              : base::TimePoint::never());
+    return rank ? std::optional(rank->value) : std::nullopt;
+  }
+  nb::bytes take(int source) {
+    const auto message = call([&]() -> base::Result<std::vector<std::byte>> {
+      auto taken = arrivals().take(base::Rank(source));
+      if (!taken) return session_->explain(taken.error());
+      return taken;
+    });
+    return nb::bytes(message.data(), message.size());
+  }
+  void wake() { arrivals().wake(); }
+  void time_out(int source, const std::string& message) {
+    call([&]() -> base::Status {
+      return session_->explain(Error(ErrorCode::kTimeout, message, source));
+    });
+  }
 
  private:
+  collectives::Arrivals& arrivals() {
+    std::call_once(arrivals_made_, [this] {
+      arrivals_ = std::make_unique<collectives::Arrivals>(session_->workers());
+    });
+    return *arrivals_;
+  }
   static collectives::Options options(const char* name, Seconds timeout) {
     collectives::Options options;
     options.label = name;
@@ -270,6 +307,8 @@ class PythonSession {
   }
 
   std::shared_ptr<runtime::Session> session_;
+  std::once_flag arrivals_made_;
+  std::unique_ptr<collectives::Arrivals> arrivals_;  ///< of messages, when they are asked for
   std::mutex collectives_;
   std::vector<std::mutex> sending_, receiving_;  ///< by peer
   const pid_t process_;                          ///< that made it
@@ -278,7 +317,8 @@ class PythonSession {
 std::unique_ptr<PythonSession> open_session(int rank, int world_size, int servers, int nnodes,
                                             std::string rdzv, std::string token,
                                             std::optional<double> timeout, std::string interface,
-                                            std::vector<std::string> transports, bool rdzv_moves) {
+                                            std::vector<std::string> transports, bool rdzv_moves,
+                                            std::optional<nb::callable> go_on) {
   runtime::SessionOptions options;
   options.rank = rank;
   options.world_size = world_size;
@@ -291,10 +331,20 @@ std::unique_ptr<PythonSession> open_session(int rank, int world_size, int server
   options.transports = std::move(transports);
   options.measure = unwrap(runtime::SessionOptions::measure_from_environment());
   options.congestion_control = runtime::SessionOptions::congestion_control_from_environment();
-  options.interrupted = [] {
+  // Nobody asks once the session is open.
+  options.interrupted = [go_on = nb::handle(go_on ? go_on->ptr() : nullptr),
+                         opener = std::this_thread::get_id()] {
     const GilHeld held;
     // What the first to ask has raised stays; threads that are not Python's main one see nothing.
-    return PyErr_Occurred() != nullptr || PyErr_CheckSignals() != 0;
+    if (PyErr_Occurred() != nullptr || PyErr_CheckSignals() != 0) return true;
+    if (!go_on.is_valid() || std::this_thread::get_id() != opener) return false;
+    try {
+      go_on();
+      return false;
+    } catch (nb::python_error& error) {
+      error.restore();
+      return true;
+    }
   };
   if (rdzv_moves) {
     options.rdzv_now = [] {
@@ -327,7 +377,7 @@ void bind_life(nb::class_<PythonSession>& c) {
   c.def(nb::new_(&open_session), nb::kw_only(), nb::arg("rank"), nb::arg("world_size"),
         nb::arg("servers"), nb::arg("nnodes"), nb::arg("rdzv"), nb::arg("token"),
         nb::arg("timeout").none(), nb::arg("interface"), nb::arg("transports"),
-        nb::arg("rdzv_moves") = false)
+        nb::arg("rdzv_moves") = false, nb::arg("go_on").none() = nb::none())
       .def_prop_ro("rank", [](const S& s) { return s.core().rank().value; })
       .def_prop_ro("world_size", [](const S& s) { return s.core().world_size(); })
       .def_prop_ro("servers", [](const S& s) { return s.core().servers(); })
@@ -352,6 +402,11 @@ void bind_life(nb::class_<PythonSession>& c) {
            [](const S& s) {
              GilReleased released;
              return s.core().hang_report();
+           })
+      .def("check",
+           [](const S& s) {
+             const membership::Monitor* const monitor = s.core().monitor();
+             if (const auto failure = monitor ? monitor->failure() : std::nullopt) raise(*failure);
            })
       .def("watch_signals", [](const S& s) { watch_signals(s.shared()); })
       .def("unwatch_signals", [](const S& s) { unwatch_signals(&s.core()); })
@@ -382,6 +437,25 @@ void bind_collectives(nb::class_<PythonSession>& c) {
       .def("recv", &S::recv, nb::arg("data"), nb::arg("size"), nb::arg("source"), timeout);
 }
 
+void bind_arrivals(nb::class_<PythonSession>& c) {
+  using S = PythonSession;
+  c.def("expect", &S::expect, nb::arg("source"), nb::arg("size"))
+      .def("next_arrival", &S::next_arrival, nb::arg("timeout").none() = nb::none())
+      .def("take", &S::take, nb::arg("source"))
+      .def("wake", &S::wake)
+      .def("time_out", &S::time_out, nb::arg("source"), nb::arg("message"))
+      .def(
+          "begin_operation",
+          [](const S& s, std::string operation) {
+            return s.core().workers().progress().begin(std::move(operation));
+          },
+          nb::arg("operation"))
+      .def(
+          "end_operation",
+          [](const S& s, std::uint64_t ticket) { s.core().workers().progress().end(ticket); },
+          nb::arg("ticket"));
+}
+
 }  // namespace
 
 void bind_session(nb::module_& m) {
@@ -398,6 +472,7 @@ void bind_session(nb::module_& m) {
       .def("links", &S::links)
       .def_prop_ro("links_measured", &S::links_measured);
   bind_collectives(session);
+  bind_arrivals(session);
 }
 
 }  // namespace gearshift::python

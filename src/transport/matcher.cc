@@ -5,6 +5,7 @@
 #include <mutex>
 #include <new>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "gearshift/transport/requests.h"
@@ -101,6 +102,18 @@ class Receive final : public RequestState {
     return error_ ? base::Status(*error_) : base::Status();
   }
 
+  bool when_done(std::function<void()> then) override {
+    {
+      const std::lock_guard<base::Monitor> lock(*impl->monitor);
+      if (!done()) {
+        then_ = std::move(then);
+        return true;
+      }
+    }
+    then();
+    return true;
+  }
+
   const std::shared_ptr<Matcher::Impl> impl;
   const Tag tag;
   const base::Bytes into;
@@ -187,6 +200,7 @@ class Receive final : public RequestState {
 
   std::atomic<bool> done_{false};
   std::unique_ptr<base::Error> error_;  ///< written before done_, constant after
+  std::function<void()> then_;          ///< called by who completes it, under the monitor
 };
 
 }  // namespace
@@ -196,6 +210,7 @@ void Matcher::Impl::finish(Receive& receive, std::optional<base::Error> error) {
   if (error) receive.error_ = std::make_unique<base::Error>(std::move(*error));
   receive.done_.store(true, std::memory_order_release);
   if (sleepers > 0) monitor->notify_all();
+  if (const auto then = std::exchange(receive.then_, nullptr)) then();
 }
 
 base::Result<base::Buffer> Matcher::Impl::keep(base::ConstBytes body) const {

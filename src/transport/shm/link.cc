@@ -52,6 +52,7 @@ class AssistedReceive final : public RequestState {
     return inner_.wait(deadline);
   }
   bool done() const override { return inner_.done(); }
+  bool when_done(std::function<void()> then) override { return inner_.when_done(std::move(then)); }
 
  private:
   const std::shared_ptr<Link> link_;

@@ -1,7 +1,7 @@
 """What torch.distributed does over the gearshift backend, one function a case.
 
-Run by test_c10d.py in each process of a world, as a script; cases that need other process groups
-than the default one make them.
+Run by test_c10d.py in each process of a world, as a script, with those of messages (alone, if
+ONLY says so); cases that need other process groups than the default one make them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import c10d_messages_cases
 import pytest
 import torch
 import torch.distributed as dist
@@ -102,6 +103,24 @@ def defined(dtype: torch.dtype, op: Any) -> bool:
     if (real and op in BITWISE) or (dtype.is_complex and op not in (ReduceOp.SUM, ReduceOp.AVG)):
         return False
     return not (dtype == torch.bool and op == ReduceOp.AVG)
+
+
+@case
+def means_of_numbers_whose_sum_overflows() -> None:
+    """Rounded towards zero, as those of small numbers."""
+    most, least = torch.iinfo(torch.int64).max, torch.iinfo(torch.int64).min
+    rows = [[most - r, least + r, most if r % 2 else least, r, -r - 1, 7] for r in range(world())]
+    totals = [sum(column) for column in zip(*rows, strict=True)]
+    wanted = [abs(t) // world() * (1 if t >= 0 else -1) for t in totals]
+    for shape in ((6,), (3, 2)):
+        x = torch.tensor(rows[rank()]).view(shape)
+        dist.all_reduce(x, ReduceOp.AVG)
+        assert x.flatten().tolist() == wanted
+        whole = torch.tensor(rows[rank()] * world()).view(-1, *shape)
+        part = torch.empty(shape, dtype=torch.int64)
+        dist.reduce_scatter_tensor(part, whole, ReduceOp.AVG)
+        assert part.flatten().tolist() == wanted
+    dist.all_reduce(torch.empty(0, dtype=torch.int64), ReduceOp.AVG)
 
 
 @case
@@ -321,40 +340,6 @@ def functional_collectives() -> None:
 
 
 @case
-def messages() -> None:
-    if world() == 1:
-        with pytest.raises(gs.InvalidArgument):
-            dist.distributed_c10d._get_default_group().send([torch.ones(1)], 0, 0)
-        return
-    after, before = (rank() + 1) % world(), (rank() - 1) % world()
-    big = torch.full((3_000_001,), float(rank()))  # larger than what sockets hold
-    into = torch.empty_like(big)
-    ops = [dist.P2POp(dist.isend, big, after), dist.P2POp(dist.irecv, into, before)]
-    for work in dist.batch_isend_irecv(ops):
-        work.wait()
-    assert torch.all(into == before)
-    # In the order of tags that the receiver wants, whatever the order of sending.
-    sent = [dist.isend(torch.full((2,), 10 * tag + rank()), after, tag=tag) for tag in (3, 1, 2)]
-    for tag in (1, 2, 3):
-        got = torch.zeros(4, dtype=torch.int64)[::2]
-        assert dist.recv(got, before, tag=tag) == before
-        assert got.tolist() == [10 * tag + before] * 2
-    for work in sent:
-        work.wait()
-    # Another size is an error, and what comes after it is found.
-    sent = [dist.isend(torch.ones(k), after) for k in (3, 2)]
-    with pytest.raises(gs.MismatchError, match="12 bytes with tag 0"):
-        dist.recv(torch.empty(2), before)
-    got = torch.zeros(2)
-    dist.recv(got, before)
-    assert got.tolist() == [1.0, 1.0]
-    for work in sent:
-        work.wait()
-    with pytest.raises(gs.Unsupported, match="receives from a rank"):
-        dist.recv(got)
-
-
-@case
 def subgroups() -> None:
     mine = [r for r in range(world()) if r % 2 == rank() % 2]
     groups = [dist.new_group([r for r in range(world()) if r % 2 == parity]) for parity in (0, 1)
@@ -428,7 +413,9 @@ def main() -> None:
     initialize(STORE)
     assert dist.get_backend() == "gearshift"
     failed = 0
-    for function in CASES:
+    messages = c10d_messages_cases.CASES
+    cases = messages if os.environ.get("ONLY") == "messages" else [*messages, *CASES]
+    for function in cases:
         try:
             function()
         except BaseException:
@@ -437,7 +424,7 @@ def main() -> None:
             print(f"failed: {function.__name__} on rank {os.environ['RANK']}", flush=True)
             os._exit(1)  # the others must not wait for this one's next case
     dist.destroy_process_group()
-    print(f"passed: {len(CASES)}", flush=True)
+    print(f"passed: {len(cases)}", flush=True)
     sys.exit(failed)
 
 

@@ -117,6 +117,11 @@ def test_operations(job: Job, world: int) -> None:
 
 
 @pytest.mark.slow
+def test_messages_of_five(job: Job) -> None:
+    passes(job, 5, "c10d_cases.py", ONLY="messages")
+
+
+@pytest.mark.slow
 def test_operations_over_tcp(job: Job) -> None:
     passes(job, 2, "c10d_cases.py", GEARSHIFT_TRANSPORTS="tcp")
 
@@ -207,14 +212,34 @@ def test_backward_of_ddp_names_a_killed_rank(job: Job) -> None:
     assert re.search(r"RuntimeError: .*PeerLost: .*rank 1", job.output(0)), job.all_output()
 
 
+WITH_RECEIVES = f"""{INIT}
+group = dist.new_group()
+sources = [source for source in (None, 0, 1, 2) if source != rank]
+works = [dist.irecv(torch.ones(1), source, group=group) for source in sources]
+print("running", flush=True)
+try:
+    while True:
+        dist.all_reduce(torch.ones(300_000), dist.ReduceOp.MAX)
+finally:
+    for work in works:
+        try:
+            work.wait()
+        except gs.PeerLost as error:
+            print("received:", error)
+"""
+
+
 def test_killed_rank_is_named(job: Job) -> None:
-    job.start(3, "-c", FOR_EVER)
+    """By who receives, too: from any source, from that rank, and from another one."""
+    job.start(3, "-c", WITH_RECEIVES)
     job.await_text("running")
     job.processes[1].kill()
     codes = job.finish(0, 2)
     assert all(code != 0 for code in codes)
     for rank in (0, 2):
         assert re.search(r"PeerLost: .*rank 1", job.output(rank)), job.all_output()
+        received = re.findall(r"received: .*rank 1 ", job.output(rank))
+        assert len(received) == 3, job.all_output()
 
 
 def test_frozen_rank_is_named_within_the_timeout_of_failure_detection(job: Job) -> None:
@@ -234,17 +259,39 @@ def test_frozen_rank_is_named_within_the_timeout_of_failure_detection(job: Job) 
     ],
 )
 def test_why_a_rank_ended_is_told_to_the_others(job: Job, end: str, told: str) -> None:
-    job.start(2, "-c", f"{INIT}if rank == 1:\n    {end}\ndist.barrier()\n")
-    assert job.finish()[0] != 0
-    assert told in job.output(0), job.all_output()
+    """Where they wait for it, and where they form a group with it."""
+    wait = "dist.barrier() if rank == 0 else dist.new_group()\n"
+    job.start(3, "-c", f"{INIT}if rank == 1:\n    {end}\n{wait}")
+    codes = job.finish()
+    for rank in (0, 2):
+        assert codes[rank] != 0
+        assert re.search(f"PeerLost: .*rank 1 .*{re.escape(told)}", job.output(rank)), (
+            job.all_output()
+        )
+
+
+IDLE = f"""{BEGIN}
+init(timeout=timedelta(seconds=2))
+if rank == 1:
+    time.sleep(60)
+works = [dist.irecv(torch.ones(1), src, tag=5) for src in (1, None)]
+for work in works:
+    try:
+        work.wait()
+    except gs.TimeoutError as error:
+        print(error.rank, error)
+dist.all_reduce(torch.ones(3))
+"""
 
 
 def test_rank_that_does_not_take_part_is_told_after_the_timeout_of_the_group(job: Job) -> None:
-    script = BEGIN + "init(timeout=timedelta(seconds=2))\n"
-    script += "if rank == 0:\n    dist.all_reduce(torch.ones(3))\nelse:\n    time.sleep(60)\n"
-    job.start(2, "-c", script)
+    job.start(2, "-c", IDLE, GEARSHIFT_TIMEOUT="4")
     assert job.finish(0) != [0]
-    assert re.search(r"TimeoutError: .*rank 1", job.output(0)), job.all_output()
+    said = job.output(0)
+    assert re.search(r"TimeoutError: .*rank 1", said), job.all_output()
+    for rank, source in ((1, "rank 1"), (None, "any rank")):
+        text = rf"{rank} recv \(from {source}, tag 5\): no such message within 2 s\n.*\n.*\n  rank 1: "
+        assert re.search(text, said), said
 
 
 def test_slow_rank_is_waited_for_beyond_the_timeout_of_failure_detection(job: Job) -> None:
@@ -276,8 +323,11 @@ def test_missing_token_is_an_error(job: Job) -> None:
     script = BEGIN + 'if rank == 1:\n    del os.environ["GEARSHIFT_TOKEN"]\n'
     script += INIT.removeprefix(BEGIN)
     job.start(2, "-c", script, GEARSHIFT_TOKEN="secret of this very job")
-    job.finish(1)
-    assert "rank 0 has a GEARSHIFT_TOKEN" in job.output(1), job.all_output()
+    assert 0 not in job.finish()
+    said = "rank 0 has a GEARSHIFT_TOKEN, this process has none"
+    assert f"InvalidArgument: {said}" in job.output(1), job.all_output()
+    told = f"PeerLost: rank 1 failed while the process group was formed: InvalidArgument: {said}"
+    assert told in job.output(0), job.all_output()
 
 
 @pytest.mark.parametrize("value", ["0", "soon"])

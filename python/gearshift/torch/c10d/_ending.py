@@ -1,4 +1,4 @@
-"""What becomes of process groups when the process ends, or is forked."""
+"""The process groups of this process, and what becomes of them when it ends, or is forked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import atexit
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ... import _core
 from ..._exit import note_exits
+from ...errors import PeerLost
 
 
 class _Group(Protocol):
+    def lost(self) -> PeerLost | None: ...
     def shutdown(self) -> None: ...
     def fail(self, reason: str) -> None: ...
     def leave_to_parent(self) -> None: ...
@@ -36,6 +39,20 @@ def end_with_process(group: _Group) -> None:
 def forget(group: _Group) -> None:
     """It has been closed."""
     _groups.discard(group)
+
+
+def watch(members: list[int]) -> Callable[[], None]:
+    """Returns what raises when a group of this process fails from now on that has lost one of
+    these ranks (of the whole job)."""
+    groups = [group for group in _groups if group.lost() is None]
+
+    def check() -> None:
+        for group in groups:
+            lost = group.lost()
+            if lost is not None and lost.rank in members:
+                raise PeerLost(str(lost), rank=members.index(lost.rank))
+
+    return check
 
 
 def _fail_all(reason: str) -> None:

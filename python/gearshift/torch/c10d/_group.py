@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ...errors import Error, InvalidArgument, Unsupported
-from ._ending import end_with_process, forget
+from ...errors import Error, InvalidArgument, PeerLost
+from ._ending import end_with_process, forget, watch
 from ._meet import meet
 from ._memory import Target, checked, readable, same_bytes
 from ._messages import Messages
@@ -30,13 +30,10 @@ _FAREWELL_SECONDS = 30.0
 
 def create(options: Any, _backend_options: Any = None) -> GearshiftProcessGroup:
     """Called by torch.distributed for each process group. Collective over its members."""
-    members = list(options.global_ranks_in_group)
+    # There are none where all are members.
+    members = list(options.global_ranks_in_group) or list(range(options.group_size))
     return GearshiftProcessGroup(
-        options.store,
-        f"{options.group_id} {members}",
-        options.group_rank,
-        options.group_size,
-        options.timeout,
+        options.store, options.group_id, options.group_rank, members, options.timeout
     )
 
 
@@ -49,12 +46,16 @@ class GearshiftProcessGroup(ProcessGroup):
     :class:`gearshift.PeerLost` or TimeoutError the group is unusable.
     """
 
-    def __init__(self, store: Any, name: str, rank: int, size: int, timeout: timedelta) -> None:
-        super().__init__(rank, size)  # type: ignore[call-arg]
-        self._name = name
+    def __init__(
+        self, store: Any, name: str, rank: int, members: list[int], timeout: timedelta
+    ) -> None:
+        """`members` are ranks of the whole job, in the order of ranks of this group."""
+        super().__init__(rank, len(members))  # type: ignore[call-arg]
+        self._name = name = f"{name} {members}"
+        self._members = members
         self._description = "undefined"
         self._timeout = timeout.total_seconds()
-        self._meeting = meet(store, name, rank, size, self._timeout)
+        self._meeting = meet(store, name, rank, len(members), self._timeout, watch(members))
         self._session = self._meeting.session
         self._lane = Lane(f"gearshift group {name}")
         self._messages = Messages(self._session, name)
@@ -350,7 +351,7 @@ class GearshiftProcessGroup(ProcessGroup):
         return self._messages.recv(_single(tensors, "recv"), src, tag, self._timeout)
 
     def recv_anysource(self, tensors: list[Tensor], tag: int = 0) -> Operation:
-        raise Unsupported("the gearshift backend receives from a rank that you name: recv(src=…)")
+        return self._messages.recv_any(_single(tensors, "recv"), tag, self._timeout)
 
     # The names that torch gives some of them from 2.13 on
 
@@ -398,6 +399,15 @@ class GearshiftProcessGroup(ProcessGroup):
         self._session.unwatch_signals()
         self._lane.close()
         self._messages.close()
+
+    def lost(self) -> PeerLost | None:
+        """What has ended this group, if one of its ranks has: that rank's number in the job."""
+        try:
+            self._session.check()
+        except Error as error:
+            if error.rank is not None and error.rank != self._session.rank:
+                return PeerLost(str(error), rank=self._members[error.rank])
+        return None
 
     def leave_to_parent(self) -> None:
         """Called in a forked process: the session, with all its threads, is its parent's."""

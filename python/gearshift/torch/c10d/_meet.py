@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ... import _core, _session
 from ...errors import InvalidArgument, TimeoutError
 from ...launch import DEFAULT_TIMEOUT, LaunchError
 from ...launch.token import environment_token, new_token
+from ._forming import Forming
 
 _MEET = "meet"
 _LONGEST = 365 * 86400.0
@@ -30,54 +32,104 @@ class Meeting:
     server: _core.StoreServer | None
 
 
-def meet(store: Store, name: str, rank: int, size: int, patience: float) -> Meeting:
+def meet(
+    store: Store,
+    name: str,
+    rank: int,
+    size: int,
+    patience: float,
+    watch: Callable[[], None] = lambda: None,
+) -> Meeting:
     """Open the session of a process group. Collective.
 
     Args:
         store: of the process group alone.
         name: of the process group and its members.
         patience: seconds to wait for the other ranks.
+        watch: raises when one of them is known to be lost.
 
     Raises:
         InvalidArgument: for environment variables that make no sense.
         TimeoutError: when another rank does not come.
+        PeerLost: when another rank has failed.
     """
-    timeout = _timeout()
-    token = _own_token()
     if size == 1:
-        return Meeting(_open(rank, size, 1, "", "", timeout), None)
-    deadline = time.monotonic() + min(patience, _LONGEST)
+        _own_token()
+        return Meeting(_open(rank, size, 1, "", "", _timeout(), None), None)
     store = PrefixStore(f"gearshift/{name}/{size}", store)
     # A store outlives process groups, and what they were told. It counts itself: processes may have
     # been in other groups at other stores.
     store = PrefixStore(str(store.add(f"arrivals/{rank}", 1)), store)
-    store.set(_host_key(rank), _host_identity())
-    server = _serve(store, size, token, deadline) if rank == 0 else None
-    told = json.loads(_await(store, _MEET, 0, deadline))
-    token = told["token"] or token
-    if token is None:
-        raise InvalidArgument("rank 0 has a GEARSHIFT_TOKEN, this process has none")
-    session = _open(rank, size, int(told["nnodes"]), told["rdzv"], token, timeout)
-    return Meeting(session, server)
+    forming = Forming(store, rank, size, watch)
+    try:
+        return _Arrival(store, rank, size, patience, forming).meet()
+    except BaseException as error:
+        account = forming.account(error)
+        if account is error:
+            raise
+        raise account from error
 
 
-def _serve(store: Store, size: int, given: str | None, deadline: float) -> _core.StoreServer:
-    hosts = {_await(store, _host_key(r), r, deadline) for r in range(size)}
-    token = given or new_token()
-    address = _own_address(store) if len(hosts) > 1 else _LOOPBACK
-    server = _core.StoreServer(address, 0, token)
-    told = {
-        "rdzv": f"tcp://{server.address}",
-        "nnodes": len(hosts),
-        # One that the user has set is the user's to pass on.
-        "token": "" if given else token,
-    }
-    store.set(_MEET, json.dumps(told))
-    return server
+class _Arrival:
+    """One rank on its way into a group of several."""
+
+    def __init__(
+        self, store: Store, rank: int, size: int, patience: float, forming: Forming
+    ) -> None:
+        self._store = store
+        self._rank = rank
+        self._size = size
+        self._deadline = time.monotonic() + min(patience, _LONGEST)
+        self._forming = forming
+
+    def meet(self) -> Meeting:
+        timeout, token = _timeout(), _own_token()
+        self._store.set(_host_key(self._rank), _host_identity())
+        server = self._serve(token) if self._rank == 0 else None
+        told = json.loads(self._await(_MEET, 0))
+        token = told["token"] or token
+        if token is None:
+            raise InvalidArgument("rank 0 has a GEARSHIFT_TOKEN, this process has none")
+        nodes, rdzv = int(told["nnodes"]), told["rdzv"]
+        go_on = self._forming.check
+        session = _open(self._rank, self._size, nodes, rdzv, token, timeout, go_on)
+        return Meeting(session, server)
+
+    def _serve(self, given: str | None) -> _core.StoreServer:
+        hosts = {self._await(_host_key(r), r) for r in range(self._size)}
+        token = given or new_token()
+        address = _own_address(self._store) if len(hosts) > 1 else _LOOPBACK
+        server = _core.StoreServer(address, 0, token)
+        told = {
+            "rdzv": f"tcp://{server.address}",
+            "nnodes": len(hosts),
+            # One that the user has set is the user's to pass on.
+            "token": "" if given else token,
+        }
+        self._store.set(_MEET, json.dumps(told))
+        return server
+
+    def _await(self, key: str, rank: int) -> str:
+        """The value of a key, once `rank` has set it. Looks again and again, so that Ctrl-C ends
+        it."""
+        pause = 0.001
+        while not self._store.check([key]):
+            self._forming.check()
+            if time.monotonic() >= self._deadline:
+                raise TimeoutError(f"rank {rank} has not come to the process group", rank=rank)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+        return self._store.get(key).decode()
 
 
 def _open(
-    rank: int, size: int, nnodes: int, rdzv: str, token: str, timeout: float
+    rank: int,
+    size: int,
+    nnodes: int,
+    rdzv: str,
+    token: str,
+    timeout: float,
+    go_on: Callable[[], None] | None,
 ) -> _core.Session:
     return _core.Session(
         rank=rank,
@@ -89,6 +141,7 @@ def _open(
         timeout=timeout,
         interface=os.environ.get("GEARSHIFT_INTERFACE", ""),
         transports=_session._transports(None),
+        go_on=go_on,
     )
 
 
@@ -121,17 +174,6 @@ def _host_identity() -> str:
     with contextlib.suppress(OSError):
         return f"{boot.read_text().strip()} {network.readlink()}"
     return socket.gethostname()
-
-
-def _await(store: Store, key: str, rank: int, deadline: float) -> str:
-    """The value of a key, once `rank` has set it. Looks again and again, so that Ctrl-C ends it."""
-    pause = 0.001
-    while not store.check([key]):
-        if time.monotonic() >= deadline:
-            raise TimeoutError(f"rank {rank} has not come to the process group", rank=rank)
-        time.sleep(pause)
-        pause = min(2 * pause, 0.1)
-    return store.get(key).decode()
 
 
 def _own_address(store: Store) -> str:

@@ -88,6 +88,11 @@ class Reduction:
             return self.dtype, self.name
         return None
 
+    @property
+    def _overflows(self) -> bool:
+        """Whether the sum may need more bits than its mean has."""
+        return self.dtype == torch.int64 and self.name == "mean"
+
     def all_reduce(
         self, session: _core.Session, flat: Tensor, timeout: float, background: bool = False
     ) -> None:
@@ -99,6 +104,11 @@ class Reduction:
         core = self.core
         if core is None:
             self._gathered(session, flat.view(-1), timeout)
+            return
+        if self._overflows:
+            parts = _divided(flat, session.world_size)
+            _SUM.all_reduce(session, parts, timeout, background)
+            flat.copy_(_mean(parts, session.world_size))
             return
         dtype, op = core
         session.all_reduce(flat.data_ptr(), flat.nbytes, _NATIVE[dtype], op, timeout, background)
@@ -115,6 +125,13 @@ class Reduction:
             self._gathered(session, scratch.view(-1), timeout)
             part = scratch.view(-1)[session.rank * out.numel() : (session.rank + 1) * out.numel()]
             out.copy_(part.view(out.shape))
+            return
+        if self._overflows:
+            size = session.world_size
+            parts = _divided(scratch.view(size, -1), size).transpose(0, 1).contiguous()
+            sums = torch.empty((2, *out.shape), dtype=out.dtype)
+            _SUM.reduce_scatter(session, parts, sums, timeout)
+            out.copy_(_mean(sums, size))
             return
         dtype, op = core
         session.reduce_scatter(
@@ -160,3 +177,19 @@ class Reduction:
         if result.dtype == torch.int64:
             return torch.div(result, len(everybody), rounding_mode="trunc")
         return result / len(everybody)
+
+
+_SUM = Reduction(torch.int64, ReduceOp.SUM)
+
+
+def _divided(numbers: Tensor, by: int) -> Tensor:
+    """What int64 sums do not overflow with: quotients, rounded down, and then remainders."""
+    quotients = torch.div(numbers, by, rounding_mode="floor")
+    return torch.stack([quotients, numbers - quotients * by])
+
+
+def _mean(sums: Tensor, size: int) -> Tensor:
+    """Of `size` numbers that were divided so and summed up; rounded towards zero."""
+    quotients, remainders = sums
+    rounded_down = quotients + torch.div(remainders, size, rounding_mode="floor")
+    return rounded_down + ((rounded_down < 0) & (remainders % size != 0))

@@ -58,7 +58,11 @@ class Operation(Work):
             ended = self._ended
         self._latch.release()
         if ended is not None:
-            ended.set_result(None)
+            self._announce(ended)
+
+    def _announce(self, ended: torch.futures.Future[None]) -> None:
+        """Run the callbacks of the future."""
+        ended.set_result(None)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait until it is done.

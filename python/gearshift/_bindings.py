@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DIGEST = "0f3f73e5474dbf82"
+DIGEST = "62fbd61ebafa0c3c"
 """Of python/src. The build writes it here, and into what it compiles, which compares it with this
 as it is imported."""
 

@@ -372,6 +372,19 @@ nb::object distribute_on(
   return distribute(s.shared(), std::move(request));
 }
 
+/// Whether another rank is in the operation that this one is in, as far as is known.
+bool others_take_part(const PythonSession& s) {
+  const membership::Monitor* const monitor = s.core().monitor();
+  if (monitor == nullptr) return false;
+  const auto report = monitor->report();
+  const auto own = static_cast<std::size_t>(s.core().rank().value);
+  const std::string& operation = report[own].operation;
+  return operation.rfind("idle", 0) != 0 &&
+         std::any_of(report.begin(), report.end(), [&](const membership::PeerReport& one) {
+           return one.rank != report[own].rank && one.alive && one.operation == operation;
+         });
+}
+
 void bind_life(nb::class_<PythonSession>& c) {
   using S = PythonSession;
   c.def(nb::new_(&open_session), nb::kw_only(), nb::arg("rank"), nb::arg("world_size"),
@@ -408,6 +421,7 @@ void bind_life(nb::class_<PythonSession>& c) {
              const membership::Monitor* const monitor = s.core().monitor();
              if (const auto failure = monitor ? monitor->failure() : std::nullopt) raise(*failure);
            })
+      .def("others_take_part", &others_take_part)
       .def("watch_signals", [](const S& s) { watch_signals(s.shared()); })
       .def("unwatch_signals", [](const S& s) { unwatch_signals(&s.core()); })
       .def("traffic", [](const S& s) {

@@ -32,9 +32,9 @@ void copy_block(base::ConstBytes from, base::Bytes into) {
   if (real && !from.empty()) std::memmove(into.data(), from.data(), from.size());
 }
 
-/// The root's part: all peers' blocks are under way at once, so that nobody waits for its turn while
-/// others are slow, or have much to move. Who sends another size than is taken spoils it for nobody
-/// else; the first error is the outcome.
+/// The root's part: all peers' blocks are under way at once, so that nobody waits for its turn
+/// while others are slow, or have much to move. Who sends another size than is taken spoils it for
+/// nobody else; the first error is the outcome.
 template <typename View>
 base::Status serve(const Operation& operation, const std::vector<View>& blocks) {
   const int n = operation.size();

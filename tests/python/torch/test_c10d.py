@@ -290,7 +290,9 @@ def test_rank_that_does_not_take_part_is_told_after_the_timeout_of_the_group(job
     said = job.output(0)
     assert re.search(r"TimeoutError: .*rank 1", said), job.all_output()
     for rank, source in ((1, "rank 1"), (None, "any rank")):
-        text = rf"{rank} recv \(from {source}, tag 5\): no such message within 2 s\n.*\n.*\n  rank 1: "
+        text = (
+            rf"{rank} recv \(from {source}, tag 5\): no such message within 2 s\n.*\n.*\n  rank 1: "
+        )
         assert re.search(text, said), said
 
 
@@ -317,6 +319,53 @@ def test_ended_script_needs_no_goodbye(job: Job) -> None:
     script = INIT + "dist.all_reduce(torch.ones(2))\n"
     job.start(2, "-c", script, GEARSHIFT_TOKEN="secret of this very job")
     assert job.finish() == [0, 0], job.all_output()
+
+
+ENDING = f"""
+import atexit, pathlib
+def note(what):
+    pathlib.Path(what).touch()
+def await_(said):
+    end = time.monotonic() + 100
+    while not said():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+{BEGIN}
+from gearshift.torch.c10d import _ending
+if rank == 0:
+    atexit.register(note, "left")  # called after all groups were left
+_ending._ALONE_SECONDS = 0.2
+init()
+all_three, wanted = dist.group.WORLD, torch.ones(3)
+alone = dist.new_group()
+if rank == 0:
+    works = [dist.all_reduce(wanted, group=g, async_op=True) for g in (alone, all_three)]
+    there = "rank 2: step 0, all_reduce"
+    await_(lambda: there in all_three._session.hang_report())
+    note("ending")
+    sys.exit(0)
+if rank == 1:
+    await_(pathlib.Path("ending").exists)
+    time.sleep(1)
+dist.all_reduce(wanted)
+assert wanted.tolist() == [3.0] * 3
+end = time.monotonic() + 15
+while not pathlib.Path("left").exists() and time.monotonic() < end:
+    time.sleep(0.01)
+try:
+    dist.all_reduce(wanted, group=alone)
+except gs.PeerLost as error:
+    print("told:", error)
+"""
+
+
+def test_ended_script_stays_for_what_others_are_in(job: Job) -> None:
+    """But not for what nobody has come to."""
+    job.start(3, "-c", ENDING)
+    assert job.finish() == [0, 0, 0], job.all_output()
+    for rank in (1, 2):
+        told = re.search(r"told: .*rank 0 .*with operations under way", job.output(rank))
+        assert told, job.all_output()
 
 
 def test_missing_token_is_an_error(job: Job) -> None:

@@ -23,8 +23,7 @@ float64, float32, float16, bfloat16, int8, uint8, int32 and int64 are reduced on
 dtypes, and bitwise operations, are gathered and reduced by every rank. Results are the same bits on
 all ranks.
 
-Not supported, and refused with an error: tensors on accelerators, sparse tensors, ``PREMUL_SUM``,
-``recv`` from any source.
+Not supported, and refused with an error: tensors on accelerators, sparse tensors, ``PREMUL_SUM``.
 
 Environment: GEARSHIFT_TIMEOUT, GEARSHIFT_TRANSPORTS, GEARSHIFT_INTERFACE as in docs/jobs.md; a
 GEARSHIFT_TOKEN, if set, must be the same in all processes. Without one, rank 0 draws a token and

@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ... import _core
 from ..._exit import note_exits
-from ...errors import PeerLost
+from ...errors import Error, PeerLost
+from ._messages import Messages
+from ._work import Lane
 
 
 class _Group(Protocol):
     def lost(self) -> PeerLost | None: ...
-    def shutdown(self) -> None: ...
+    def begin_to_leave(self) -> bool: ...
+    def leave(self, seconds: float) -> bool: ...
     def fail(self, reason: str) -> None: ...
     def leave_to_parent(self) -> None: ...
 
 
 _groups: weakref.WeakSet[Any] = weakref.WeakSet()
 _installed = False
+_FAREWELL_SECONDS = 30.0
+"""For messages that are under way when a group is destroyed, and operations that others are in."""
+_ALONE_SECONDS = 5.0
+"""The same for operations that nobody else is in."""
+_TURN_SECONDS = 0.005
+"""For each group that is waited for at the end, in turn."""
+
+
+class Farewell:
+    """How a rank leaves a group whose operations may still be under way.
+
+    It stays for what others need: for messages that are not sent, for operations that others are
+    in, and a moment for those that somebody may come to.
+
+    Args:
+        lane: of operations; closed.
+        messages: closed.
+    """
+
+    def __init__(self, session: _core.Session, lane: Lane, messages: Messages) -> None:
+        self._session = session
+        self._lane = lane
+        self._messages = messages
+        self._alone_since = time.monotonic()
+        self._end = time.monotonic() + _FAREWELL_SECONDS
+
+    def attempt(self, seconds: float) -> bool:
+        """Leave, if it can be done so soon, or has to be. Whether it was."""
+        sent = self._messages.join_senders(time.monotonic() + seconds)
+        done = sent and self._lane.join(seconds)
+        now = time.monotonic()
+        if done:
+            # A group that has failed ends, too: its operations told, and another may follow.
+            with contextlib.suppress(Error):
+                self._session.close()
+            return True
+        if not sent or self._session.others_take_part():
+            self._alone_since = now
+        if now < min(self._end, self._alone_since + _ALONE_SECONDS):
+            return False
+        self._session.fail("the process group was destroyed with operations under way")
+        return True
 
 
 def end_with_process(group: _Group) -> None:
@@ -64,13 +111,21 @@ def _at_exit() -> None:
     error = getattr(sys, "last_value", None)
     if error is not None:
         _fail_all(f"{type(error).__name__}: {error}")
-    for group in list(_groups):
-        try:
-            group.shutdown()
-        except Exception as failure:
-            # The exit code is decided; the others learn from the broken connection.
-            print(f"gearshift: leaving a process group failed: {failure}", file=sys.stderr)
+    leaving = [group for group in list(_groups) if group.begin_to_leave()]
+    # All at once: in one, another rank may wait until this one has left another one.
+    while leaving:
+        leaving = [group for group in leaving if not _leave(group)]
     _core.leave_everything()
+
+
+def _leave(group: _Group) -> bool:
+    """Whether it has been left."""
+    try:
+        return group.leave(_TURN_SECONDS)
+    except Exception as failure:
+        # The exit code is decided; the others learn from the broken connection.
+        print(f"gearshift: leaving a process group failed: {failure}", file=sys.stderr)
+        return True
 
 
 def _after_fork() -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong while a process group is formed, so that no rank waits for one that has failed."""
+"""What goes wrong while a group is formed, so that no rank waits for one that has failed."""
 
 from __future__ import annotations
 

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -17,15 +15,15 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ...errors import Error, InvalidArgument, PeerLost
-from ._ending import end_with_process, forget, watch
+from ._ending import Farewell, end_with_process, forget, watch
 from ._meet import meet
 from ._memory import Target, checked, readable, same_bytes
 from ._messages import Messages
 from ._reduce import Reduction
 from ._work import Lane, Operation
 
-_FAREWELL_SECONDS = 30.0
-"""For operations that are under way when a group is destroyed."""
+_PAUSE = 0.02
+"""Seconds from one attempt to leave a group to the next."""
 
 
 def create(options: Any, _backend_options: Any = None) -> GearshiftProcessGroup:
@@ -366,23 +364,32 @@ class GearshiftProcessGroup(ProcessGroup):
     def shutdown(self) -> None:
         """Leave the group in an orderly way, once its operations are done, but for messages that
         nobody has sent yet. Idempotent."""
+        if self.begin_to_leave():
+            while not self.leave(_PAUSE):
+                pass
+
+    def begin_to_leave(self) -> bool:
+        """Take no more operations. False: that was so before."""
         with self._closing:
             if self._closed:
-                return
+                return False
             self._closed = True
         forget(self)
         self._lane.close()
         self._messages.close()
-        deadline = time.monotonic() + _FAREWELL_SECONDS
+        self._farewell = Farewell(self._session, self._lane, self._messages)
+        return True
+
+    def leave(self, seconds: float) -> bool:
+        """The rest of `shutdown`, if it can be done so soon, or has to be. To be called again and
+        again after `begin_to_leave`, until it is True."""
+        left = True
         try:
-            if self._lane.join(_FAREWELL_SECONDS) and self._messages.join_senders(deadline):
-                # A group that has failed ends, too: its operations told, and another may follow.
-                with contextlib.suppress(Error):
-                    self._session.close()
-            else:
-                self._session.fail("the process group was destroyed with operations under way")
+            left = self._farewell.attempt(seconds)
         finally:
-            self._session.unwatch_signals()
+            if left:
+                self._session.unwatch_signals()
+        return left
 
     def abort(self) -> None:
         """End all operations with an error, here and on the other ranks."""

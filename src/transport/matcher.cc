@@ -105,12 +105,13 @@ class Receive final : public RequestState {
   bool when_done(std::function<void()> then) override {
     {
       const std::lock_guard<base::Monitor> lock(*impl->monitor);
-      if (!done()) {
-        then_ = std::move(then);
-        return true;
-      }
+      if (!done()) then_ = std::exchange(then, nullptr);
     }
-    then();
+    if (then) {
+      then();
+    } else if (const std::shared_ptr<Puller> puller = impl->puller.lock()) {
+      puller->stop_pulling();  // nobody waits who would read
+    }
     return true;
   }
 

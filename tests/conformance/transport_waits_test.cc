@@ -120,6 +120,44 @@ TEST_P(TransportConformance, ThoseThatWaitForLongAndShortMessagesOfOneLinkAllGet
   EXPECT_EQ(wrong, 0);
 }
 
+/// Nobody waits: the transport tells, for messages before and after the receive, and for the end.
+TEST_P(TransportConformance, AReceiveTellsThatItIsDone) {
+  link_pair();
+  base::Channel<std::uint32_t> told(*scheduler);
+  std::array<std::uint32_t, 4> got{};
+  std::array<Request, 4> receives;
+  const auto post = [&](std::uint32_t i) {
+    receives[i] = b.link->recv(Tag(1, i, 0), base::writable_bytes_of(got[i]));
+    EXPECT_TRUE(receives[i].when_done([&told, i] { told.push(i); }));
+  };
+  const auto send = [&](std::uint32_t i) {
+    EXPECT_TRUE(a.link->send(Tag(1, i, 0), base::bytes_of(i)).wait(soon()).ok());
+  };
+  const auto expect_told = [&](std::uint32_t i) {
+    const auto which = told.pop(soon());
+    ASSERT_TRUE(which.ok()) << i << ": " << which.error().to_string();
+    EXPECT_EQ(*which, i);
+    EXPECT_TRUE(receives[i].done());
+  };
+  ASSERT_TRUE(exchange(a, b, 77, soon()).ok());  // somebody has waited before
+  post(1);
+  post(2);
+  send(2);
+  expect_told(2);
+  EXPECT_EQ(got[2], 2u);
+  send(1);
+  expect_told(1);
+  send(3);
+  ASSERT_TRUE(exchange(a, b, 78, soon()).ok());  // so the other has come
+  post(3);
+  expect_told(3);
+  EXPECT_EQ(got[3], 3u);
+  post(0);
+  a.link->abort({base::ErrorCode::kAborted, "the test ends it"});
+  expect_told(0);
+  EXPECT_FALSE(receives[0].wait(soon()).ok());
+}
+
 TEST_P(TransportConformance, AWaitOfNoTimeFindsWhatHasCome) {
   link_pair();
   ASSERT_TRUE(exchange(a, b, 1, soon()).ok());

@@ -91,7 +91,7 @@ def forget(group: _Group) -> None:
 def watch(members: list[int]) -> Callable[[], None]:
     """Returns what raises when a group of this process fails from now on that has lost one of
     these ranks (of the whole job)."""
-    groups = [group for group in _groups if group.lost() is None]
+    groups = [group for group in list(_groups) if group.lost() is None]
 
     def check() -> None:
         for group in groups:

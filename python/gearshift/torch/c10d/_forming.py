@@ -48,7 +48,10 @@ class Forming:
             return
         self._next_look = now + _PAUSE
         self._watch()
-        if self._store.check([_FAILURE]):
+        failed = False
+        with contextlib.suppress(RuntimeError):  # without its store, the group may still be formed
+            failed = self._store.check([_FAILURE])
+        if failed:
             news = json.loads(self._store.get(_FAILURE))
             text = f"rank {news['rank']} failed while the process group was formed: {news['why']}"
             self._told = PeerLost(text, rank=news["rank"])

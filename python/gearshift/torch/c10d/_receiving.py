@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -85,6 +86,7 @@ class Receipt(Operation):
             self._session.recv(target.flat.data_ptr(), size, source, self.timeout)
         else:
             target.flat.view(-1).view(torch.uint8).copy_(self._message)
+            self._message = None
         target.finish()
 
     def _announce(self, ended: torch.futures.Future[None]) -> None:
@@ -130,12 +132,13 @@ class Receiver:
         with self._lock:
             if self._why_closed:
                 raise Error(self._why_closed, code="closed")
-            receipt = Receipt(self._session, tensor, source, tag, timeout)
-            self._note(partial(self._ask, receipt))
             if self._thread is None:
                 name = f"gearshift group {self._name} from others"
-                self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._loop, name=name, daemon=True)
+                thread.start()
+                self._thread = thread
+            receipt = Receipt(self._session, tensor, source, tag, timeout)
+            self._note(partial(self._ask, receipt))
         return receipt
 
     def close(self, why: str) -> None:
@@ -251,12 +254,13 @@ class Receiver:
             receive()
             self._note(partial(self._received, source))
 
-        if nbytes <= _AT_ONCE_BYTES:
-            run()
-            return
-        if source not in self._lanes:
-            self._lanes[source] = Lane(f"gearshift group {self._name} from {source}")
-        self._lanes[source].submit(Operation(run, []))
+        if nbytes > _AT_ONCE_BYTES:
+            if source not in self._lanes:
+                self._lanes[source] = Lane(f"gearshift group {self._name} from {source}")
+            with contextlib.suppress(RuntimeError):  # there may be no thread to have
+                self._lanes[source].submit(Operation(run, []))
+                return
+        run()
 
     def _received(self, source: int) -> None:
         self._busy.discard(source)
@@ -269,8 +273,8 @@ class Receiver:
         """Receive a message that nobody waits for."""
         try:
             message = _next_message(self._session, source, nbytes, timeout)
-        except Error:
-            return  # the link is broken, as who looks for the next message will find
+        except RuntimeError:  # or there is no memory
+            return  # the link is of no use, as who looks for the next message will find
         self._notes.put(partial(self._have, source, tag, message))
 
     def _have(self, source: int, tag: int, message: Tensor) -> None:

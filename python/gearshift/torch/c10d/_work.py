@@ -217,15 +217,16 @@ class Lane:
     def _put(self, operation: Operation) -> None:
         if self._closed:
             raise Error(self._why_closed, code="closed")
+        if self._thread is None:
+            thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
         operation.performed_by(self)
         self._waiting += 1
         if self._thread is threading.current_thread():
             self._first.append(operation)
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
-        self._queue.put(operation)
+        else:
+            self._queue.put(operation)
 
     def _take(self) -> Operation | None:
         return self._first.popleft() if self._first else self._queue.get()

@@ -6,8 +6,11 @@
 #include <openssl/rand.h>
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "gearshift/base/log.h"
 #include "gearshift/base/serial.h"
@@ -34,11 +37,43 @@ enum class Role : std::uint8_t { kClient = 1, kServer = 2 };
 /// Precedes the server's proof; a refused client learns why its connection ends.
 enum class Verdict : std::uint32_t { kRefused = 0, kWelcome = 1 };
 
+/// exit() takes OpenSSL down, while threads of sessions that nobody has ended still answer callers.
+std::atomic<bool> exiting{false};
+std::atomic<int> openssl_calls{0};
+
+/// In a child of a fork, calls of threads that it does not have never end.
+void end_openssl_calls() {
+  exiting = true;
+  for (int left = 200; openssl_calls > 0 && left > 0; --left) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+/// Calls `f`, which says whether it worked, unless OpenSSL may be gone.
+template <typename F>
+Status with_openssl(const char* failure, F&& f) {
+  // OpenSSL arranges for its own end first, so that ours comes before it.
+  static const bool usable =
+      OPENSSL_init_crypto(0, nullptr) == 1 && std::atexit(&end_openssl_calls) == 0;
+  ++openssl_calls;
+  const bool gone = !usable || exiting;
+  const bool worked = !gone && f();
+  --openssl_calls;
+  if (gone) return Error(ErrorCode::kAborted, "this process is ending");
+  if (!worked) return Error(ErrorCode::kIo, failure);
+  return {};
+}
+
+Status draw(std::span<std::byte> into) {
+  return with_openssl("the system's random generator failed", [&] {
+    return RAND_bytes(reinterpret_cast<unsigned char*>(into.data()),
+                      static_cast<int>(into.size())) == 1;
+  });
+}
+
 Result<Greeting> make_greeting(const Hello& hello) {
   std::array<std::byte, kNonceBytes> nonce;
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(nonce.data()), kNonceBytes) != 1) {
-    return Error(ErrorCode::kIo, "the system's random generator failed");
-  }
+  GEARSHIFT_RETURN_IF_ERROR(draw(nonce));
   base::Writer out;
   for (char c : kMagic) out.put(c);
   out.put(hello.version).put(hello.purpose).put(hello.generation.value);
@@ -101,13 +136,13 @@ Result<Proof> prove(Role role, const Greeting& own, const Greeting& peer,
   std::memcpy(text.data() + 1, own.data(), own.size());
   std::memcpy(text.data() + 1 + own.size(), peer.data(), peer.size());
   Proof proof;
-  unsigned int size = 0;
-  if (HMAC(EVP_sha256(), token.c_str(), static_cast<int>(token.size()),
-           reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-           reinterpret_cast<unsigned char*>(proof.data()), &size) == nullptr ||
-      size != kProofBytes) {
-    return Error(ErrorCode::kIo, "HMAC-SHA-256 is not available");
-  }
+  GEARSHIFT_RETURN_IF_ERROR(with_openssl("HMAC-SHA-256 is not available", [&] {
+    unsigned int size = 0;
+    return HMAC(EVP_sha256(), token.c_str(), static_cast<int>(token.size()),
+                reinterpret_cast<const unsigned char*>(text.data()), text.size(),
+                reinterpret_cast<unsigned char*>(proof.data()), &size) != nullptr &&
+           size == kProofBytes;
+  }));
   return proof;
 }
 
@@ -171,17 +206,17 @@ Result<Hello> handshake_as_server(ByteStream& stream, const Hello& mine, const s
 }
 
 std::string make_token() {
-  std::array<unsigned char, 32> secret;
-  if (RAND_bytes(secret.data(), static_cast<int>(secret.size())) != 1) {
+  std::array<std::byte, 32> secret;
+  if (const Status drawn = draw(secret); !drawn) {
     // A guessable token would be worse than none, and no caller could do better.
-    GEARSHIFT_LOG_AT(kError, "transport", "the system's random generator failed");
+    GEARSHIFT_LOG_AT(kError, "transport", drawn.error().message);
     std::abort();
   }
   constexpr char kDigits[] = "0123456789abcdef";
   std::string token;
-  for (unsigned char byte : secret) {
-    token += kDigits[byte >> 4];
-    token += kDigits[byte & 15];
+  for (const std::byte byte : secret) {
+    token += kDigits[std::to_integer<unsigned>(byte) >> 4];
+    token += kDigits[std::to_integer<unsigned>(byte) & 15];
   }
   return token;
 }

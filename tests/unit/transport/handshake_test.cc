@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -193,6 +195,27 @@ TEST(MakeToken, IsLongAndNeverTheSame) {
     EXPECT_EQ(token.find_first_not_of("0123456789abcdef"), std::string::npos);
     EXPECT_TRUE(seen.insert(token).second);
   }
+}
+
+/// Called by exit() when OpenSSL has gone, as threads of open sessions may be about to greet then.
+void greet_too_late() {
+  class Nobody final : public ByteStream {
+    Status read_exact(base::Bytes, TimePoint) override { return gone(); }
+    Status write_all(base::ConstBytes, TimePoint) override { return gone(); }
+    static Status gone() { return base::Error(ErrorCode::kIo, "nobody is there"); }
+  } nobody;
+  const auto greeted = handshake_as_client(nobody, {}, "secret", TimePoint());
+  std::fputs(greeted.error().message.c_str(), stderr);
+}
+
+TEST(HandshakeDeathTest, AtTheEndOfAProcessIsRefused) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // in a process that has not used OpenSSL yet
+  const auto end = [] {
+    std::atexit(&greet_too_late);
+    make_token();
+    std::exit(7);
+  };
+  EXPECT_EXIT(end(), ::testing::ExitedWithCode(7), "this process is ending");
 }
 
 }  // namespace

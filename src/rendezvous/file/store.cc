@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "gearshift/base/forks.h"
 #include "gearshift/rendezvous/file/factory.h"
 #include "rendezvous/limits.h"
 
@@ -31,13 +32,16 @@ constexpr std::size_t kLongestName = 200;
 /// What files are called that a present process keeps locked; they hold its name.
 constexpr std::string_view kPresence = ".here.";
 
+/// Forked children do not get it: a lock would outlive its process in them.
 class Fd {
  public:
-  explicit Fd(int fd) : fd_(fd) {}
+  explicit Fd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
   Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Fd& operator=(Fd&&) = delete;
   ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
+    if (fd_ < 0) return;
+    base::give_to_children(fd_);
+    ::close(fd_);
   }
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }

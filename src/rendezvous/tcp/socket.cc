@@ -129,7 +129,9 @@ Fd& Fd::operator=(Fd&& other) noexcept {
   return *this;
 }
 Fd::~Fd() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  base::give_to_children(fd_);
+  ::close(fd_);
 }
 
 base::Status Socket::wait_for(short events, base::TimePoint deadline) {

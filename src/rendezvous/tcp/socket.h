@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "gearshift/base/forks.h"
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/handshake.h"
@@ -16,11 +17,11 @@ namespace gearshift::rendezvous::tcp {
 /// Asked now and then by who waits; an error ends that. Empty: nothing does.
 using GoOn = std::function<base::Status()>;
 
-/// Owns a file descriptor. Movable.
+/// Owns a file descriptor, which forked children do not get. Movable.
 class Fd {
  public:
   Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
+  explicit Fd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
   Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Fd& operator=(Fd&& other) noexcept;
   ~Fd();

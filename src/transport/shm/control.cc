@@ -63,8 +63,7 @@ Error no_descriptors() {
 }
 
 void UniqueFd::reset() {
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = -1;
+  if (const int closing = release(); closing >= 0) ::close(closing);
 }
 
 void ControlRecord::set_text(const std::string& value) {

@@ -7,17 +7,18 @@
 #include <string>
 #include <utility>
 
+#include "gearshift/base/forks.h"
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/handshake.h"
 
 namespace gearshift::transport::shm {
 
-/// Owns a file descriptor.
+/// Owns a file descriptor, which forked children do not get.
 class UniqueFd {
  public:
   UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) {}
+  explicit UniqueFd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
   UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   UniqueFd& operator=(UniqueFd&& other) noexcept {
     if (this != &other) {
@@ -29,7 +30,10 @@ class UniqueFd {
   ~UniqueFd() { reset(); }
 
   int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
+  int release() {
+    base::give_to_children(fd_);
+    return std::exchange(fd_, -1);
+  }
   explicit operator bool() const { return fd_ >= 0; }
 
  private:

@@ -163,7 +163,9 @@ void limit_outflow(const Fd& fd, std::size_t bytes) {
 }
 
 Fd::~Fd() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  base::give_to_children(fd_);
+  ::close(fd_);
 }
 
 Error last_io_error(const std::string& what) {

@@ -5,16 +5,17 @@
 #include <string>
 #include <utility>
 
+#include "gearshift/base/forks.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/handshake.h"
 
 namespace gearshift::transport::tcp {
 
-/// Owns a file descriptor.
+/// Owns a file descriptor, which forked children do not get.
 class Fd {
  public:
   Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
+  explicit Fd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
   Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Fd& operator=(Fd&& other) noexcept {
     std::swap(fd_, other.fd_);

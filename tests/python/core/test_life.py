@@ -252,21 +252,6 @@ print(f"worker {gs.rank()} of {gs.world_size()}", flush=True)
     assert [p.returncode for p in (*workers, server)] == [0, 0, 0], server.stderr
 
 
-def test_a_forked_child_leaves_the_job_alone() -> None:
-    script = """
-import os, sys, numpy as np, gearshift as gs
-gs.init()
-child = os.fork()
-if child == 0:
-    assert not gs.is_initialized()
-    sys.exit(0)
-assert os.waitpid(child, 0)[1] == 0
-assert gs.all_reduce(np.ones(1))[0] == 2
-"""
-    for process in run_script(script, 2):
-        assert process.returncode == 0, process.stderr
-
-
 def test_an_exception_about_a_file_whose_name_is_no_text_is_told_too() -> None:
     script = r"""
 import numpy as np, gearshift as gs
@@ -279,25 +264,6 @@ gs.all_reduce(np.ones(3))
     assert (first.returncode, culprit.returncode) == (EXIT_PEER_LOST, 1)
     assert r"FileNotFoundError: no such file: caf\udce9" in first.stderr
     assert "TypeError" not in culprit.stderr
-
-
-def test_a_child_that_is_forked_in_another_thread_leaves_the_job_alone() -> None:
-    script = """
-import os, threading, numpy as np, gearshift as gs
-def work():
-    gs.init(timeout=10)
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    assert gs.all_reduce(np.ones(1))[0] == 2
-    print("done", flush=True)
-thread = threading.Thread(target=work)
-thread.start()
-thread.join()
-"""
-    for process in run_script(script, 2):
-        assert (process.returncode, process.stdout) == (0, "done\n"), process.stderr
 
 
 def test_a_thread_in_the_core_does_not_end_a_process_that_ends() -> None:
@@ -315,36 +281,6 @@ def forever(call):
 threading.Thread(target=forever, args=(_session.current().barrier,), daemon=True).start()
 """)
     assert (finished.returncode, finished.stderr) == (0, "")
-
-
-def test_a_forked_child_knows_its_place() -> None:
-    script = """
-import os, numpy as np, gearshift as gs
-gs.init()
-def refused(call):
-    try:
-        call()
-    except gs.Error as error:
-        return "forked" in str(error) and "DataLoader" in str(error)
-child = os.fork()
-if child == 0:
-    right = (gs.rank(), gs.world_size(), gs.local_rank()) == (int(os.environ["GEARSHIFT_RANK"]),
-        2, int(os.environ["GEARSHIFT_LOCAL_RANK"]))
-    right = right and refused(gs.init) and refused(gs.barrier)
-    os._exit(0 if right else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert gs.all_reduce(np.ones(1))[0] == 2
-gs.shutdown()
-child = os.fork()
-if child == 0:
-    try:
-        gs.rank()
-    except gs.Error as error:
-        os._exit("gs.init()" not in str(error))
-assert os.waitpid(child, 0)[1] == 0
-"""
-    for process in run_script(script, 2):
-        assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize("rendezvous", ["file", "tcp"])
@@ -383,24 +319,6 @@ assert after[1:] == after[1:2] * 4, after
     with Job(["-c", script, str(tmp_path)], 3, extra=extra) as job:
         for process in job.wait(PATIENCE):
             assert process.returncode == 0, process.stderr
-
-
-def test_a_child_that_was_forked_does_not_keep_the_rendezvous(address: str) -> None:
-    """A DataLoader's persistent worker, say: it has what its parent had open."""
-    script = """
-import os, time, numpy as np, gearshift as gs
-gs.init()
-parent = os.getpid()
-if os.fork() == 0:
-    while os.getppid() == parent:
-        time.sleep(0.1)
-    os._exit(0)
-gs.shutdown()
-gs.init(timeout=10)
-assert gs.all_reduce(np.ones(1))[0] == 2
-"""
-    for process in run_script(script, 2, extra={"GEARSHIFT_RDZV": address}):
-        assert process.returncode == 0, process.stderr
 
 
 def test_a_job_whose_servers_have_ended_is_not_joined_again() -> None:

@@ -4,10 +4,12 @@ A round of a strategy runs six jobs side by side: rank 0, a rank in the middle a
 server are killed, and stopped. The first round hits them in mid-run; the others, of which
 GEARSHIFT_CHAOS_ROUNDS asks for, at random moments (GEARSHIFT_CHAOS_SEED repeats them). Times are
 measured from outside and bounded generously; a table of them ends the output of `make chaos`.
+Another round stops processes for less than the timeout.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -39,6 +41,14 @@ STRATEGIES = {
     "switch_after": (("switch", "switch_bsp"), ("--switch-at", "4"), "server"),
 }
 """Strategies to choose from (the first in the first round), arguments, and phase in mid-run."""
+PAUSED = {
+    "all_reduce": ("all_reduce", 0, ()),
+    "bsp": ("bsp", 0, ()),
+    "server": ("bsp", 1, ()),
+    "switches": ("switch_bsp", 0, ("--switch-at", "10", "--back-at", "25")),
+}
+"""Strategies whose result is that of one process: dedicated servers, and arguments."""
+PAUSED_STEPS = 40
 VICTIMS = {"first": 0, "middle": 1, "server": 4}
 WORKERS = 4
 TRAINING = ("all_reduce", "local_sgd", "server", "switch", "back", "end")
@@ -194,6 +204,51 @@ def test_contract(jobs, contract, clean, failure_table, strategy):
                 wrong.append(f"{case}\n{error}")
             failure_table.add(case, verdict)
     assert not wrong, "\n\n".join([f"seed {SEED}", *wrong])
+
+
+@pytest.mark.chaos
+def test_a_pause_within_the_timeout_changes_nothing(jobs, clean, expected_result, until):
+    """Of any process, the launcher among them. From the second round on, at random moments."""
+    for number_of_round in range(ROUNDS):
+        chance = random.Random(f"{SEED} pause {number_of_round}")
+        paused = []
+        for name, (strategy, servers, arguments) in PAUSED.items():
+            job = jobs.start(
+                f"pause-{number_of_round}-{name}",
+                *("--strategy", strategy, "--steps", str(PAUSED_STEPS), "--step-ms", "20"),
+                *arguments,
+                workers=3,
+                servers=servers,
+                timeout=KILL_TIMEOUT,
+                env={"GEARSHIFT_TRANSPORTS": chance.choice(["", "tcp"])},
+            )
+            paused.append((job, chance.choice(["launcher", *job.ranks])))
+        for job, victim in paused:
+            pause(job, victim, until, chance if number_of_round > 0 else None)
+        time.sleep(0.5)
+        for job, victim in paused:
+            send(job, victim, signal.SIGCONT)
+        for job, victim in paused:
+            assert job.finish() == 0, f"seed {SEED}, {victim}:\n{job.err}"
+            exact = pytest.approx(expected_result(3, PAUSED_STEPS), rel=1e-9, abs=1e-12)
+            assert job.result() == exact, f"seed {SEED}, {victim}"
+            clean(job)
+
+
+def pause(job, victim: int | str, until, chance: random.Random | None) -> None:
+    """Stop a process of a job: in mid-run, or when chance says so."""
+    step = 5 if chance is None else chance.choice([0, 0, 5])
+    phases = (*TRAINING, "start", "serve") if step == 0 else TRAINING
+    until(lambda: job.process.poll() is not None or job.has_come(phases, step), "all are there")
+    if chance is not None:
+        time.sleep(chance.uniform(0, 0.3))
+    send(job, victim, signal.SIGSTOP)
+
+
+def send(job, victim: int | str, number: signal.Signals) -> None:
+    """Nothing happens when the process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(job.process.pid if victim == "launcher" else job.place(victim).pid, number)
 
 
 def test_frozen_rank_that_wakes_up(toy_trainer, clean_env, tmp_path, until):

@@ -44,7 +44,7 @@ std::optional<std::string> DivergenceGuard::note(double loss) {
   if (count_ < 2 * kWindow || early_ <= 0 || smoothed_ <= factor_ * early_) return std::nullopt;
   std::ostringstream text;
   text << "the smoothed loss rose from " << early_ << " to " << smoothed_ << ", more than "
-       << factor_ << " times";
+       << factor_ << " times (divergence_factor; with 0 no rise ends the job)";
   return text.str();
 }
 

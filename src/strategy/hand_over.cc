@@ -417,4 +417,19 @@ base::Result<Replica::JoinReport> ReplicaImpl::join_server() {
   return level.report;
 }
 
+/// A wrong `total_steps`, mostly: the job would seem to have trained as asked.
+void ReplicaImpl::warn_of_missed_switch() const {
+  const std::optional<std::int64_t> due = decider_.known_step();
+  if (!due || step_ == 0 || step_ >= *due) return;
+  if (options_.phantom || environment_.world->rank().value != 0) return;
+  const std::int64_t total = options_.strategy.total_steps;
+  GEARSHIFT_LOG_AT(kWarn, "strategy",
+                   "training ended after step "
+                       << step_ << ", before the switch from "
+                       << strategy::to_string(decider_.phase()) << ", due after step " << *due
+                       << " by " << decider_.policy_name()
+                       << (total > 0 ? ", total_steps=" + std::to_string(total) : "")
+                       << ": steps are those of one worker, of all epochs together");
+}
+
 }  // namespace gearshift::strategy

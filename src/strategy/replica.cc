@@ -352,6 +352,7 @@ base::Status ReplicaImpl::stop() {
   if (failed_ || stopped_) return {};
   if (server_) GEARSHIFT_RETURN_IF_ERROR(stop_server());
   if (local_) warn_of_steps_alone();
+  warn_of_missed_switch();
   stopped_ = true;
   if (environment_.on_stopped) environment_.on_stopped(options_.model);
   return {};

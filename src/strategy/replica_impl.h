@@ -118,6 +118,7 @@ class ReplicaImpl final : public Replica {
   base::Status close_phase();
   base::Result<std::optional<SwitchRecord>> switch_if_due(bool voted);
   base::Result<SwitchRecord> hand_over(base::Rank leader);
+  void warn_of_missed_switch() const;
   base::Result<SwitchRecord> switch_over(base::Rank leader);
   base::Status share_scales(base::Rank root);
   base::Status open_server();

@@ -78,7 +78,7 @@ TEST_F(Divergence, ALossThatRunsAway) {
   const base::Error failure = end_job(cluster, 1);
   task->join();
   EXPECT_EQ(failure.code, base::ErrorCode::kDiverged);
-  EXPECT_THAT(failure.message, HasSubstr("more than 10 times"));
+  EXPECT_THAT(failure.message, HasSubstr("more than 10 times (divergence_factor; with 0 "));
   EXPECT_GT(failed_at, 105);
   EXPECT_LT(failed_at, 150);
 }

@@ -53,6 +53,29 @@ TEST_P(Switch, HandsOverWithoutMovingParameters) {
   });
 }
 
+/// Mostly of a wrong total_steps, which would go unnoticed otherwise.
+TEST(Switch, IsToldWhereTrainingEndsBeforeIt) {
+  for (const int steps : {0, 4, 5}) {
+    ::testing::internal::CaptureStderr();
+    toy::run_ranks(2, 0, [&](int rank, Environment environment) {
+      Strategy strategy = there_and_back(ps::Consistency::asp(), at_fraction(0.5), nullptr);
+      strategy.total_steps = 10;
+      Worker worker(environment, strategy);
+      for (int k = 0; k < steps; ++k) worker.step(5 * k + rank, 2);
+      worker.ok(worker.replica->stop());
+    });
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    const std::string told =
+        "training ended after step 4, before the switch from all_reduce, due after step 5 by "
+        "at(fraction=0.5), total_steps=10";
+    const std::size_t first = log.find(told);
+    EXPECT_EQ(first != std::string::npos, steps == 4) << steps << log;
+    EXPECT_EQ(log.find("training ended", first == std::string::npos ? 0 : first + 1),
+              std::string::npos)
+        << "on one rank: " << log;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Workers, Switch, testing::Values(1, 2, 3));
 
 /// Whose rounds those that go on make in an order of their own, switches included.

@@ -129,7 +129,7 @@ def _target(table: Table, folder: Path) -> tuple[TargetKind, str]:
     texts = {key: table.text(key) for key in _TARGETS}
     given = [key for key, text in texts.items() if text is not None]
     if not given:
-        table.fail("script", 'is missing: a Python script (or module = "…", or program = "…")')
+        table.missing("script", 'a Python script (or module = "…", or program = "…")')
     if len(given) > 1:
         table.fail(given[1], f"contradicts {given[0]}: a job starts one of them")
     key = given[0]

@@ -174,7 +174,7 @@ def misplaced_notice(options: LaunchOptions) -> str | None:
         behind, what, names = options.target[1:], options.target[0], _NUMBERS
     option = next((a for a in behind if a.partition("=")[0] in names), None)
     if option is None:
-        return None
+        return _below_arguments(options)
     if options.job_file is not None:
         return (
             f"{option} stands behind {what}, whose program gets it; "
@@ -183,6 +183,18 @@ def misplaced_notice(options: LaunchOptions) -> str | None:
     return (
         f"{option} stands behind {what}, which gets it; this starts one process "
         "(options of gearshift run stand before the script)"
+    )
+
+
+def _below_arguments(options: LaunchOptions) -> str | None:
+    """The same of a job file whose number of processes stands below the head of another table."""
+    own = options.target[1 : len(options.target) - options.added]
+    option = next((a for a in own if a in _NUMBERS), None)
+    if option is None or options.job_file is None or options.workers > 1:
+        return None
+    return (
+        f"arguments of {options.job_file} have {option}, which its program gets; this starts one "
+        "process (keys of the job stand above [arguments])"
     )
 
 

@@ -16,6 +16,8 @@ Keys = tuple[str | int, ...]
 """A key below tables: their names, and the places of those that are in arrays."""
 
 NUL = "has a character of number 0, which no path and no argument of a program can have"
+_A_SLIP = 0.75
+"""How alike a key and its misspelling are at least, of difflib's ratio."""
 _TOO_LONG = "a whole number is outside of -2^63 to 2^63 - 1"
 
 
@@ -199,7 +201,15 @@ class Table:
         return None if value is None else float(value)
 
     def missing(self, key: str, what: str) -> NoReturn:
-        """An error of a key that is not there, at the line where its table begins."""
+        """An error of a key that is not there, at the line where its table begins.
+
+        Of another key, if that is one of those asked for so far with a slip of the pen.
+        """
+        for other in self.values:
+            if other not in self._asked:
+                near = difflib.get_close_matches(other, (*self._asked, key), 1, _A_SLIP)
+                if near:
+                    self.fail(other, f'unknown key; did you mean "{near[0]}"?')
         line = self._file.line_of(self._keys)
         name = _named((*self._keys, key))
         raise LaunchError(f"{self._file.path}:{line}: {name}: is missing: {what}")

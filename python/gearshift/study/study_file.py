@@ -85,11 +85,12 @@ def read_study(path: Path) -> Study:
     file = TomlFile(path)
     table = Table(file, file.root)
     folder = path.absolute().parent
+    strategies = _strategies(table)  # first: files of clusters and workloads have names, too
     study = Study(
         name=_slug(table, "name") or path.stem,
         title=table.text("title") or path.stem,
         question=table.text("question") or "",
-        strategies=_strategies(table),
+        strategies=strategies,
         seeds=_seeds(table),
         clusters=_clusters(table, folder, _clocks(table) or (SIMULATED,)),
         use_cases=tuple(_use_case(t, folder) for t in _some(table, "use_cases")),

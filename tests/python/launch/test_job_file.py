@@ -111,6 +111,15 @@ def test_options_behind_the_file_are_noticed(launcher, job):
     assert "stands behind" not in launcher.run("-n", "1", job, "--n", "3").err
 
 
+def test_a_number_of_processes_among_the_arguments_is_noticed(launcher, tmp_path):
+    job = tmp_path / "job.toml"
+    for above, noticed in (("", True), ("processes = 2\n", False)):
+        job.write_text(f'program = "true"\n{above}[arguments]\nlr = 0.1\nprocesses = 2\n')
+        ended = launcher.run(job)
+        said = f"arguments of {job} have --processes, which its program gets; this starts one"
+        assert (said in ended.err) == noticed, ended.err
+
+
 def test_a_dry_run_prints_the_command_that_does_the_same(launcher, job):
     ended = launcher.run("--dry-run", job, "--seed", "3")
     assert ended.code == 0, ended.err
@@ -197,6 +206,8 @@ START = 'script = "script.py"  # line 1\n'
         (START + "processes = ", "2: Invalid value"),
         (START + "processes = \n\nservers = 3", "2:13: Invalid value"),
         (START + "\n# a comment\nworkers = 2", "4: workers: unknown key; there are"),
+        ('processes = 2\nscrpt = "a.py"', '2: scrpt: unknown key; did you mean "script"?'),
+        ('modul = "a"', '1: modul: unknown key; did you mean "module"?'),
         (START + "proceses = 2", '2: proceses: unknown key; did you mean "processes"?'),
         (START + "processes = 0", "2: processes: must be at least 1, this is 0"),
         (START + 'processes = "2"', '2: processes: must be a whole number, this is "2"'),

@@ -165,6 +165,7 @@ WRONG = [
     ('seeds = 2', 'seeds = 0', r"lines.toml:5: seeds: must be at least 1"),
     ('seeds = 2', 'seeds = [1, 1]', r":5: seeds: must be at least one, each of them once"),
     ('seeds = 2', 'sedes = 2', r':5: sedes: unknown key; did you mean "seeds"'),
+    ('strategies', 'strategy', r':4: strategy: unknown key; did you mean "strategies"'),
     ('"PS:ASP"', '"ps:fast"', r":4: strategies: .*fast"),
     ('"PS:ASP"', '"all_reduce"', r':4: strategies: "all_reduce" is there twice'),
     ('"study_task.py"', '"other.py"', r":8: use_cases\[0\].task: .*other.py: No such file"),
@@ -208,6 +209,12 @@ def test_a_cluster_that_is_wrong_is_named(folder):
     (folder / "two.toml").write_text(CLUSTER.replace("count = 2", "count = -2"))
     with pytest.raises(LaunchError, match=r"lines.toml:12: clusters\[0\].file: .*two.toml:5"):
         read(folder, STUDY)
+
+
+def test_a_cluster_file_is_no_study(folder):
+    """Whose name may be anything, and is not what is wrong."""
+    with pytest.raises(LaunchError, match=r":1: strategies: is missing"):
+        read(folder, 'name = "4 hosts, 1 Gbit/s"\n[[hosts]]\nname = "node"\n')
 
 
 def test_neither_study_nor_task_says_it(folder):

@@ -70,8 +70,8 @@ Arguments parse(int argc, char** argv) {
       std::fputs(kUsage, stdout);
       std::exit(0);
     }
-    if (i + 1 >= argc || name.rfind("--", 0) != 0) throw std::invalid_argument(name + ": no value");
-    const std::string value = argv[i + 1];
+    const bool has_value = i + 1 < argc;
+    const std::string value = has_value ? argv[i + 1] : "";
     if (name == "--strategy") {
       a.strategy = value;
     } else if (name == "--data") {
@@ -85,6 +85,7 @@ Arguments parse(int argc, char** argv) {
     } else {
       throw std::invalid_argument(name + ": known are --strategy --data --epochs --batch --lr");
     }
+    if (!has_value) throw std::invalid_argument(name + ": no value");
   }
   return a;
 }

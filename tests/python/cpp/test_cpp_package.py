@@ -173,6 +173,10 @@ def test_says_what_is_wrong(trainer: Path) -> None:
         assert done.returncode == 1
         assert f"{option}: a" in done.stderr
         assert f"not '{value}'" in done.stderr
+    for option, said in (("--epoch", "--epoch: known are --strategy"), ("--data", "no value")):
+        done = subprocess.run([trainer, option], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert said in done.stderr
 
 
 def test_helps(trainer: Path) -> None:

@@ -4,7 +4,8 @@ Alone:         python mnist_mlp.py
 Four workers:  gearshift run -n 4 mnist_mlp.py
 As a file says: gearshift run ../jobs/mnist_mlp.toml
 
-The strategy is left to whoever starts it: gearshift run -n 4 --strategy ps:asp mnist_mlp.py --lr 0.02
+The strategy is left to whoever starts it:
+               gearshift run -n 4 --strategy ps:asp mnist_mlp.py --lr 0.02
 (stale gradients bear a lower learning rate than the default).
 The five lines marked (1) to (5) are all that tells it from a single-process script.
 """

@@ -16,7 +16,7 @@ from typing import Literal
 
 from . import DEFAULT_TIMEOUT, LaunchError
 from .strategy import STRATEGY, TOTAL_STEPS, check_strategy
-from .token import environment_token, new_token, read_token_file
+from .token import MIN_LENGTH, environment_token, new_token, read_token_file
 
 TargetKind = Literal["script", "module", "executable"]
 TRANSPORTS = ("tcp", "shm")
@@ -315,8 +315,16 @@ def _validate_several_nodes(options: LaunchOptions, environ: Mapping[str, str]) 
             "that all nodes can reach and a free port, the same on every node"
         )
     _validate_reachable(options.rdzv)
-    if options.token_file is None and environment_token(environ) is None:
+    if options.token_file is not None:
+        return
+    token = environment_token(environ)
+    if token is None:
         raise LaunchError(f"a job on several nodes needs a token: {_SET_TOKEN}")
+    if len(token) < MIN_LENGTH:
+        raise LaunchError(
+            f"GEARSHIFT_TOKEN has fewer than {MIN_LENGTH} characters, which can be guessed: "
+            + _SET_TOKEN
+        )
 
 
 def _validate_reachable(rdzv: str) -> None:

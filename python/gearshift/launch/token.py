@@ -10,7 +10,8 @@ from pathlib import Path
 
 from . import LaunchError
 
-_MIN_LENGTH = 16
+MIN_LENGTH = 16
+"""Of a secret that people choose, in characters."""
 
 
 def new_token() -> str:
@@ -43,9 +44,9 @@ def read_token_file(path: Path) -> str:
         raise LaunchError(f"cannot read the token file {path}: {error}") from error
     if stat.S_IMODE(mode) & 0o077:
         raise LaunchError(f"other users may open the token file {path}; run: chmod 600 {path}")
-    if len(text) < _MIN_LENGTH:
+    if len(text) < MIN_LENGTH:
         raise LaunchError(
-            f"the token file {path} holds fewer than {_MIN_LENGTH} characters; "
+            f"the token file {path} holds fewer than {MIN_LENGTH} characters; "
             f"make one with: (umask 077; openssl rand -hex 32 > {path})"
         )
     return text

@@ -221,6 +221,16 @@ def test_refusals(tmp_path, monkeypatch, capfd, arguments, words):
     assert "started" not in shown.out
 
 
+def test_a_token_that_can_be_guessed_is_refused(tmp_path, monkeypatch, capfd):
+    """Such as that of a documented command, copied as it stands."""
+    (tmp_path / "script.py").write_text("print('started')")
+    monkeypatch.setenv("GEARSHIFT_TOKEN", "…")
+    with pytest.raises(SystemExit) as end:
+        main(["run", *TWO_NODES, "192.0.2.7:29500", str(tmp_path / "script.py")])
+    assert end.value.code == 2
+    assert "GEARSHIFT_TOKEN has fewer than 16 characters" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "environ", "grace"),
     [

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib
 import multiprocessing
+import numbers
 import os
 import signal
 import sys
@@ -239,7 +240,7 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
     except LaunchError as error:
         raise InvalidArgument(str(error)) from error
     if timeout is not None:
-        if not timeout > 0:
+        if not isinstance(timeout, numbers.Real) or not timeout > 0:
             raise InvalidArgument(f"timeout must be a positive number of seconds, got {timeout!r}")
         environment = replace(environment, timeout=timeout)
     if environment.needs_torch_store and environment.rdzv is None:

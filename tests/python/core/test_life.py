@@ -380,6 +380,7 @@ def test_transports_may_be_named_in_a_string() -> None:
     [
         ("gs.init(colour=3)", "colour"),
         ("gs.init(timeout=0)", "timeout"),
+        ("gs.init(timeout='30s')", "timeout must be a positive number of seconds, got '30s'"),
         ("gs.init(rank=2, world_size=2)", "rank 2"),
         ("gs.init(world_size=2, rank=0, token='')", "rendezvous"),
         ("gs.init(world_size=2, rank=0, token='', rdzv='file:///tmp')", "token"),

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from gearshift_testing import run_script
 from gearshift_testing.network import Network
+from gearshift_testing.template import Fork, Place, template
 
 import gearshift.launch
 
 HERE = Path(__file__).parent
 PACKAGE_ROOT = Path(gearshift.launch.__file__).parents[2]
-SUPPORT = Path(__file__).parents[1] / "support"
 PATIENCE = 240.0
 """Seconds until a job is taken for hung: processes import torch, maybe on a busy machine."""
 
@@ -43,25 +44,41 @@ class Job:
     """The processes of one world, each with its output in a file."""
 
     folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes] | Fork] = field(default_factory=list)
 
-    def start(self, world: int, *script: str, network: Network | None = None, **env: str) -> None:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
-        # A file to meet at needs no free port.
-        env = {"MEET": f"file://{self.folder}/store", **env, "OMP_NUM_THREADS": "1"}
-        for rank in range(world):
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-            enter = network.enter(rank * 2 // world) if network else []
-            with self.log(rank).open("wb") as log:
+    def start(self, world: int, *script: str, **env: str) -> None:
+        """Run `python SCRIPT` on each rank, as a fork of a process that has imported torch."""
+        places = [
+            Place(
+                # A file to meet at needs no free port.
+                self.environment(MEET=f"file://{self.folder}/store", **env)
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)},
+                *(self.log(rank), self.log(rank)),
+            )
+            for rank in range(world)
+        ]
+        self.processes += template().start(script, places, self.folder)
+
+    def launch(self, *arguments: str, network: Network | None = None, **env: str) -> None:
+        """Run `gearshift run`, with a network once on each of its hosts."""
+        for host in range(2 if network else 1):
+            enter = [*network.enter(host)] if network else []
+            at = ["--node-rank", str(host)] if network else []
+            with self.log(host).open("wb") as log:
                 process = subprocess.Popen(
-                    [*enter, sys.executable, *script],
+                    [*enter, sys.executable, "-m", "gearshift", "run", *at, *arguments],
                     cwd=self.folder,
-                    env={**kept, "PYTHONPATH": f"{PACKAGE_ROOT}:{SUPPORT}", **env, **place},
+                    env=self.environment(PYTHONPATH=str(PACKAGE_ROOT), **env),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )
             self.processes.append(process)
+
+    @staticmethod
+    def environment(**env: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
+        return {**kept, "OMP_NUM_THREADS": "1", **env}
 
     def log(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}"
@@ -91,7 +108,7 @@ class Job:
     def end(self) -> None:
         for process in self.processes:
             process.send_signal(signal.SIGCONT)
-            process.kill()
+            process.send_signal(signal.SIGKILL)
             process.wait()
 
 
@@ -143,17 +160,12 @@ for method in ("gearshift://", None):
 gs.init()  # at the same rendezvous, afterwards
 assert gs.all_reduce(torch.ones(1)).item() == WORLD
 """
-LAUNCH = """
-import os, sys
-at = ["--node-rank", os.environ["RANK"]] if "--nnodes" in sys.argv else []
-os.execv(sys.executable, [sys.executable, "-m", "gearshift", "run", *at, *sys.argv[1:]])
-"""
 
 
 def test_gearshift_run(job: Job) -> None:
     script = job.folder / "script.py"
-    script.write_text(ANYWHERE.replace("WORLD", "3"))
-    job.start(1, "-c", LAUNCH, "-n", "3", str(script))
+    script.write_text(ANYWHERE.replace("WORLD", "2"))
+    job.launch("-n", "2", str(script))
     assert job.finish() == [0], job.all_output()
 
 
@@ -183,16 +195,14 @@ def test_gearshift_run_on_two_hosts(job: Job, network: Network) -> None:
     script.write_text(ANYWHERE.replace("WORLD", "4"))
     meet = ("--nnodes", "2", "--rdzv", f"{Network.address(0)}:29400", "-n", "2", str(script))
     token = {"GEARSHIFT_TOKEN": "secret of this very job"}
-    job.start(2, "-c", LAUNCH, *meet, network=network, **token)
+    job.launch(*meet, network=network, **token)
     assert job.finish() == [0, 0], job.all_output()
 
 
-def test_a_job_with_servers_is_refused(job: Job) -> None:
-    script = job.folder / "script.py"
-    script.write_text(ANYWHERE)
-    job.start(1, "-c", LAUNCH, "-n", "1", "--servers", "1", str(script))
-    assert job.finish() != [0]
-    assert "dedicated servers" in job.output(0), job.all_output()
+def test_a_job_with_servers_is_refused() -> None:
+    worker, _ = run_script(ANYWHERE, 1, servers=1, forked=True)
+    assert worker.returncode != 0
+    assert "dedicated servers" in worker.stderr
 
 
 DDP_FOR_EVER = f"""{INIT}
@@ -207,7 +217,7 @@ while True:
 def test_backward_of_ddp_names_a_killed_rank(job: Job) -> None:
     job.start(2, "-c", DDP_FOR_EVER)
     job.await_text("running")
-    job.processes[1].kill()
+    job.processes[1].send_signal(signal.SIGKILL)
     assert job.finish(0) == [1], job.all_output()
     assert re.search(r"RuntimeError: .*PeerLost: .*rank 1", job.output(0)), job.all_output()
 
@@ -233,7 +243,7 @@ def test_killed_rank_is_named(job: Job) -> None:
     """By who receives, too: from any source, from that rank, and from another one."""
     job.start(3, "-c", WITH_RECEIVES)
     job.await_text("running")
-    job.processes[1].kill()
+    job.processes[1].send_signal(signal.SIGKILL)
     codes = job.finish(0, 2)
     assert all(code != 0 for code in codes)
     for rank in (0, 2):

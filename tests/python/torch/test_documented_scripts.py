@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -9,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from gearshift_testing.jobs import Job
+from gearshift_testing.template import run_python
 
 import gearshift.launch
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "python" / "mnist_mlp.py"
-ALONE = (sys.executable,)
-TWO_WORKERS = (sys.executable, "-m", "gearshift.cli", "run", "-n", "2")
 
 BEFORE = """
 import torch
@@ -46,21 +47,39 @@ def script(keep: str) -> str:
     return BEFORE + "\n".join(lines) + AFTER
 
 
-def run(folder: Path, text: str, *launcher: str) -> str:
-    (folder / "train.py").write_text(text)
+def environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
     package = str(Path(gearshift.launch.__file__).parents[2])
+    return {**kept, "PYTHONPATH": package, "NO_COLOR": "1"}
+
+
+def launched(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`gearshift run`."""
     ended = subprocess.run(
-        [*launcher, "train.py"],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": package, "NO_COLOR": "1"},
+        [sys.executable, "-m", "gearshift.cli", "run", *arguments],
+        cwd=cwd,
+        env={**environment(), "GEARSHIFT_LOG": "info"},
         capture_output=True,
         text=True,
         timeout=200,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return ended
+
+
+def run_forks(folder: Path, text: str, workers: int) -> list[str]:
+    """As the processes of a launcher, or with 0 workers as a process of none."""
+    (folder / "train.py").write_text(text)
+    with contextlib.chdir(folder):
+        if workers == 0:
+            done = run_python(["train.py"], cwd=folder, env=environment(), timeout=200)
+            assert done.returncode == 0, done.stderr
+            return [done.stdout]
+        with Job(["train.py"], workers, forked=True) as job:
+            finished = job.wait(200)
+    assert all(ended.returncode == 0 for ended in finished), finished
+    return [ended.stdout for ended in finished]
 
 
 def test_the_diff_changes_five_lines() -> None:
@@ -71,11 +90,12 @@ def test_the_diff_changes_five_lines() -> None:
 
 @pytest.mark.parametrize("keep", [" -", " +"], ids=["before", "after"])
 def test_the_diff_alone(tmp_path: Path, keep: str) -> None:
-    assert "learned" in run(tmp_path, script(keep), *ALONE)
+    assert "learned" in run_forks(tmp_path, script(keep), 0)[0]
 
 
 def test_the_diff_on_two_workers(tmp_path: Path) -> None:
-    assert run(tmp_path, script(" +"), *TWO_WORKERS).count("learned") == 2
+    (tmp_path / "train.py").write_text(script(" +"))
+    assert launched("-n", "2", "train.py", cwd=tmp_path).stdout.count("learned") == 2
 
 
 def test_the_job_that_resumes_within_an_epoch(tmp_path: Path) -> None:
@@ -84,18 +104,18 @@ def test_the_job_that_resumes_within_an_epoch(tmp_path: Path) -> None:
     assert text, "docs/python.md shows no such job"
     counted = text[1] + "print(f\"rank {gs.rank()}: {gst.stats(model)['step']} steps\")\n"
     left = 10_000 - 150 * 2 * 32
-    for launcher, steps in ((TWO_WORKERS, 3 * 157), (TWO_WORKERS, 7), (ALONE, -(-left // 32))):
+    for workers, steps in ((2, 3 * 157), (2, 7), (0, -(-left // 32))):
         checkpoint = tmp_path / "checkpoint.pt"
         before = checkpoint.read_bytes() if checkpoint.exists() else b""
-        out = run(tmp_path, counted, *launcher)
-        assert out.count(f": {steps} steps") == (2 if launcher is TWO_WORKERS else 1), out
+        outputs = run_forks(tmp_path, counted, workers)
+        assert all(out.count(f": {steps} steps") == 1 for out in outputs), outputs
         assert checkpoint.read_bytes() == before or not before
 
 
 @pytest.mark.slow
 def test_the_example(tmp_path: Path) -> None:
     text = EXAMPLE.read_text().replace("type=int, default=3", "type=int, default=1")
-    out = run(tmp_path, text, *TWO_WORKERS)
+    out = "".join(run_forks(tmp_path, text, 2))
     accuracies = re.findall(r"epoch 1: test accuracy ([\d.]+)", out)
     assert len(accuracies) == 2
     assert len(set(accuracies)) == 1
@@ -106,18 +126,7 @@ def test_the_example(tmp_path: Path) -> None:
 def test_the_job_file_of_the_example(tmp_path: Path) -> None:
     """In the folder where it is, as docs/jobs.md says, and with other numbers."""
     job = "examples/jobs/mnist_mlp.toml"
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
-    package = str(Path(gearshift.launch.__file__).parents[2])
-    ended = subprocess.run(
-        [*TWO_WORKERS[:4], "--folder", tmp_path, job, "--lr", "0.05"],
-        cwd=ROOT,
-        env={**kept, "PYTHONPATH": package, "NO_COLOR": "1", "GEARSHIFT_LOG": "info"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = launched("--folder", str(tmp_path), job, "--lr", "0.05", cwd=ROOT)
     assert f"{job}: strategy switch(at=0.5), 2 workers\n" in ended.stderr
     assert "names its strategy itself" not in ended.stderr
     assert "switched from all_reduce to parameter_server(asp) after step 235" in ended.stderr

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from gearshift_testing import check, grid
+from gearshift_testing import check, grid, run_script
 
 CASES = Path(__file__).with_name("local_corners_cases.py")
 
@@ -28,10 +26,8 @@ for strategy in ("local_sgd(4)", "switch(then=local_sgd(4), at=2)", "switch(then
 """
 
 
-def test_dedicated_servers_that_are_not_used_are_told_of(tmp_path: Path) -> None:
-    script = tmp_path / "served.py"
-    script.write_text(SERVED)
-    command = [sys.executable, "-m", "gearshift", "run", "-n", "1", "--servers", "1", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("dedicated servers: 1, which are not used") == 2, done.stderr
+def test_dedicated_servers_that_are_not_used_are_told_of() -> None:
+    processes = run_script(SERVED, 1, servers=1, forked=True)
+    said = "".join(process.stderr for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said.count("dedicated servers: 1, which are not used") == 2, said

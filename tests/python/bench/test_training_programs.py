@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gearshift_testing.jobs import Job
+from gearshift_testing.ports import reserved_port
+from gearshift_testing.template import Place, template
 
 from gearshift.bench import training
 
@@ -40,6 +44,36 @@ def torchrun(arguments: list[str], ranks: int, servers: int = 0) -> dict[str, An
     )
     assert done.returncode == 0, done.stderr
     return report_in(done.stdout)
+
+
+def peers(arguments: list[str], ranks: int, servers: int = 0) -> dict[str, Any]:
+    """The report of a program whose processes find what torchrun tells them, but are forks."""
+    with reserved_port() as port, tempfile.TemporaryDirectory() as folder:
+        places = [
+            Place(
+                {
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(ranks),
+                    "GEARSHIFT_SERVERS": str(servers),
+                },
+                Path(folder, f"{rank}.out"),
+                Path(folder, f"{rank}.err"),
+            )
+            for rank in range(ranks)
+        ]
+        forks = template().start(arguments, places, Path(folder))
+        try:
+            codes = [fork.wait(120) for fork in forks]
+        finally:
+            for fork in forks:
+                fork.send_signal(signal.SIGKILL)
+        assert codes == [0] * ranks, "\n".join(place.err.read_text() for place in places)
+        return report_in("".join(place.out.read_text() for place in places))
 
 
 def report_in(output: str) -> dict[str, Any]:
@@ -72,12 +106,12 @@ def test_our_training_steps_with_rounded_gradients() -> None:
 
 @pytest.mark.parametrize("side", ["ddp", "local"])
 def test_training_steps_of_the_peers(side: str) -> None:
-    check(torchrun([STEP, f"side={side}", "model=tiny", "steps=2"], 2), 2)
+    check(peers([STEP, f"side={side}", "model=tiny", "steps=2"], 2), 2)
 
 
 def test_training_steps_of_ddp_with_rounded_gradients() -> None:
     arguments = [STEP, "side=ddp", "compression=fp16", "rounded=1", "model=tiny", "steps=2"]
-    report = torchrun(arguments, 2)
+    report = peers(arguments, 2)
     check(report, 2)
     assert 1e-6 < report["distance"] < 1e-2
 
@@ -95,7 +129,7 @@ def test_our_training_steps_under_local_sgd() -> None:
 
 def test_training_steps_of_pytorchs_averager() -> None:
     arguments = [STEP, "side=averager", "every=3", "model=tiny", "steps=6", "check=4"]
-    report = torchrun(arguments, 2)
+    report = peers(arguments, 2)
     check(report, 2)
     assert report["distance"] < 1e-5
     assert report["operations"] == 6 + 3 + 6 + 1, "checked, warmed up, timed, and one for memory"
@@ -157,4 +191,4 @@ def test_our_push_and_pull(consistency: str, servers: int) -> None:
 @pytest.mark.parametrize(("consistency", "servers"), [("bsp", 0), ("asp", 1)])
 def test_push_and_pull_of_the_peer(consistency: str, servers: int) -> None:
     arguments = [TORCH_RPC, "bytes=4000", f"consistency={consistency}", "steps=3"]
-    check(torchrun(arguments, 2 + servers, servers), 3)
+    check(peers(arguments, 2 + servers, servers), 3)

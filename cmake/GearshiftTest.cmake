@@ -6,13 +6,15 @@
 #   [LABELS <label>...]
 #   [SHARDS <number>]           so many CTest tests, each with a part of the cases, for long suites
 #   [SECONDS <number>]          about what a shard takes, 1 when left out: long ones are started first
+#   [BUSY]                      counts as two of `ctest -j`, for suites that keep processors busy: most
+#                               others wait for deadlines, and can beside them
 #   [SERIAL])                   never beside another test, for suites that start many processes
 #
 # Defines a GoogleTest program (gtest_main and gmock linked) and registers it as one CTest test, or
 # as <name>_1, <name>_2, ... when it has shards.
 # Sees public headers, private ones below src/, and tests/support as "support/x.h".
 function(gearshift_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT;SHARDS;SECONDS" "SOURCES;DEPS;LIBS;LABELS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "BUSY;SERIAL" "TIMEOUT;SHARDS;SECONDS" "SOURCES;DEPS;LIBS;LABELS")
   if(arg_UNPARSED_ARGUMENTS OR NOT arg_SOURCES)
     message(FATAL_ERROR "gearshift_test(${name}): needs SOURCES; unknown: ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -38,6 +40,10 @@ function(gearshift_test name)
   if(NOT arg_SECONDS)
     set(arg_SECONDS 1)
   endif()
+  set(processors 1)
+  if(arg_BUSY)
+    set(processors 2)
+  endif()
   foreach(shard RANGE 1 ${arg_SHARDS})
     set(test ${name})
     set(sharding "")
@@ -51,6 +57,7 @@ function(gearshift_test name)
       TIMEOUT ${arg_TIMEOUT}
       LABELS "${arg_LABELS}"
       COST ${arg_SECONDS}
+      PROCESSORS ${processors}
       RUN_SERIAL "${arg_SERIAL}"
       ENVIRONMENT "${environment};${sharding}")
   endforeach()

@@ -9,7 +9,7 @@ source tools/steps.sh
 readonly JOBS=${JOBS:-2}
 
 sanitize() {
-  cmake --preset "$1" && cmake --build --preset "$1" -j "$JOBS" && ctest --preset "$1" -j "$JOBS"
+  cmake --preset "$1" && cmake --build --preset "$1" -j "$JOBS" && ctest --preset "$1" -j "$((JOBS + 1))"
 }
 
 [ $# -gt 0 ] || set -- asan tsan

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Set-up, build, checks, C++ tests and Python tests, with a summary; fails if any of them does.
 #
-# JOBS (2) programs at a time, and one test more: many of them wait for deadlines. What processors
-# the tests of Python leave idle compiles those of C++ meanwhile, at low priority.
+# JOBS (2) programs at a time, and one test more: many of them wait for deadlines; tests of C++ that
+# keep processors busy count as two. What processors the tests of Python leave idle compiles those of
+# C++ meanwhile, at low priority.
 # GEARSHIFT_WERROR=ON makes compiler warnings errors.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,5 +26,5 @@ ok programs || { summary; exit 1; }
 meanwhile compile_and_check
 step pytest .venv/bin/python -m pytest -q -n "$((JOBS + 1))" --dist loadfile
 rejoin
-! ok build || step ctest ctest --preset release -j "$((JOBS + 1))"
+! ok build || step ctest ctest --preset release -j "$((2 * JOBS + 1))"
 summary

@@ -161,6 +161,6 @@ def test_restart(agents):
 @pytest.mark.slow
 def test_no_token(agents):
     """Refused on both hosts, with what to do."""
-    agents.start(1, *STATIC, token=None)
+    agents.start(1, *STATIC, token=None, script="import gearshift as gs\ngs.init()\n")
     assert 0 not in agents.finish(), agents.output
     assert agents.output.count("export GEARSHIFT_TOKEN=$(openssl rand -hex 32)") >= 2

@@ -12,6 +12,7 @@ import pytest
 
 import gearshift as gs
 from gearshift.sim.inputs import Source, read_cluster, read_workload
+from gearshift.sim.processes import Pool
 from gearshift.study import measured, namespaces
 from gearshift.study.cell import MEASURED, ClusterCase, Study, UseCase
 
@@ -85,7 +86,7 @@ def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     [("all_reduce", 2), ("local_sgd(5)", 2), ("ps:bsp", 2), ("ps:asp", 1)],
 )
 def test_learns_what_a_simulated_cell_learns(
-    strategy: str, workers: int, request: pytest.FixtureRequest
+    strategy: str, workers: int, request: pytest.FixtureRequest, forked_pool: Pool
 ) -> None:
     if workers > 1:  # once with a trial is enough
         request.getfixturevalue("known_cost")
@@ -100,6 +101,7 @@ def test_learns_what_a_simulated_cell_learns(
         train=f"{TASK}:training",
         evaluate_every=EVERY,
         every_step=True,
+        pool=forked_pool,
     )
     assert [point.step for point in outcome.curve] == [3, 6, 9, 12]
     for ours, theirs in zip(outcome.curve, simulated.curve, strict=True):

@@ -29,6 +29,7 @@ from gearshift.study.recipe import recipe
 from gearshift.study.store import Store
 from gearshift.study.study_file import read_study
 
+pytestmark = pytest.mark.usefixtures("forked_cells")
 HERE = Path(__file__).parent
 STUDY = """
 strategies = ["ps:bsp", "ps:asp"]

@@ -26,6 +26,7 @@ from gearshift.study.search import FURTHEST, cells_of
 from gearshift.study.store import Store
 from gearshift.study.study_file import read_study
 
+pytestmark = pytest.mark.usefixtures("forked_cells")
 HERE = Path(__file__).parent
 Outcomes = Callable[[Cell], Outcome | str]
 

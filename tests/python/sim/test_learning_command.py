@@ -11,7 +11,7 @@ import pytest
 import gearshift as gs
 from gearshift.cli import main
 from gearshift.data.fashion_mnist import DEFAULT_FOLDER
-from gearshift.sim import task
+from gearshift.sim import command, task
 from gearshift.sim.curve import CurvePoint, Divergence, divergence_of, time_to
 from gearshift.sim.table import learning_table
 
@@ -75,6 +75,15 @@ def measures_nothing():
 
 
 @pytest.fixture
+def forked_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulations of `gearshift simulate` in this process need not import torch each."""
+    pytest.importorskip("torch")
+    from gearshift_testing.learning import ForkedPool
+
+    monkeypatch.setattr(command, "Pool", lambda jobs: ForkedPool({}))
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with c.toml, w.toml and task.py."""
     for name, text in (("c.toml", CLUSTER), ("w.toml", WORKLOAD), ("task.py", TASK)):
@@ -91,6 +100,7 @@ def simulate(*arguments: str) -> int:
 
 
 @needs_simulator
+@pytest.mark.usefixtures("forked_simulations")
 def test_learning_is_shown_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
@@ -115,6 +125,7 @@ def test_learning_is_shown_and_written(folder: Path, capsys: pytest.CaptureFixtu
 
 @needs_simulator
 @pytest.mark.skipif(not DEFAULT_FOLDER.exists(), reason="no dataset-fashion-mnist")
+@pytest.mark.usefixtures("forked_simulations")
 def test_the_example_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
@@ -133,6 +144,7 @@ def test_the_example_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @needs_simulator
+@pytest.mark.usefixtures("forked_simulations")
 def test_a_metric_that_is_none_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
@@ -160,6 +172,7 @@ def test_an_epoch_may_be_longer_than_any_training(folder: Path) -> None:
 
 
 @needs_simulator
+@pytest.mark.usefixtures("forked_simulations")
 def test_divergence_is_an_outcome(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")

@@ -9,7 +9,7 @@ source tools/steps.sh
 readonly JOBS=${JOBS:-2}
 
 sanitize() {
-  cmake --preset "$1" && cmake --build --preset "$1" -j "$JOBS" && ctest --preset "$1" -j "$((JOBS + 1))"
+  cmake --preset "$1" && cmake --build --preset "$1" -j "$JOBS" && ctest --preset "$1" -j "$((2 * JOBS))"
 }
 
 [ $# -gt 0 ] || set -- asan tsan

@@ -224,7 +224,8 @@ class Recommendation:
                 lead = 100 * (estimate.mean / best.mean - 1)
                 sure = estimate.uncertainty <= self.margin
                 doubt = "no more" if sure else f"give or take {100 * estimate.uncertainty:.1f} %"
-                said.append(f"{name}, {estimate.sort}, is faster by {lead:.1f} %, {doubt}.")
+                sort = "" if estimate.synchronous else f", {estimate.sort},"
+                said.append(f"{name}{sort} is faster by {lead:.1f} %, {doubt}.")
         if self.runner_up is not None and self.gain_over(self.runner_up) <= self.margin:
             said.append(f"Within that margin it cannot be told from {self.runner_up}.")
         return said
@@ -395,14 +396,18 @@ def _settle(ordered: Mapping[str, Estimate], accuracy: Accuracy | None) -> str:
     Plain all_reduce, which adapts to what changes; and updates of one process before stale ones.
     """
     first = next(iter(ordered))
-    fastest = ordered[first]
-    margin = max(SAME, fastest.uncertainty, accuracy.mean_absolute_error if accuracy else 0.0)
-    if not fastest.synchronous:
-        near = (name for name, e in ordered.items() if e.synchronous)
-        other = next(near, first)
-        first = other if ordered[other].mean * (1 + margin) >= fastest.mean else first
-    plain = ordered.get(PLAIN)
-    return PLAIN if plain and plain.mean * (1 + SAME) >= ordered[first].mean else first
+    if not ordered[first].synchronous:
+        other = next((name for name, e in ordered.items() if e.synchronous), first)
+        first = _preferred(other, first, ordered, accuracy)
+    return _preferred(PLAIN, first, ordered, accuracy) if PLAIN in ordered else first
+
+
+def _preferred(
+    better: str, faster: str, found: Mapping[str, Estimate], accuracy: Accuracy | None
+) -> str:
+    """`better`, unless the other one is faster by more than the margin of error."""
+    margin = max(SAME, found[faster].uncertainty, accuracy.mean_absolute_error if accuracy else 0.0)
+    return better if found[better].mean * (1 + margin) >= found[faster].mean else faster
 
 
 def _try_changes(

@@ -133,6 +133,18 @@ def test_updates_of_one_process_come_before_equally_fast_stale_ones() -> None:
     assert text == text.strip()
 
 
+def test_plain_all_reduce_comes_before_what_is_no_faster_as_far_as_can_be_told() -> None:
+    estimates = recommendation().estimates | {"all_reduce": Estimate(119.0, 0.0, True)}
+    settle = recommend._settle
+    assert settle(estimates, None) == "all_reduce"  # 0.8 % of ±2.0 %
+    sure = estimates | {"all_reduce:ring": Estimate(120.0, 0.0, True)}
+    assert settle(sure, None) == "all_reduce:ring"
+    assert settle(sure, Accuracy(0.02, 0.06, 24)) == "all_reduce"
+    text = Recommendation("all_reduce", estimates).text()
+    assert "all_reduce:ring is faster by 0.8 %, give or take 2.0 %." in text
+    assert "asynchronous" not in text
+
+
 @needs_simulator
 def test_a_change_under_which_nothing_works_is_told() -> None:
     def throughput(cluster: str, strategy: str) -> float | None:

@@ -96,19 +96,19 @@ def _from_torch() -> Setting:
 
 
 def _beside_others() -> Setting:
-    """Each rank has a process beside it that computes all the time, as one that loads data."""
+    """Each rank has two processes beside it that compute all the time, as those that load data."""
     return Setting(
         name="one_host/2/computing",
-        title="one host, 2 ranks, each beside a process that computes",
+        title="one host, 2 ranks, each beside two processes that compute",
         ranks=2,
         sides=(GEARSHIFT, OPEN_MPI, GLOO),
         points=tuple(
             replace(
                 _point(size, (Target("ratio", 1, GLOO.name),), False),
-                order={"bytes": size, "computing": 1, "operations": operations},
+                order={"bytes": size, "computing": 2, "operations": operations},
                 calibrated=False,  # by single operations, some of which wait for a time slice
             )
-            for size, operations in ((4 * KIB, 200), (64 * KIB, 200), (MIB, 50), (16 * MIB, 10))
+            for size, operations in ((4 * KIB, 1000), (64 * KIB, 1000), (MIB, 200), (16 * MIB, 20))
         ),
     )
 

@@ -12,6 +12,8 @@ namespace {
 constexpr base::Duration kLongYield = std::chrono::milliseconds(1);
 /// The longest rest, in yields of the last length.
 constexpr std::int64_t kMostYields = 64;
+/// The longest with more ranks than processors: about a slice.
+constexpr std::int64_t kMostCrowded = 4'000'000;
 
 }  // namespace
 
@@ -35,7 +37,8 @@ void Contention::yielded(base::TimePoint begun, base::TimePoint ended) {
   const std::int64_t last = rest_.load(std::memory_order_relaxed);
   const std::int64_t since =
       begun.since_origin.count() - rest_ends_.load(std::memory_order_relaxed);
-  const std::int64_t rest = since > last ? took : std::min(2 * last, kMostYields * took);
+  std::int64_t rest = since > last ? took : std::min(2 * last, kMostYields * took);
+  if (crowded_.load(std::memory_order_relaxed)) rest = std::min(took, kMostCrowded);
   rest_.store(rest, std::memory_order_relaxed);
   rest_ends_.store(ended.since_origin.count() + rest, std::memory_order_relaxed);
 }

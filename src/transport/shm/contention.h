@@ -14,7 +14,9 @@ namespace gearshift::transport::shm {
 /// It is found out by how long yields take. A peer of ours that needs the core gives it back when
 /// it has done its share of a collective. After a long yield the process yields no more for a rest,
 /// which is twice as long each time when the first yields after it are long again. So programs that
-/// compute all the time cost one slice of 64, and those that disturb us once cost two slices.
+/// compute all the time cost one slice of 64, and those that disturb us once cost two slices. Where
+/// ranks are more than processors, though, long yields are mostly peers that compute, between two
+/// collectives; sleeping would make the next ones slower, so rests last for a slice only.
 ///
 /// Thread-safety: all of it; what threads write at the same moment may count for one of them only.
 class Contention {
@@ -24,6 +26,9 @@ class Contention {
 
   /// Gives the core away and true, unless `now` is in a rest. Sets `now` to the time afterwards.
   bool yield(const base::Scheduler& scheduler, base::TimePoint& now);
+
+  /// From now on: there are more ranks here than processors.
+  void crowd() { crowded_.store(true, std::memory_order_relaxed); }
 
   /// Whether waiters should sleep, rather than yield.
   bool resting(base::TimePoint now) const {
@@ -35,6 +40,7 @@ class Contention {
  private:
   std::atomic<std::int64_t> rest_ends_{0};  ///< nanoseconds of the scheduler's clock
   std::atomic<std::int64_t> rest_{0};       ///< how long the last one was
+  std::atomic<bool> crowded_{false};
 };
 
 }  // namespace gearshift::transport::shm

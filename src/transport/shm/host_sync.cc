@@ -34,9 +34,9 @@ constexpr Turns kRoomy = {128, 64};
 /// and what others spin away adds up: a barrier of eight on two cores takes half as long like this.
 constexpr Turns kCrowded = {8, 256};
 
-Turns turns_of(int participants) {
+bool crowded(int participants) {
   static const long processors = ::sysconf(_SC_NPROCESSORS_ONLN);
-  return participants > processors ? kCrowded : kRoomy;
+  return participants > processors;
 }
 
 void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, base::Duration limit) {
@@ -82,6 +82,7 @@ base::Result<std::unique_ptr<HostSync>> HostSync::join(const base::Scheduler& sc
                      std::to_string(bytes_needed(participants)) + " aligned bytes, not " +
                      std::to_string(memory.size()));
   }
+  if (crowded(participants)) shm::Contention::here().crowd();
   return std::unique_ptr<HostSync>(new HostSync(scheduler, memory, participants, self));
 }
 
@@ -145,7 +146,7 @@ base::Status HostSync::wait_for_all(std::uint64_t value, base::TimePoint deadlin
 }
 
 bool HostSync::poll_all(std::uint64_t value) const {
-  const Turns most = turns_of(participants_);
+  const Turns most = crowded(participants_) ? kCrowded : kRoomy;
   shm::Contention& contention = shm::Contention::here();
   base::TimePoint now;
   int turns = 0;

@@ -56,6 +56,17 @@ TEST(ContentionTest, RestsAreShortAgainAfterYieldsThatWereShortForAsLong) {
   EXPECT_FALSE(contention.resting(at(milliseconds(19))));
 }
 
+TEST(ContentionTest, AmongMoreRanksThanProcessorsRestsAreShort) {
+  Contention contention;
+  contention.crowd();
+  contention.yielded(at(milliseconds(0)), at(milliseconds(2)));
+  EXPECT_TRUE(contention.resting(at(microseconds(3'999))));
+  EXPECT_FALSE(contention.resting(at(milliseconds(4))));
+  contention.yielded(at(milliseconds(4)), at(milliseconds(34)));  // a peer that computes
+  EXPECT_TRUE(contention.resting(at(microseconds(37'999))));
+  EXPECT_FALSE(contention.resting(at(milliseconds(38))));
+}
+
 TEST(ContentionTest, WhoRestsIsToldToSleepAfterSpinning) {
   const auto scheduler = base::make_os_scheduler();
   Contention contention;

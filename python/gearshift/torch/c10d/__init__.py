@@ -10,9 +10,9 @@
 
 Importing this module registers the backend; it needs no build against PyTorch. Everything else is
 as ever: torchrun (or whoever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT), ``init_method``,
-subgroups, asynchronous operations. Under ``gearshift run``, mpirun and srun, where RANK is not set,
-the job is found as :func:`gearshift.init` does, by any backend; so does
-``init_method="gearshift://"`` everywhere.
+subgroups, asynchronous operations. Under ``gearshift run``, and under mpirun and srun where RANK is
+not set, any backend finds the job as :func:`gearshift.init` does. ``init_method="gearshift://"``
+asks for that everywhere.
 
 What changes is who moves the bytes: shared memory and gearshift's collectives instead of Gloo. And
 failures are detected: a rank that dies or freezes is an error on every other one that names it,

@@ -385,6 +385,12 @@ bool others_take_part(const PythonSession& s) {
          });
 }
 
+/// Whether this rank has said good-bye, as far as is known.
+bool has_left(const PythonSession& s, int rank) {
+  const membership::Monitor* const monitor = s.core().monitor();
+  return monitor != nullptr && monitor->report().at(static_cast<std::size_t>(rank)).left;
+}
+
 void bind_life(nb::class_<PythonSession>& c) {
   using S = PythonSession;
   c.def(nb::new_(&open_session), nb::kw_only(), nb::arg("rank"), nb::arg("world_size"),
@@ -422,6 +428,7 @@ void bind_life(nb::class_<PythonSession>& c) {
              if (const auto failure = monitor ? monitor->failure() : std::nullopt) raise(*failure);
            })
       .def("others_take_part", &others_take_part)
+      .def("has_left", &has_left, nb::arg("rank"))
       .def("watch_signals", [](const S& s) { watch_signals(s.shared()); })
       .def("unwatch_signals", [](const S& s) { unwatch_signals(&s.core()); })
       .def("traffic", [](const S& s) {

@@ -51,7 +51,8 @@ std::vector<PeerReport> Peers::report(const ProgressNote& own, base::TimePoint n
     one.alive = entry.state == PeerState::kAlive;
     one.seconds_since_heard = self ? 0 : base::to_seconds(now - entry.heard_at);
     one.step = note.step;
-    one.operation = entry.state == PeerState::kLeft ? "finished" : note.operation;
+    one.left = entry.state == PeerState::kLeft;
+    one.operation = one.left ? "finished" : note.operation;
     one.seconds_in_operation = note.seconds_in_operation;
     reports.push_back(std::move(one));
   }

@@ -13,6 +13,7 @@ namespace gearshift::membership {
 struct PeerReport {
   base::Rank rank;
   bool alive = true;
+  bool left = false;  ///< it has said good-bye
   double seconds_since_heard = 0;
   std::int64_t step = 0;
   std::string operation;

@@ -280,6 +280,64 @@ def test_why_a_rank_ended_is_told_to_the_others(job: Job, end: str, told: str) -
         )
 
 
+KNOWN = """
+def known():
+    try:
+        dist.group.WORLD._session.check()
+    except gs.PeerLost:
+        return True
+    return dist.group.WORLD._session.has_left(1)
+if rank != 1:
+    while not known():
+        time.sleep(0.01)
+    dist.new_group([0, 1, 2] if rank == 0 else [1, 2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("sys.exit(3)", "reported aborted: sys.exit(3)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "died"),
+        ("dist.destroy_process_group()", "has left the job"),
+    ],
+)
+def test_no_group_waits_for_a_rank_that_is_gone(job: Job, end: str, told: str) -> None:
+    """Known to be so before."""
+    job.start(3, "-c", f"{INIT}if rank == 1:\n    {end}\n{KNOWN}")
+    codes = job.finish()
+    for rank in (0, 2):
+        assert codes[rank] != 0
+        assert re.search(f"PeerLost: .*rank 1 {re.escape(told)}", job.output(rank)), (
+                job.all_output()
+            )
+
+
+GIVEN_UP = f"""{INIT}
+group = dist.new_group()
+dist.barrier(group)
+dist.barrier()
+if rank == 1:
+    group.abort()
+else:
+    try:
+        dist.recv(torch.ones(1), 1, group=group)
+    except gs.PeerLost as error:
+        print(error)
+another, total = dist.new_group(), torch.ones(1)
+dist.all_reduce(total, group=another)
+print("total:", total.item())
+"""
+
+
+def test_ranks_that_gave_up_one_group_form_another(job: Job) -> None:
+    job.start(3, "-c", GIVEN_UP)
+    assert job.finish() == [0, 0, 0], job.all_output()
+    for rank in range(3):
+        assert ("rank 1 reported aborted" in job.output(rank)) == (rank != 1), job.all_output()
+        assert "total: 3.0" in job.output(rank), job.all_output()
+
+
 IDLE = f"""{BEGIN}
 init(timeout=timedelta(seconds=2))
 if rank == 1:

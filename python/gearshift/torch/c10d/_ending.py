@@ -8,8 +8,10 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import torch.distributed as dist
 
 from ... import _core
 from ..._exit import note_exits
@@ -17,9 +19,30 @@ from ...errors import Error, PeerLost
 from ._messages import Messages
 from ._work import Lane
 
+ABORTED = "the process group was aborted"
+_DESTROYED = "the process group was destroyed with operations under way"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What has ended a group."""
+
+    rank: int
+    """The one to blame, in the whole job."""
+    why: str
+    of_process: bool
+    """Whether the rank is lost with all its groups."""
+
+    @classmethod
+    def of(cls, error: Error, rank: int) -> Loss:
+        given_up = error.code == "aborted" and (ABORTED in str(error) or _DESTROYED in str(error))
+        gone = isinstance(error, PeerLost) and not given_up
+        return cls(rank, str(error), gone)
+
 
 class _Group(Protocol):
-    def lost(self) -> PeerLost | None: ...
+    def lost(self) -> Loss | None: ...
+    def has_left(self, rank: int) -> bool: ...
     def begin_to_leave(self) -> bool: ...
     def leave(self, seconds: float) -> bool: ...
     def fail(self, reason: str) -> None: ...
@@ -68,7 +91,7 @@ class Farewell:
             self._alone_since = now
         if now < min(self._end, self._alone_since + _ALONE_SECONDS):
             return False
-        self._session.fail("the process group was destroyed with operations under way")
+        self._session.fail(_DESTROYED)
         return True
 
 
@@ -88,18 +111,33 @@ def forget(group: _Group) -> None:
     _groups.discard(group)
 
 
-def watch(members: list[int]) -> Callable[[], None]:
-    """Returns what raises when a group of this process fails from now on that has lost one of
-    these ranks (of the whole job)."""
-    groups = [group for group in list(_groups) if group.lost() is None]
+class Watch:
+    """What the groups of this process know of the ranks that a new one waits for.
 
-    def check() -> None:
-        for group in groups:
-            lost = group.lost()
-            if lost is not None and lost.rank in members:
-                raise PeerLost(str(lost), rank=members.index(lost.rank))
+    Args:
+        members: their ranks in the whole job.
+    """
 
-    return check
+    def __init__(self, members: list[int]) -> None:
+        self._members = members
+        # A rank may be well that gave up a group before.
+        known = [(group, group.lost()) for group in list(_groups)]
+        self._groups = [group for group, loss in known if loss is None or loss.of_process]
+
+    def check(self) -> None:
+        """Raises PeerLost when one of the ranks is lost, whose number in the new group it has."""
+        for group in self._groups:
+            loss = group.lost()
+            if loss is not None and loss.rank in self._members:
+                raise PeerLost(loss.why, rank=self._members.index(loss.rank))
+
+    def has_left(self, rank: int) -> PeerLost | None:
+        """When a rank of the new group has left the one that all groups are made in."""
+        everyone: Any = dist.group.WORLD
+        member = self._members[rank]
+        if everyone not in self._groups or not everyone.has_left(member):
+            return None
+        return PeerLost(f"rank {member} has left the job, and comes to no new group", rank=rank)
 
 
 def _fail_all(reason: str) -> None:

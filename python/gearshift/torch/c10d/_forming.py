@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
 
 from torch.distributed import Store
 
 from ...errors import Error, PeerLost
+from ._ending import Watch
 
 _FAILURE = "failure"
 _HEARD = "heard"
@@ -26,10 +26,10 @@ class Forming:
 
     Args:
         store: of this group alone, this time.
-        watch: raises when there is news from elsewhere of a rank that is lost.
+        watch: what other groups know of its ranks.
     """
 
-    def __init__(self, store: Store, rank: int, size: int, watch: Callable[[], None]) -> None:
+    def __init__(self, store: Store, rank: int, size: int, watch: Watch) -> None:
         self._store = store
         self._rank = rank
         self._size = size
@@ -47,7 +47,7 @@ class Forming:
         if now < self._next_look:
             return
         self._next_look = now + _PAUSE
-        self._watch()
+        self._watch.check()
         failed = False
         with contextlib.suppress(RuntimeError):  # without its store, the group may still be formed
             failed = self._store.check([_FAILURE])

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from ...errors import Error, InvalidArgument, PeerLost
-from ._ending import Farewell, end_with_process, forget, watch
+from ...errors import Error, InvalidArgument
+from ._ending import ABORTED, Farewell, Loss, Watch, end_with_process, forget
 from ._meet import meet
 from ._memory import Target, checked, readable, same_bytes
 from ._messages import Messages
@@ -53,7 +53,7 @@ class GearshiftProcessGroup(ProcessGroup):
         self._members = members
         self._description = "undefined"
         self._timeout = timeout.total_seconds()
-        self._meeting = meet(store, name, rank, len(members), self._timeout, watch(members))
+        self._meeting = meet(store, name, rank, len(members), self._timeout, Watch(members))
         self._session = self._meeting.session
         self._lane = Lane(f"gearshift group {name}")
         self._messages = Messages(self._session, name)
@@ -393,7 +393,7 @@ class GearshiftProcessGroup(ProcessGroup):
 
     def abort(self) -> None:
         """End all operations with an error, here and on the other ranks."""
-        self.fail("the process group was aborted")
+        self.fail(ABORTED)
 
     def fail(self, reason: str) -> None:
         """Leave the group at once, and tell the others why. Idempotent."""
@@ -407,14 +407,18 @@ class GearshiftProcessGroup(ProcessGroup):
         self._lane.close()
         self._messages.close()
 
-    def lost(self) -> PeerLost | None:
-        """What has ended this group, if one of its ranks has: that rank's number in the job."""
+    def lost(self) -> Loss | None:
+        """What has ended this group, if another of its ranks has."""
         try:
             self._session.check()
         except Error as error:
             if error.rank is not None and error.rank != self._session.rank:
-                return PeerLost(str(error), rank=self._members[error.rank])
+                return Loss.of(error, self._members[error.rank])
         return None
+
+    def has_left(self, rank: int) -> bool:
+        """Whether a member, by its rank in the whole job, is known to have left this group."""
+        return self._session.has_left(self._members.index(rank))
 
     def leave_to_parent(self) -> None:
         """Called in a forked process: the session, with all its threads, is its parent's."""

@@ -17,6 +17,7 @@ from ... import _core, _session
 from ...errors import InvalidArgument, TimeoutError
 from ...launch import DEFAULT_TIMEOUT, LaunchError
 from ...launch.token import environment_token, new_token
+from ._ending import Watch
 from ._forming import Forming
 
 _MEET = "meet"
@@ -32,26 +33,19 @@ class Meeting:
     server: _core.StoreServer | None
 
 
-def meet(
-    store: Store,
-    name: str,
-    rank: int,
-    size: int,
-    patience: float,
-    watch: Callable[[], None] = lambda: None,
-) -> Meeting:
+def meet(store: Store, name: str, rank: int, size: int, patience: float, watch: Watch) -> Meeting:
     """Open the session of a process group. Collective.
 
     Args:
         store: of the process group alone.
         name: of the process group and its members.
         patience: seconds to wait for the other ranks.
-        watch: raises when one of them is known to be lost.
+        watch: what is known of them elsewhere.
 
     Raises:
         InvalidArgument: for environment variables that make no sense.
         TimeoutError: when another rank does not come.
-        PeerLost: when another rank has failed.
+        PeerLost: when another rank has failed, or has left the job.
     """
     if size == 1:
         _own_token()
@@ -62,7 +56,7 @@ def meet(
     store = PrefixStore(str(store.add(f"arrivals/{rank}", 1)), store)
     forming = Forming(store, rank, size, watch)
     try:
-        return _Arrival(store, rank, size, patience, forming).meet()
+        return _Arrival(store, rank, size, patience, forming, watch).meet()
     except BaseException as error:
         account = forming.account(error)
         if account is error:
@@ -74,13 +68,20 @@ class _Arrival:
     """One rank on its way into a group of several."""
 
     def __init__(
-        self, store: Store, rank: int, size: int, patience: float, forming: Forming
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        patience: float,
+        forming: Forming,
+        watch: Watch,
     ) -> None:
         self._store = store
         self._rank = rank
         self._size = size
         self._deadline = time.monotonic() + min(patience, _LONGEST)
         self._forming = forming
+        self._watch = watch
 
     def meet(self) -> Meeting:
         timeout, token = _timeout(), _own_token()
@@ -113,8 +114,12 @@ class _Arrival:
         """The value of a key, once `rank` has set it. Looks again and again, so that Ctrl-C ends
         it."""
         pause = 0.001
+        left = self._watch.has_left(rank)  # it sets the key before
         while not self._store.check([key]):
             self._forming.check()
+            if left is not None:
+                raise left
+            left = self._watch.has_left(rank)
             if time.monotonic() >= self._deadline:
                 raise TimeoutError(f"rank {rank} has not come to the process group", rank=rank)
             time.sleep(pause)

@@ -309,8 +309,8 @@ def test_no_group_waits_for_a_rank_that_is_gone(job: Job, end: str, told: str) -
     for rank in (0, 2):
         assert codes[rank] != 0
         assert re.search(f"PeerLost: .*rank 1 {re.escape(told)}", job.output(rank)), (
-                job.all_output()
-            )
+            job.all_output()
+        )
 
 
 GIVEN_UP = f"""{INIT}

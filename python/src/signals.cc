@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "calls.h"
+#include "gearshift/base/fd.h"
 #include "gearshift/base/threads.h"
 
 namespace gearshift::python {
@@ -68,16 +69,17 @@ class Watcher {
  public:
   explicit Watcher(std::shared_ptr<runtime::Session> session) {
     sessions_.push_back(std::move(session));
-    if (pipe2(pipe_, O_CLOEXEC) != 0) return;
-    fcntl(pipe_[1], F_SETFL, O_NONBLOCK);
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return;
+    read_end_ = base::Fd(ends[0]);
+    write_end_ = base::Fd(ends[1]);
+    fcntl(write_end_.get(), F_SETFL, O_NONBLOCK);
     if (const std::string refused = start(); !refused.empty()) {
-      close(pipe_[0]);
-      close(pipe_[1]);
       raise(base::Error(base::ErrorCode::kIo, "no thread that acts on signals: " + refused + "; " +
                                                   base::scarce_threads()));
     }
     handling_process.store(getpid());
-    wake_fd.store(pipe_[1]);
+    wake_fd.store(write_end_.get());
     install();
   }
 
@@ -86,10 +88,8 @@ class Watcher {
     if (!thread_.joinable()) return;
     restore();
     wake_fd.store(-1);
-    static_cast<void>(!write(pipe_[1], &kStop, 1));
+    static_cast<void>(!write(write_end_.get(), &kStop, 1));
     thread_.join();
-    close(pipe_[0]);
-    close(pipe_[1]);
   }
   Watcher(const Watcher&) = delete;
   Watcher& operator=(const Watcher&) = delete;
@@ -176,7 +176,7 @@ class Watcher {
 
   void run() {
     char what = kStop;
-    while (read(pipe_[0], &what, 1) == 1 && what != kStop) {
+    while (read(read_end_.get(), &what, 1) == 1 && what != kStop) {
       if (what == SIGUSR1) {
         std::string report;
         for (const auto& session : watched()) report += session->hang_report() + "\n";
@@ -191,7 +191,7 @@ class Watcher {
 
   std::mutex mutex_;
   std::vector<std::shared_ptr<runtime::Session>> sessions_;
-  int pipe_[2] = {-1, -1};
+  base::Fd read_end_, write_end_;
   bool reports_ = false, interrupts_ = false;
   std::thread thread_;
 };

@@ -1,4 +1,4 @@
-#include "gearshift/base/forks.h"
+#include "base/forks.h"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "gearshift/base/bytes.h"
+#include "gearshift/base/fd.h"
 #include "gearshift/base/log.h"
 #include "gearshift/kernels/reduce.h"
 
@@ -81,12 +82,11 @@ void remove_old(const fs::path& folder) {
 /// Of the network that this process sees; no other has it until the next boot.
 std::string network_identity() {
 #ifdef SO_NETNS_COOKIE
-  const int any = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  const base::Fd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   std::uint64_t cookie = 0;
   socklen_t size = sizeof cookie;
   const bool known =
-      any >= 0 && ::getsockopt(any, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0;
-  if (any >= 0) ::close(any);
+      any && ::getsockopt(any.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0;
   if (known) return "cookie " + std::to_string(cookie);
 #endif
   // Before Linux 5.14. A namespace that is made after another was removed may get its number.

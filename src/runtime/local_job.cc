@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "gearshift/base/fd.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/handshake.h"
 
@@ -103,14 +104,14 @@ void remove_stale(const std::string& user) {
 /// that died over its draft may have left it.
 base::Status offer_token(const std::string& path) {
   std::string draft = path + ".XXXXXX";
-  const int fd = ::mkostemp(draft.data(), O_CLOEXEC);
-  if (fd < 0) return io_error("cannot create", draft);
+  base::Fd file(::mkostemp(draft.data(), O_CLOEXEC));
+  if (!file) return io_error("cannot create", draft);
   const std::string token = transport::make_token();
   const bool written =
-      ::write(fd, token.data(), token.size()) == static_cast<ssize_t>(token.size());
+      ::write(file.get(), token.data(), token.size()) == static_cast<ssize_t>(token.size());
   const bool linked = written && (::link(draft.c_str(), path.c_str()) == 0 || errno == EEXIST);
   const Error failure = io_error("cannot write", path);
-  ::close(fd);
+  file.reset();
   ::unlink(draft.c_str());
   if (!linked) return failure;
   return {};

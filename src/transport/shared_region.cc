@@ -36,47 +36,40 @@ base::Result<std::unique_ptr<SharedRegion>> SharedRegion::create(std::size_t siz
                        "a shared region of " + std::to_string(size) + " bytes is impossible");
   }
   const std::size_t rounded = std::max(page, (size + page - 1) / page * page);
-  const int fd = ::memfd_create("gearshift", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0) return system_error("memfd_create");
+  // Children have the memory anyhow.
+  base::Fd fd = base::Fd::inherited(::memfd_create("gearshift", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return system_error("memfd_create");
   std::byte* data = nullptr;
-  if (::ftruncate(fd, static_cast<off_t>(rounded)) == 0 &&
-      ::fcntl(fd, F_ADD_SEALS, kFixedSize) == 0) {
-    data = map_shared(fd, rounded);
+  if (::ftruncate(fd.get(), static_cast<off_t>(rounded)) == 0 &&
+      ::fcntl(fd.get(), F_ADD_SEALS, kFixedSize) == 0) {
+    data = map_shared(fd.get(), rounded);
   }
   if (data == nullptr) {
     base::Error error =
         system_error("cannot make a shared region of " + std::to_string(rounded) + " bytes");
     if (errno == EFBIG) error.message += " (`ulimit -f` is the limit for memory of this kind, too)";
-    ::close(fd);
     return error;
   }
-  return std::unique_ptr<SharedRegion>(new SharedRegion(fd, data, rounded));
+  return std::unique_ptr<SharedRegion>(new SharedRegion(std::move(fd), data, rounded));
 }
 
-base::Result<std::unique_ptr<SharedRegion>> SharedRegion::map(int fd, std::size_t size) {
-  auto refuse = [fd](base::Error error) {
-    if (fd >= 0) ::close(fd);
-    return error;
-  };
+base::Result<std::unique_ptr<SharedRegion>> SharedRegion::map(base::Fd fd, std::size_t size) {
   struct stat status {};
-  if (::fstat(fd, &status) != 0) return refuse(system_error("a shared region's descriptor"));
-  const int seals = ::fcntl(fd, F_GET_SEALS);
+  if (::fstat(fd.get(), &status) != 0) return system_error("a shared region's descriptor");
+  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
-    return refuse({base::ErrorCode::kProtocol, "the descriptor is not a region of fixed size"});
+    return base::Error(base::ErrorCode::kProtocol, "the descriptor is not a region of fixed size");
   }
   if (size == 0 || static_cast<std::uint64_t>(status.st_size) < size) {
-    return refuse({base::ErrorCode::kProtocol, "the region has " + std::to_string(status.st_size) +
-                                                   " bytes, not " + std::to_string(size)});
+    return base::Error(
+        base::ErrorCode::kProtocol,
+        "the region has " + std::to_string(status.st_size) + " bytes, not " + std::to_string(size));
   }
-  std::byte* data = map_shared(fd, size);
-  if (data == nullptr) return refuse(system_error("cannot map a shared region"));
-  ::close(fd);
-  return std::unique_ptr<SharedRegion>(new SharedRegion(-1, data, size));
+  std::byte* data = map_shared(fd.get(), size);
+  if (data == nullptr) return system_error("cannot map a shared region");
+  return std::unique_ptr<SharedRegion>(new SharedRegion({}, data, size));
 }
 
-SharedRegion::~SharedRegion() {
-  ::munmap(data_, size_);
-  if (fd_ >= 0) ::close(fd_);
-}
+SharedRegion::~SharedRegion() { ::munmap(data_, size_); }
 
 }  // namespace gearshift::transport

@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 
 #include "gearshift/base/bytes.h"
+#include "gearshift/base/fd.h"
 #include "gearshift/base/result.h"
 
 namespace gearshift::transport {
@@ -16,7 +18,7 @@ class SharedRegion {
   static base::Result<std::unique_ptr<SharedRegion>> create(std::size_t size);
   /// Maps what another process created. Closes `fd`, which the mapping outlives: a process that has
   /// mapped memory of many others does not hold as many descriptors.
-  static base::Result<std::unique_ptr<SharedRegion>> map(int fd, std::size_t size);
+  static base::Result<std::unique_ptr<SharedRegion>> map(base::Fd fd, std::size_t size);
   ~SharedRegion();
   SharedRegion(const SharedRegion&) = delete;
   SharedRegion& operator=(const SharedRegion&) = delete;
@@ -24,11 +26,12 @@ class SharedRegion {
   base::Bytes view() const { return {data_, size_}; }
   std::size_t size() const { return size_; }
   /// Of a region that this process created, to be passed on; -1 of one that it mapped.
-  int fd() const { return fd_; }
+  int fd() const { return fd_.get(); }
 
  private:
-  SharedRegion(int fd, std::byte* data, std::size_t size) : fd_(fd), data_(data), size_(size) {}
-  int fd_;
+  SharedRegion(base::Fd fd, std::byte* data, std::size_t size)
+      : fd_(std::move(fd)), data_(data), size_(size) {}
+  base::Fd fd_;
   std::byte* data_;
   std::size_t size_;
 };

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "gearshift/base/forks.h"
+#include "gearshift/base/fd.h"
 #include "gearshift/rendezvous/file/factory.h"
 #include "rendezvous/limits.h"
 
@@ -31,24 +31,6 @@ constexpr base::Duration kLockTime = std::chrono::seconds(30);
 constexpr std::size_t kLongestName = 200;
 /// What files are called that a present process keeps locked; they hold its name.
 constexpr std::string_view kPresence = ".here.";
-
-/// Forked children do not get it: a lock would outlive its process in them.
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&&) = delete;
-  ~Fd() {
-    if (fd_ < 0) return;
-    base::give_to_children(fd_);
-    ::close(fd_);
-  }
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 base::Error io_error(const std::string& what, int error_number) {
   return {base::ErrorCode::kIo, what + ": " + std::generic_category().message(error_number)};
@@ -86,7 +68,7 @@ std::string name_of(const std::string& key) {
 
 class FileStore final : public Store {
  public:
-  FileStore(base::Scheduler& scheduler, Fd directory, std::string path)
+  FileStore(base::Scheduler& scheduler, base::Fd directory, std::string path)
       : scheduler_(scheduler),
         directory_(std::move(directory)),
         path_(std::move(path)),
@@ -113,7 +95,7 @@ class FileStore final : public Store {
 
   base::Result<std::int64_t> add(const std::string& key, std::int64_t amount) override {
     GEARSHIFT_RETURN_IF_ERROR(check_key(key));
-    GEARSHIFT_ASSIGN_OR_RETURN(const Fd lock, lock_directory());
+    GEARSHIFT_ASSIGN_OR_RETURN(const base::Fd lock, lock_directory());
     const std::string name = name_of(key);
     GEARSHIFT_ASSIGN_OR_RETURN(const auto before, read(name));
     GEARSHIFT_ASSIGN_OR_RETURN(const std::int64_t sum,
@@ -124,7 +106,8 @@ class FileStore final : public Store {
 
   base::Status attend(const std::string& name) override {
     GEARSHIFT_RETURN_IF_ERROR(check_key(name));
-    GEARSHIFT_ASSIGN_OR_RETURN(Fd file, put(std::string(kPresence) + name_of(name), name, true));
+    GEARSHIFT_ASSIGN_OR_RETURN(base::Fd file,
+                               put(std::string(kPresence) + name_of(name), name, true));
     std::lock_guard<base::Monitor> lock(*monitor_);
     presence_.push_back(std::move(file));
     return {};
@@ -146,9 +129,10 @@ class FileStore final : public Store {
 
  private:
   /// The lock ends with the descriptor, so it cannot outlive a process that dies.
-  base::Result<Fd> lock_directory() {
-    Fd lock(::openat(directory_.get(), ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!lock.valid()) return io_error("open " + path_ + "/.lock", errno);
+  base::Result<base::Fd> lock_directory() {
+    base::Fd lock(
+        ::openat(directory_.get(), ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!lock) return io_error("open " + path_ + "/.lock", errno);
     const base::TimePoint deadline = scheduler_.after(kLockTime);
     base::Duration pause = kFirstPoll;
     while (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -164,22 +148,22 @@ class FileStore final : public Store {
   }
 
   base::Status replace(const std::string& name, const std::string& value) {
-    const base::Result<Fd> file = put(name, value, false);
+    const base::Result<base::Fd> file = put(name, value, false);
     return file ? base::Status() : base::Status(file.error());
   }
 
   /// Readers see the old value or the new one, never a part: the file is renamed into place; if
   /// `locked`, nobody sees it without its lock. No file and no descriptor when there are no locks.
-  base::Result<Fd> put(const std::string& name, const std::string& value, bool locked) {
+  base::Result<base::Fd> put(const std::string& name, const std::string& value, bool locked) {
     // Children that were forked have this store's number, too.
     const std::string temporary = ".new." + std::to_string(number_) + "." +
                                   std::to_string(::getpid()) + "." + std::to_string(made_++);
-    Fd file(::openat(directory_.get(), temporary.c_str(),
-                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file.valid()) return io_error("create a file in " + path_, errno);
+    base::Fd file(::openat(directory_.get(), temporary.c_str(),
+                           O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!file) return io_error("create a file in " + path_, errno);
     if (locked && ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
       ::unlinkat(directory_.get(), temporary.c_str(), 0);
-      return Fd(-1);
+      return base::Fd();
     }
     const base::Status written = write_all(file, value);
     if (written &&
@@ -194,11 +178,12 @@ class FileStore final : public Store {
 
   /// Whether another descriptor holds the lock of a file that is there.
   bool is_locked(const std::string& name) const {
-    const Fd file(::openat(directory_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    return !file.valid() || ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
+    const base::Fd file(
+        ::openat(directory_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    return !file || ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
   }
 
-  base::Status write_all(const Fd& file, const std::string& value) const {
+  base::Status write_all(const base::Fd& file, const std::string& value) const {
     std::size_t done = 0;
     while (done < value.size()) {
       const ssize_t n = ::write(file.get(), value.data() + done, value.size() - done);
@@ -210,8 +195,8 @@ class FileStore final : public Store {
 
   /// Nothing when the file does not exist.
   base::Result<std::optional<std::string>> read(const std::string& name) const {
-    Fd file(::openat(directory_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-    if (!file.valid()) {
+    base::Fd file(::openat(directory_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (!file) {
       // ESTALE: on NFS, a file that was just replaced; the next look sees the new one.
       if (errno == ENOENT || errno == ESTALE) return std::optional<std::string>();
       return io_error("read " + path_ + "/" + name, errno);
@@ -233,17 +218,17 @@ class FileStore final : public Store {
   }
 
   base::Scheduler& scheduler_;
-  const Fd directory_;
+  const base::Fd directory_;
   const std::string path_;
   /// Tells the files that stores are about to put into a directory apart: containers of one host
   /// may have equal names and process numbers.
   const std::uint64_t number_ = random_store_number();
   std::atomic<std::uint64_t> made_{0};
   std::unique_ptr<base::Monitor> monitor_;
-  std::vector<Fd> presence_;  ///< locked as long as this process is there
+  std::vector<base::Fd> presence_;  ///< locked as long as this process is there
 };
 
-base::Status check_private(const Fd& directory, const std::string& path) {
+base::Status check_private(const base::Fd& directory, const std::string& path) {
   struct stat info {};
   if (::fstat(directory.get(), &info) != 0) return io_error("stat " + path, errno);
   const bool foreign_owner = info.st_uid != ::geteuid() && info.st_uid != 0;
@@ -268,8 +253,8 @@ base::Result<std::unique_ptr<Store>> open(base::Scheduler& scheduler,
   }
   fs::create_directories(fs::path(path).parent_path(), error);
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return io_error("make " + path, errno);
-  Fd opened(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!opened.valid()) return io_error("open " + path, errno);
+  base::Fd opened(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!opened) return io_error("open " + path, errno);
   GEARSHIFT_RETURN_IF_ERROR(check_private(opened, path));
   return std::unique_ptr<Store>(
       std::make_unique<FileStore>(scheduler, std::move(opened), std::move(path)));

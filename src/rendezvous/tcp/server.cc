@@ -52,7 +52,7 @@ class Absence {
 /// One connection, served by a task of its own.
 class Session {
  public:
-  Session(base::Scheduler& scheduler, Fd fd, std::string peer, std::shared_ptr<Store> store,
+  Session(base::Scheduler& scheduler, base::Fd fd, std::string peer, std::shared_ptr<Store> store,
           Absence& absence, const transport::Hello& hello, const std::string& token,
           const std::atomic<bool>& stopping, base::LogThrottle& refusals)
       : scheduler_(scheduler),
@@ -176,8 +176,8 @@ class Session {
 
 class TcpServer final : public Server {
  public:
-  TcpServer(base::Scheduler& scheduler, std::vector<Fd> listeners, Fd wake, std::string address,
-            std::string token, bool lasting)
+  TcpServer(base::Scheduler& scheduler, std::vector<base::Fd> listeners, base::Fd wake,
+            std::string address, std::string token, bool lasting)
       : scheduler_(scheduler),
         hello_(store_hello(random_number(), lasting)),
         listeners_(std::move(listeners)),
@@ -196,7 +196,7 @@ class TcpServer final : public Server {
     [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
     acceptor_->join();
     // Children that were forked meanwhile have the sockets, too, and would keep the port.
-    for (const Fd& listener : listeners_) ::shutdown(listener.get(), SHUT_RDWR);
+    for (const base::Fd& listener : listeners_) ::shutdown(listener.get(), SHUT_RDWR);
   }
 
   std::string address() const override { return address_; }
@@ -204,7 +204,7 @@ class TcpServer final : public Server {
  private:
   void accept_all() {
     std::vector<pollfd> waiting{{wake_.get(), POLLIN, 0}};
-    for (const Fd& listener : listeners_) waiting.push_back({listener.get(), POLLIN, 0});
+    for (const base::Fd& listener : listeners_) waiting.push_back({listener.get(), POLLIN, 0});
     while (!stopping_) {
       const int ready = ::poll(waiting.data(), waiting.size(), 1000);
       std::erase_if(sessions_, [](const auto& session) { return session->done(); });
@@ -216,11 +216,11 @@ class TcpServer final : public Server {
     sessions_.clear();
   }
 
-  void accept_one(const Fd& listener) {
+  void accept_one(const base::Fd& listener) {
     Address peer;
     peer.size = sizeof peer.storage;
-    Fd fd(::accept4(listener.get(), peer.get(), &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!fd.valid()) {
+    base::Fd fd(::accept4(listener.get(), peer.get(), &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!fd) {
       if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
       refusals_.log(base::LogLevel::kWarn, "rendezvous",
                     io_error("store cannot accept", errno).message);
@@ -249,8 +249,8 @@ class TcpServer final : public Server {
 
   base::Scheduler& scheduler_;
   const transport::Hello hello_;
-  const std::vector<Fd> listeners_;
-  const Fd wake_;
+  const std::vector<base::Fd> listeners_;
+  const base::Fd wake_;
   const std::string address_;
   const std::string token_;
   base::LogThrottle refusals_;
@@ -269,10 +269,10 @@ base::Result<std::unique_ptr<Server>> serve(base::Scheduler& scheduler, const st
     return base::Error(base::ErrorCode::kInvalidArgument,
                        "port " + std::to_string(port) + " is not between 0 and 65535");
   }
-  GEARSHIFT_ASSIGN_OR_RETURN(std::vector<Fd> listeners, listen_on(host, port));
+  GEARSHIFT_ASSIGN_OR_RETURN(std::vector<base::Fd> listeners, listen_on(host, port));
   GEARSHIFT_ASSIGN_OR_RETURN(const Address bound, bound_address(listeners.front()));
-  Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake.valid()) return io_error("eventfd", errno);
+  base::Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake) return io_error("eventfd", errno);
   return std::unique_ptr<Server>(std::make_unique<TcpServer>(
       scheduler, std::move(listeners), std::move(wake), text_of(bound), token, lasting));
 }

@@ -4,7 +4,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -42,7 +41,7 @@ base::Result<bool> await_events(const base::Scheduler& scheduler, int fd, short 
   }
 }
 
-void set_option(const Fd& fd, int level, int option, int value) {
+void set_option(const base::Fd& fd, int level, int option, int value) {
   // All options set here only tune: a kernel without them still serves.
   [[maybe_unused]] const int rc = ::setsockopt(fd.get(), level, option, &value, sizeof value);
 }
@@ -71,9 +70,9 @@ bool is_connected_to_itself(int socket) {
 }
 
 /// `among_others`: has its own family only. On failure, errno is what the system said.
-base::Result<Fd> listen_at(const Address& address, bool among_others) {
-  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return io_error("socket", errno);
+base::Result<base::Fd> listen_at(const Address& address, bool among_others) {
+  base::Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) return io_error("socket", errno);
   // A store that restarts must not wait for the last one's connections to fade.
   set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   if (among_others && address.storage.ss_family == AF_INET6) {
@@ -84,7 +83,7 @@ base::Result<Fd> listen_at(const Address& address, bool among_others) {
   }
   const int reason = errno;
   base::Error error = io_error("listen on " + text_of(address), reason);
-  fd = Fd();
+  fd.reset();
   errno = reason;
   return error;
 }
@@ -96,8 +95,8 @@ std::string strip_brackets(const std::string& host) {
 
 base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address,
                               base::TimePoint deadline, const GoOn& go_on) {
-  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return io_error("no socket to connect to " + text_of(address), errno);
+  base::Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) return io_error("no socket to connect to " + text_of(address), errno);
   const int raw = fd.get();
   if (::connect(raw, address.get(), address.size) != 0) {
     if (errno != EINPROGRESS) return io_error("connect to " + text_of(address), errno);
@@ -122,16 +121,6 @@ base::Result<Socket> dial_one(base::Scheduler& scheduler, const Address& address
 
 base::Error io_error(const std::string& what, int error_number) {
   return {base::ErrorCode::kIo, what + ": " + std::generic_category().message(error_number)};
-}
-
-Fd& Fd::operator=(Fd&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-Fd::~Fd() {
-  if (fd_ < 0) return;
-  base::give_to_children(fd_);
-  ::close(fd_);
 }
 
 base::Status Socket::wait_for(short events, base::TimePoint deadline) {
@@ -256,9 +245,9 @@ base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, i
   return dial_any(scheduler, in_dialling_order(std::move(addresses)), deadline, go_on);
 }
 
-base::Result<std::vector<Fd>> listen_on(const std::string& host, int port) {
+base::Result<std::vector<base::Fd>> listen_on(const std::string& host, int port) {
   GEARSHIFT_ASSIGN_OR_RETURN(const auto addresses, resolve(host, port, true));
-  std::vector<Fd> listeners;
+  std::vector<base::Fd> listeners;
   std::set<std::string> hosts;
   const bool chosen_by_system = port == 0;
   base::Error last(base::ErrorCode::kIo, "'" + host + "' has no address");
@@ -281,7 +270,7 @@ base::Result<std::vector<Fd>> listen_on(const std::string& host, int port) {
   return listeners;
 }
 
-base::Result<Address> bound_address(const Fd& fd) {
+base::Result<Address> bound_address(const base::Fd& fd) {
   Address address;
   address.size = sizeof address.storage;
   if (::getsockname(fd.get(), address.get(), &address.size) != 0) {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "gearshift/base/forks.h"
+#include "gearshift/base/fd.h"
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/handshake.h"
@@ -17,26 +17,11 @@ namespace gearshift::rendezvous::tcp {
 /// Asked now and then by who waits; an error ends that. Empty: nothing does.
 using GoOn = std::function<base::Status()>;
 
-/// Owns a file descriptor, which forked children do not get. Movable.
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept;
-  ~Fd();
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
 /// A connected non-blocking TCP socket under deadlines. Thread-safety: one user at a time, but
 /// `shutdown` from anywhere.
 class Socket final : public transport::ByteStream {
  public:
-  Socket(base::Scheduler& scheduler, Fd fd, GoOn go_on = {})
+  Socket(base::Scheduler& scheduler, base::Fd fd, GoOn go_on = {})
       : scheduler_(&scheduler), fd_(std::move(fd)), go_on_(std::move(go_on)) {}
   base::Status read_exact(base::Bytes into, base::TimePoint deadline) override;
   base::Status write_all(base::ConstBytes from, base::TimePoint deadline) override;
@@ -52,7 +37,7 @@ class Socket final : public transport::ByteStream {
  private:
   base::Status wait_for(short events, base::TimePoint deadline);
   base::Scheduler* scheduler_;
-  Fd fd_;
+  base::Fd fd_;
   GoOn go_on_;
 };
 
@@ -82,8 +67,8 @@ base::Result<Socket> dial_any(base::Scheduler& scheduler, const std::vector<Addr
 base::Result<Socket> dial(base::Scheduler& scheduler, const std::string& host, int port,
                           base::TimePoint deadline, const GoOn& go_on = {});
 /// Non-blocking listening sockets on all addresses of the host that this machine has, at one port.
-base::Result<std::vector<Fd>> listen_on(const std::string& host, int port);
-base::Result<Address> bound_address(const Fd& fd);
+base::Result<std::vector<base::Fd>> listen_on(const std::string& host, int port);
+base::Result<Address> bound_address(const base::Fd& fd);
 
 /// "what: reason (errno)" as kIo.
 base::Error io_error(const std::string& what, int error_number);

@@ -20,7 +20,7 @@ constexpr std::size_t kMaxGuests = 256;
 /// Callers that are served before the links of this process have their turn again.
 constexpr int kTurns = 64;
 
-UniqueFd open_spare() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+base::Fd open_spare() { return base::Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
 /// Whether the process at the other end has gone: one that gave up may try again.
 bool has_ended(int socket) {
@@ -30,7 +30,7 @@ bool has_ended(int socket) {
 
 }  // namespace
 
-Acceptor::Acceptor(base::Scheduler& scheduler, Identity identity, UniqueFd listener)
+Acceptor::Acceptor(base::Scheduler& scheduler, Identity identity, base::Fd listener)
     : scheduler_(scheduler),
       identity_(std::move(identity)),
       listener_(std::move(listener)),
@@ -46,7 +46,7 @@ Acceptor::~Acceptor() {
 void Acceptor::stop() {
   std::lock_guard<base::Monitor> lock(*monitor_);
   closing_ = true;
-  threadless_ = UniqueFd();
+  threadless_.reset();
   ::shutdown(listener_.get(), SHUT_RDWR);
   for (const Guest& guest : guests_) {
     if (guest.socket >= 0) ::shutdown(guest.socket, SHUT_RDWR);
@@ -59,7 +59,7 @@ bool Acceptor::on_ready() {
     if (threadless_ && !welcome(std::move(threadless_))) return false;
   }
   for (int turn = 0; turn < kTurns; ++turn) {
-    UniqueFd socket = accept_one(listener_.get());
+    base::Fd socket = accept_one(listener_.get());
     if (!socket) {
       if (errno == EMFILE || errno == ENFILE) return turn_one_away();
       return errno != ENOBUFS && errno != ENOMEM;
@@ -84,11 +84,11 @@ bool Acceptor::on_ready() {
 }
 
 /// Caller holds the monitor. Without a thread, the guest waits for one: false then.
-bool Acceptor::welcome(UniqueFd socket) {
+bool Acceptor::welcome(base::Fd socket) {
   guests_.emplace_back();
   Guest* guest = &guests_.back();
   guest->socket = socket.get();
-  const auto held = std::make_shared<UniqueFd>(std::move(socket));
+  const auto held = std::make_shared<base::Fd>(std::move(socket));
   try {
     guest->task =
         scheduler_.spawn("gs-shm-accept", [this, guest, held] { admit(std::move(*held), guest); });
@@ -108,7 +108,7 @@ bool Acceptor::welcome(UniqueFd socket) {
 /// One that stays in the queue would wake the reader for ever.
 bool Acceptor::turn_one_away() {
   refusals_.log(base::LogLevel::kWarn, "shm", "refused a connection: " + no_descriptors().message);
-  spare_ = UniqueFd();
+  spare_.reset();
   const bool done = static_cast<bool>(accept_one(listener_.get())) || errno == EAGAIN;
   spare_ = open_spare();
   return done;
@@ -118,7 +118,7 @@ void Acceptor::forget_finished() {
   guests_.remove_if([](const Guest& guest) { return guest.socket < 0; });
 }
 
-void Acceptor::admit(UniqueFd socket, Guest* guest) {
+void Acceptor::admit(base::Fd socket, Guest* guest) {
   auto parts = accept_link(scheduler_, identity_, socket.get(), scheduler_.after(kPatience));
   if (!parts) {
     refusals_.log(base::LogLevel::kWarn, "shm",

@@ -17,7 +17,7 @@ namespace gearshift::transport::shm {
 /// Thread-safety: all methods.
 class Acceptor {
  public:
-  Acceptor(base::Scheduler& scheduler, Identity identity, UniqueFd listener);
+  Acceptor(base::Scheduler& scheduler, Identity identity, base::Fd listener);
   ~Acceptor();
 
   int listener() const { return listener_.get(); }
@@ -39,23 +39,23 @@ class Acceptor {
     std::unique_ptr<base::Task> task;
   };
 
-  bool welcome(UniqueFd socket);
+  bool welcome(base::Fd socket);
   bool turn_one_away();
-  void admit(UniqueFd socket, Guest* guest);
+  void admit(base::Fd socket, Guest* guest);
   void forget_finished();
   /// Whether this rank has a link already, taken or waiting. Caller holds the monitor.
   bool is_known(base::Rank rank);
 
   base::Scheduler& scheduler_;
   const Identity identity_;
-  const UniqueFd listener_;
-  UniqueFd spare_;  ///< given up for a moment, to turn somebody away
+  const base::Fd listener_;
+  base::Fd spare_;  ///< given up for a moment, to turn somebody away
   base::LogThrottle refusals_;
   const std::unique_ptr<base::Monitor> monitor_;
   bool closing_ = false;
   std::list<Guest> guests_;
   /// The one who came last, while there is no thread for it, and how long it may wait for one.
-  UniqueFd threadless_;
+  base::Fd threadless_;
   base::TimePoint thread_deadline_{};
   std::map<base::Rank, LinkParts> admitted_;
   std::map<base::Rank, std::shared_ptr<std::atomic<bool>>> taken_;

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -41,15 +40,15 @@ base::Status wait_ready(const base::Scheduler& scheduler, int socket, short even
 Error peer_gone() { return {ErrorCode::kPeerLost, "the peer closed its socket"}; }
 
 /// The descriptor that came with a packet; all others that a stranger may have added are closed.
-UniqueFd only_descriptor(msghdr& message) {
-  UniqueFd kept;
+base::Fd only_descriptor(msghdr& message) {
+  base::Fd kept;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; ++i) {
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-      kept = UniqueFd(fd);
+      kept = base::Fd(fd);
     }
   }
   return kept;
@@ -60,10 +59,6 @@ UniqueFd only_descriptor(msghdr& message) {
 Error no_descriptors() {
   return {ErrorCode::kIo,
           "this process has no file descriptors left (`ulimit -n` shows how many it may have)"};
-}
-
-void UniqueFd::reset() {
-  if (const int closing = release(); closing >= 0) ::close(closing);
 }
 
 void ControlRecord::set_text(const std::string& value) {

@@ -7,39 +7,12 @@
 #include <string>
 #include <utility>
 
-#include "gearshift/base/forks.h"
+#include "gearshift/base/fd.h"
 #include "gearshift/base/result.h"
 #include "gearshift/base/scheduler.h"
 #include "gearshift/transport/handshake.h"
 
 namespace gearshift::transport::shm {
-
-/// Owns a file descriptor, which forked children do not get.
-class UniqueFd {
- public:
-  UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) { base::keep_from_children(fd_); }
-  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept {
-    if (this != &other) {
-      reset();
-      fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-  }
-  ~UniqueFd() { reset(); }
-
-  int get() const { return fd_; }
-  int release() {
-    base::give_to_children(fd_);
-    return std::exchange(fd_, -1);
-  }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  void reset();
-  int fd_ = -1;
-};
 
 /// What travels over a link's Unix socket besides the handshake. The sockets keep packet borders,
 /// so a record arrives whole or not at all, and a passed descriptor stays with its record.
@@ -73,7 +46,7 @@ SendOutcome send_record(int socket, const ControlRecord& record, int fd = -1);
 /// What reading a record gave. `record` is empty when nothing is there (or the peer is gone).
 struct Received {
   std::optional<ControlRecord> record;
-  UniqueFd fd;
+  base::Fd fd;
   bool ended = false;    ///< the peer closed the socket, or died
   bool garbage = false;  ///< no correct peer sends this
   bool lost_fd = false;  ///< a descriptor came, for which this process has no number left

@@ -38,9 +38,9 @@ void Engine::Bell::silence() const {
 }
 
 base::Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Router> router) {
-  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  base::Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll) return system_error("epoll_create1");
-  UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  base::Fd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event) return system_error("eventfd");
   epoll_event entry{};
   entry.events = EPOLLIN;
@@ -55,7 +55,7 @@ base::Result<std::unique_ptr<Engine>> Engine::create(std::shared_ptr<Router> rou
   return engine;
 }
 
-Engine::Engine(std::shared_ptr<Router> router, UniqueFd epoll, std::shared_ptr<Bell> bell)
+Engine::Engine(std::shared_ptr<Router> router, base::Fd epoll, std::shared_ptr<Bell> bell)
     : router_(std::move(router)),
       epoll_(std::move(epoll)),
       bell_(std::move(bell)),

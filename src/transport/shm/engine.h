@@ -34,16 +34,16 @@ class Engine {
   /// Wakes the thread; shared with the links, which may outlive the engine.
   class Bell {
    public:
-    explicit Bell(UniqueFd event) : event_(std::move(event)) {}
+    explicit Bell(base::Fd event) : event_(std::move(event)) {}
     void ring() const;
     void silence() const;
     int fd() const { return event_.get(); }
 
    private:
-    UniqueFd event_;
+    base::Fd event_;
   };
 
-  Engine(std::shared_ptr<Router> router, UniqueFd epoll, std::shared_ptr<Bell> bell);
+  Engine(std::shared_ptr<Router> router, base::Fd epoll, std::shared_ptr<Bell> bell);
   void run();
   /// Polls the links that are awake; false when all have gone to rest.
   bool poll_awake();
@@ -55,7 +55,7 @@ class Engine {
   bool sweep();
 
   const std::shared_ptr<Router> router_;
-  const UniqueFd epoll_;
+  const base::Fd epoll_;
   const std::shared_ptr<Bell> bell_;
   std::function<bool()> on_listener_;
   int listener_ = -1;

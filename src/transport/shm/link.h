@@ -39,7 +39,7 @@ class QueuedSend final : public RequestState {
 /// What a link is made of, once both sides have proved who they are.
 struct LinkParts {
   base::Rank peer;
-  UniqueFd socket;
+  base::Fd socket;
   std::unique_ptr<SharedRegion> region;
   std::size_t ring_bytes = 0;  ///< a power of two
   bool creator = false;        ///< made the region: writes the first ring, reads the second
@@ -141,7 +141,7 @@ class Link : public std::enable_shared_from_this<Link> {
   const std::shared_ptr<Router> router_;
   const std::function<void()> wake_;
   const base::Rank peer_;
-  const UniqueFd socket_;
+  const base::Fd socket_;
   const std::unique_ptr<SharedRegion> region_;  ///< both rings
   const std::shared_ptr<std::atomic<bool>> alive_;
   RingReader reader_;
@@ -165,7 +165,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::optional<base::Error> loss_;
   std::string last_words_;  ///< why the peer broke the link
   std::map<std::uint64_t, std::unique_ptr<SharedRegion>> regions_;
-  std::deque<std::pair<ControlRecord, UniqueFd>> control_queue_;
+  std::deque<std::pair<ControlRecord, base::Fd>> control_queue_;
 };
 
 }  // namespace gearshift::transport::shm

@@ -38,12 +38,12 @@ base::Status Link::send_region(ControlRecord::Kind kind, std::uint64_t id,
     }
   }
   // The caller may destroy its region before there is room again.
-  const int copy = ::fcntl(region.fd(), F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) {
+  base::Fd copy(::fcntl(region.fd(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) {
     return Error(ErrorCode::kIo, "cannot keep a shared region's descriptor: " +
                                      std::system_category().message(errno));
   }
-  control_queue_.emplace_back(record, UniqueFd(copy));
+  control_queue_.emplace_back(record, std::move(copy));
   wake_();
   return {};
 }
@@ -113,7 +113,7 @@ void Link::keep_region(Received received) {
   if (!received.fd) {
     return give_up(about_peer(ErrorCode::kProtocol, "offered a shared region without memory"));
   }
-  auto region = SharedRegion::map(received.fd.release(), received.record->size);
+  auto region = SharedRegion::map(std::move(received.fd), received.record->size);
   if (!region && region.error().code == ErrorCode::kIo) {  // no fault of the peer
     return give_up(region.error().within("a region of " + std::to_string(received.record->size) +
                                          " bytes from rank " + std::to_string(peer_.value)));

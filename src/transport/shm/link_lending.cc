@@ -102,7 +102,7 @@ void Link::on_notices(const Inbox::Notices& received, const Inbox::Notices& answ
 
 void Link::borrow_region(Received received) {
   const std::uint64_t id = received.record->id;
-  auto region = SharedRegion::map(received.fd.release(), received.record->size);
+  auto region = SharedRegion::map(std::move(received.fd), received.record->size);
   // It is not mapped for want of memory, maybe: nothing is lost but the saving.
   if (!region) return;
   base::Result<bool> wanted = false;

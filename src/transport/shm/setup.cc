@@ -27,8 +27,8 @@ Error system_error(const char* what) {
   return {ErrorCode::kIo, std::string(what) + ": " + std::system_category().message(errno)};
 }
 
-UniqueFd make_socket() {
-  return UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+base::Fd make_socket() {
+  return base::Fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
 /// An address in the abstract namespace: a leading zero byte, and no file.
@@ -148,8 +148,8 @@ base::Status check_user(int socket) {
                                                 " belongs to user " + std::to_string(peer.uid));
 }
 
-UniqueFd accept_one(int listener) {
-  return UniqueFd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+base::Fd accept_one(int listener) {
+  return base::Fd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 base::Result<LinkParts> connect_link(const base::Scheduler& scheduler, const Identity& identity,
@@ -181,7 +181,7 @@ base::Result<LinkParts> accept_link(const base::Scheduler& scheduler, const Iden
                  "rings of " + std::to_string(parts.ring_bytes) + " bytes are impossible");
   }
   GEARSHIFT_ASSIGN_OR_RETURN(
-      parts.region, SharedRegion::map(setup.fd.release(), link_region_bytes(parts.ring_bytes)));
+      parts.region, SharedRegion::map(std::move(setup.fd), link_region_bytes(parts.ring_bytes)));
   return parts;
 }
 

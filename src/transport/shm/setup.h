@@ -10,13 +10,13 @@ namespace gearshift::transport::shm {
 
 /// Listens on a new abstract socket with a random name. It has no file: nothing is left behind.
 struct Listener {
-  UniqueFd socket;
+  base::Fd socket;
   std::string name;
 };
 base::Result<Listener> listen_anywhere();
 
 /// A connected socket, or nothing when the listener has none (any more).
-UniqueFd accept_one(int listener);
+base::Fd accept_one(int listener);
 
 /// Whether the process at the other end belongs to this one's user; kUnauthenticated otherwise.
 base::Status check_user(int socket);

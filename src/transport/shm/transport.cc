@@ -50,7 +50,7 @@ class ShmConnection final : public Connection {
 class ShmTransport final : public Transport {
  public:
   ShmTransport(base::Scheduler& scheduler, Identity identity, Options options, Address address,
-               UniqueFd listener)
+               base::Fd listener)
       : scheduler_(scheduler),
         identity_(std::move(identity)),
         options_(options),

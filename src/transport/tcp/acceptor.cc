@@ -13,6 +13,7 @@ namespace gearshift::transport::tcp {
 
 using base::Error;
 using base::ErrorCode;
+using base::Fd;
 using base::Status;
 using base::TimePoint;
 
@@ -88,7 +89,7 @@ void Acceptor::on_alarm() {
 
 /// False when that, too, needs what this process, or the system, lacks.
 bool Acceptor::turn_away() {
-  spare_ = Fd();
+  spare_.reset();
   const bool done = accept_from(listener_).ok();
   spare_ = open_spare();
   return done;
@@ -147,7 +148,7 @@ void Acceptor::run(Visit& visit) {
     refusals_.log(base::LogLevel::kWarn, "transport",
                   "tcp: refused " + visit.from + ": " + examined.error().message);
   }
-  visit.fd = Fd();
+  visit.fd.reset();
   no_longer_strange(visit);
   visit.done = true;
 }

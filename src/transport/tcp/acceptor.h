@@ -18,7 +18,7 @@ class LinkKeeper {
   virtual ~LinkKeeper() = default;
   /// Whether a link from `peer` would be welcome; if so, one of the two below follows.
   virtual bool reserve(base::Rank peer) = 0;
-  virtual void add(base::Rank peer, std::vector<Fd> sockets) = 0;
+  virtual void add(base::Rank peer, std::vector<base::Fd> sockets) = 0;
   virtual void cancel(base::Rank peer) = 0;
 };
 
@@ -29,7 +29,7 @@ class LinkKeeper {
 /// Thread-safety: all methods.
 class Acceptor final : public Reactor::Handler, public std::enable_shared_from_this<Acceptor> {
  public:
-  Acceptor(base::Scheduler& scheduler, Identity identity, Fd listener,
+  Acceptor(base::Scheduler& scheduler, Identity identity, base::Fd listener,
            std::shared_ptr<Reactor> reactor, LinkKeeper& keeper);
   base::Status start();
   /// Ends all visits; afterwards `keeper` is not called any more. Must be called before the end.
@@ -47,7 +47,7 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
 
   /// One socket from its arrival until it belongs to a link or is refused.
   struct Visit {
-    Fd fd;
+    base::Fd fd;
     std::string from;
     bool proved = false;
     bool done = false;
@@ -55,31 +55,31 @@ class Acceptor final : public Reactor::Handler, public std::enable_shared_from_t
   };
   using LinkName = std::pair<base::Rank, std::uint64_t>;
   struct Party {
-    std::vector<Fd> sockets;
+    std::vector<base::Fd> sockets;
     std::size_t present = 0;
   };
 
   bool turn_away();
-  bool welcome(Fd fd);
+  bool welcome(base::Fd fd);
   bool greet(std::unique_ptr<Visit> visit);
   void reap();
   void run(Visit& visit);
   base::Status examine(Visit& visit);
   base::Status join_party(Visit& visit, const Hello& hello, std::uint32_t streams,
                           base::TimePoint deadline);
-  base::Status decide(base::Rank peer, std::vector<Fd> sockets, base::TimePoint deadline);
-  base::Status refuse(const Fd& fd, Verdict verdict, base::TimePoint deadline);
+  base::Status decide(base::Rank peer, std::vector<base::Fd> sockets, base::TimePoint deadline);
+  base::Status refuse(const base::Fd& fd, Verdict verdict, base::TimePoint deadline);
   /// Caller holds the monitor.
   void no_longer_strange(Visit& visit);
 
   base::Scheduler& scheduler_;
   const Identity identity_;
-  const Fd listener_;
+  const base::Fd listener_;
   const std::shared_ptr<Reactor> reactor_;
   const Reactor::Id id_;
   LinkKeeper& keeper_;
   /// Given up for a moment when the process has no descriptors left, to turn a caller away.
-  Fd spare_;
+  base::Fd spare_;
   base::LogThrottle refusals_;
 
   const std::unique_ptr<base::Monitor> monitor_;

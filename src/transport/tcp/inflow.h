@@ -28,7 +28,7 @@ class FrameSink {
 /// Thread-safety: none; its link calls it from one task at a time.
 class Inflow {
  public:
-  Inflow(std::size_t stream, const Fd& fd, FrameSink& sink, TrafficCounters& traffic)
+  Inflow(std::size_t stream, const base::Fd& fd, FrameSink& sink, TrafficCounters& traffic)
       : stream_(stream), fd_(fd), sink_(sink), traffic_(traffic), buffer_(kBufferBytes) {}
 
   /// Reads what is there, up to a bound, so that one stream does not hold up the others. Errors:
@@ -67,7 +67,7 @@ class Inflow {
   }
 
   const std::size_t stream_;
-  const Fd& fd_;
+  const base::Fd& fd_;
   FrameSink& sink_;
   TrafficCounters& traffic_;
 

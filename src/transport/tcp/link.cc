@@ -11,6 +11,7 @@ namespace gearshift::transport::tcp {
 
 using base::Error;
 using base::ErrorCode;
+using base::Fd;
 using base::Status;
 
 namespace {

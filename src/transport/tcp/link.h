@@ -38,7 +38,7 @@ struct LinkOptions {
 class Link final : public std::enable_shared_from_this<Link>, public Puller {
  public:
   static std::shared_ptr<Link> make(LinkOptions options, std::shared_ptr<Reactor> reactor,
-                                    std::vector<Fd> sockets);
+                                    std::vector<base::Fd> sockets);
   ~Link() override;
 
   /// Begins to receive.
@@ -57,7 +57,7 @@ class Link final : public std::enable_shared_from_this<Link>, public Puller {
  private:
   enum class News { kKeep, kReport };
   struct Stream final : Reactor::Handler {
-    Stream(Link& owner, std::size_t index, Fd socket);
+    Stream(Link& owner, std::size_t index, base::Fd socket);
     void on_events(std::uint32_t events) override { link.on_events(*this, events); }
     void on_alarm() override { link.on_alarm(*this); }
     /// Has the reactor wait for that.
@@ -65,7 +65,7 @@ class Link final : public std::enable_shared_from_this<Link>, public Puller {
     void await_data(bool wanted);
 
     Link& link;
-    const Fd fd;
+    const base::Fd fd;
     const Reactor::Id id;
     Inflow in;
     Outflow out;

@@ -9,6 +9,7 @@
 namespace gearshift::transport::tcp {
 
 using base::Duration;
+using base::Fd;
 using base::Status;
 using base::TimePoint;
 

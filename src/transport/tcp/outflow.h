@@ -33,7 +33,7 @@ struct Outgoing {
 /// everything that the peer still said before it sees the end.
 class Outflow {
  public:
-  Outflow(const Fd& fd, TrafficCounters& traffic) : fd_(fd), traffic_(traffic) {}
+  Outflow(const base::Fd& fd, TrafficCounters& traffic) : fd_(fd), traffic_(traffic) {}
 
   /// Called when the reactor should (or need no longer) watch for room in the socket. Called with
   /// the lock held: must not call back.
@@ -62,7 +62,7 @@ class Outflow {
   std::uint64_t write_current();
   void arm(bool wanted);
 
-  const Fd& fd_;
+  const base::Fd& fd_;
   TrafficCounters& traffic_;
   std::function<void(bool)> arm_;
   std::mutex mutex_;

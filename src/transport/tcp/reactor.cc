@@ -30,11 +30,11 @@ epoll_event event_of(Reactor::Id id, std::uint32_t events) {
 }  // namespace
 
 base::Result<std::shared_ptr<Reactor>> Reactor::make() {
-  Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  base::Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!epoll) return last_io_error("epoll_create1");
-  Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  base::Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return last_io_error("eventfd");
-  Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  base::Fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!timer) return last_io_error("timerfd_create");
   std::shared_ptr<Reactor> made(new Reactor(std::move(epoll), std::move(wake), std::move(timer)));
   GEARSHIFT_RETURN_IF_ERROR(made->watch(made->wake_, kWake, EPOLLIN));
@@ -43,7 +43,7 @@ base::Result<std::shared_ptr<Reactor>> Reactor::make() {
   return made;
 }
 
-base::Status Reactor::watch(const Fd& fd, Id id, std::uint32_t events) {
+base::Status Reactor::watch(const base::Fd& fd, Id id, std::uint32_t events) {
   epoll_event event = event_of(id, events);
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) == 0) return {};
   return last_io_error("epoll_ctl");
@@ -54,7 +54,7 @@ Reactor::Id Reactor::reserve() {
   return ++last_id_;
 }
 
-base::Status Reactor::add(Id id, const Fd& fd, std::uint32_t events,
+base::Status Reactor::add(Id id, const base::Fd& fd, std::uint32_t events,
                           std::shared_ptr<Handler> handler) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -65,12 +65,12 @@ base::Status Reactor::add(Id id, const Fd& fd, std::uint32_t events,
   return watched;
 }
 
-void Reactor::modify(Id id, const Fd& fd, std::uint32_t events) {
+void Reactor::modify(Id id, const base::Fd& fd, std::uint32_t events) {
   epoll_event event = event_of(id, events);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd.get(), &event);
 }
 
-void Reactor::remove(Id id, const Fd& fd) {
+void Reactor::remove(Id id, const base::Fd& fd) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd.get(), nullptr);
   std::shared_ptr<Handler> last;  // destroyed after the lock is released
   std::lock_guard<std::mutex> lock(mutex_);

@@ -32,10 +32,11 @@ class Reactor {
   /// Identifies one registration; descriptors' numbers are used again too soon for that.
   using Id = std::uint64_t;
   Id reserve();
-  base::Status add(Id id, const Fd& fd, std::uint32_t events, std::shared_ptr<Handler> handler);
-  void modify(Id id, const Fd& fd, std::uint32_t events);
+  base::Status add(Id id, const base::Fd& fd, std::uint32_t events,
+                   std::shared_ptr<Handler> handler);
+  void modify(Id id, const base::Fd& fd, std::uint32_t events);
   /// A call that is under way may still end after this returns.
-  void remove(Id id, const Fd& fd);
+  void remove(Id id, const base::Fd& fd);
 
   /// Calls the handler's `on_alarm` after that time, or a little (50 us) before, if it is
   /// registered then.
@@ -51,16 +52,16 @@ class Reactor {
     Id id;
     bool operator>(const Alarm& other) const { return at > other.at; }
   };
-  Reactor(Fd epoll, Fd wake, Fd timer)
+  Reactor(base::Fd epoll, base::Fd wake, base::Fd timer)
       : epoll_(std::move(epoll)), wake_(std::move(wake)), timer_(std::move(timer)) {}
-  base::Status watch(const Fd& fd, Id id, std::uint32_t events);
+  base::Status watch(const base::Fd& fd, Id id, std::uint32_t events);
   void set_timer();  ///< caller holds `alarms_mutex_`
   void ring();
   std::shared_ptr<Handler> find(Id id);
 
-  const Fd epoll_;
-  const Fd wake_;
-  const Fd timer_;  ///< for the first of `alarms_`
+  const base::Fd epoll_;
+  const base::Fd wake_;
+  const base::Fd timer_;  ///< for the first of `alarms_`
   std::mutex alarms_mutex_;
   std::priority_queue<Alarm, std::vector<Alarm>, std::greater<>> alarms_;
   std::mutex mutex_;

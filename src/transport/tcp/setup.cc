@@ -6,6 +6,7 @@ namespace gearshift::transport::tcp {
 
 using base::Error;
 using base::ErrorCode;
+using base::Fd;
 using base::Result;
 using base::TimePoint;
 

@@ -22,9 +22,10 @@ std::string explain(Verdict verdict);
 
 /// The connecting side: opens and proves `streams` sockets to `peer` and has them accepted. `zone`
 /// and `stop`: see Caller.
-base::Result<std::vector<Fd>> open_link(const base::Scheduler& scheduler, const Identity& identity,
-                                        base::Rank peer, const std::string& address, int streams,
-                                        base::TimePoint deadline, std::uint32_t zone = 0,
-                                        const std::stop_token& stop = {});
+base::Result<std::vector<base::Fd>> open_link(const base::Scheduler& scheduler,
+                                              const Identity& identity, base::Rank peer,
+                                              const std::string& address, int streams,
+                                              base::TimePoint deadline, std::uint32_t zone = 0,
+                                              const std::stop_token& stop = {});
 
 }  // namespace gearshift::transport::tcp

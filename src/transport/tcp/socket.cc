@@ -5,7 +5,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -22,6 +21,7 @@ namespace gearshift::transport::tcp {
 
 using base::Error;
 using base::ErrorCode;
+using base::Fd;
 using base::Result;
 using base::Status;
 using base::TimePoint;
@@ -160,12 +160,6 @@ void limit_outflow(const Fd& fd, std::size_t bytes) {
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
   const int lock = bytes == 0 ? 0 : kSendBufferLock;
   ::setsockopt(fd.get(), SOL_SOCKET, kBufferLock, &lock, sizeof(lock));
-}
-
-Fd::~Fd() {
-  if (fd_ < 0) return;
-  base::give_to_children(fd_);
-  ::close(fd_);
 }
 
 Error last_io_error(const std::string& what) {

@@ -12,6 +12,7 @@ namespace gearshift::transport::tcp {
 
 using base::Error;
 using base::ErrorCode;
+using base::Fd;
 using base::Rank;
 using base::Result;
 using base::TimePoint;

@@ -1,16 +1,18 @@
-#include "gearshift/base/forks.h"
+#include "base/forks.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
-#include <functional>
+
+#include "support/in_child.h"
 
 namespace gearshift::base {
 namespace {
+
+using gearshift::testing::in_child;
 
 int is_pipe(int descriptor) {
   struct stat status {};
@@ -25,15 +27,6 @@ class ForksTest : public ::testing::Test {
       give_to_children(end);
       ::close(end);
     }
-  }
-
-  /// What `f` returns in a child of a fork.
-  static int in_child(const std::function<int()>& f) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(f());
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
 
   /// Which ends are pipes in a child, as a number of two bits.

@@ -15,6 +15,7 @@ namespace gearshift::rendezvous::tcp {
 namespace {
 
 using base::ErrorCode;
+using base::Fd;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using ::testing::HasSubstr;

@@ -12,7 +12,7 @@
 namespace gearshift::transport::tcp {
 namespace {
 
-std::string current(const Fd& fd) {
+std::string current(const base::Fd& fd) {
   std::array<char, 17> name{};
   socklen_t size = name.size() - 1;
   ::getsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, name.data(), &size);
@@ -27,7 +27,7 @@ class TcpCongestionTest : public ::testing::Test {
         *connect_to(*scheduler, local_address(listener), scheduler->after(std::chrono::seconds(9)));
   }
   std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
-  Fd listener, fd;
+  base::Fd listener, fd;
   const std::string by_system = system_congestion_control();
   static constexpr base::Duration kNearby = std::chrono::microseconds(100);
   const bool bbr = by_system.starts_with("bbr") && check_congestion_control("cubic").ok();
@@ -36,7 +36,7 @@ class TcpCongestionTest : public ::testing::Test {
 TEST_F(TcpCongestionTest, NearPeersGetCubicInsteadOfBbr) {
   choose_congestion_control(fd, "auto", kNearby);
   EXPECT_EQ(current(fd), bbr ? "cubic" : by_system);
-  Fd accepted;
+  base::Fd accepted;
   while (!accepted) accepted = *accept_from(listener);
   choose_congestion_control(accepted, "auto", kNearby);
   EXPECT_EQ(current(accepted), bbr ? "cubic" : by_system);
@@ -57,12 +57,12 @@ TEST_F(TcpCongestionTest, RoundTripsAreMeasuredByTheHandshake) {
   EXPECT_GT(least, base::Duration::zero());
   // Within a host it is near, though a busy one takes its time over some handshakes.
   for (int i = 0; i < 50 && least > std::chrono::milliseconds(5); ++i) {
-    const Fd other =
+    const base::Fd other =
         *connect_to(*scheduler, local_address(listener), scheduler->after(std::chrono::seconds(9)));
     least = std::min(least, round_trip(other));
   }
   EXPECT_LT(least, std::chrono::milliseconds(5));
-  EXPECT_EQ(round_trip(Fd()), base::Duration::zero());
+  EXPECT_EQ(round_trip(base::Fd()), base::Duration::zero());
 }
 
 TEST_F(TcpCongestionTest, WhatIsAskedForIsUsed) {

@@ -45,7 +45,7 @@ class TcpReactorTest : public ::testing::Test {
   std::unique_ptr<base::Scheduler> scheduler = base::make_os_scheduler();
   std::shared_ptr<Reactor> reactor = *Reactor::make();
   std::array<std::shared_ptr<Handler>, 3> handlers;
-  std::vector<Fd> fds;
+  std::vector<base::Fd> fds;
   std::vector<Reactor::Id> ids;
 };
 

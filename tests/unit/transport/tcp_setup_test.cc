@@ -11,6 +11,7 @@
 namespace gearshift::transport::tcp {
 namespace {
 
+using base::Fd;
 using base::Generation;
 using base::Rank;
 using gearshift::testing::JumpingClock;

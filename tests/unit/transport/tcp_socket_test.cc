@@ -6,7 +6,7 @@
 namespace gearshift::transport::tcp {
 namespace {
 
-int option(const Fd& fd, int name) {
+int option(const base::Fd& fd, int name) {
   int value = -1;
   socklen_t size = sizeof(value);
   return ::getsockopt(fd.get(), SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
@@ -17,7 +17,7 @@ int option(const Fd& fd, int name) {
 #endif
 
 TEST(TcpSocket, WhatIsUnderWayIsLimitedAndFreedAgain) {
-  const Fd fd(::socket(AF_INET, SOCK_STREAM, 0));
+  const base::Fd fd(::socket(AF_INET, SOCK_STREAM, 0));
   if (option(fd, SO_BUF_LOCK) < 0) GTEST_SKIP() << "needs Linux 5.14";
   const int by_itself = option(fd, SO_SNDBUF);
   const int received = option(fd, SO_RCVBUF);

@@ -17,6 +17,7 @@ namespace gearshift::transport::tcp {
 namespace {
 
 using base::ErrorCode;
+using base::Fd;
 using base::Generation;
 using base::Rank;
 

@@ -16,6 +16,7 @@ namespace gearshift::transport::shm {
 namespace {
 
 using base::ErrorCode;
+using base::Fd;
 
 constexpr std::size_t kRingBytes = 4096;
 
@@ -25,12 +26,12 @@ class ShmLinkTest : public ::testing::Test {
   void SetUp() override {
     int sockets[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
-    socket = UniqueFd(sockets[1]);
+    socket = Fd(sockets[1]);
     memory = *SharedRegion::create(link_region_bytes(kRingBytes));
     LinkParts parts;
     parts.peer = base::Rank(3);
-    parts.socket = UniqueFd(sockets[0]);
-    parts.region = *SharedRegion::map(::dup(memory->fd()), memory->size());
+    parts.socket = Fd(sockets[0]);
+    parts.region = *SharedRegion::map(Fd(::dup(memory->fd())), memory->size());
     parts.ring_bytes = kRingBytes;
     parts.creator = true;
     router->on_lost([this](base::Rank rank, const base::Error& error) {
@@ -77,7 +78,7 @@ class ShmLinkTest : public ::testing::Test {
   int lost_rank = -1;
   int losses = 0;
   ErrorCode code = ErrorCode::kIo;
-  UniqueFd socket;
+  Fd socket;
   std::unique_ptr<SharedRegion> memory;
   std::optional<RingWriter> writer_;
   std::unique_ptr<Engine> engine;
@@ -142,7 +143,7 @@ TEST_F(ShmLinkTest, RefusesRegionsWithoutMemory) {
 /// As it comes with limits on memory. The peer has done nothing wrong.
 TEST_F(ShmLinkTest, ARegionThatCannotBeMappedIsNoFaultOfThePeer) {
   constexpr std::uint64_t kTooLarge = std::uint64_t{1} << 60;
-  const UniqueFd file(::memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const Fd file(::memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(kTooLarge)), 0);
   ASSERT_EQ(::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
   ControlRecord record;
@@ -213,7 +214,7 @@ TEST_F(ShmLinkTest, WhatADeadPeerWroteStillArrives) {
   int first = 0;
   int second = 0;
   Request half = link->recv(Tag(1, 2, 0), base::writable_bytes_of(second));
-  socket = UniqueFd();
+  socket.reset();
   expect_loss(ErrorCode::kPeerLost);
   EXPECT_TRUE(link->recv(Tag(1, 1, 0), base::writable_bytes_of(first)).wait(soon()).ok());
   EXPECT_EQ(first, value);
@@ -228,7 +229,7 @@ TEST_F(ShmLinkTest, AGoodbyeIsNoLoss) {
   header.kind = FrameHeader::Kind::kGoodbye;
   writer().put(base::bytes_of(header));
   writer().publish();
-  socket = UniqueFd();
+  socket.reset();
   int never = 0;
   const auto status = link->recv(Tag(1, 1, 0), base::writable_bytes_of(never)).wait(soon());
   ASSERT_FALSE(status.ok());

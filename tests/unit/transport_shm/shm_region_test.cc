@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "gearshift/transport/shared_region.h"
+#include "support/in_child.h"
 
 namespace gearshift::transport {
 namespace {
@@ -21,7 +22,7 @@ TEST(SharedRegion, IsZeroedRoundedUpAndSharedByTwoMappings) {
   const auto view = (*region)->view();
   EXPECT_TRUE(std::all_of(view.begin(), view.end(), [](std::byte b) { return b == std::byte{}; }));
 
-  auto mapped = SharedRegion::map(::dup((*region)->fd()), 8192);
+  auto mapped = SharedRegion::map(base::Fd(::dup((*region)->fd())), 8192);
   ASSERT_TRUE(mapped.ok()) << mapped.error().to_string();
   view[4999] = std::byte{42};
   EXPECT_EQ((*mapped)->view()[4999], std::byte{42});
@@ -33,10 +34,21 @@ TEST(SharedRegion, AMappingHoldsNoDescriptor) {
   auto region = SharedRegion::create(4096);
   ASSERT_TRUE(region.ok());
   const int passed = ::dup((*region)->fd());
-  auto mapped = SharedRegion::map(passed, 4096);
+  auto mapped = SharedRegion::map(base::Fd(passed), 4096);
   ASSERT_TRUE(mapped.ok());
   EXPECT_EQ(::fcntl(passed, F_GETFD), -1);
   EXPECT_EQ((*mapped)->fd(), -1);
+}
+
+TEST(SharedRegion, AForkedChildMayPassItOn) {
+  auto region = SharedRegion::create(4096);
+  ASSERT_TRUE(region.ok());
+  (*region)->view()[0] = std::byte{42};
+  const auto map_again = [&region] {
+    auto mapped = SharedRegion::map(base::Fd(::dup((*region)->fd())), 4096);
+    return mapped.ok() ? std::to_integer<int>((*mapped)->view()[0]) : 0;
+  };
+  EXPECT_EQ(gearshift::testing::in_child(map_again), 42);
 }
 
 TEST(SharedRegion, ALimitOfFilesIsNamed) {
@@ -60,7 +72,7 @@ TEST(SharedRegion, CannotShrinkUnderItsReaders) {
 
 TEST(SharedRegion, RefusesWhatIsNoRegionAndClosesIt) {
   auto refused_and_closed = [](int fd, std::size_t size) {
-    auto mapped = SharedRegion::map(fd, size);
+    auto mapped = SharedRegion::map(base::Fd(fd), size);
     return !mapped.ok() && ::fcntl(fd, F_GETFD) == -1;
   };
   auto region = SharedRegion::create(4096);
@@ -71,7 +83,7 @@ TEST(SharedRegion, RefusesWhatIsNoRegionAndClosesIt) {
   const int unsealed = ::memfd_create("unsealed", MFD_CLOEXEC);
   ASSERT_EQ(::ftruncate(unsealed, 4096), 0);
   EXPECT_TRUE(refused_and_closed(unsealed, 4096)) << "its owner could shrink it";
-  EXPECT_FALSE(SharedRegion::map(-1, 4096).ok());
+  EXPECT_FALSE(SharedRegion::map({}, 4096).ok());
   EXPECT_FALSE(SharedRegion::create(SIZE_MAX).ok());
 }
 

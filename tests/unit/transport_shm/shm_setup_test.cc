@@ -25,6 +25,7 @@ namespace gearshift::transport::shm {
 namespace {
 
 using base::ErrorCode;
+using base::Fd;
 
 class ShmSetupTest : public ::testing::Test {
  protected:
@@ -48,7 +49,7 @@ class ShmSetupTest : public ::testing::Test {
     return fd;
   }
 
-  static UniqueFd next_caller(const Listener& door) {
+  static Fd next_caller(const Listener& door) {
     pollfd waiting{door.socket.get(), POLLIN, 0};
     EXPECT_EQ(::poll(&waiting, 1, 60'000), 1);
     return accept_one(door.socket.get());
@@ -104,7 +105,7 @@ TEST_F(ShmSetupTest, StrangersCannotFillTheLog) {
   ::testing::internal::CaptureStderr();
   constexpr int kStrangers = 300;
   for (int i = 0; i < kStrangers; ++i) {
-    const UniqueFd one(stranger(*server));
+    const Fd one(stranger(*server));
     ASSERT_GT(::send(one.get(), "GET / HTTP/1.1", 14, MSG_NOSIGNAL), 0);
     char byte = 0;
     EXPECT_LE(::recv(one.get(), &byte, 1, 0), 0);
@@ -143,10 +144,10 @@ TEST_F(ShmSetupTest, WhoWasHeldUpTooLongForThePeerKnocksAgain) {
   address.socket_name = door->name;
   std::jthread peer([&] {
     {
-      const UniqueFd first = next_caller(*door);
+      const Fd first = next_caller(*door);
       clock.jump(Acceptor::kPatience);
     }
-    const UniqueFd second = next_caller(*door);
+    const Fd second = next_caller(*door);
     const Identity zero{.rank = base::Rank(0), .token = "secret"};
     ASSERT_TRUE(accept_link(*scheduler, zero, second.get(), soon()).ok());
     ControlRecord ready;
@@ -223,11 +224,11 @@ TEST_F(ShmSetupTest, RegionsPassInAnyOrderAndOutliveTheOffer) {
 TEST_F(ShmSetupTest, WithoutAThreadToSpareACallerIsTurnedAway) {
   auto transport = make(0);
   scheduler->none_left = true;
-  const UniqueFd caller(stranger(*transport));
+  const Fd caller(stranger(*transport));
   char byte = 0;
   EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
   scheduler->none_left = false;
-  const UniqueFd later(stranger(*transport));
+  const Fd later(stranger(*transport));
   EXPECT_NE(::recv(later.get(), &byte, 1, MSG_DONTWAIT), 0) << "is being greeted";
 }
 
@@ -248,7 +249,7 @@ TEST_F(ShmSetupTest, WhoIsToldToStopWaitsNoLonger) {
   address.socket_name = door->name;
   std::stop_source stop;
   std::jthread peer([&] {
-    const UniqueFd caller = next_caller(*door);  // and no answer
+    const Fd caller = next_caller(*door);  // and no answer
     stop.request_stop();
     pollfd end{caller.get(), POLLRDHUP, 0};
     EXPECT_EQ(::poll(&end, 1, 60'000), 1);
@@ -270,7 +271,7 @@ using gearshift::testing::FewDescriptors;
 TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
   auto transport = make(0);
   const FewDescriptors few(1);
-  const UniqueFd caller(stranger(*transport));  // the last one
+  const Fd caller(stranger(*transport));  // the last one
   char byte = 0;
   EXPECT_EQ(::recv(caller.get(), &byte, 1, 0), 0);
 }
@@ -278,19 +279,19 @@ TEST_F(ShmSetupTest, WithoutADescriptorToSpareACallerIsTurnedAway) {
 /// As where the system's own table of files is full: giving up a descriptor helps nobody then.
 TEST_F(ShmSetupTest, CallersThatCannotEvenBeTurnedAwayKeepNoProcessorBusy) {
   auto transport = make(0);
-  const auto is_greeted = [this](const UniqueFd& caller) {
+  const auto is_greeted = [this](const Fd& caller) {
     PacketStream stream(*scheduler, caller.get());
     Hello mine;
     mine.purpose = kPurposeLink;
     mine.rank = base::Rank(1);
     return handshake_as_client(stream, mine, "secret", soon()).ok();
   };
-  const UniqueFd first(stranger(*transport));
+  const Fd first(stranger(*transport));
   EXPECT_TRUE(is_greeted(first));
   sockaddr_un there{};
   socklen_t size = sizeof there;
   ASSERT_EQ(::getpeername(first.get(), reinterpret_cast<sockaddr*>(&there), &size), 0);
-  const UniqueFd second(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const Fd second(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   const double busy = gearshift::testing::busy_without_descriptors(
       [&] { EXPECT_EQ(::connect(second.get(), reinterpret_cast<sockaddr*>(&there), size), 0); });
   EXPECT_LT(busy, 0.1);
@@ -322,8 +323,8 @@ TEST(ShmControlRecord, CutsNoCharacterOfAReasonInTwo) {
 TEST_F(ShmSetupTest, ALostDescriptorIsNotTakenForGarbage) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-  const UniqueFd near(ends[0]);
-  const UniqueFd far(ends[1]);
+  const Fd near(ends[0]);
+  const Fd far(ends[1]);
   ControlRecord record;
   record.kind = ControlRecord::Kind::kSetup;
   ASSERT_EQ(send_record(near.get(), record, 0), SendOutcome::kSent);

@@ -86,12 +86,12 @@ TEST_P(TransportConformance, RefusesAMessageThatMeansSomethingElseThoughItsSizeF
       Tag tag(1, number, 0), other = tag;
       tag.check = 0xABCDEF;
       other.check = 0xABCDEE;
-      const auto sent = pattern(size, 1);
+      const auto sent = pattern(size, 1), after = pattern(1, 2);
       std::vector<std::byte> got(size), next(1);
       Request wrong, recv;
       if (posted_first) wrong = b.link->recv(other, got);
       Request first = a.link->send(tag, sent);
-      Request second = a.link->send(Tag(1, number, 1), pattern(1, 2));
+      Request second = a.link->send(Tag(1, number, 1), after);
       ASSERT_TRUE(b.link->recv(Tag(1, number, 1), next).wait(soon()).ok()) << "the link is well";
       if (!posted_first) wrong = b.link->recv(other, got);
       EXPECT_EQ(code_of(wrong.wait(soon())), ErrorCode::kMismatch);

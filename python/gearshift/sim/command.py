@@ -263,6 +263,9 @@ class _Command:
         outcome.add_table(sweep_table(found.grid, found.strategies), len(found.grid.axes))
         for sentence in crossed:
             outcome.add(f"- {sentence}")
+        margins = found.margins()
+        if margins:
+            outcome.add(f"- {_level(margins)}")
         for error in dict.fromkeys(row["error"] for row in found.rows if row["error"]):
             outcome.add(f"- failed: {error}")
         estimated = [row["half_width"] for row in found.rows if row["estimated"]]
@@ -318,6 +321,15 @@ class _Command:
         path = self._options.out / name
         write_json(path, document)
         return path
+
+
+def _level(margins: Sequence[float]) -> str:
+    """What it means that several strategies are the fastest of a row."""
+    shown = list(dict.fromkeys(f"{100 * share:.1f} %" for share in (min(margins), max(margins))))
+    return (
+        "no difference, or several winners: they are no more apart than the margin of error, "
+        f"{' to '.join(shown)}"
+    )
 
 
 def _time_to(result: Result, target: float | None) -> float | None:

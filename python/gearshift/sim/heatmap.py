@@ -14,13 +14,16 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from .axes import Axis
+from .crossovers import Crossover
 from .table import per_second
-from .winners import Cell, Crossover, Grid
+from .winners import Cell, Grid, Leaders
 
 _COLUMNS = 3
 _MOST_MAPS = 24
 _LEGEND_WIDTH = 2.6  # inches of an entry
 _GREY = "#d8d8d8"
+_HATCH = "////"
+_LEVEL = "level: within the margin of error"
 
 
 @rc_context({"text.parse_math": False})  # a "$" in a name is no formula
@@ -46,10 +49,13 @@ def draw(grid: Grid, crossovers: Sequence[Crossover], path: Path) -> Path | None
         _Map(axes, grid, across, up, fixed, colours).draw(crossovers)
     for axes in plots.flat[len(maps) :]:
         axes.set_visible(False)
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    if any(found and len(found.strategies) > 1 for found in map(grid.leaders, grid.cells())):
+        handles.append(Patch(facecolor="white", edgecolor="grey", hatch=_HATCH, label=_LEVEL))
     figure.legend(
-        handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
+        handles=handles,
         loc="outside lower center",
-        ncols=max(1, min(len(colours), int(size[0] * columns / _LEGEND_WIDTH))),
+        ncols=max(1, min(len(handles), int(size[0] * columns / _LEGEND_WIDTH))),
     )
     figure.savefig(path, dpi=120)
     return path
@@ -103,17 +109,20 @@ class _Map:
         return tuple(indices[i] for i in range(len(self._grid.axes)))
 
     def _draw_cell(self, x: int, y: int) -> None:
-        winner = self._grid.winner(self._cell(x, y))
+        cell = self._cell(x, y)
+        winner, leaders = self._grid.winner(cell), self._grid.leaders(cell)
+        corner = x - 0.5, y - 0.5
         colour = _GREY if winner is None else self._colours[winner.strategy]
         self._axes.add_patch(
-            Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=0.55, edgecolor="white")
+            Rectangle(corner, 1, 1, facecolor=colour, alpha=0.55, edgecolor="white")
         )
-        if winner is None:
-            text = "failed"
-        else:
-            text = f"{per_second(winner.throughput)}/s"
-            if winner.margin is not None:
-                text += f"\n+{100 * winner.margin:.1f} %"
+        text = "failed"
+        if winner is not None and leaders is not None:
+            text = f"{per_second(winner.throughput)}/s{_lead(leaders)}"
+            if len(leaders.strategies) > 1:
+                hatch = Rectangle(corner, 1, 1, fill=False, hatch=_HATCH, edgecolor="#00000040")
+                hatch.set_linewidth(0)
+                self._axes.add_patch(hatch)
         label = self._axes.text(x, y, text, ha="center", va="center", fontsize=8, zorder=3)
         label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
@@ -154,6 +163,14 @@ class _Map:
         self._axes.set_yticks(range(self._height), [up.show(v) for v in up.values])
 
 
+def _lead(leaders: Leaders) -> str:
+    """How the fastest compare with the others, on a line of its own."""
+    level = len(leaders.strategies)
+    if leaders.lead is None:
+        return "\nno difference" if level > 1 else ""
+    return (f"\n{level} level," if level > 1 else "") + f"\n+{100 * leaders.lead:.1f} %"
+
+
 _Point = tuple[float, float]
 
 
@@ -162,15 +179,19 @@ def segments(
 ) -> list[tuple[_Point, _Point]]:
     """Lines through the points where the winner changes, between the centres of cells and out.
 
-    Within each square of four cells two points are joined; more meet in their middle. At the rim
-    of the map lines go straight out.
+    Within each square of four cells two points are joined; more meet in their middle. A single one,
+    beside cells whose winner is not known, goes half a cell. At the rim of the map lines go
+    straight out.
     """
     found: list[tuple[_Point, _Point]] = []
     for x, y in product(range(width - 1), range(height - 1)):
         around: list[_Point] = [(points[x, j, False], j) for j in (y, y + 1)
                                 if (x, j, False) in points]  # fmt: skip
         around += [(i, points[i, y, True]) for i in (x, x + 1) if (i, y, True) in points]
-        if len(around) == 2:
+        if len(around) == 1:
+            ((px, py),) = around
+            found.append(((px, py), (px, y + 0.5) if py in (y, y + 1) else (x + 0.5, py)))
+        elif len(around) == 2:
             found.append((around[0], around[1]))
         elif len(around) > 2:
             middle = (

@@ -19,7 +19,7 @@ from .extension import describe_cluster
 from .inputs import Source
 from .result import Result, pace_hint
 from .table import per_second
-from .winners import SAME
+from .winners import SAME, margin_of_error
 
 PLAIN = "all_reduce"
 CANDIDATES = (
@@ -406,7 +406,8 @@ def _preferred(
     better: str, faster: str, found: Mapping[str, Estimate], accuracy: Accuracy | None
 ) -> str:
     """`better`, unless the other one is faster by more than the margin of error."""
-    margin = max(SAME, found[faster].uncertainty, accuracy.mean_absolute_error if accuracy else 0.0)
+    model = accuracy.mean_absolute_error if accuracy else None
+    margin = margin_of_error(found[faster].uncertainty, model)
     return better if found[better].mean * (1 + margin) >= found[faster].mean else faster
 
 

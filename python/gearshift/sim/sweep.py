@@ -15,10 +15,12 @@ from ..report.files import write_json
 from . import scaling
 from .axes import STRATEGY, Axis
 from .batch import Batch, Job
+from .crossovers import Crossover, crossovers
 from .extension import check_workload, describe_cluster
 from .inputs import Source
+from .recommend import Accuracy
 from .result import Result
-from .winners import Cell, Crossover, Grid, crossovers
+from .winners import Cell, Grid
 
 TABLE = "sweep.parquet"
 TABLE_AS_TEXT = "sweep.csv"
@@ -63,6 +65,11 @@ class Sweep:
     too_few: Sequence[str] = ()
     """What is said of those with too few steps."""
 
+    def margins(self) -> list[float]:
+        """Those of error, as shares, of the cells in which several may be the fastest."""
+        found = map(self.grid.leaders, self.grid.cells())
+        return [leaders.margin for leaders in found if leaders and len(leaders.strategies) > 1]
+
     def save(self, folder: Path) -> dict[str, Path]:
         """Write the table, as Parquet and as CSV, the map, and the crossovers.
 
@@ -89,7 +96,7 @@ class Sweep:
     def columns(self) -> dict[str, type]:
         """The columns of the table, and what they hold."""
         axes = {axis.name: axis.kind for axis in self.grid.axes}
-        return {**axes, STRATEGY: str, **_FIGURES, "winner": bool}
+        return {**axes, STRATEGY: str, **_FIGURES, "winner": bool, "level": bool}
 
     def describe(self) -> list[str]:
         """The crossovers as sentences."""
@@ -164,7 +171,11 @@ def sweep(
     check_workload(workload.text, workload.name)
     given = [str(value) for axis in axes if axis.name == STRATEGY for value in axis.values]
     names = given or list(strategies)
-    grid = Grid([axis for axis in axes if axis.name != STRATEGY])
+    accuracy = Accuracy.load()
+    grid = Grid(
+        [axis for axis in axes if axis.name != STRATEGY],
+        error=accuracy.mean_absolute_error if accuracy else 0.0,
+    )
     prepared = [(cell, *_prepare(cluster, workload, grid, cell)) for cell in grid.cells()]
     jobs = [
         (cell, Job(changed[0], changed[1], name))
@@ -204,7 +215,7 @@ def _collect(
 ) -> Sweep:
     for (cell, name), result in results.items():
         if isinstance(result, Result) and result.failure is None:
-            grid.add(cell, name, result.throughput)
+            grid.add(cell, name, result.throughput, result.half_width)
     if not grid.throughput:
         first = next(iter(results.values()))
         why = first if isinstance(first, Error) else first.failure
@@ -214,10 +225,11 @@ def _collect(
         raise Error(told, code=first.code if isinstance(first, Error) else None)
     rows = []
     for cell, name in product(grid.cells(), strategies):
-        winner = grid.winner(cell)
+        winner, leaders = grid.winner(cell), grid.leaders(cell)
         wins = winner is not None and winner.strategy == name
+        level = leaders is not None and name in leaders.strategies and len(leaders.strategies) > 1
         figures = _figures(results[cell, name])
-        rows.append({**grid.point(cell), STRATEGY: name, **figures, "winner": wins})
+        rows.append({**grid.point(cell), STRATEGY: name, **figures, "winner": wins, "level": level})
     too_few = [r.too_few() for r in results.values() if isinstance(r, Result) and r.unsettled]
     return Sweep(grid, strategies, rows, crossovers(grid), too_few)
 

@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import Error
-from ..report.words import count
+from ..report.words import count, several
 from .durations import format_duration
 from .result import Result
-from .winners import Grid, best
+from .winners import Grid, Leaders, best
 
 NOT_ACCURACY = (
     "asynchronous strategies (*): samples per second say nothing about how much a sample teaches; "
@@ -140,7 +140,7 @@ def _cells(result: Result, wins: bool) -> list[str]:
 
 
 def sweep_table(grid: Grid, strategies: Sequence[str]) -> Table:
-    """One row per cell: samples per second of each strategy, the winner's in bold."""
+    """One row per cell: samples per second of each strategy, those of the fastest in bold."""
     table = Table(
         title="samples per second", box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left"
     )
@@ -152,20 +152,27 @@ def sweep_table(grid: Grid, strategies: Sequence[str]) -> Table:
     table.add_column("winner", vertical="bottom", no_wrap=True)
     table.add_column("by", justify="right", vertical="bottom", no_wrap=True)
     for cell in grid.cells():
-        winner = grid.winner(cell)
+        leaders = grid.leaders(cell)
         found = grid.throughput.get(cell, {})
         values = [
             escape(axis.show(axis.values[i])) for axis, i in zip(grid.axes, cell, strict=True)
         ]
         for strategy in strategies:
             text = per_second(found[strategy]) if strategy in found else "failed"
-            bold = winner is not None and winner.strategy == strategy
+            bold = leaders is not None and strategy in leaders.strategies
             values.append(f"[bold]{text}[/bold]" if bold else text)
-        values.append("-" if winner is None else winner.strategy)
-        margin = None if winner is None else winner.margin
-        values.append("-" if margin is None else f"{100 * margin:.1f} %")
+        values += ["-", "-"] if leaders is None else _winner(leaders)
         table.add_row(*values)
     return table
+
+
+def _winner(leaders: Leaders) -> list[str]:
+    """Who wins, and by how much."""
+    names = leaders.strategies
+    by = "-" if leaders.lead is None else f"{100 * leaders.lead:.1f} %"
+    if leaders.lead is None and len(names) > 1:
+        return ["no difference", by]
+    return [several(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more", by]
 
 
 def short(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Which strategy is the fastest where, and where the fastest changes.
+"""Which strategy is the fastest where, as far as can be told.
 
 A cell of a sweep is one choice of values for all axes but the strategy, given by their indices.
 What strategies are compared by is the time per sample: 1 / throughput.
@@ -6,7 +6,6 @@ What strategies are compared by is the time per sample: 1 / throughput.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -30,17 +29,14 @@ class Winner:
 
 
 @dataclass(frozen=True)
-class Crossover:
-    """Between two neighbouring cells, the place where both of their winners are equally fast."""
+class Leaders:
+    """Who may be the fastest of a cell: those no slower than the winner by more than the margin."""
 
-    axis: str
-    value: float
-    position: float
-    """The same as an index of the axis: 1.5 lies half way from the second value to the third."""
-    cell: Cell
-    """That before it."""
-    between: tuple[str, str]
-    """The winner before, and after."""
+    strategies: tuple[str, ...]
+    margin: float
+    """That of error, as a share."""
+    lead: float | None
+    """Of the fastest over the fastest of the others, as a share; None: there is none."""
 
 
 @dataclass
@@ -49,6 +45,10 @@ class Grid:
 
     axes: Sequence[Axis]
     throughput: dict[Cell, dict[str, float]] = field(default_factory=dict)
+    half_width: dict[Cell, dict[str, float]] = field(default_factory=dict)
+    """The share by which each throughput may be off for steps that were not simulated."""
+    error: float = 0.0
+    """How far the model was from measured runs, as a share."""
 
     def cells(self) -> Iterator[Cell]:
         """All of them, the last axis first."""
@@ -58,14 +58,40 @@ class Grid:
         """The values of a cell, by axis."""
         return {axis.name: axis.values[i] for axis, i in zip(self.axes, cell, strict=True)}
 
-    def add(self, cell: Cell, strategy: str, throughput: float) -> None:
+    def add(self, cell: Cell, strategy: str, throughput: float, half_width: float = 0.0) -> None:
         """What one simulation found."""
         self.throughput.setdefault(cell, {})[strategy] = throughput
+        self.half_width.setdefault(cell, {})[strategy] = half_width
+
+    def margin(self, cell: Cell, strategy: str) -> float:
+        """By how much a strategy must be faster than another one, as a share."""
+        return margin_of_error(self.half_width[cell][strategy], self.error)
 
     def winner(self, cell: Cell) -> Winner | None:
         """The fastest; None: nothing worked there."""
         found = self.throughput.get(cell)
         return best(found) if found else None
+
+    def leaders(self, cell: Cell) -> Leaders | None:
+        """The fastest, and those that cannot be told from it; None: nothing worked there."""
+        found = self.throughput.get(cell)
+        if not found:
+            return None
+        fastest = max(found, key=found.__getitem__)
+        margin = self.margin(cell, fastest)
+        names = [name for name, value in found.items() if value * (1 + margin) >= found[fastest]]
+        others = [value for name, value in found.items() if name not in names]
+        return Leaders(tuple(names), margin, found[fastest] / max(others) - 1 if others else None)
+
+
+def margin_of_error(uncertainty: float, model: float | None) -> float:
+    """By how much one strategy must be faster than another one to be told from it, as a share.
+
+    Args:
+        uncertainty: of the estimate of the faster one.
+        model: how far the model was from measured runs; None: nobody knows.
+    """
+    return max(SAME, uncertainty, model or 0.0)
 
 
 def best(throughput: Mapping[str, float]) -> Winner:
@@ -75,77 +101,3 @@ def best(throughput: Mapping[str, float]) -> Winner:
     others = [value for name, value in throughput.items() if name != first]
     margin = max(throughput[first] / max(others) - 1, 0.0) if others else None
     return Winner(first, throughput[first], margin)
-
-
-def crossovers(grid: Grid) -> list[Crossover]:
-    """Of all cells that are neighbours on a numeric axis: one for each change of the winner.
-
-    Several lie between two cells where a strategy that is the fastest in neither wins in between.
-    """
-    found = []
-    for cell in grid.cells():
-        for number, axis in enumerate(grid.axes):
-            if not axis.numeric or cell[number] + 1 >= len(axis.values):
-                continue
-            after = (*cell[:number], cell[number] + 1, *cell[number + 1 :])
-            found += _between(grid, cell, after, number)
-    return found
-
-
-def _between(grid: Grid, cell: Cell, after: Cell, number: int) -> list[Crossover]:
-    first, second = grid.winner(cell), grid.winner(after)
-    if first is None or second is None:
-        return []
-    here, there = grid.throughput[cell], grid.throughput[after]
-    times = {name: (1 / here[name], 1 / there[name]) for name in here if name in there}
-    if first.strategy not in times or second.strategy not in times:
-        return []
-    axis = grid.axes[number]
-    low, high = (float(axis.values[i]) for i in (cell[number], cell[number] + 1))
-    return [
-        Crossover(axis.name, between(low, high, part), cell[number] + part, cell, names)
-        for names, part in changes(times, first.strategy, second.strategy)
-    ]
-
-
-def changes(
-    times: Mapping[str, tuple[float, float]], first: str, second: str
-) -> list[tuple[tuple[str, str], float]]:
-    """Who is followed by whom, and at which part of the way, if logarithms of times run straight.
-
-    Of straight lines the lowest at each place form a curve that only bends down. So two that are
-    the lowest at the ends are so on all of the way, unless a third one lies below them where they
-    cross; then it is asked how that one takes over, and how it is followed.
-
-    Args:
-        times: of each strategy at the beginning and at the end.
-        first: the fastest at the beginning.
-        second: the fastest at the end.
-    """
-    if first == second:
-        return []
-    part = crossing(*zip(times[first], times[second], strict=True))
-    there = {name: 1 / between(*times[name], part) for name in (first, second, *times)}
-    third = best(there).strategy
-    if third in (first, second):
-        return [((first, second), part)]
-    return changes(times, first, third) + changes(times, third, second)
-
-
-def crossing(before: Sequence[float], after: Sequence[float]) -> float:
-    """The part of the way at which two times are equal, if their logarithms run straight.
-
-    Args:
-        before: both times at the beginning, of which the first is the shorter one.
-        after: at the end; the second is the shorter one.
-    """
-    lead = max(math.log(before[1] / before[0]), 0.0)
-    lag = max(math.log(after[0] / after[1]), 0.0)
-    return lead / (lead + lag) if lead + lag > 0 else 0.5
-
-
-def between(low: float, high: float, part: float) -> float:
-    """The value so far from `low` to `high`, on a logarithmic scale if both are positive."""
-    if low <= 0:
-        return low + part * (high - low)
-    return low * (high / low) ** part

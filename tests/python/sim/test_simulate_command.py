@@ -18,6 +18,7 @@ import gearshift as gs
 from gearshift.cli import main
 from gearshift.sim.messages import Request
 from gearshift.sim.processes import Pool
+from gearshift.sim.recommend import Accuracy
 
 pytestmark = pytest.mark.skipif(
     not any(Path(gs.__file__).parent.glob("_sim*.so")), reason="built without SimGrid"
@@ -100,22 +101,33 @@ def test_a_strategy_that_does_not_work_spares_the_others(
 
 
 def test_a_sweep_writes_its_table_map_and_crossovers(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyarrow")
     pytest.importorskip("matplotlib")
-    axes = ("workers=2,4,8", "bandwidth=1M,1G", "strategy=all_reduce:ring,all_reduce:tree")
+    monkeypatch.setattr(Accuracy, "load", lambda: Accuracy(0.015, 0.06, 24))
+    axes = ("workers=2,4,8", "bandwidth=1M,1G", "strategy=all_reduce:ring,all_reduce:tree,ps:bsp")
     assert simulate("--steps", "6", "--sweep", *axes) == 0
-    assert " 1 Gbit/s " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert " 1 Gbit/s " in shown
+    assert "no more apart than the margin of error, 1.5 %" in shown
     out = folder / "runs/simulate"
     with (out / "sweep.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 2 * 2
+    assert len(rows) == 3 * 2 * 3
+    # Two workers have nothing to choose between; tree is ahead of ring with 8, by 0.8 %.
+    assert shown.count("no difference  ") == 2
+    assert [row["level"] for row in rows] == 6 * ["True"] + 12 * ["False"]
+    crossed = json.loads((out / "crossovers.json").read_text(encoding="utf-8"))
+    assert [(c["axis"], c["at"]) for c in crossed] == [
+        ("bandwidth", {"workers": 4}),
+        ("bandwidth", {"workers": 8}),
+    ]
     assert {row["workers_total"] for row in rows} == {"2", "4", "8"}
     winners = [row for row in rows if row["winner"] == "True"]
     assert len(winners) == 3 * 2
     assert (out / "heatmap.png").stat().st_size > 0
-    for crossover in json.loads((out / "crossovers.json").read_text(encoding="utf-8")):
+    for crossover in crossed:
         assert crossover["low"] <= crossover["value"] <= crossover["high"]
         assert crossover["below"] != crossover["above"]
     pandas = pytest.importorskip("pandas")

@@ -42,6 +42,9 @@ _NUMBERS: dict[str, Callable[[str], float] | None] = {
     **{f"hosts.{key}": number for key, number in HOST_KEYS.items()},
 }
 
+OF_NO_CLUSTER = (STRATEGY, "batch_size")
+"""Axes that change nothing in a cluster's file."""
+
 _LEAST = {"workers": 1, "stragglers": 0, "batch_size": 1}
 _MOST = 2**63 - 1
 """Of whole numbers: what TOML and Parquet hold."""
@@ -91,20 +94,31 @@ def parse_sweep(texts: Iterable[str]) -> list[Axis]:
             raise InvalidArgument(f'sweep: "{part}" is no axis; write NAME=VALUE,VALUE,…')
         if any(axis.name == name for axis in axes):
             raise InvalidArgument(f'sweep: "{name}" is there twice')
-        axes.append(_axis(name, _split(values, ",")))
+        axes.append(_axis(name, _split(values, ","), [STRATEGY, *_NUMBERS]))
     if not axes:
         raise InvalidArgument("sweep: give at least one axis, such as workers=4,8,16")
     return axes
 
 
 def changes(values: Mapping[str, object]) -> list[Axis]:
-    """The axes of a table of a file: each key has a value, or an array of them.
+    """The axes of a table of a file that changes a cluster: each key has a value, or an array.
+
+    Keys of hosts may be in a table of their own, which TOML makes of ``hosts.speed = 2``.
 
     Raises:
         InvalidArgument: naming the axis, as :func:`parse_sweep` does.
     """
+    hosts = values.get("hosts")
+    if isinstance(hosts, dict):
+        named = {f"hosts.{key}": value for key, value in hosts.items()}
+        values = {key: value for key, value in values.items() if key != "hosts"} | named
+    wrong = next((key for key in values if key in OF_NO_CLUSTER), None)
+    if wrong is not None:
+        raise InvalidArgument(f"sweep: {wrong} is nothing of a cluster")
+    known = [name for name in _NUMBERS if name not in OF_NO_CLUSTER]
     return [
-        _axis(name, value if isinstance(value, list) else [value]) for name, value in values.items()
+        _axis(name, value if isinstance(value, list) else [value], known)
+        for name, value in values.items()
     ]
 
 
@@ -115,14 +129,13 @@ def _split(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _axis(name: str, given: Sequence[object]) -> Axis:
+def _axis(name: str, given: Sequence[object], known: Sequence[str]) -> Axis:
+    if name not in known:
+        raise InvalidArgument(f'sweep: there is no axis "{name}"; there are {", ".join(known)}')
     if not given:
         raise InvalidArgument(f"sweep: {name} has no values")
     if name == STRATEGY:
         values: list[float | str] = [to_text(parse(str(text))) for text in given]
-    elif name not in _NUMBERS:
-        known = ", ".join([STRATEGY, *_NUMBERS])
-        raise InvalidArgument(f'sweep: there is no axis "{name}"; there are {known}')
     else:
         number = _NUMBERS[name]
         values = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..errors import Error, InvalidArgument
+from ..errors import Error
 from ..launch.toml_file import Table, TomlFile
 from ..sim import axes, task
 from ..sim.extension import check_workload, describe_cluster
@@ -32,7 +32,6 @@ _SEARCH_BEGINS = (1.0, 2.0)
 _TIME = 'a time, such as "3 ms", or a number of seconds'
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP_KEYS = ("forward", "backward", "optimizer", "batch_size")
-_UNCHANGEABLE = ("strategy", "batch_size")
 _CONSTANTS = {
     "title": "TITLE",
     "samples": "SAMPLES",
@@ -214,9 +213,6 @@ def _variants(source: Source, changed: Mapping[str, Any]) -> list[tuple[str, str
     Raises:
         InvalidArgument: for a cluster that is wrong, or cannot be changed so.
     """
-    wrong = [key for key in changed if key in _UNCHANGEABLE]
-    if wrong:
-        raise InvalidArgument(f"{wrong[0]} is nothing of a cluster")
     found = []
     dimensions = axes.changes(changed)
     for values in product(*(axis.values for axis in dimensions)):

@@ -135,6 +135,28 @@ def test_values_of_set_are_numbers_as_in_cluster_files(folder):
                 'file = "two.toml"', f'file = "two.toml"\nset = {{ {wrong} }}'))  # fmt: skip
 
 
+def test_each_key_of_set_that_an_error_lists_is_taken(folder):
+    def changed(text):
+        return read(folder, STUDY.replace('file = "two.toml"', f'file = "two.toml"\nset = {text}'))
+
+    path = folder / "two.toml"
+    path.write_text(f'{path.read_text()}\n[[zones]]\nname = "1"\n')
+    with pytest.raises(LaunchError, match="there are workers, bandwidth") as caught:
+        changed("{ cores = 3 }")
+    listed = str(caught.value).partition("there are ")[2].split(", ")
+    assert len(listed) == len(set(listed)) >= 18
+    values = dict.fromkeys(listed, "1")
+    values |= {name: '"1 Gbit/s"' for name in listed if name.endswith("bandwidth")}
+    values["hosts.servers"] = "0"
+    for name in listed:
+        more = ", stragglers = 1" if name == "straggler_factor" else ""
+        for key in (name, f'"{name}"') if "." in name else (name,):  # a table, and its own name
+            (cluster,) = changed(f"{{ {key} = {values[name]}{more} }}").clusters
+            assert f"{name}=" in cluster.source.name
+    with pytest.raises(LaunchError, match=r'no axis "hosts.cores"; there are workers'):
+        changed("{ hosts.cores = 3 }")
+
+
 def test_clocks_are_the_clusters_or_the_studys(folder):
     second = '[[clusters]]\nfile = "two.toml"\nname = "b"\nclocks = ["measured", "simulated"]\n'
     study = read(folder, STUDY + second)

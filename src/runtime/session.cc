@@ -13,13 +13,12 @@
 #include "gearshift/base/log.h"
 #include "gearshift/base/threads.h"
 #include "gearshift/group/connect.h"
-#include "gearshift/rendezvous/file/factory.h"
-#include "gearshift/rendezvous/tcp/factory.h"
 #include "gearshift/transport/shm/factory.h"
 #include "gearshift/transport/tcp/factory.h"
 #include "runtime/arrival.h"
 #include "runtime/former.h"
 #include "runtime/link_cache.h"
+#include "runtime/place.h"
 
 namespace gearshift::runtime {
 namespace {
@@ -44,29 +43,6 @@ void raise_descriptor_limit() {
   if (limit.rlim_cur >= wanted) return;
   limit.rlim_cur = wanted;
   ::setrlimit(RLIMIT_NOFILE, &limit);  // without it the job may still do
-}
-
-struct HostPort {
-  std::string host;
-  int port = 0;
-};
-
-base::Result<HostPort> parse_address(std::string text) {
-  if (text.rfind("tcp://", 0) == 0) text = text.substr(6);
-  const std::size_t colon = text.rfind(':');
-  const char* const digits = colon == std::string::npos ? "" : text.c_str() + colon + 1;
-  char* end = nullptr;
-  const long port = std::strtol(digits, &end, 10);
-  if (*end != '\0' || port < 1 || port > 65535) {
-    return Error(
-        ErrorCode::kInvalidArgument,
-        "the rendezvous address must be HOST:PORT or file:///directory, not '" + text + "'");
-  }
-  std::string host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  return HostPort{host, static_cast<int>(port)};
 }
 
 class SessionImpl final : public Session {
@@ -202,19 +178,12 @@ class SessionImpl final : public Session {
 
   base::Status connect();
   base::Status meet();
-  base::Status open_store();
-  base::Status open_files(const std::string& directory, int session);
-  base::Status await_store(const HostPort& at, base::TimePoint deadline);
-  base::Status find_store(HostPort at, base::TimePoint deadline);
-  base::Status await_name(const std::string& host, base::TimePoint deadline);
   base::Status survey();
   base::Status watch_survey();
   /// The next session of this rank may begin while others are still in this one.
   void leave_rendezvous() {
-    if (store_ && world_) Former::note(options_.rdzv, options_.rank, store_number_);
-    store_.reset();
-    launchers_store_.reset();
-    store_server_.reset();
+    if (place_.store && world_) Former::note(options_.rdzv, options_.rank, place_.number);
+    place_ = {};
   }
   base::Result<std::vector<std::shared_ptr<transport::Transport>>> make_transports();
   bool wants(const std::string& transport) const {
@@ -224,19 +193,14 @@ class SessionImpl final : public Session {
 
   transport::tcp::Options tcp_options() const {
     transport::tcp::Options tcp;
-    tcp.host = listen_host_;
+    tcp.host = place_.host;
     tcp.congestion_control = options_.congestion_control;
     return tcp;
   }
 
   SessionOptions options_;
   std::unique_ptr<base::Scheduler> scheduler_;
-  std::string listen_host_ = "127.0.0.1";
-  std::unique_ptr<rendezvous::tcp::Server> store_server_;
-  std::unique_ptr<rendezvous::Store> store_;
-  std::uint64_t store_number_ = 0;  ///< of its server
-  /// In later sessions: the store of the first.
-  std::unique_ptr<rendezvous::Store> launchers_store_;
+  Place place_;
   std::shared_ptr<transport::Router> router_;
   std::unique_ptr<group::Group> world_, workers_;
   std::unique_ptr<membership::Monitor> monitor_;
@@ -251,7 +215,7 @@ class SessionImpl final : public Session {
 /// A store that has gone is no fault of this rank: whoever served it has.
 base::Status SessionImpl::connect() {
   if (wants("tcp")) GEARSHIFT_RETURN_IF_ERROR(transport::tcp::validate(tcp_options()));
-  GEARSHIFT_RETURN_IF_ERROR(open_store());
+  GEARSHIFT_ASSIGN_OR_RETURN(place_, find_place(*scheduler_, options_, start_patience()));
   const base::Status met = meet();
   const bool in_files = options_.rdzv.rfind("file://", 0) == 0;
   if (met || met.error().code != ErrorCode::kIo || met.error().culprit >= 0 || in_files ||
@@ -266,8 +230,8 @@ base::Status SessionImpl::connect() {
 base::Status SessionImpl::meet() {
   GEARSHIFT_ASSIGN_OR_RETURN(
       processes_,
-      await_everybody(*scheduler_, *store_, launchers_store_.get(), options_, start_patience(),
-                      process_identity(listen_host_, options_.transports)));
+      await_everybody(*scheduler_, *place_.store, place_.first_store.get(), options_,
+                      start_patience(), process_identity(place_.host, options_.transports)));
   router_ = std::make_shared<transport::Router>(*scheduler_);
   GEARSHIFT_ASSIGN_OR_RETURN(auto transports, make_transports());
   group::ConnectOptions how;
@@ -276,109 +240,8 @@ base::Status SessionImpl::meet() {
   how.timeout = options_.timeout;
   if (options_.interrupted) how.go_on = [this] { return options_.go_on(); };
   GEARSHIFT_ASSIGN_OR_RETURN(
-      world_, group::connect(*scheduler_, router_, *store_, std::move(transports), how));
+      world_, group::connect(*scheduler_, router_, *place_.store, std::move(transports), how));
   return {};
-}
-
-base::Status SessionImpl::open_store() {
-  const Former former = Former::find(options_.rdzv, options_.rank);
-  if (options_.rdzv.rfind("file://", 0) == 0) {
-    if (!options_.interface.empty()) listen_host_ = options_.interface;
-    return open_files(options_.rdzv.substr(7), former.sessions + 1);
-  }
-  GEARSHIFT_ASSIGN_OR_RETURN(const HostPort at, parse_address(options_.rdzv));
-  base::TimePoint patience = scheduler_->after(start_patience());
-  if (options_.nnodes > 1) GEARSHIFT_RETURN_IF_ERROR(await_name(at.host, patience));
-  // An address that cannot be served may be that of a store of its own (`gearshift store`).
-  std::string not_served;
-  if (options_.rank == 0) {
-    auto server = rendezvous::tcp::serve(*scheduler_, at.host, at.port, options_.token);
-    if (server) {
-      store_server_ = std::move(*server);
-    } else {
-      not_served = " (rank 0 could not serve a store there itself: " + server.error().message + ")";
-      patience = scheduler_->after(options_.timeout);
-    }
-  }
-  store_number_ = former.server;
-  const base::Status found = await_store(at, patience);
-  if (found) return {};
-  Error error = found.error();
-  error.message += not_served;
-  if (!not_served.empty() && error.code != ErrorCode::kUnsupported) {
-    error.code = ErrorCode::kIo;  // nobody else is to blame
-  }
-  return error;
-}
-
-/// From the session of that number on, each of which has a folder of its own, to the first that is
-/// not over.
-base::Status SessionImpl::open_files(const std::string& directory, int session) {
-  for (;; ++session) {
-    const std::string next = session == 1 ? "" : "/session-" + std::to_string(session);
-    GEARSHIFT_ASSIGN_OR_RETURN(store_, rendezvous::file::open(*scheduler_, directory + next));
-    GEARSHIFT_ASSIGN_OR_RETURN(const bool over, is_over(*scheduler_, *store_, options_.rank));
-    if (!over) break;
-  }
-  if (session > 1) {
-    GEARSHIFT_ASSIGN_OR_RETURN(launchers_store_, rendezvous::file::open(*scheduler_, directory));
-  }
-  return {};
-}
-
-/// The store of a session that is over ends with it: then the next one.
-base::Status SessionImpl::await_store(const HostPort& at, base::TimePoint deadline) {
-  while (true) {
-    GEARSHIFT_RETURN_IF_ERROR(find_store(at, deadline));
-    GEARSHIFT_ASSIGN_OR_RETURN(const bool over, is_over(*scheduler_, *store_, options_.rank));
-    if (!over) return {};
-    GEARSHIFT_LOG_AT(kDebug, "runtime", store_->address() << " is of a session that is over");
-    store_.reset();
-  }
-}
-
-base::Status SessionImpl::find_store(HostPort at, base::TimePoint deadline) {
-  constexpr base::Duration kLook = std::chrono::seconds(3);
-  while (true) {
-    const base::TimePoint slice = std::min(deadline, scheduler_->after(kLook));
-    std::string own_address;
-    auto store = rendezvous::tcp::connect(*scheduler_, at.host, at.port, options_.token, slice,
-                                          &own_address, &store_number_, options_.timeout,
-                                          [this] { return options_.go_on(); });
-    if (store) {
-      store_ = std::move(*store);
-      listen_host_ = options_.interface.empty() ? own_address : options_.interface;
-      return {};
-    }
-    if (store.error().code != ErrorCode::kTimeout || slice >= deadline) return store.error();
-    GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
-    if (!options_.rdzv_now) continue;
-    options_.rdzv = options_.rdzv_now();
-    GEARSHIFT_ASSIGN_OR_RETURN(at, parse_address(options_.rdzv));
-  }
-}
-
-/// Until the rendezvous host's name can be resolved: names of hosts that are just being started are
-/// published late. One that is not known in the end is left to `connect`, which says so.
-base::Status SessionImpl::await_name(const std::string& host, base::TimePoint deadline) {
-  constexpr base::Duration kRetry = std::chrono::milliseconds(500);
-  auto loopback = rendezvous::tcp::resolves_to_loopback(host);
-  if (!loopback) {
-    GEARSHIFT_LOG_AT(kWarn, "session",
-                     "the rendezvous host '" << host << "' is not known here (yet), waiting: "
-                                             << loopback.error().message);
-  }
-  while (!loopback && scheduler_->after(kRetry) < deadline) {
-    GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
-    scheduler_->sleep_for(kRetry);
-    loopback = rendezvous::tcp::resolves_to_loopback(host);
-  }
-  if (!loopback || !*loopback) return {};
-  return Error(ErrorCode::kInvalidArgument,
-               "the rendezvous host '" + host +
-                   "' resolves to this machine's loopback address, which the other hosts "
-                   "cannot reach: use a name or address of rank 0's host in the common network "
-                   "(see /etc/hosts)");
 }
 
 base::Status SessionImpl::survey() {

@@ -16,11 +16,13 @@ from .output import ConsoleSink, LineSink
 from .plan import (
     LaunchOptions,
     build_plan,
+    job_token,
     misplaced_notice,
     servers_notice,
     thread_notice,
     validate,
 )
+from .port import check_port
 from .printer import write_all
 from .verdict import Outcome
 
@@ -47,6 +49,8 @@ def launch(
     """
     environ = os.environ if environ is None else environ
     validate(options, environ)
+    if options.rdzv is not None and options.node_rank == 0:
+        check_port(options.rdzv, job_token(options, environ), notify)
     notices = [
         misplaced_notice(options),
         nested_notice(options.nnodes, environ),

@@ -378,7 +378,7 @@ def _shared_environment(
         GEARSHIFT_NNODES=str(options.nnodes),
         GEARSHIFT_NODE_RANK=str(options.node_rank),
         GEARSHIFT_RDZV=_rendezvous(options, directory),
-        GEARSHIFT_TOKEN=_token(options, environ),
+        GEARSHIFT_TOKEN=job_token(options, environ),
     )
     shared.pop("GEARSHIFT_TOKEN_FILE", None)
     if options.timeout is not None:
@@ -402,7 +402,12 @@ def _rendezvous(options: LaunchOptions, directory: str | None) -> str:
     return f"file://{directory}"
 
 
-def _token(options: LaunchOptions, environ: Mapping[str, str]) -> str:
+def job_token(options: LaunchOptions, environ: Mapping[str, str]) -> str:
+    """The secret of the job: given, or a new one each time.
+
+    Raises:
+        LaunchError: when a file of it cannot be used.
+    """
     if options.token_file is not None:
         return read_token_file(options.token_file)
     given = environment_token(environ) if options.nnodes > 1 else None

@@ -177,6 +177,9 @@ def test_a_port_that_another_program_has(programs, until):
     assert first.process.returncode == 1, first.err
     assert "rank 0 could not serve a store there itself" in first.err
     assert "in use" in first.err
+    cause = rf"{rdzv}: rank 0 could not serve .* in use; no rendezvous store answers .*; end the"
+    assert re.search(rf"warn session: {cause} program .*; trying for 1 s more\n", first.err)
+    assert re.search(rf"io: {cause}", first.err), first.err
 
 
 @pytest.mark.parametrize("kind", ["file", "tcp"])

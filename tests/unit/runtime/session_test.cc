@@ -2,8 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -82,9 +85,8 @@ TEST_F(Models, AreLimitedAtATime) {
 }
 
 /// Sessions of a job's ranks, as threads of this process.
-void run_job(int ranks, int servers, const std::function<void(Session&)>& body) {
-  std::string directory = ::testing::TempDir() + "session-XXXXXX";
-  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+void run_job_at(const std::string& rdzv, int ranks, int servers,
+                const std::function<void(Session&)>& body) {
   std::vector<std::thread> threads;
   for (int rank = 0; rank < ranks; ++rank) {
     threads.emplace_back([&, rank] {
@@ -92,7 +94,7 @@ void run_job(int ranks, int servers, const std::function<void(Session&)>& body) 
       options.rank = rank;
       options.world_size = ranks;
       options.servers = servers;
-      options.rdzv = "file://" + directory;
+      options.rdzv = rdzv;
       options.token = "secret";
       const auto session = Session::create(options);
       ASSERT_TRUE(session.ok()) << session.error().to_string();
@@ -101,7 +103,40 @@ void run_job(int ranks, int servers, const std::function<void(Session&)>& body) 
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+void run_job(int ranks, int servers, const std::function<void(Session&)>& body) {
+  std::string directory = ::testing::TempDir() + "session-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  run_job_at("file://" + directory, ranks, servers, body);
   std::filesystem::remove_all(directory);
+}
+
+/// A TCP socket at a port of 127.0.0.1, which others may have, too, unless it listens.
+int bound_socket(sockaddr_in& at) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+  socklen_t size = sizeof at;
+  EXPECT_EQ(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+  EXPECT_EQ(::bind(fd, reinterpret_cast<const sockaddr*>(&at), size), 0);
+  EXPECT_EQ(::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size), 0);
+  return fd;
+}
+
+TEST(Rendezvous, IsServedOnceWhoHasThePortEnds) {
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+  const int keeper = bound_socket(at);  // so that nobody else gets it
+  const int former = bound_socket(at);
+  ASSERT_EQ(::listen(former, 1), 0);
+  std::thread end([former] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // it is asked meanwhile
+    ::close(former);
+  });
+  run_job_at("tcp://127.0.0.1:" + std::to_string(::ntohs(at.sin_port)), 2, 0,
+             [](Session& session) { EXPECT_EQ(session.world_size(), 2); });
+  end.join();
+  ::close(keeper);
 }
 
 TEST(Serving, IsOnce) {

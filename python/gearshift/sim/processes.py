@@ -14,9 +14,15 @@ from typing import IO, Any, BinaryIO
 
 from ..errors import Error, from_core
 from . import messages
+from .forks import Forked, Forks
 from .messages import Request
 
 _LAST_LINES = 12
+
+_WORTH_FORKS = 3
+"""Simulations that learn, together, from which on torch is imported once for all of them."""
+
+_Child = subprocess.Popen[bytes] | Forked
 
 OnStep = Callable[[int], None]
 """Called with the number of steps that worker 0 has done."""
@@ -30,8 +36,10 @@ class Pool:
 
     def __init__(self, jobs: int | None = None) -> None:
         self.jobs = jobs or len(os.sched_getaffinity(0))
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[_Child] = set()
         self._stopped = False
+        self._forking = False
+        self._forks: Forks | None = None
         self._lock = threading.Lock()
 
     def run(self, request: Request, on_step: OnStep | None = None) -> dict[str, Any]:
@@ -42,7 +50,8 @@ class Pool:
         """
         data = messages.encode(request)
         with tempfile.TemporaryFile() as errors:
-            child = self._start(errors)
+            forks = self._forks_for(request)
+            child = self._start(errors, forks)
             try:
                 return _converse(child, data, on_step or (lambda step: None), errors)
             finally:
@@ -59,6 +68,7 @@ class Pool:
         `on_done` gets the index of the request, and is called in the calling thread; `on_steps` is
         called in others, with how many more steps a worker 0 has done.
         """
+        self._forking = sum(request.train is not None for request in requests) >= _WORTH_FORKS
         executor = ThreadPoolExecutor(self.jobs)
         futures: dict[Future[dict[str, Any] | Error], int] = {}
         try:  # Ctrl-C may come while they begin
@@ -71,6 +81,9 @@ class Pool:
             raise
         finally:
             executor.shutdown()
+            if self._forks is not None:
+                self._forks.close()
+            self._forks, self._forking = None, False
 
     def _try(self, request: Request, on_step: OnStep | None) -> dict[str, Any] | Error:
         try:
@@ -78,11 +91,21 @@ class Pool:
         except Error as error:
             return error
 
-    def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _forks_for(self, request: Request) -> Forks | None:
+        """The process to fork from, if that is worth while and works here."""
+        if request.train is None or not self._forking:
+            return None
+        with self._lock:
+            if self._forks is None and not self._stopped:
+                self._forks = Forks(_environment())
+            forks = self._forks
+        return forks if forks is not None and forks.usable() else None
+
+    def _start(self, errors: IO[bytes], forks: Forks | None) -> _Child:
         with self._lock:
             if self._stopped:
                 raise Error("stopped")
-            child = subprocess.Popen(
+            child = _forked(forks, errors) or subprocess.Popen(
                 [sys.executable, "-P", "-m", "gearshift.sim.child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -93,7 +116,7 @@ class Pool:
             self._running.add(child)
         return child
 
-    def _end(self, child: subprocess.Popen[bytes]) -> None:
+    def _end(self, child: _Child) -> None:
         child.kill()
         child.communicate()
         with self._lock:
@@ -104,19 +127,35 @@ class Pool:
             future.cancel()
         with self._lock:
             self._stopped = True
+            if self._forks is not None:
+                self._forks.kill()
             for child in self._running:
                 child.kill()
+
+
+def _forked(forks: Forks | None, errors: IO[bytes]) -> Forked | None:
+    if forks is None:
+        return None
+    try:
+        return forks.start(errors)
+    except OSError:  # it was killed: by whoever found too little memory
+        return None
 
 
 def _environment() -> dict[str, str]:
     """Ours, for a process that imports what we can, and whose memory lies on large pages if the
     system has them: what thousands of workers look at, here and there, is more than the processor
-    finds at once on small ones (30 to 50 % of the time)."""
+    finds at once on small ones (30 to 50 % of the time).
+
+    NumPy has one thread there, as torch has, unless the user says otherwise: as many simulations
+    run at once as there are cores.
+    """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" not in tunables:
         tunables = ":".join(filter(None, (tunables, "glibc.malloc.hugetlb=1")))
     path = os.pathsep.join(path for path in sys.path if path)
-    return os.environ | {"PYTHONPATH": path, "GLIBC_TUNABLES": tunables}
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OPENBLAS_NUM_THREADS": "1"}
+    return {**threads, **os.environ, "PYTHONPATH": path, "GLIBC_TUNABLES": tunables}
 
 
 def _increments(on_steps: OnStep | None) -> OnStep | None:
@@ -134,9 +173,7 @@ def _increments(on_steps: OnStep | None) -> OnStep | None:
     return on_step
 
 
-def _converse(
-    child: subprocess.Popen[bytes], request: bytes, on_step: OnStep, errors: IO[bytes]
-) -> dict[str, Any]:
+def _converse(child: _Child, request: bytes, on_step: OnStep, errors: IO[bytes]) -> dict[str, Any]:
     assert child.stdin is not None
     assert child.stdout is not None
     try:
@@ -159,7 +196,7 @@ def _result(out: IO[bytes] | BinaryIO, on_step: OnStep) -> dict[str, Any]:
             return payload
 
 
-def _breakdown(child: subprocess.Popen[bytes], errors: IO[bytes]) -> Error:
+def _breakdown(child: _Child, errors: IO[bytes]) -> Error:
     code = child.wait()
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     if code == -signal.SIGKILL:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gearshift as gs
+from gearshift.sim import forks, processes
+from gearshift.sim.forks import Forked, Forks
+from gearshift.sim.inputs import read_cluster, read_workload
+from gearshift.sim.messages import Request
+from gearshift.sim.processes import Pool
+from gearshift.sim.simulation import make_request
+from gearshift.strategy import parse
 
 torch = pytest.importorskip("torch")
 
 from gearshift_testing import learning_tasks as tasks  # noqa: E402
 from gearshift_testing.learning import (  # noqa: E402
     THERE_AND_BACK,
+    ForkedPool,
     alone,
     assert_equal_models,
     cluster,
@@ -293,3 +303,101 @@ def test_a_workload_of_another_model(change: dict[str, Any] | None, told: str) -
     other = {"batch_size": 4, "forward": 0.001, "backward": 0.002, "parameters": entries}
     with pytest.raises(gs.InvalidArgument, match=told):
         learn("sgd", cluster(2), "all_reduce", workload=other)
+
+
+FORKED_TASK = """
+import os, random, signal, sys, time
+
+import numpy
+import torch
+import gearshift.torch as gst
+
+
+def loss(model, batch):
+    return ((model(batch[0]) - batch[1]) ** 2).mean()
+
+
+def batch(worker, step, workers):
+    x = torch.randn(8, 4) + random.random() + numpy.random.rand()
+    return x, x.sum(1, keepdim=True)
+
+
+def training():
+    # This one, and the one that sees its parent go.
+    print(len(os.listdir("/proc/self/task")), "threads", file=sys.stderr)
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    return gst.SimulatedTraining(model, optimizer, loss, batch, lambda model: float(model.bias))
+
+
+def fails():
+    return missing_name
+
+
+def dies():
+    training()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs():
+    with open("pid", "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(600)
+"""
+FORKED_CLUSTER = '[[hosts]]\nname = "n"\ncount = 2\n'
+FORKED_WORKLOAD = """
+batch_size = 8
+forward = "1 ms"
+backward = "2 ms"
+parameters = [{ name = "weight", shape = [1, 4] }, { name = "bias", shape = [1] }]
+"""
+
+
+def test_forks_compute_fail_and_end_as_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("task.py").write_text(FORKED_TASK)
+    forked: list[Forked] = []
+    start = Forks.start
+    monkeypatch.setattr(Forks, "start", lambda *given: forked.append(start(*given)) or forked[-1])
+
+    def request(function: str) -> Request:
+        sources = read_cluster(FORKED_CLUSTER), read_workload(FORKED_WORKLOAD)
+        train = f"{tmp_path}/task.py:{function}"
+        return make_request(*sources, parse("ps:asp"), 6, 1, "sgd", False, train, 2)
+
+    functions = ["training", "fails", "dies", "training", "hangs"]
+    found: dict[int, dict[str, Any] | gs.Error] = {}
+
+    def done(number: int, result: dict[str, Any] | gs.Error) -> None:
+        found[number] = result
+        if len(found) == 4:
+            while not Path("pid").is_file() or not Path("pid").read_text():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pool(2).run_all([request(name) for name in functions], done)
+    assert sorted(found) == [0, 1, 2, 3]
+    wanted = ForkedPool({}).run(request("training"))
+    for number in (0, 3):
+        result = found[number]
+        assert isinstance(result, dict)
+        assert [result[key] for key in ("curve", "workers")] == [wanted["curve"], wanted["workers"]]
+    assert "missing_name" in str(found[1])
+    assert "process was killed by SIGKILL (out of memory?); it said:\n  2 threads" in str(found[2])
+    assert len(forked) == len(functions)
+    assert -9 in [process.wait() for process in forked]
+    assert not Path(f"/proc/{Path('pid').read_text()}").exists()
+
+
+def test_where_nothing_can_be_forked_from_processes_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks.sys, "executable", "/bin/false")
+    broken = Forks(os.environ)
+    assert not broken.usable()
+    with (tmp_path / "errors").open("wb") as errors:
+        assert processes._forked(broken, errors) is None
+    broken.close()

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ..errors import InvalidArgument
 from ..strategy import parse, to_text
@@ -46,6 +47,8 @@ OF_NO_CLUSTER = (STRATEGY, "batch_size")
 """Axes that change nothing in a cluster's file."""
 
 _LEAST = {"workers": 1, "stragglers": 0, "batch_size": 1}
+_NEAR = 0.75
+"""How alike a name must be to one that there is to be taken for it."""
 _MOST = 2**63 - 1
 """Of whole numbers: what TOML and Parquet hold."""
 
@@ -91,7 +94,8 @@ def parse_sweep(texts: Iterable[str]) -> list[Axis]:
     for part in _split(" ".join(texts), r"\s"):
         name, equals, values = part.partition("=")
         if not equals or not name:
-            raise InvalidArgument(f'sweep: "{part}" is no axis; write NAME=VALUE,VALUE,…')
+            hint = ", without blanks behind commas" if axes and not equals else ""
+            raise InvalidArgument(f'sweep: "{part}" is no axis; write NAME=VALUE,VALUE,…{hint}')
         if any(axis.name == name for axis in axes):
             raise InvalidArgument(f'sweep: "{name}" is there twice')
         axes.append(_axis(name, _split(values, ","), [STRATEGY, *_NUMBERS]))
@@ -131,7 +135,10 @@ def _split(text: str, separator: str) -> list[str]:
 
 def _axis(name: str, given: Sequence[object], known: Sequence[str]) -> Axis:
     if name not in known:
-        raise InvalidArgument(f'sweep: there is no axis "{name}"; there are {", ".join(known)}')
+        near = get_close_matches(name, known, 1, _NEAR)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        told = f'sweep: there is no axis "{name}"; there are {", ".join(known)}{hint}'
+        raise InvalidArgument(told)
     if not given:
         raise InvalidArgument(f"sweep: {name} has no values")
     if name == STRATEGY:

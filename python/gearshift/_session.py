@@ -327,12 +327,12 @@ def _at_exit() -> None:
     except KeyboardInterrupt:
         print("gearshift: interrupted while leaving the job", file=sys.stderr)
         fail("interrupted (SIGINT)")
-        _die_of(signal.SIGINT)
+        die_of(signal.SIGINT)
     finally:
         _core.leave_everything()
 
 
-def _die_of(number: int) -> None:
+def die_of(number: int) -> None:
     """End as a process that does not handle the signal, when it is too late to raise."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # none, full, or closed

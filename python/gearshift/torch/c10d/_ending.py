@@ -5,16 +5,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import time
 import weakref
-from dataclasses import dataclass
 from typing import Any, Protocol
-
-import torch.distributed as dist
 
 from ... import _core
 from ..._exit import note_exits
+from ..._session import die_of
 from ...errors import Error, PeerLost
 from ._messages import Messages
 from ._work import Lane
@@ -23,28 +22,14 @@ ABORTED = "the process group was aborted"
 _DESTROYED = "the process group was destroyed with operations under way"
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What has ended a group."""
-
-    rank: int
-    """The one to blame, in the whole job."""
-    why: str
-    of_process: bool
-    """Whether the rank is lost with all its groups."""
-
-    @classmethod
-    def of(cls, error: Error, rank: int) -> Loss:
-        given_up = error.code == "aborted" and (ABORTED in str(error) or _DESTROYED in str(error))
-        gone = isinstance(error, PeerLost) and not given_up
-        return cls(rank, str(error), gone)
-
-
 class _Group(Protocol):
-    def lost(self) -> Loss | None: ...
+    members: list[int]
+
+    def failure(self) -> Error | None: ...
     def has_left(self, rank: int) -> bool: ...
     def begin_to_leave(self) -> bool: ...
     def leave(self, seconds: float) -> bool: ...
+    def give_up(self, reason: str) -> None: ...
     def fail(self, reason: str) -> None: ...
     def leave_to_parent(self) -> None: ...
 
@@ -112,32 +97,55 @@ def forget(group: _Group) -> None:
 
 
 class Watch:
-    """What the groups of this process know of the ranks that a new one waits for.
+    """What is known of the ranks that a new group waits for.
+
+    All groups are made in the one of the whole job, and torch asks all of its ranks to come: when
+    it has failed, there are no more. Where that one is another backend's, the groups of this
+    process tell of the ranks that the new one waits for.
 
     Args:
-        members: their ranks in the whole job.
+        members: the ranks of the new group, by their numbers in the job.
+        everyone: the group of the whole job, if this backend has made it.
     """
 
-    def __init__(self, members: list[int]) -> None:
-        self._members = members
-        # A rank may be well that gave up a group before.
-        known = [(group, group.lost()) for group in list(_groups)]
-        self._groups = [group for group, loss in known if loss is None or loss.of_process]
+    def __init__(self, members: list[int], everyone: _Group | None) -> None:
+        self.members = members
+        self._everyone = everyone
 
     def check(self) -> None:
-        """Raises PeerLost when one of the ranks is lost, whose number in the new group it has."""
-        for group in self._groups:
-            loss = group.lost()
-            if loss is not None and loss.rank in self._members:
-                raise PeerLost(loss.why, rank=self._members.index(loss.rank))
+        """Raises PeerLost when the new group cannot be; `rank` is that of one of its own."""
+        if self._everyone is not None:
+            error = self._everyone.failure()
+            if error is not None:
+                rank = None if error.rank is None else self._everyone.members[error.rank]
+                raise self._loss(f"no more groups are formed: {error}", rank)
+            return
+        for group in list(_groups):
+            error = group.failure()
+            if error is None or not _of_process(error) or error.rank is None:
+                continue
+            rank = group.members[error.rank]
+            if rank in self.members:
+                raise self._loss(str(error), rank)
 
     def has_left(self, rank: int) -> PeerLost | None:
-        """When a rank of the new group has left the one that all groups are made in."""
-        everyone: Any = dist.group.WORLD
-        member = self._members[rank]
-        if everyone not in self._groups or not everyone.has_left(member):
+        """When this rank of the job has left it."""
+        if self._everyone is None or not self._everyone.has_left(rank):
             return None
-        return PeerLost(f"rank {member} has left the job, and comes to no new group", rank=rank)
+        return self._loss(f"rank {rank} has left the job, and comes to no new group", rank)
+
+    def _loss(self, why: str, rank: int | None) -> PeerLost:
+        member = self.members.index(rank) if rank in self.members else None
+        return PeerLost(why, rank=member)
+
+
+def _of_process(error: Error) -> bool:
+    """Whether the rank that has ended a group is lost to all: it may be well, and have given up
+    that one alone."""
+    who = f"rank {error.rank} reported aborted: "
+    return isinstance(error, PeerLost) and not str(error).startswith(
+        (who + ABORTED, who + _DESTROYED)
+    )
 
 
 def _fail_all(reason: str) -> None:
@@ -150,10 +158,17 @@ def _at_exit() -> None:
     if error is not None:
         _fail_all(f"{type(error).__name__}: {error}")
     leaving = [group for group in list(_groups) if group.begin_to_leave()]
-    # All at once: in one, another rank may wait until this one has left another one.
-    while leaving:
-        leaving = [group for group in leaving if not _leave(group)]
-    _core.leave_everything()
+    try:
+        # All at once: in one, another rank may wait until this one has left another one.
+        while leaving:
+            leaving = [group for group in leaving if not _leave(group)]
+    except KeyboardInterrupt:
+        print("gearshift: interrupted while leaving the process groups", file=sys.stderr)
+        for group in leaving:
+            group.give_up("interrupted (SIGINT)")
+        die_of(signal.SIGINT)
+    finally:
+        _core.leave_everything()
 
 
 def _leave(group: _Group) -> bool:

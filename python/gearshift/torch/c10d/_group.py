@@ -11,16 +11,17 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from ...errors import Error, InvalidArgument
-from ._ending import ABORTED, Farewell, Loss, Watch, end_with_process, forget
+from ._ending import ABORTED, Farewell, Watch, end_with_process, forget
 from ._meet import meet
 from ._memory import Target, checked, readable, same_bytes
 from ._messages import Messages
 from ._reduce import Reduction
-from ._work import Lane, Operation
+from ._work import Lane, Operation, note_on
 
 _PAUSE = 0.02
 """Seconds from one attempt to leave a group to the next."""
@@ -50,13 +51,16 @@ class GearshiftProcessGroup(ProcessGroup):
         """`members` are ranks of the whole job, in the order of ranks of this group."""
         super().__init__(rank, len(members))  # type: ignore[call-arg]
         self._name = name = f"{name} {members}"
-        self._members = members
+        self.members = members
         self._description = "undefined"
         self._timeout = timeout.total_seconds()
-        self._meeting = meet(store, name, rank, len(members), self._timeout, Watch(members))
+        everyone = dist.group.WORLD
+        watch = Watch(members, everyone if isinstance(everyone, GearshiftProcessGroup) else None)
+        self._meeting = meet(store, name, rank, self._timeout, watch)
         self._session = self._meeting.session
         self._lane = Lane(f"gearshift group {name}")
-        self._messages = Messages(self._session, name)
+        self._note = note_on(members)
+        self._messages = Messages(self._session, name, self._note)
         self._closing = threading.Lock()
         self._closed = False
         if threading.current_thread() is threading.main_thread():
@@ -391,6 +395,10 @@ class GearshiftProcessGroup(ProcessGroup):
                 self._session.unwatch_signals()
         return left
 
+    def give_up(self, reason: str) -> None:
+        """End a `shutdown` that is under way, and tell the others why."""
+        self._session.fail(reason)
+
     def abort(self) -> None:
         """End all operations with an error, here and on the other ranks."""
         self.fail(ABORTED)
@@ -404,35 +412,34 @@ class GearshiftProcessGroup(ProcessGroup):
         forget(self)
         self._session.fail(reason.encode(errors="backslashreplace").decode())
         self._session.unwatch_signals()
-        self._lane.close()
-        self._messages.close()
+        self._lane.close(reason)
+        self._messages.close(reason)
 
-    def lost(self) -> Loss | None:
-        """What has ended this group, if another of its ranks has."""
+    def failure(self) -> Error | None:
+        """What has ended this group, other than an orderly end on all ranks."""
         try:
             self._session.check()
         except Error as error:
-            if error.rank is not None and error.rank != self._session.rank:
-                return Loss.of(error, self._members[error.rank])
+            return error
         return None
 
     def has_left(self, rank: int) -> bool:
         """Whether a member, by its rank in the whole job, is known to have left this group."""
-        return self._session.has_left(self._members.index(rank))
+        return self._session.has_left(self.members.index(rank))
 
     def leave_to_parent(self) -> None:
         """Called in a forked process: the session, with all its threads, is its parent's."""
         self._closing = threading.Lock()  # another thread of the parent's may have held it
         self._closed = True
         self._lane = Lane(self._name)
-        self._messages = Messages(self._session, self._name)
+        self._messages = Messages(self._session, self._name, self._note)
         for part in (self._lane, self._messages):
             part.close("this process group is one of the process that forked this one")
 
     def _do(self, run: Callable[[], None], tensors: list[Tensor], opts: Any) -> Operation:
         for tensor in tensors:
             checked(tensor)
-        operation = Operation(run, tensors)
+        operation = Operation(run, tensors, note=self._note)
         if _asynchronous(opts):
             return self._lane.submit(operation)
         return self._lane.perform(operation)
@@ -480,7 +487,7 @@ _EMPTY = torch.empty(0)
 
 
 def _op(opts: Any) -> Any:
-    return opts.reduceOp if opts is not None else torch.distributed.ReduceOp.SUM
+    return opts.reduceOp if opts is not None else dist.ReduceOp.SUM
 
 
 def _asynchronous(opts: Any) -> bool:

@@ -14,11 +14,13 @@ from pathlib import Path
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from ... import _core, _session
-from ...errors import InvalidArgument, TimeoutError
+from ...errors import Error, InvalidArgument, TimeoutError
 from ...launch import DEFAULT_TIMEOUT, LaunchError
 from ...launch.token import environment_token, new_token
+from ._answering import AnsweringStore
 from ._ending import Watch
-from ._forming import Forming
+from ._forming import Forming, Signs
+from ._work import add_note, note_on
 
 _MEET = "meet"
 _LONGEST = 365 * 86400.0
@@ -33,35 +35,41 @@ class Meeting:
     server: _core.StoreServer | None
 
 
-def meet(store: Store, name: str, rank: int, size: int, patience: float, watch: Watch) -> Meeting:
+def meet(store: Store, name: str, rank: int, patience: float, watch: Watch) -> Meeting:
     """Open the session of a process group. Collective.
 
     Args:
         store: of the process group alone.
         name: of the process group and its members.
         patience: seconds to wait for the other ranks.
-        watch: what is known of them elsewhere.
+        watch: what is known of its ranks elsewhere.
 
     Raises:
         InvalidArgument: for environment variables that make no sense.
         TimeoutError: when another rank does not come.
         PeerLost: when another rank has failed, or has left the job.
     """
+    size = len(watch.members)
     if size == 1:
         _own_token()
         return Meeting(_open(rank, size, 1, "", "", _timeout(), None), None)
-    store = PrefixStore(f"gearshift/{name}/{size}", store)
-    # A store outlives process groups, and what they were told. It counts itself: processes may have
-    # been in other groups at other stores.
-    store = PrefixStore(str(store.add(f"arrivals/{rank}", 1)), store)
-    forming = Forming(store, rank, size, watch)
+    answer = DEFAULT_TIMEOUT
+    with contextlib.suppress(InvalidArgument):  # of which the others are told below
+        answer = _timeout()
+    keys = AnsweringStore(PrefixStore(f"gearshift/{name}/{size}", store), watch, answer)
+    forming = Forming(keys, rank, watch)
     try:
-        return _Arrival(store, rank, size, patience, forming, watch).meet()
+        # A store outlives process groups, and what they were told. It counts itself: processes may
+        # have been in other groups at other stores.
+        keys.go_below(str(keys.add(f"arrivals/{rank}", 1)))
+        return _Arrival(store, keys, rank, patience, forming, watch).meet()
     except BaseException as error:
         account = forming.account(error)
         if account is error:
             raise
         raise account from error
+    finally:
+        keys.close()
 
 
 class _Arrival:
@@ -70,22 +78,25 @@ class _Arrival:
     def __init__(
         self,
         store: Store,
+        keys: AnsweringStore,
         rank: int,
-        size: int,
         patience: float,
         forming: Forming,
         watch: Watch,
     ) -> None:
         self._store = store
+        self._keys = keys
         self._rank = rank
-        self._size = size
+        self._members = watch.members
         self._deadline = time.monotonic() + min(patience, _LONGEST)
         self._forming = forming
         self._watch = watch
 
     def meet(self) -> Meeting:
         timeout, token = _timeout(), _own_token()
-        self._store.set(_host_key(self._rank), _host_identity())
+        signs = Signs(self._keys, timeout)
+        self._living = signs.give if self._rank == 0 else signs.check
+        self._keys.set(_host_key(self._rank), _host_identity())
         server = self._serve(token) if self._rank == 0 else None
         told = json.loads(self._await(_MEET, 0))
         token = told["token"] or token
@@ -93,11 +104,16 @@ class _Arrival:
             raise InvalidArgument("rank 0 has a GEARSHIFT_TOKEN, this process has none")
         nodes, rdzv = int(told["nnodes"]), told["rdzv"]
         go_on = self._forming.check
-        session = _open(self._rank, self._size, nodes, rdzv, token, timeout, go_on)
+        try:
+            session = _open(self._rank, len(self._members), nodes, rdzv, token, timeout, go_on)
+        except Error as error:
+            if error is not self._forming.found:
+                add_note(error, note_on(self._members))
+            raise
         return Meeting(session, server)
 
     def _serve(self, given: str | None) -> _core.StoreServer:
-        hosts = {self._await(_host_key(r), r) for r in range(self._size)}
+        hosts = {self._await(_host_key(r), r) for r in range(len(self._members))}
         token = given or new_token()
         address = _own_address(self._store) if len(hosts) > 1 else _LOOPBACK
         server = _core.StoreServer(address, 0, token)
@@ -107,24 +123,26 @@ class _Arrival:
             # One that the user has set is the user's to pass on.
             "token": "" if given else token,
         }
-        self._store.set(_MEET, json.dumps(told))
+        self._keys.set(_MEET, json.dumps(told))
         return server
 
     def _await(self, key: str, rank: int) -> str:
         """The value of a key, once `rank` has set it. Looks again and again, so that Ctrl-C ends
         it."""
         pause = 0.001
-        left = self._watch.has_left(rank)  # it sets the key before
-        while not self._store.check([key]):
+        member = self._members[rank]
+        left = self._watch.has_left(member)  # it sets the key before
+        while not self._keys.has(key):
             self._forming.check()
             if left is not None:
                 raise left
-            left = self._watch.has_left(rank)
+            left = self._watch.has_left(member)
+            self._living()
             if time.monotonic() >= self._deadline:
-                raise TimeoutError(f"rank {rank} has not come to the process group", rank=rank)
+                raise TimeoutError(f"rank {member} has not come to the process group", rank=rank)
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
-        return self._store.get(key).decode()
+        return self._keys.get(key)
 
 
 def _open(

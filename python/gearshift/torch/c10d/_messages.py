@@ -18,15 +18,19 @@ from ._work import Lane, Operation
 class Messages:
     """All messages of one process group: a thread for each rank to which some are sent.
 
+    Args:
+        note: for errors, as operations have it.
+
     Thread-safety: all methods.
     """
 
-    def __init__(self, session: _core.Session, name: str) -> None:
+    def __init__(self, session: _core.Session, name: str, note: str) -> None:
         self._session = session
         self._name = name
+        self._note = note
         self._lock = threading.Lock()
         self._lanes: dict[int, Lane] = {}
-        self._receiver = Receiver(session, name)
+        self._receiver = Receiver(session, name, note)
         self._closed = ""
 
     def send(self, tensor: Tensor, to: int, tag: int, timeout: float) -> Operation:
@@ -38,7 +42,7 @@ class Messages:
             self._session.send(head.data_ptr(), head.nbytes, to, timeout)
             self._session.send(source.data_ptr(), source.nbytes, to, timeout)
 
-        return self._lane(to).submit(Operation(run, [tensor]))
+        return self._lane(to).submit(Operation(run, [tensor], note=self._note))
 
     def recv(self, tensor: Tensor, source: int, tag: int, timeout: float) -> Operation:
         self._check(source)

@@ -30,9 +30,15 @@ class Receipt(Operation):
     """A receive that was asked for, and the message that it gets."""
 
     def __init__(
-        self, session: _core.Session, tensor: Tensor, source: int, tag: int, timeout: float
+        self,
+        session: _core.Session,
+        tensor: Tensor,
+        source: int,
+        tag: int,
+        timeout: float,
+        note: str,
     ) -> None:
-        super().__init__(self._receive, [tensor], source)
+        super().__init__(self._receive, [tensor], source, note)
         self.wanted, self.tag = source, tag
         self.timeout = timeout
         self._session = session
@@ -102,12 +108,16 @@ class Receiver:
     it is for, or, where a message behind it is waited for, kept. Long ones are received by a thread
     for each rank, beside each other.
 
+    Args:
+        note: for errors, as operations have it.
+
     Thread-safety: `receive` and `close`.
     """
 
-    def __init__(self, session: _core.Session, name: str) -> None:
+    def __init__(self, session: _core.Session, name: str, note: str) -> None:
         self._session = session
         self._name = name
+        self._error_note = note
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._why_closed = ""
@@ -137,7 +147,7 @@ class Receiver:
                 thread = threading.Thread(target=self._loop, name=name, daemon=True)
                 thread.start()
                 self._thread = thread
-            receipt = Receipt(self._session, tensor, source, tag, timeout)
+            receipt = Receipt(self._session, tensor, source, tag, timeout, self._error_note)
             self._note(partial(self._ask, receipt))
         return receipt
 

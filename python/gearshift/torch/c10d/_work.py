@@ -17,17 +17,36 @@ from torch._C._distributed_c10d import Work
 from ...errors import Error, TimeoutError
 
 
+def note_on(members: list[int]) -> str:
+    """For errors of a group, which have the numbers of its ranks there: those in the job."""
+    if members == list(range(len(members))):
+        return ""
+    return f"\nranks 0 to {len(members) - 1} of this process group are {members} of the job"
+
+
+def add_note(error: Exception, note: str) -> None:
+    """Once, to one that blames a rank."""
+    if isinstance(error, Error) and error.rank is not None and not str(error).endswith(note):
+        error.args = (f"{error}{note}",)
+
+
 class Operation(Work):
     """One operation of a process group: what torch calls a Work.
+
+    Args:
+        note: added to the text of an error that blames a rank.
 
     Thread-safety: all methods.
     """
 
-    def __init__(self, run: Callable[[], None], tensors: list[Tensor], source: int = -1) -> None:
+    def __init__(
+        self, run: Callable[[], None], tensors: list[Tensor], source: int = -1, note: str = ""
+    ) -> None:
         super().__init__()
         self._run: Callable[[], None] | None = run
         self._tensors = tensors
         self._source = source
+        self._note = note
         self._finished = False
         self._latch = threading.Lock()  # taken until it is done; cheaper than an Event
         self._latch.acquire()
@@ -45,6 +64,7 @@ class Operation(Work):
             with torch.no_grad():
                 run()
         except Exception as error:
+            add_note(error, self._note)
             self._error = error
         except BaseException:
             self._error = Error("the operation was interrupted")
@@ -75,12 +95,18 @@ class Operation(Work):
         """
         self._be_next()
         limit = timeout.total_seconds() if timeout is not None else 0.0
-        if not self._finished:
-            if not self._latch.acquire(timeout=limit if limit > 0 else -1):
-                raise TimeoutError(f"the operation was not done within {limit:g} s")
-            self._latch.release()
+        if not self.await_end(limit if limit > 0 else -1):
+            raise TimeoutError(f"the operation was not done within {limit:g} s")
         if self._error is not None:
             raise self._error
+        return True
+
+    def await_end(self, seconds: float) -> bool:
+        """Whether it is done, in any way, within so many seconds; -1 for as long as it takes."""
+        if not self._finished:
+            if not self._latch.acquire(timeout=seconds):
+                return False
+            self._latch.release()
         return True
 
     def is_completed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from gearshift_testing.c10d import BEGIN, INIT, Job
+
+import gearshift as gs
 
 FOR_EVER = INIT + 'x = torch.ones(300_000)\nprint("running", flush=True)\n'
 FOR_EVER += "while True:\n    dist.all_reduce(x, dist.ReduceOp.MAX)\n"
@@ -167,6 +170,25 @@ def test_no_group_waits_for_a_store_that_does_not_answer(job: Job) -> None:
     assert job.finish() == [1, 5, 1], job.all_output()
     for rank in (0, 2):
         assert re.search("PeerLost: .*rank 1 died", job.output(rank)), job.all_output()
+
+
+def test_a_store_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    """Where no group tells of its ranks."""
+    from torch.distributed import FileStore
+
+    from gearshift.torch.c10d._answering import AnsweringStore
+    from gearshift.torch.c10d._ending import Watch
+
+    path = tmp_path / "store"
+    store = AnsweringStore(FileStore(str(path), 2), Watch([0, 1], None), 1.0)
+    store.set("key", "value")
+    store.only_words_follow()  # a second
+    with path.open() as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        with pytest.raises(gs.PeerLost, match="has not answered for 1 s"):
+            store.get("key")
+    assert store.get("key") == "value"
+    store.close()
 
 
 ALONE = f"""{BEGIN}

@@ -89,12 +89,13 @@ class AnsweringStore:
     def _answer(self, run: Callable[[], _T]) -> _T:
         answers: list[_T] = []
         operation = self._lane.submit(Operation(lambda: answers.append(run()), []))
-        deadline = time.monotonic() + self._limit
-        while not operation.is_completed():
-            if not operation.await_end(_TURN):
-                self._look()
-                if time.monotonic() >= deadline:
-                    raise _lost(f"has not answered for {self._limit:g} s")
+        # Counted in turns: time in which this process is stopped does not count.
+        for _ in range(round(self._limit / _TURN)):
+            if operation.await_end(_TURN):
+                break
+            self._look()
+        else:
+            raise _lost(f"has not answered for {self._limit:g} s")
         operation.wait()
         return answers[0]
 

@@ -112,13 +112,20 @@ class Watch:
         self.members = members
         self._everyone = everyone
 
+    def check_job(self) -> None:
+        """Raises when the group of the whole job has failed; all ranks learn of that by it."""
+        error = None if self._everyone is None else self._everyone.failure()
+        if error is None:
+            return
+        why = f"no more groups are formed: {error}"
+        if error.rank is None or self._everyone is None:
+            raise Error(why, code=error.code) from error
+        raise self._loss(why, self._everyone.members[error.rank]) from error
+
     def check(self) -> None:
         """Raises PeerLost when the new group cannot be; `rank` is that of one of its own."""
+        self.check_job()
         if self._everyone is not None:
-            error = self._everyone.failure()
-            if error is not None:
-                rank = None if error.rank is None else self._everyone.members[error.rank]
-                raise self._loss(f"no more groups are formed: {error}", rank)
             return
         for group in list(_groups):
             error = group.failure()
@@ -134,7 +141,7 @@ class Watch:
             return None
         return self._loss(f"rank {rank} has left the job, and comes to no new group", rank)
 
-    def _loss(self, why: str, rank: int | None) -> PeerLost:
+    def _loss(self, why: str, rank: int) -> PeerLost:
         member = self.members.index(rank) if rank in self.members else None
         return PeerLost(why, rank=member)
 

@@ -19,12 +19,13 @@ from ...errors import Error, InvalidArgument
 from ._ending import ABORTED, Farewell, Watch, end_with_process, forget
 from ._meet import meet
 from ._memory import Target, checked, readable, same_bytes
-from ._messages import Messages
+from ._messages import Messages, single
 from ._reduce import Reduction
 from ._work import Lane, Operation, note_on
 
 _PAUSE = 0.02
 """Seconds from one attempt to leave a group to the next."""
+_OF_PARENT = "this process group is one of the process that forked this one"
 
 
 def create(options: Any, _backend_options: Any = None) -> GearshiftProcessGroup:
@@ -62,7 +63,7 @@ class GearshiftProcessGroup(ProcessGroup):
         self._note = note_on(members)
         self._messages = Messages(self._session, name, self._note)
         self._closing = threading.Lock()
-        self._closed = False
+        self._closed = self._of_parent = False
         if threading.current_thread() is threading.main_thread():
             self._session.watch_signals()
         end_with_process(self)
@@ -347,13 +348,13 @@ class GearshiftProcessGroup(ProcessGroup):
     # Messages
 
     def send(self, tensors: list[Tensor], dst: int, tag: int = 0) -> Operation:
-        return self._messages.send(_single(tensors, "send"), dst, tag, self._timeout)
+        return self._messages.send(single(tensors, "send"), dst, tag, self._timeout)
 
     def recv(self, tensors: list[Tensor], src: int, tag: int = 0) -> Operation:
-        return self._messages.recv(_single(tensors, "recv"), src, tag, self._timeout)
+        return self._messages.recv(single(tensors, "recv"), src, tag, self._timeout)
 
     def recv_anysource(self, tensors: list[Tensor], tag: int = 0) -> Operation:
-        return self._messages.recv_any(_single(tensors, "recv"), tag, self._timeout)
+        return self._messages.recv_any(single(tensors, "recv"), tag, self._timeout)
 
     # The names that torch gives some of them from 2.13 on
 
@@ -417,6 +418,8 @@ class GearshiftProcessGroup(ProcessGroup):
 
     def failure(self) -> Error | None:
         """What has ended this group, other than an orderly end on all ranks."""
+        if self._of_parent:
+            return Error(_OF_PARENT, code="closed")
         try:
             self._session.check()
         except Error as error:
@@ -430,11 +433,11 @@ class GearshiftProcessGroup(ProcessGroup):
     def leave_to_parent(self) -> None:
         """Called in a forked process: the session, with all its threads, is its parent's."""
         self._closing = threading.Lock()  # another thread of the parent's may have held it
-        self._closed = True
+        self._closed = self._of_parent = True
         self._lane = Lane(self._name)
         self._messages = Messages(self._session, self._name, self._note)
         for part in (self._lane, self._messages):
-            part.close("this process group is one of the process that forked this one")
+            part.close(_OF_PARENT)
 
     def _do(self, run: Callable[[], None], tensors: list[Tensor], opts: Any) -> Operation:
         for tensor in tensors:
@@ -492,9 +495,3 @@ def _op(opts: Any) -> Any:
 
 def _asynchronous(opts: Any) -> bool:
     return bool(getattr(opts, "asyncOp", True))
-
-
-def _single(tensors: list[Tensor], what: str) -> Tensor:
-    if len(tensors) != 1:
-        raise InvalidArgument(f"{what} takes one tensor, not {len(tensors)}")
-    return tensors[0]

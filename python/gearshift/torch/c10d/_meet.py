@@ -53,6 +53,7 @@ def meet(store: Store, name: str, rank: int, patience: float, watch: Watch) -> M
     if size == 1:
         _own_token()
         return Meeting(_open(rank, size, 1, "", "", _timeout(), None), None)
+    watch.check_job()
     answer = DEFAULT_TIMEOUT
     with contextlib.suppress(InvalidArgument):  # of which the others are told below
         answer = _timeout()

@@ -84,3 +84,10 @@ class Messages:
             raise InvalidArgument(
                 f"rank {peer} is no other rank of this group of {self._session.world_size}"
             )
+
+
+def single(tensors: list[Tensor], what: str) -> Tensor:
+    """The tensor of a message, as torch passes it."""
+    if len(tensors) != 1:
+        raise InvalidArgument(f"{what} takes one tensor, not {len(tensors)}")
+    return tensors[0]

@@ -121,11 +121,13 @@ def test_interrupt_ends_a_waiting_rank(job: Job) -> None:
 
 
 LEAVING = f"""{INIT}
+import atexit
 dist.barrier()
 if rank == 0:
+    atexit.register(print, "running", flush=True)  # called right before all groups are left
     dist.all_reduce(torch.ones(1), async_op=True)
-print("running", flush=True)
-if rank == 1:
+else:
+    print("running", flush=True)
     dist.recv(torch.ones(1), 0)
 """
 

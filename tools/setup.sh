@@ -112,7 +112,7 @@ ensure_python() {
   "$VENV/bin/python" -m pip install -q --no-compile --disable-pip-version-check \
     -r tools/requirements.txt
   "$VENV/bin/python" -m pip install -q --no-compile --disable-pip-version-check --no-deps \
-    -r tools/requirements-data.txt
+    -r tools/requirements-data.txt -r tools/requirements-lightning.txt
   "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
   compile_what_is_imported
   fingerprint >"$STAMP"
@@ -124,7 +124,7 @@ compile_what_is_imported() {
   PYTHONDONTWRITEBYTECODE='' "$VENV/bin/python" - <<'PY'
 import torch, torch._dynamo, torch.distributed.rpc, torch.nn.parallel, torch.utils.data
 import matplotlib.pyplot, numpy, pandas, pyarrow.parquet, pytest, rich.progress, safetensors.torch
-import scikit_build_core.build, typer, typer.testing, xdist
+import lightning.pytorch, scikit_build_core.build, typer, typer.testing, xdist
 PY
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import io
 import multiprocessing
 import numbers
 import os
@@ -19,7 +20,7 @@ from typing import Any
 from . import _core
 from ._exit import note_exits
 from .errors import Error, InvalidArgument, PeerLost, TimeoutError, Unsupported
-from .launch import EXIT_PEER_LOST, LaunchError
+from .launch import DEFAULT_TIMEOUT, EXIT_PEER_LOST, LaunchError
 from .launch.environment import ProcessEnvironment, detect
 from .launch.streams import open_missing
 
@@ -189,6 +190,16 @@ def _refuse_imported() -> None:
         )
 
 
+def own_address() -> str:
+    """This host's, on the way to the job's rendezvous: others of the job reach it there."""
+    environment = _placed().environment
+    if environment.nnodes == 1 or environment.rdzv is None:
+        return "127.0.0.1"
+    seconds = environment.timeout or DEFAULT_TIMEOUT
+    place = _core.Store(environment.rdzv, environment.token or "", seconds)
+    return environment.interface or place.own_address
+
+
 def before_close(action: Callable[[bool], None]) -> None:
     """Have `action` called at an orderly shutdown, before the session closes.
 
@@ -312,9 +323,16 @@ def _hook_exceptions() -> None:
         previous(kind, value, traceback)
         fail(f"{kind.__name__}: {value}")
         if isinstance(value, (PeerLost, TimeoutError)):
+            _print_held()
             raise SystemExit(EXIT_PEER_LOST)
 
     sys.excepthook = hook
+
+
+def _print_held() -> None:
+    """The hook of torch.distributed, where it calls ours, prints what it has kept afterwards."""
+    if isinstance(sys.stderr, io.StringIO) and sys.__stderr__ is not None:
+        print(sys.stderr.getvalue(), end="", file=sys.__stderr__, flush=True)
 
 
 def _at_exit() -> None:

@@ -113,7 +113,8 @@ class Adapter:
             self._handles.append(part.register_forward_pre_hook(before, with_kwargs=True))
             self._handles.append(part.register_forward_hook(after, always_call=True))
         if not parts:
-            before, after = ForwardHook(self._before_forward), ForwardHook(self._after_forward)
+            before = ForwardHook(lambda _, args, kwargs: self.begin_call(args, kwargs))
+            after = ForwardHook(lambda _, _args, outputs: self.end_call(self._forward, outputs))
             self._handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
             self._handles.append(model.register_forward_hook(after))
 
@@ -179,9 +180,10 @@ class Adapter:
                 "used more often in this backward than in those before; say use_reentrant=False"
             )
 
-    def _before_forward(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+    def begin_call(self, args: Any, kwargs: Any) -> Forward | None:
+        """The model is called, or a function in its place, with these arguments."""
         if not torch.is_grad_enabled() or self.closed:
-            return
+            return None
         if _current_task() < 0:
             self._armed_task = None
             if self._in_backward:
@@ -191,23 +193,25 @@ class Adapter:
                 )
             self.samples.forget_reached()
         self.called = True
-        self._forward = self.samples.note((args, kwargs))
-        self._on_forward(self._forward.samples)
+        forward = self._forward = self.samples.note((args, kwargs))
+        self._on_forward(forward.samples)
+        return forward
 
-    def _after_forward(self, model: nn.Module, args: Any, outputs: Any) -> None:
-        if torch.is_grad_enabled() and not self.closed and self._forward is not None:
-            self._forward.watch(outputs, self._arm)
+    def end_call(self, forward: Forward | None, outputs: Any) -> None:
+        """It has given these."""
+        if torch.is_grad_enabled() and not self.closed and forward is not None:
+            forward.watch(outputs, self._arm)
 
     def _before_part(self, part: nn.Module, args: Any, kwargs: Any) -> None:
         """Of a model that is not called itself: a call of a part, but not one within another."""
         self._depth += 1
         if self._depth == 1:
-            self._before_forward(part, args, kwargs)
+            self.begin_call(args, kwargs)
 
     def _after_part(self, part: nn.Module, args: Any, outputs: Any) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self._after_forward(part, args, outputs)
+            self.end_call(self._forward, outputs)
 
     def _arm(self, forward: Forward) -> None:
         """Gradients enter the model: have the *outermost* backward tell when it is done.

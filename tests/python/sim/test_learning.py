@@ -30,6 +30,7 @@ from gearshift_testing.learning import (  # noqa: E402
     learn,
     workload,
 )
+from gearshift_testing.processes import await_end  # noqa: E402
 
 from gearshift.torch import _simulated  # noqa: E402
 
@@ -389,7 +390,7 @@ def test_forks_compute_fail_and_end_as_other_processes(
     assert "process was killed by SIGKILL (out of memory?); it said:\n  2 threads" in str(found[2])
     assert len(forked) == len(functions)
     assert -9 in [process.wait() for process in forked]
-    assert not Path(f"/proc/{Path('pid').read_text()}").exists()
+    await_end(int(Path("pid").read_text()))
 
 
 def test_where_nothing_can_be_forked_from_processes_are_started(

@@ -244,6 +244,39 @@ def checkpoint_resumes() -> None:
     assert difference(net, expected) < EXACT
 
 
+class Weighted(Module):
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        gst.samples(1 + 2 * gs.rank())
+        return super().training_step(batch, index)
+
+
+@case([2])
+def samples_are_what_the_step_says() -> None:
+    net, data = make("mlp"), batches()
+    expected = copy.deepcopy(net)
+    (its,), (scheduled,) = Module(expected).configure_optimizers()
+    for x, y in data:
+        its.zero_grad()
+        for rank, part in enumerate(zip(x.split(sizes()), y.split(sizes()), strict=True)):
+            (Module(expected).loss(part) * (1 + 2 * rank) / 4).backward()
+        its.step()
+        scheduled["scheduler"].step()
+    trainer("all_reduce").fit(Weighted(net), own(data))
+    assert difference(net, expected) < EXACT
+
+
+@case([2])
+def module_is_fitted_again() -> None:
+    """With momentum and rate from the start; in between it is an ordinary one."""
+    net, data = make("mlp"), batches()
+    expected = alone(alone(net, data), data)
+    module = Module(net)
+    for strategy in ("ps:bsp", "all_reduce"):
+        trainer(strategy).fit(module, own(data))
+        copy.deepcopy(module)
+    assert difference(net, expected) < EXACT
+
+
 class Pair(pl.LightningModule):
     """Two parts with an optimizer each, in turn, as in a GAN."""
 

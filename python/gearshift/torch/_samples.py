@@ -38,18 +38,6 @@ def say(n: float) -> None:
     override.value = float(n)
 
 
-def samples_told() -> bool:
-    """Whether the weight of the next backward was set."""
-    return override.value is not None
-
-
-def samples_in(positional: tuple[Any, ...], named: Mapping[str, Any]) -> int | None:
-    """How many samples these arguments hold; None where they do not tell."""
-    inputs = (positional, named)
-    _, n = next(leading_tensors(inputs), (None, None))
-    return _length(inputs) if n is None else n
-
-
 class Forward:
     """A forward pass: what the gradients that come back through it stand for."""
 

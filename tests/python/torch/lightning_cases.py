@@ -55,6 +55,20 @@ class Module(pl.LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
+class Called(Module):
+    """Calls its own forward, twice, and another part beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def loss(self, batch: Batch) -> Tensor:
+        x, y = batch
+        return (nn.functional.cross_entropy(self(x), y) + super().loss((self.same(x), y))) / 2
+
+    def same(self, x: Tensor) -> Tensor:
+        return self(x).sum() * 0 + x
+
+
 def trainer(strategy: str | gs.StrategySwitch, **more: Any) -> pl.Trainer:
     return plain_trainer(GearshiftStrategy(strategy), **more)
 
@@ -213,9 +227,22 @@ def sampler_and_metrics() -> None:
     assert len(rows) == 10
 
 
+@case([2, 3])
+def module_that_calls_itself() -> None:
+    net, data = make("mlp"), batches()
+    expected = alone(net, data)
+    trainer("all_reduce").fit(Called(net), own(data))
+    assert difference(net, expected) < EXACT
+
+
 @case([2])
 def sampler_of_gearshift_repeats_nothing() -> None:
     """With 7 samples for two ranks, 3 batches of one and 4 of the other."""
+    for kind in (Module, Called):
+        repeats_nothing(kind)
+
+
+def repeats_nothing(kind: type[Module]) -> None:
     net = make("mlp")
     x = torch.randn(7, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y = torch.randint(0, 3, (7,), generator=torch.Generator().manual_seed(2))
@@ -223,7 +250,7 @@ def sampler_of_gearshift_repeats_nothing() -> None:
     dataset = TensorDataset(x, y)
     sampler = gst.DistributedSampler(dataset, shuffle=False)
     fitted = trainer("all_reduce", max_epochs=2)
-    fitted.fit(Module(net), DataLoader(dataset, batch_size=1, sampler=sampler))
+    fitted.fit(kind(net), DataLoader(dataset, batch_size=1, sampler=sampler))
     assert_equal_everywhere(net)
     assert difference(net, expected) < EXACT
 

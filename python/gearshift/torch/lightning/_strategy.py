@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 import gearshift.torch.c10d  # noqa: F401  (its backend)
 
@@ -18,12 +18,11 @@ from ... import _session
 from ... import strategy as strategies
 from ...launch.environment import ProcessEnvironment
 from ...launch.strategy import asked_strategy, asked_total_steps
-from .._control import clip_grad_norm_, no_sync, release, samples
+from .._control import clip_grad_norm_, no_sync, release
 from .._distribute import distribute
 from .._objects import share_object
 from .._optimizer import DistributedOptimizer
 from .._registry import find
-from .._samples import samples_in, samples_told
 from . import _package
 from ._environment import GearshiftEnvironment, place_by_lightning, place_of_process
 from ._models import models_of
@@ -97,8 +96,6 @@ class GearshiftStrategy(_package.DDPStrategy):
         self._init = dict(init or {})
         self._place = place
         self._distributed: list[nn.Module] = []
-        self._samples: int | None = None
-        """Of the batch of the latest training step."""
         self._failed = False
 
     # Processes
@@ -184,7 +181,6 @@ class GearshiftStrategy(_package.DDPStrategy):
 
     def training_step(self, *arguments: Any, **named: Any) -> Any:
         """Stands for a call of the module, whose own `forward` it need not use."""
-        self._samples = samples_in(arguments, named)
         found = [find(model) for model in self._distributed if model is self.lightning_module]
         adapters = [distributed.adapter for distributed in found if distributed is not None]
         calls = [adapter.begin_call(arguments, named) for adapter in adapters]
@@ -192,12 +188,6 @@ class GearshiftStrategy(_package.DDPStrategy):
         for adapter, call in zip(adapters, calls, strict=True):
             adapter.end_call(call, output)
         return output
-
-    def pre_backward(self, closure_loss: Tensor) -> None:
-        """A backward weighs as much as the batch has samples, unless `gst.samples` said more."""
-        super().pre_backward(closure_loss)
-        if self._distributed and self._samples is not None and not samples_told():
-            samples(self._samples)
 
     def optimizer_step(self, optimizer: Any, *arguments: Any, **more: Any) -> Any:
         """With the epoch, which policies look at."""

@@ -210,18 +210,23 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
 
 
 class Interrupted(list[Request]):
-    """Its first request begins, then comes Ctrl-C."""
+    """Ctrl-C comes while these are handed to threads, once the first one has begun."""
 
     def __init__(self, request: Request, pool: Pool) -> None:
         super().__init__([request, request])
         self.pool = pool
+        self.threads = threading.active_count()
+        self.begun = False
 
     def __iter__(self) -> Iterator[Request]:
         yield self[0]
-        deadline = time.monotonic() + PATIENCE
-        while not self.pool._running and time.monotonic() < deadline:
-            time.sleep(0.01)
-        raise KeyboardInterrupt
+        if threading.active_count() > self.threads:  # they are not only looked at
+            deadline = time.monotonic() + PATIENCE
+            while not self.pool._running and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.begun = bool(self.pool._running)
+            raise KeyboardInterrupt
+        yield self[1]
 
 
 @needs_simulator
@@ -235,8 +240,10 @@ def test_ctrl_c_while_simulations_begin_leaves_no_process() -> None:
         fidelity=Fidelity(every_step=True),
     )
     pool = Pool(2)
+    requests = Interrupted(request, pool)
     with pytest.raises(KeyboardInterrupt):
-        pool.run_all(Interrupted(request, pool), lambda number, result: None)
+        pool.run_all(requests, lambda number, result: None)
+    assert requests.begun
     assert not pool._running
 
 

@@ -96,21 +96,23 @@ void accumulate(std::vector<Value>& total, const std::vector<Value>& more, Combi
   for (std::size_t i = 0; i < total.size(); ++i) total[i] = combine(total[i], more[i]);
 }
 
-std::vector<Real> magnitudes(std::vector<Real> values) {
-  for (Real& value : values) value = std::abs(value);
+template <typename Wide>
+std::vector<Wide> magnitudes(std::vector<Wide> values) {
+  for (Wide& value : values) value = std::abs(value);
   return values;
 }
 
-void combine_reals(ReduceOp op, std::vector<Real>& total, const std::vector<Real>& more) {
+template <typename Wide>
+void combine_reals(ReduceOp op, std::vector<Wide>& total, const std::vector<Wide>& more) {
   switch (op) {
     case ReduceOp::kMin:
-      return accumulate(total, more, [](Real a, Real b) { return std::min(a, b); });
+      return accumulate(total, more, [](Wide a, Wide b) { return std::min(a, b); });
     case ReduceOp::kMax:
-      return accumulate(total, more, [](Real a, Real b) { return std::max(a, b); });
+      return accumulate(total, more, [](Wide a, Wide b) { return std::max(a, b); });
     case ReduceOp::kProduct:
-      return accumulate(total, more, [](Real a, Real b) { return a * b; });
+      return accumulate(total, more, [](Wide a, Wide b) { return a * b; });
     default:
-      return accumulate(total, more, [](Real a, Real b) { return a + b; });
+      return accumulate(total, more, [](Wide a, Wide b) { return a + b; });
   }
 }
 
@@ -137,6 +139,14 @@ std::string unequal(std::size_t i, Value got, Value expected, Real tolerance) {
   out << std::setprecision(20) << "element " << i << ": " << got << " instead of " << expected
       << " +- " << tolerance;
   return out.str();
+}
+
+template <typename Wide>
+std::vector<Wide> reals_of(const Array& array, Range range) {
+  std::vector<Wide> values(range.count);
+  const std::byte* const from = array.view().data() + range.begin * base::size_of(array.dtype());
+  with_real(array.dtype(), [&](auto type) { unpack(type, from, values); });
+  return values;
 }
 
 /// Elements handled at a time, so that the wide copies of them stay in the cache.
@@ -171,11 +181,7 @@ Array Array::of_rank(DType dtype, std::size_t count, int rank, std::size_t offse
   return array;
 }
 
-std::vector<Real> Array::reals(Range range) const {
-  std::vector<Real> values(range.count);
-  with_real(dtype_, [&](auto type) { unpack(type, element(range.begin), values); });
-  return values;
-}
+std::vector<Real> Array::reals(Range range) const { return reals_of<Real>(*this, range); }
 
 std::vector<std::int64_t> Array::integers(Range range) const {
   std::vector<std::int64_t> values(range.count);
@@ -188,45 +194,49 @@ bool equal(base::ConstBytes a, base::ConstBytes b) {
 }
 
 Reduction::Reduction(const std::vector<Array>& inputs, ReduceOp op) : dtype_(inputs[0].dtype()) {
-  const std::size_t count = inputs[0].count();
-  if (base::is_floating(dtype_)) {
-    reals_.reserve(count);
-    tolerances_.reserve(count);
-    in_blocks(count, [&](Range block) { add_reals(inputs, op, block); });
-  } else {
-    integers_.reserve(count);
-    in_blocks(count, [&](Range block) { add_integers(inputs, op, block); });
+  if (dtype_ == DType::kF64) {
+    expected_.emplace<Floats<Real>>();
+  } else if (!base::is_floating(dtype_)) {
+    expected_.emplace<Integers>();
   }
+  std::visit(
+      [&](auto& expected) {
+        in_blocks(inputs[0].count(), [&](Range block) { add(expected, inputs, op, block); });
+      },
+      expected_);
 }
 
-void Reduction::add_reals(const std::vector<Array>& inputs, ReduceOp op, Range block) {
-  const auto n = static_cast<Real>(inputs.size());
-  std::vector<Real> expected = inputs[0].reals(block);
-  std::vector<Real> magnitude = magnitudes(expected);
+template <typename Wide>
+void Reduction::add(Floats<Wide>& expected, const std::vector<Array>& inputs, ReduceOp op,
+                    Range block) const {
+  const auto n = static_cast<Wide>(inputs.size());
+  std::vector<Wide> total = reals_of<Wide>(inputs[0], block);
+  std::vector<Wide> magnitude = magnitudes(total);
   for (std::size_t r = 1; r < inputs.size(); ++r) {
-    const std::vector<Real> more = inputs[r].reals(block);
-    combine_reals(op, expected, more);
+    const std::vector<Wide> more = reals_of<Wide>(inputs[r], block);
+    combine_reals(op, total, more);
     combine_reals(op, magnitude, magnitudes(more));
   }
   const bool exact = op == ReduceOp::kMin || op == ReduceOp::kMax || inputs.size() == 1;
-  const Real divisor = op == ReduceOp::kMean ? n : 1;
-  const Real roundoff = unit_roundoff(dtype_);
+  const Wide divisor = op == ReduceOp::kMean ? n : 1;
+  const Wide roundoff = unit_roundoff(dtype_);
   for (std::size_t i = 0; i < block.count; ++i) {
-    const Real bound = magnitude[i] / divisor;
-    reals_.push_back(expected[i] / divisor);
-    tolerances_.push_back(exact ? 0 : (n + 1) * (roundoff * bound + smallest(dtype_)));
+    const Wide bound = magnitude[i] / divisor;
+    expected.values.push_back(total[i] / divisor);
+    expected.tolerances.push_back(exact ? 0 : (n + 1) * (roundoff * bound + smallest(dtype_)));
   }
 }
 
-void Reduction::add_integers(const std::vector<Array>& inputs, ReduceOp op, Range block) {
-  std::vector<std::int64_t> expected = inputs[0].integers(block);
+void Reduction::add(Integers& expected, const std::vector<Array>& inputs, ReduceOp op,
+                    Range block) const {
+  Integers total = inputs[0].integers(block);
   for (std::size_t r = 1; r < inputs.size(); ++r) {
-    combine_integers(op, expected, inputs[r].integers(block));
+    combine_integers(op, total, inputs[r].integers(block));
   }
   const std::int64_t divisor = op == ReduceOp::kMean ? static_cast<std::int64_t>(inputs.size()) : 1;
   with_integer(dtype_, [&](auto type) {
-    for (const std::int64_t value : expected) {
-      integers_.push_back(type.widen(type.narrow(value / divisor)));
+    for (const std::int64_t value : total) {
+      expected.push_back(type.widen(type.narrow(value / divisor)));
     }
   });
 }
@@ -235,27 +245,32 @@ std::string Reduction::difference(const Array& result, std::size_t begin) const 
   std::string found;
   in_blocks(result.count(), [&](Range block) {
     if (!found.empty()) return;
-    const std::size_t first = begin + block.begin;
-    found = base::is_floating(dtype_) ? differ(result.reals(block), first)
-                                      : differ(result.integers(block), first);
+    found = std::visit(
+        [&](const auto& expected) { return differ(expected, result, block, begin + block.begin); },
+        expected_);
   });
   return found;
 }
 
-std::string Reduction::differ(const std::vector<Real>& got, std::size_t begin) const {
+template <typename Wide>
+std::string Reduction::differ(const Floats<Wide>& expected, const Array& result, Range block,
+                              std::size_t begin) {
+  const std::vector<Wide> got = reals_of<Wide>(result, block);
   for (std::size_t i = 0; i < got.size(); ++i) {
-    const Real expected = reals_[begin + i];
-    const Real tolerance = tolerances_[begin + i];
-    if (std::abs(got[i] - expected) <= tolerance) continue;
-    return unequal(begin + i, got[i], expected, tolerance);
+    const Wide value = expected.values[begin + i];
+    const Wide tolerance = expected.tolerances[begin + i];
+    if (std::abs(got[i] - value) <= tolerance) continue;
+    return unequal(begin + i, got[i], value, tolerance);
   }
   return {};
 }
 
-std::string Reduction::differ(const std::vector<std::int64_t>& got, std::size_t begin) const {
+std::string Reduction::differ(const Integers& expected, const Array& result, Range block,
+                              std::size_t begin) {
+  const Integers got = result.integers(block);
   for (std::size_t i = 0; i < got.size(); ++i) {
-    const std::int64_t expected = integers_[begin + i];
-    if (got[i] != expected) return unequal(begin + i, got[i], expected, 0);
+    const std::int64_t value = expected[begin + i];
+    if (got[i] != value) return unequal(begin + i, got[i], value, 0);
   }
   return {};
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "gearshift/base/bytes.h"
@@ -64,8 +65,16 @@ class Array {
 
 bool equal(base::ConstBytes a, base::ConstBytes b);
 
-/// The reduction of the ranks' inputs, done one by one in long double or int64. Floats may differ
-/// from it by the rounding of as many operations in their type as there are ranks.
+/// Floats as they should be, and what they may be off by.
+template <typename Wide>
+struct Floats {
+  std::vector<Wide> values;
+  std::vector<Wide> tolerances;
+};
+
+/// The reduction of the ranks' inputs, done one by one in a wider type: long double for float64,
+/// double for the other floats, or int64. Floats may differ from it by the rounding of as many
+/// operations in their type as there are ranks.
 class Reduction {
  public:
   /// At least one input; all of one type and size.
@@ -74,15 +83,21 @@ class Reduction {
   std::string difference(const Array& result, std::size_t begin = 0) const;
 
  private:
-  void add_reals(const std::vector<Array>& inputs, base::ReduceOp op, Range block);
-  void add_integers(const std::vector<Array>& inputs, base::ReduceOp op, Range block);
-  std::string differ(const std::vector<Real>& got, std::size_t begin) const;
-  std::string differ(const std::vector<std::int64_t>& got, std::size_t begin) const;
+  using Integers = std::vector<std::int64_t>;
+
+  template <typename Wide>
+  void add(Floats<Wide>& expected, const std::vector<Array>& inputs, base::ReduceOp op,
+           Range block) const;
+  void add(Integers& expected, const std::vector<Array>& inputs, base::ReduceOp op,
+           Range block) const;
+  template <typename Wide>
+  static std::string differ(const Floats<Wide>& expected, const Array& result, Range block,
+                            std::size_t begin);
+  static std::string differ(const Integers& expected, const Array& result, Range block,
+                            std::size_t begin);
 
   base::DType dtype_;
-  std::vector<Real> reals_;       // of floats
-  std::vector<Real> tolerances_;  // the same
-  std::vector<std::int64_t> integers_;
+  std::variant<Floats<double>, Floats<Real>, Integers> expected_;
 };
 
 /// What differs between `result` and the reduction of all inputs, or "".

@@ -108,6 +108,15 @@ inline SimulationOptions uneven(SimulationOptions options) {
   return options;
 }
 
+/// A share of the model over links that are as much slower: the same times with fewer messages.
+inline SimulationOptions scaled_down(SimulationOptions options, std::int64_t by) {
+  for (auto& parameter : options.workload.parameters) {
+    for (auto& elements : parameter.shape) elements = elements / by + elements % by;
+  }
+  for (Host& host : options.cluster.hosts) host.bandwidth /= static_cast<double>(by);
+  return options;
+}
+
 /// Computation takes most of a step.
 inline SimulationOptions slow_model(SimulationOptions options) {
   options.workload.forward_seconds = 0.2;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "accounts.h"
 #include "sim/steady_state.h"
@@ -45,10 +46,12 @@ double mean_step(const std::vector<Steps>& workers) {
   return total / static_cast<double>(workers.size());
 }
 
-SimulationOptions estimating(SimulationOptions options, int steps = 200) {
+/// A share of the model sends fewer messages, which is what takes time to simulate.
+SimulationOptions estimating(SimulationOptions options, int steps = 200,
+                             std::int64_t scaled_down_by = 4) {
   options.steps = steps;
   options.steady_tolerance = kTolerance;
-  return options;
+  return scaled_down(std::move(options), scaled_down_by);
 }
 
 SimulationOptions varying(SimulationOptions options, Variability variability,
@@ -102,7 +105,7 @@ Kind tree() { return strategy::AllReduce{Algorithm::kTree}; }
 TEST(EstimatedSteps, WithoutRandomness) {
   for (const auto& [kind, steps] :
        {std::pair{server(ps::Consistency::bsp()), 400}, {server(ps::Consistency::asp()), 1000}}) {
-    const SimulationOptions options = estimating(options_for(16, kind), steps);
+    const SimulationOptions options = estimating(options_for(16, kind), steps, 2);
     const Compared found = compare(options);
     EXPECT_TRUE(found.estimate.estimated);
     EXPECT_LE(found.error, found.estimate.half_width);
@@ -129,7 +132,7 @@ TEST(EstimatedSteps, OfEveryKindOfVariability) {
       for (const std::uint64_t seed : {1, 2, 3}) {
         if (variability.kind == Variability::Kind::kConstant && seed > 1) continue;
         const Compared found =
-            compare(varying(estimating(options_for(5, kind), steps), variability, seed));
+            compare(varying(estimating(options_for(5, kind), steps, 8), variability, seed));
         if (!found.estimate.estimated) continue;
         ++estimates;
         EXPECT_LE(found.error, kTolerance);
@@ -180,7 +183,7 @@ TEST(EstimatedSteps, ComeSecond) {
 TEST(EstimatedSteps, OfWorkersThatDriftApart) {
   for (const auto& [spread, shards] : {std::pair{0.0, 1}, {0.0, 0}, {0.03, 0}}) {
     const SimulationOptions options =
-        varying(uneven(estimating(options_for(4, server(ps::Consistency::asp(), shards)), 1000)),
+        varying(uneven(estimating(options_for(4, server(ps::Consistency::asp(), shards)), 1000, 1)),
                 normal(spread));
     const Account some = account_of(options, false), full = account_of(options, true);
     ASSERT_TRUE(some.estimated) << spread << ' ' << shards;
@@ -206,7 +209,7 @@ TEST(EstimatedSteps, WaitForALeadToBeUsedUp) {
 /// A bucket that empties slowly is no steady state, however equal steps are until then.
 TEST(EstimatedSteps, WaitForTokenBuckets) {
   for (const std::int64_t burst : {300'000'000, 1'000'000'000}) {
-    SimulationOptions options = estimating(options_for(4, server(ps::Consistency::bsp())), 300);
+    SimulationOptions options = estimating(options_for(4, server(ps::Consistency::bsp())), 300, 1);
     for (Host& host : options.cluster.hosts) {
       host.bandwidth = 1.25e8;
       host.burst = burst;

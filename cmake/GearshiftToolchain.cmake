@@ -13,7 +13,9 @@ endif()
 find_program(GEARSHIFT_CCACHE ccache)
 mark_as_advanced(GEARSHIFT_CCACHE)
 if(GEARSHIFT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${GEARSHIFT_CCACHE}")
+  # With what the compiler says about included files, a file that is not in the cache need not be
+  # preprocessed first only to be looked up: a tenth of its time.
+  set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_DEPEND=1 "${GEARSHIFT_CCACHE}")
 endif()
 
 add_library(gearshift_flags INTERFACE)
@@ -27,6 +29,9 @@ endif()
 if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # Types of a source file's own look as if they were a header's when files are compiled together.
   target_compile_options(gearshift_flags INTERFACE -Wno-subobject-linkage)
+  # The compiler looks for memory that it no longer needs beyond half a gigabyte only (in KiB): that
+  # takes 2 to 6 % of its time.
+  target_compile_options(gearshift_flags INTERFACE --param=ggc-min-heapsize=524288)
 endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(gearshift_flags INTERFACE -Wthread-safety)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from gearshift_testing.c10d import BEGIN, INIT, Job
+from gearshift_testing.ports import reserved_port
 
 import gearshift as gs
 
@@ -204,6 +205,93 @@ def test_rank_0_that_dies_while_it_waits_for_others_is_named(job: Job) -> None:
     job.start(3, "-c", ALONE, GEARSHIFT_TIMEOUT="1")
     assert job.finish() == [-signal.SIGKILL, 0, 1], job.all_output()
     assert "PeerLost: rank 0 has been silent for 1." in job.output(2), job.all_output()
+
+
+EARLY = f"""{BEGIN}
+import gearshift.torch.c10d._meet as meeting
+if rank == 1:
+    die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    if WHEN == "waiting":
+        meeting._Arrival._await = die
+    else:
+        meeting._open = die
+if rank != 2 or WHEN != "waiting":
+    init()
+"""
+
+
+@pytest.mark.parametrize("when", ["waiting", "opening"])
+def test_a_rank_that_dies_between_coming_and_the_rendezvous_is_named(job: Job, when: str) -> None:
+    job.start(4, "-c", EARLY.replace("WHEN", repr(when)), GEARSHIFT_TIMEOUT="1")
+    job.finish()
+    for rank in (0, 3):
+        said = r"PeerLost: rank 1 has been silent for \d+\.\d s while the process group was formed"
+        assert re.search(said, job.output(rank)), job.all_output()
+
+
+ABSENT = f"""{BEGIN}
+import gearshift.torch.c10d._waiting as waiting
+waiting._FIRST = 0.2
+def await_words(words, teller):
+    while words not in open("rank-%d" % teller).read():
+        time.sleep(0.02)
+if rank == 2:
+    await_words("waits for rank 2 of 4", 0)
+init()
+try:
+    if rank > 1:
+        await_words("told:", 1)
+    else:
+        dist.new_group([1, 3, 2], timeout=timedelta(seconds=1))
+except gs.TimeoutError as error:
+    print("told:", error.rank, error)
+"""
+
+
+def test_who_has_not_come_to_a_group_is_told_and_named_in_the_end(job: Job) -> None:
+    job.start(4, "-c", ABSENT)
+    job.finish()
+    begun = "gearshift: the process group waits for rank 2 of 4; come so far: ranks 0, 1, 3"
+    assert begun in job.output(0), job.all_output()
+    later = "gearshift: the process group waits for ranks 2, 3 of 3; come so far: rank 1"
+    late = "after 1 s these of 3 processes have not come to the process group: ranks 2, 3"
+    assert later in job.output(1), job.all_output()
+    assert f"told: 1 {late}" in job.output(1), job.all_output()
+
+
+AT_ENV = f"""{BEGIN}
+import threading
+import gearshift.torch.c10d._waiting as waiting
+waiting._FIRST = 0.2
+def interrupt():
+    while "waiting for" not in open("rank-2").read():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+if rank in ABSENT:
+    os._exit(0)
+if rank == 2:
+    threading.Thread(target=interrupt).start()
+dist.init_process_group("gearshift", timeout=timedelta(seconds=1 if rank == 1 else 600))
+"""
+
+
+def test_who_has_not_come_to_the_store_of_pytorch_is_told(job: Job) -> None:
+    """Where it waits in C++, which Ctrl-C does not end, and rank 0 has not told who has come."""
+    with reserved_port() as port:
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        job.start(3, "-c", AT_ENV.replace("ABSENT", "[0]"), **meet)
+        job.finish()
+        assert "rank 0, which serves that store, has not come" in job.output(1), job.all_output()
+        told = f"gearshift: waiting for rank 0, whose store is to be at 127.0.0.1:{port} ("
+        assert told in job.output(2), job.all_output()
+        assert "KeyboardInterrupt" in job.output(2), job.all_output()
+
+        job.processes.clear()
+        job.start(4, "-c", AT_ENV.replace("ABSENT", "[2, 3]"), **meet)
+        assert job.finish() == [1, 1, 0, 0], job.all_output()
+        late = "TimeoutError: after 1 s these of 4 processes have not come to the process group: "
+        for rank in (0, 1):
+            assert f"{late}ranks 2, 3" in job.output(rank), job.all_output()
 
 
 GIVEN_UP = f"""{INIT}

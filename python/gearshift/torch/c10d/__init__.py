@@ -38,7 +38,7 @@ from __future__ import annotations
 from torch.distributed import Backend, register_rendezvous_handler
 
 from ._group import GearshiftProcessGroup, create
-from ._rendezvous import SCHEME, stores, widen_env
+from ._rendezvous import SCHEME, attend_stores, stores, widen_env
 
 BACKEND = "gearshift"
 """What to pass to ``init_process_group`` and ``new_group``."""
@@ -47,5 +47,6 @@ if BACKEND.upper() not in Backend._plugins:
     Backend.register_backend(BACKEND, create, extended_api=True, devices=["cpu"])
     register_rendezvous_handler(SCHEME, stores)
     widen_env()
+    attend_stores()
 
 __all__ = ["BACKEND", "GearshiftProcessGroup"]

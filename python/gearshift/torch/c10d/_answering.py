@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from torch.distributed import PrefixStore, Store
@@ -69,6 +69,23 @@ class AnsweringStore:
 
     def add(self, key: str, number: int) -> int:
         return self._do(lambda: self._store.add(key, number))
+
+    def tell(self, key: str, number: int) -> None:
+        """Add to a key some time, without waiting for an answer."""
+        store = self._store
+
+        def add() -> None:
+            store.add(key, number)
+
+        self._lane.submit(Operation(add, []))
+
+    def counts(self, keys: Sequence[str]) -> list[int]:
+        """What has been added to each of these keys."""
+        return self._do(lambda: [self._store.add(key, 0) for key in keys])
+
+    def which(self, keys: Sequence[str]) -> list[bool]:
+        """Which of these keys are there."""
+        return self._do(lambda: [self._store.check([key]) for key in keys])
 
     def only_words_follow(self) -> None:
         """This rank gives up, and says so: soon, or not at all."""

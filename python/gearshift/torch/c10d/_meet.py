@@ -19,7 +19,8 @@ from ...launch import DEFAULT_TIMEOUT, LaunchError
 from ...launch.token import environment_token, new_token
 from ._answering import AnsweringStore
 from ._ending import Watch
-from ._forming import Forming, Signs
+from ._forming import Forming
+from ._waiting import Notices, name_ranks
 from ._work import add_note, note_on
 
 _MEET = "meet"
@@ -58,18 +59,23 @@ def meet(store: Store, name: str, rank: int, patience: float, watch: Watch) -> M
     with contextlib.suppress(InvalidArgument):  # of which the others are told below
         answer = _timeout()
     keys = AnsweringStore(PrefixStore(f"gearshift/{name}/{size}", store), watch, answer)
-    forming = Forming(keys, rank, watch)
+    forming = Forming(keys, rank, watch, answer)
+    formed = False
     try:
         # A store outlives process groups, and what they were told. It counts itself: processes may
         # have been in other groups at other stores.
         keys.go_below(str(keys.add(f"arrivals/{rank}", 1)))
-        return _Arrival(store, keys, rank, patience, forming, watch).meet()
+        forming.begin()
+        meeting = _Arrival(store, keys, rank, patience, forming, watch).meet()
+        formed = True
+        return meeting
     except BaseException as error:
         account = forming.account(error)
         if account is error:
             raise
         raise account from error
     finally:
+        forming.end(formed)
         keys.close()
 
 
@@ -89,14 +95,14 @@ class _Arrival:
         self._keys = keys
         self._rank = rank
         self._members = watch.members
-        self._deadline = time.monotonic() + min(patience, _LONGEST)
+        self._patience = min(patience, _LONGEST)
+        self._deadline = time.monotonic() + self._patience
         self._forming = forming
         self._watch = watch
 
     def meet(self) -> Meeting:
         timeout, token = _timeout(), _own_token()
-        signs = Signs(self._keys, timeout)
-        self._living = signs.give if self._rank == 0 else signs.check
+        self._notices = Notices()
         self._keys.set(_host_key(self._rank), _host_identity())
         server = self._serve(token) if self._rank == 0 else None
         told = json.loads(self._await(_MEET, 0))
@@ -138,12 +144,42 @@ class _Arrival:
             if left is not None:
                 raise left
             left = self._watch.has_left(member)
-            self._living()
+            if self._notices.due():
+                self._say_who_has_come()
             if time.monotonic() >= self._deadline:
-                raise TimeoutError(f"rank {member} has not come to the process group", rank=rank)
+                raise self._give_up()
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
         return self._keys.get(key)
+
+    def _say_who_has_come(self) -> None:
+        """The first of those who have."""
+        if self._rank != 0 and self._keys.has(_host_key(0)):
+            return
+        here, missing = self._roll()
+        if missing and self._rank == here[0]:
+            self._notices.give(
+                f"the process group waits for {self._names(missing)} of {len(self._members)}; "
+                f"come so far: {self._names(here)}"
+            )
+
+    def _roll(self) -> tuple[list[int], list[int]]:
+        """Who has come, and who has not."""
+        ranks = range(len(self._members))
+        come = self._keys.which([_host_key(r) for r in ranks])
+        return [r for r in ranks if come[r]], [r for r in ranks if not come[r]]
+
+    def _names(self, ranks: list[int]) -> str:
+        return name_ranks(sorted(self._members[r] for r in ranks))
+
+    def _give_up(self) -> TimeoutError:
+        _, missing = self._roll()
+        missing = missing or [0]  # it has not said yet where all meet
+        why = (
+            f"after {self._patience:g} s these of {len(self._members)} processes have not come to "
+            f"the process group: {self._names(missing)}"
+        )
+        return TimeoutError(why, rank=missing[0])
 
 
 def _open(

@@ -20,10 +20,13 @@ from ...errors import Error, InvalidArgument, TimeoutError
 from ...launch import LaunchError
 from ...launch.environment import ProcessEnvironment, detect
 from ...launch.plan import split_endpoint
+from ._waiting import Notices, patiently
 
 SCHEME = "gearshift"
 _BY_TORCH = ("torchrun", "env")
 """Launchers whose variables PyTorch itself understands."""
+_LOOK = 1.0
+"""Seconds from one look for rank 0 to the next."""
 _made = 0
 """Rendezvous that this process has been at: a store outlives process groups."""
 _kept: list[Any] = []
@@ -73,6 +76,44 @@ def widen_env() -> None:
     handlers["env"] = by_environment
 
 
+def attend_stores() -> None:
+    """Has PyTorch's ``env://`` and ``tcp://`` tell whom they wait for, and end with Ctrl-C.
+
+    They wait in C++, and rank 0 there for all others; now it waits where its process group is
+    formed, as under torchrun. A release of PyTorch that makes its stores elsewhere goes on as it
+    does.
+    """
+    module = sys.modules["torch.distributed.rendezvous"]
+    if getattr(module, "TCPStore", None) is TCPStore:
+        module.TCPStore = _attended_store  # type: ignore[attr-defined]
+
+
+def _attended_store(
+    host_name: str,
+    port: int,
+    world_size: int | None = None,
+    is_master: bool = False,
+    timeout: timedelta = timedelta(minutes=5),
+    **options: Any,
+) -> TCPStore:
+    """A `torch.distributed.TCPStore`."""
+    if is_master:
+        options["wait_for_workers"] = False
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    server = "the agent of torchrun" if agent else "rank 0"
+    notices = Notices()
+    try:
+        return patiently(
+            lambda: TCPStore(host_name, port, world_size, is_master, timeout, **options),
+            notices,
+            f"{server}, whose store is to be at {host_name}:{port}",
+        )
+    except RuntimeError as error:
+        if not is_master and notices.waited() >= timeout.total_seconds():
+            error.args = (f"{error}\n{server}, which serves that store, has not come",)
+        raise
+
+
 def _by_torch() -> bool:
     """Whether ``env://`` is for PyTorch. A launcher that contradicts itself is for us to tell."""
     try:
@@ -96,7 +137,8 @@ def _meet(environment: ProcessEnvironment, timeout: timedelta) -> Store:
         host, port = split_endpoint(rdzv)
         with contextlib.suppress(Error):  # a store runs there already, or cannot: the next tells
             _kept.append(_core.StoreServer(host, port, token))
-    place = _core.Store(rdzv, token, seconds)
+    notices = Notices()
+    place = _find_place(rdzv, token, seconds, notices)
     key = f"c10d/{_made}"
     _made += 1
     if first:
@@ -105,8 +147,24 @@ def _meet(environment: ProcessEnvironment, timeout: timedelta) -> Store:
         _kept.append(store)
         place.set(key, f"{host} {store.port}")
         return store
-    said = place.get(key, seconds)
-    if said is None:
-        raise TimeoutError(f"after {seconds:g} s rank 0 has not come to {rdzv}", rank=0)
+    while (said := place.get(key, _LOOK)) is None:
+        _go_on(rdzv, seconds, notices)
     host, port_text = said.split()
-    return TCPStore(host, int(port_text), environment.world_size, False, timeout)
+    return _attended_store(host, int(port_text), environment.world_size, False, timeout)
+
+
+def _find_place(rdzv: str, token: str, seconds: float, notices: Notices) -> _core.Store:
+    """The rendezvous of the job, once rank 0 serves it. Looks again and again, for Ctrl-C."""
+    while True:
+        try:
+            return _core.Store(rdzv, token, min(seconds, _LOOK))
+        except TimeoutError:
+            _go_on(rdzv, seconds, notices)
+
+
+def _go_on(rdzv: str, seconds: float, notices: Notices) -> None:
+    """Raises when rank 0 has been waited for long enough."""
+    if notices.waited() >= seconds:
+        raise TimeoutError(f"after {seconds:g} s rank 0 has not come to {rdzv}", rank=0)
+    if notices.due():
+        notices.give(f"waiting for rank 0, which has not come to {rdzv}")

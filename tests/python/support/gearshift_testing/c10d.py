@@ -77,7 +77,8 @@ class Job:
         return self.folder / f"rank-{rank}"
 
     def output(self, rank: int) -> str:
-        return self.log(rank).read_text(errors="replace")
+        log = self.log(rank)  # a fork makes it
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def await_text(self, text: str) -> None:
         """Until every rank has printed it."""

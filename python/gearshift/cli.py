@@ -106,7 +106,9 @@ def run(
     ] = None,
     grace: Annotated[
         float | None,
-        typer.Option(help="Seconds for the others after a failure (timeout + 10)."),
+        typer.Option(
+            help="Seconds to end: after a failure (timeout + 10), or when asked to (300)."
+        ),
     ] = None,
     log_dir: Annotated[
         Path | None, typer.Option(help="Also write each rank's output to rank-N.log here.")

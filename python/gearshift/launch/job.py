@@ -17,7 +17,7 @@ from .output import LineSink, LogFiles, Stream
 from .plan import ProcessSpec
 from .process import RankProcess
 from .teller import Teller
-from .verdict import Outcome, cause, judge, signal_name
+from .verdict import Outcome, cause, judge, names, signal_name
 from .warden import Warden
 
 _CHUNK = 1 << 16
@@ -31,6 +31,11 @@ _LINGERING_SECONDS = 5.0
 """For ranks of other hosts that look for a rendezvous which rank 0 does not serve any more."""
 _LOST_KEY = "lost"
 """In the rendezvous; see src/runtime/arrival.h. The file of a plain key bears its name."""
+_TELL_WHO_STAYS = 5.0
+"""Seconds from a signal to a word about those that have not ended."""
+_TWICE: dict[int, float] = {signal.SIGINT: 0.0, signal.SIGTERM: 1.0, signal.SIGHUP: 1.0}
+"""Signals of which the second kills, and seconds before which it is the first again: `timeout`
+sends SIGTERM to its child and then to the whole group."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a job to end."""
 
@@ -45,6 +50,7 @@ class Job:
         sink: where their lines go.
         notify: takes the launcher's own messages.
         grace: seconds between the first failure and SIGTERM for those that still run.
+        farewell: seconds to end after a signal that asks the job to, before SIGKILL.
         log_dir: folder for rank-N.log files.
         directory: of the rendezvous; removed at the end, even if the launcher is killed.
         elsewhere: whether other nodes have ranks of the job, too.
@@ -58,6 +64,7 @@ class Job:
         sink: LineSink,
         notify: Callable[[str], None],
         grace: float,
+        farewell: float,
         log_dir: Path | None = None,
         directory: str | None = None,
         elsewhere: bool = False,
@@ -67,6 +74,7 @@ class Job:
         self._sink = sink
         self._notify = notify
         self._grace = grace
+        self._farewell = farewell
         self._logs = LogFiles(log_dir, notify) if log_dir is not None else None
         self._directory = directory
         self._elsewhere = elsewhere
@@ -81,7 +89,9 @@ class Job:
         self._all_started = False
         self._early_signals: list[int] = []
         self._interrupt: tuple[int, float] | None = None
-        self._interrupts = 0
+        self._heard: dict[int, float] = {}
+        """When a signal that asks the job to end came first."""
+        self._told_who_stays = self._killed_who_stays = False
         self._term_at: float | None = None
         self._kill_at: float | None = None
         self._stopped_since: float | None = None
@@ -223,9 +233,12 @@ class Job:
             return False
 
     def _first_failure(self, rank: RankProcess) -> None:
+        """Where all have been asked to end, those that still do have longer."""
+        if self._interrupt is not None:
+            return
         self._term_at = time.monotonic() + self._grace
         others = sum(other.running for other in self._ranks)
-        if others and self._interrupt is None:
+        if others:
             self._notify(
                 f"{rank.spec.name}: {cause(rank)}; waiting up to {self._grace:g} s "
                 f"for {others} other process{'es' if others > 1 else ''} to end"
@@ -234,11 +247,30 @@ class Job:
     def _escalate(self, now: float) -> None:
         self._tell_port(now)
         self._kill_frozen(now)
+        if self._interrupt is not None:
+            self._see_off(*self._interrupt, now)
         if self._kill_at is not None and now >= self._kill_at:
             self._end_running(signal.SIGKILL)
         elif self._kill_at is None and self._term_at is not None and now >= self._term_at:
             self._kill_at = now + _TERM_SECONDS
             self._end_running(signal.SIGTERM)
+
+    def _see_off(self, number: int, since: float, now: float) -> None:
+        """Who was asked to end and does not: is named, and killed when it is time."""
+        staying = [rank for rank in self._ranks if rank.running]
+        if not staying or self._killed_who_stays:
+            return
+        who, name = names(staying), signal_name(number)
+        if now >= since + self._farewell:
+            self._killed_who_stays = True
+            self._end_running(signal.SIGKILL)
+            self._notify(f"{who} did not end within {self._farewell:g} s of {name}: killed")
+        elif now >= since + _TELL_WHO_STAYS and not self._told_who_stays:
+            self._told_who_stays = True
+            left = since + self._farewell - now
+            self._notify(
+                f"{name}: waiting up to {left:.0f} s more for {who} to end; a second one kills"
+            )
 
     def _end_running(self, number: int) -> None:
         for rank in self._ranks:
@@ -340,12 +372,15 @@ class Job:
         if number == signal.SIGTSTP:
             self._stand_still()
             return
-        self._interrupt = self._interrupt or (number, time.monotonic())
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1:
+        now = time.monotonic()
+        self._interrupt = self._interrupt or (number, now)
+        if number in self._heard and number in _TWICE:
+            if now < self._heard[number] + _TWICE[number]:
+                return
             self._end_running(signal.SIGKILL)  # first: nobody may be reading
             self._notify(f"second {signal_name(number)}: killed all processes")
             return
+        self._heard.setdefault(number, now)
         for rank in self._ranks:
             rank.pass_on(number)
 

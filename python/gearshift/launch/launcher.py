@@ -99,6 +99,7 @@ def _run(
             sink=sink,
             notify=notify,
             grace=options.grace_seconds(environ),
+            farewell=options.farewell_seconds(),
             log_dir=options.log_dir,
             directory=directory,
             elsewhere=options.nnodes > 1,

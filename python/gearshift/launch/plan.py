@@ -33,6 +33,8 @@ _FILES_OF_A_PROCESS = 2
 """Open files of the launcher: the ends of pipes from stdout and stderr."""
 _NUMBERS = ("-n", "--processes", "--nnodes")
 """Options without which a job has one worker."""
+_FAREWELL_SECONDS = 300.0
+"""Who has less to give (a batch system, an orchestrator) kills by itself, and earlier."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class LaunchOptions:
         if self.grace is not None:
             return self.grace
         return self.timeout_seconds(environ) + 10.0
+
+    def farewell_seconds(self) -> float:
+        """Time that processes have to end when the launcher is asked to: to save a checkpoint."""
+        return _FAREWELL_SECONDS if self.grace is None else self.grace
 
     def timeout_seconds(self, environ: Mapping[str, str]) -> float:
         """After which processes give up one that does nothing."""

@@ -104,7 +104,7 @@ def _others(ranks: Sequence[RankProcess], grace: float | None, since: float) -> 
     groups: dict[str, list[RankProcess]] = {}
     for rank in ranks:
         groups.setdefault(_fate(rank, grace, since), []).append(rank)
-    return "".join(f"; {_names(members)} {fate}" for fate, members in groups.items())
+    return "".join(f"; {names(members)} {fate}" for fate, members in groups.items())
 
 
 def _fate(rank: RankProcess, grace: float | None, since: float) -> str:
@@ -123,7 +123,8 @@ def _fate(rank: RankProcess, grace: float | None, since: float) -> str:
     return f"then exited with {rank.returncode}"
 
 
-def _names(ranks: Sequence[RankProcess]) -> str:
+def names(ranks: Sequence[RankProcess]) -> str:
+    """ "rank 3", "ranks 0, 1, server 0 (rank 4)"."""
     workers = [str(rank.spec.rank) for rank in ranks if rank.spec.label.isdecimal()]
     servers = [rank.spec.name for rank in ranks if not rank.spec.label.isdecimal()]
     parts = [f"rank{'s' if len(workers) > 1 else ''} {', '.join(workers)}"] if workers else []

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -360,6 +361,41 @@ def test_second_interrupt_kills(launcher, ended, until):
     result = ended(process)
     assert result.code == 128 + signal.SIGINT
     assert "second SIGINT" in result.err
+
+
+DEAF = """
+def deaf(number, frame):
+    with open("heard", "a") as file: file.write("heard\\n")
+signal.signal(signal.SIGTERM, deaf)
+"""
+
+
+def test_second_termination_kills(launcher, ended):
+    """Not one that comes at once: `timeout` sends it to its child, and then to the whole group."""
+    process = launcher.start("-n", "1", launcher.script(DEAF, READY, "time.sleep(60)\n" * 3))
+    pids(launcher, 0)
+    process.terminate()
+    process.terminate()
+    launcher.wait_for_files("heard")
+    time.sleep(1.1)
+    assert process.poll() is None
+    process.terminate()
+    result = ended(process)
+    assert result.code == 128 + signal.SIGTERM
+    assert (launcher.folder / "heard").read_text() == "heard\n"
+    assert "second SIGTERM: killed all processes" in result.err
+
+
+def test_ranks_that_do_not_end_when_asked_to_are_killed_and_named(launcher, ended):
+    """Those that end, with any code, leave the others their time."""
+    deaf = "if rank == 1: signal.signal(signal.SIGTERM, lambda *_: None)\n"
+    process = launcher.start("-n", "3", "--grace", "0.5", launcher.script(deaf, SLEEP))
+    pids(launcher, 0, 1, 2)
+    process.terminate()
+    result = ended(process)
+    assert result.code == 128 + signal.SIGTERM
+    assert "rank 1 did not end within 0.5 s of SIGTERM: killed" in result.err
+    assert "ranks 0, 2 then killed by SIGTERM; rank 1 ended by the launcher" in result.err
 
 
 def test_hang_report_signal_reaches_the_ranks(launcher, ended):

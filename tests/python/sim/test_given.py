@@ -164,6 +164,13 @@ def test_dicts_that_no_file_can_hold_are_refused(document: Any, message: str) ->
         read_cluster(document)
 
 
+def test_a_cluster_that_memory_cannot_hold_is_refused_before_it_is_simulated() -> None:
+    large = {"hosts": [{"name": "n", "count": 2, "workers": 400_000}]}
+    told = "hosts: to simulate 800000 processes takes at least 40960 GB of memory, and this machine"
+    with pytest.raises(gs.InvalidArgument, match=told):
+        gs.simulate(large, WORKLOAD, "all_reduce")
+
+
 def test_texts_and_paths_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(gs.InvalidArgument, match=r"^cluster: .* cannot be written as UTF-8"):
         read_cluster('name = "\ud800"\n')

@@ -205,6 +205,8 @@ WRONG = [
     ('file = "two.toml"', 'name = "x"', r":11: clusters\[0\].file: is missing"),
     ('file = "two.toml"', 'file = "3.toml"', r":12: clusters\[0\].file: .*does not exist"),
     ('file = "two.toml"', 'file = "two.toml"\nset = { cores = 3 }', r':13: .*no axis "cores"'),
+    ('file = "two.toml"', 'file = "two.toml"\nset = { workers = 800_000 }',
+     r":13: .*with workers=800000: hosts: to simulate 800000 processes takes at least 40960 GB of"),
     ('file = "two.toml"', 'file = "two.toml"\nset = { strategy = "ps" }', r":13: .*nothing of a"),
     ('file = "two.toml"', 'file = "two.toml"\nclocks = ["real"]', r':13: .*one of "simulated"'),
     ('file = "two.toml"', 'file = "two.toml"\n[[clusters]]\nfile = "two.toml"', r'called "two"'),

@@ -71,6 +71,16 @@ TEST(Validate, RefusesMoreProcessesThanItCanCount) {
             "hosts: 4000000003 processes are more than 1000000, the most that a simulation takes");
 }
 
+TEST(Validate, RefusesMoreProcessesThanThereIsMemoryFor) {
+  const std::string problem =
+      problem_after([](Cluster& c) { c.hosts[0].workers = 899'994; });
+  EXPECT_EQ(problem.rfind("hosts: to simulate 900000 processes takes at least 51840 GB of memory, "
+                          "and this machine has ",
+                          0),
+            0)
+      << problem;
+}
+
 TEST(FindProblem, FindsItInAWorkload) {
   Workload workload;
   workload.forward_seconds = 1;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "gearshift/base/log.h"
+#include "runtime/notices.h"
 
 namespace gearshift::runtime {
 namespace {
@@ -36,6 +37,12 @@ std::pair<std::string, std::string> split(const std::string& text) {
   return {text.substr(0, space), space == std::string::npos ? "" : text.substr(space + 1)};
 }
 
+std::string list_of(const std::vector<int>& ranks) {
+  std::string list;
+  for (const int r : ranks) list += (list.empty() ? "" : ", ") + std::to_string(r);
+  return list;
+}
+
 /// What stands under a key, if anything does by now.
 base::Result<Text> look_up(base::Scheduler& scheduler, rendezvous::Store& store,
                            const std::string& key) {
@@ -54,7 +61,8 @@ class Arrival {
         store_(store),
         news_(news),
         options_(options),
-        pause_(pause_between_looks(options.world_size)) {}
+        pause_(pause_between_looks(options.world_size)),
+        notices_(scheduler, options.timeout) {}
 
   base::Status claim();
   base::Status come(const std::string& message);
@@ -64,6 +72,7 @@ class Arrival {
 
  private:
   base::Result<Text> await(int rank, base::TimePoint deadline);
+  base::Status say_who_has_come();
   Error give_up(const std::vector<int>& missing, base::Duration patience);
   base::Status look_around();
   base::Result<Text> known_loss();
@@ -75,6 +84,7 @@ class Arrival {
   rendezvous::Store* const news_;
   const SessionOptions& options_;
   const base::Duration pause_;
+  Notices notices_;
 };
 
 base::Status Arrival::claim() {
@@ -160,6 +170,7 @@ base::Result<Text> Arrival::await(int rank, base::TimePoint deadline) {
     if (here.error().code != ErrorCode::kTimeout) return here.error();
     GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
     GEARSHIFT_RETURN_IF_ERROR(look_around());
+    if (notices_.due()) GEARSHIFT_RETURN_IF_ERROR(say_who_has_come());
     if (slice >= deadline) return Text();
   }
 }
@@ -177,6 +188,24 @@ base::Result<std::vector<std::string>> Arrival::await_all(base::Duration patienc
   return give_up(missing, patience);
 }
 
+/// The first of those who have.
+base::Status Arrival::say_who_has_come() {
+  std::vector<int> here;
+  std::vector<int> missing;
+  for (int r = 0; r < options_.world_size; ++r) {
+    GEARSHIFT_ASSIGN_OR_RETURN(const Text said, look_up(scheduler_, store_, arrival_key(r)));
+    if (said && r < options_.rank) return {};
+    (said ? here : missing).push_back(r);
+  }
+  if (missing.empty()) return {};
+  GEARSHIFT_LOG_AT(kWarn, "session",
+                   "waiting for rank " << list_of(missing) << " of " << options_.world_size
+                                       << " to come to the rendezvous; come so far: rank "
+                                       << list_of(here) << " (" << notices_.waited()
+                                       << " s so far)");
+  return {};
+}
+
 /// The others, who have waited less, must not take this rank for the one that is lost.
 Error Arrival::give_up(const std::vector<int>& missing, base::Duration patience) {
   const std::string seconds = std::to_string(static_cast<int>(base::to_seconds(patience))) + " s";
@@ -184,11 +213,10 @@ Error Arrival::give_up(const std::vector<int>& missing, base::Duration patience)
   const base::Status told =
       store_.set(kLostKey, first + " after " + seconds + " it had not come yet");
   if (told) let_others_read(first);
-  std::string list;
-  for (const int r : missing) list += (list.empty() ? "" : ", ") + std::to_string(r);
   return {ErrorCode::kTimeout,
           "after " + seconds + " these of " + std::to_string(options_.world_size) +
-              " processes have not come to the rendezvous " + store_.address() + ": rank " + list,
+              " processes have not come to the rendezvous " + store_.address() + ": rank " +
+              list_of(missing),
           missing[0]};
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "gearshift/rendezvous/file/factory.h"
 #include "runtime/arrival.h"
 #include "runtime/former.h"
+#include "runtime/notices.h"
 
 namespace gearshift::runtime {
 namespace {
@@ -57,11 +59,16 @@ class Search {
   base::Status open_files(const std::string& directory, int session);
   base::Status await_store(const HostPort& at, base::TimePoint deadline);
   base::Status find_store(HostPort at, base::TimePoint deadline);
+  base::Status judge_listener(const HostPort& at, const Error& unanswered);
   base::Status await_name(const std::string& host, base::TimePoint deadline);
 
   base::Scheduler& scheduler_;
   SessionOptions& options_;
   Place place_;
+  Notices notices_{scheduler_, options_.timeout};
+  int unanswered_ = 0;  ///< looks in a row in which somebody else than a store took the connection
+  std::optional<base::TimePoint> silent_since_{};
+  std::string suspicion_;  ///< who that may be
 };
 
 base::Status Search::run(base::Duration start_patience) {
@@ -151,8 +158,11 @@ base::Status Search::await_store(const HostPort& at, base::TimePoint deadline) {
 }
 
 base::Status Search::find_store(HostPort at, base::TimePoint deadline) {
+  // The first looks are short, to find out soon who else may be there.
+  base::Duration pause = options_.rank == 0 ? kLookForStore : std::chrono::milliseconds(500);
   while (true) {
-    const base::TimePoint slice = std::min(deadline, scheduler_.after(kLookForStore));
+    const base::TimePoint slice = std::min(deadline, scheduler_.after(pause));
+    pause = std::min(2 * pause, kLookForStore);
     std::string own_address;
     auto store = rendezvous::tcp::connect(scheduler_, at.host, at.port, options_.token, slice,
                                           &own_address, &place_.number, options_.timeout,
@@ -162,12 +172,51 @@ base::Status Search::find_store(HostPort at, base::TimePoint deadline) {
       place_.host = options_.interface.empty() ? own_address : options_.interface;
       return {};
     }
-    if (store.error().code != ErrorCode::kTimeout || slice >= deadline) return store.error();
+    if (store.error().code != ErrorCode::kTimeout) return store.error();
+    if (slice >= deadline) {
+      return Error(ErrorCode::kTimeout, store.error().message + suspicion_, store.error().culprit);
+    }
     GEARSHIFT_RETURN_IF_ERROR(options_.go_on());
+    if (options_.rank != 0) GEARSHIFT_RETURN_IF_ERROR(judge_listener(at, store.error()));
     if (!options_.rdzv_now) continue;
     options_.rdzv = options_.rdzv_now();
     GEARSHIFT_ASSIGN_OR_RETURN(at, parse_address(options_.rdzv));
   }
+}
+
+/// Says what there is where no store has answered. Rank 0 may be late, behind a relay as well; who
+/// takes connections and is silent has another program's port, or stands still, and is waited for
+/// no longer than a process that is silent.
+base::Status Search::judge_listener(const HostPort& at, const Error& unanswered) {
+  using rendezvous::tcp::Listener;
+  constexpr base::Duration kProbe = std::chrono::milliseconds(300);
+  constexpr int kSure = 2;  // a busy store may miss a short look
+  const Listener found =
+      rendezvous::tcp::find_listener(scheduler_, at.host, at.port, scheduler_.after(kProbe));
+  if (found == Listener::kNone && notices_.due()) {
+    GEARSHIFT_LOG_AT(kWarn, "session",
+                     options_.rdzv << ": rank 0, which is to serve the rendezvous, has not come ("
+                                   << notices_.waited() << " s so far)");
+  }
+  unanswered_ = found == Listener::kNone ? 0 : unanswered_ + 1;
+  if (found != Listener::kSilent) silent_since_.reset();
+  suspicion_.clear();
+  if (found == Listener::kNone) return {};
+  suspicion_ =
+      std::string(
+          "; somebody takes connections there: another program has the port (`ss -ltnp "
+          "'sport = :") +
+      std::to_string(at.port) + "'` on rank 0's host names it), or rank 0 " +
+      (found == Listener::kSilent ? "stands still" : "has not come to a relay's other end");
+  const std::string what = unanswered.message + suspicion_;
+  if (unanswered_ == kSure) {
+    GEARSHIFT_LOG_AT(kWarn, "session", options_.rdzv << ": " << what << "; waiting on");
+  }
+  if (found != Listener::kSilent) return {};
+  if (!silent_since_) silent_since_ = scheduler_.now();
+  const base::Duration silence = scheduler_.now() - *silent_since_;
+  if (silence < std::max(options_.timeout, kLookForStore)) return {};
+  return Error(ErrorCode::kPeerLost, what, 0).within(options_.rdzv);
 }
 
 /// Until the rendezvous host's name can be resolved: names of hosts that are just being started are

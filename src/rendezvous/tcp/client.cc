@@ -212,4 +212,12 @@ base::Result<std::unique_ptr<Store>> connect(base::Scheduler& scheduler, const s
   return std::unique_ptr<Store>(std::move(store));
 }
 
+Listener find_listener(base::Scheduler& scheduler, const std::string& host, int port,
+                       base::TimePoint deadline) {
+  auto socket = dial(scheduler, host, port, deadline);
+  if (!socket) return Listener::kNone;
+  (void)socket->wait_readable(deadline);
+  return socket->hung_up() ? Listener::kHangsUp : Listener::kSilent;
+}
+
 }  // namespace gearshift::rendezvous::tcp

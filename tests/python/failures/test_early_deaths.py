@@ -168,18 +168,28 @@ def test_the_rank_that_serves_the_rendezvous(programs, until, free_port):
         assert "rank 0, which serves it (unless `gearshift store` does), has ended" in rank.err
 
 
-def test_a_port_that_another_program_has(programs, until):
-    """Rank 0, which cannot serve the rendezvous there, is the one to blame."""
+def test_a_port_that_another_program_has(programs, until, free_port):
+    """Rank 0, which cannot serve the rendezvous there, is the one to blame. The others say whom
+    they wait for, and that who answers there is no store, or is rank 0 that stands still."""
+    third = start_rank(programs, 2, 3, f"tcp://127.0.0.1:{free_port}", GEARSHIFT_TIMEOUT="1")
     with socket.create_server(("127.0.0.1", 0)) as other:
         rdzv = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        first = start_rank(programs, 0, 2, rdzv, GEARSHIFT_TIMEOUT="1")
+        first = start_rank(programs, 0, 3, rdzv, GEARSHIFT_TIMEOUT="1")
+        second = start_rank(programs, 1, 3, rdzv, GEARSHIFT_TIMEOUT="1")
         until(lambda: first.process.poll() is not None, "rank 0 ends")
+        until(lambda: second.process.poll() is not None, "rank 1 ends")
     assert first.process.returncode == 1, first.err
     assert "rank 0 could not serve a store there itself" in first.err
     assert "in use" in first.err
     cause = rf"{rdzv}: rank 0 could not serve .* in use; no rendezvous store answers .*; end the"
     assert re.search(rf"warn session: {cause} program .*; trying for 1 s more\n", first.err)
     assert re.search(rf"io: {cause}", first.err), first.err
+    assert second.process.returncode == 75, second.err
+    cause = rf"{rdzv}: no rendezvous store answers .*; somebody takes connections there: another "
+    assert re.search(rf"warn session: {cause}.* or rank 0 stands still; waiting on\n", second.err)
+    assert re.search(rf"peer_lost: {cause}", second.err), second.err
+    late = f"{free_port}: rank 0, which is to serve the rendezvous, has not come ("
+    until(lambda: late in third.err, "rank 2 says whom it waits for")
 
 
 @pytest.mark.parametrize("kind", ["file", "tcp"])

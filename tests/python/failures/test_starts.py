@@ -96,7 +96,7 @@ def test_programs_one_after_the_other(run, tmp_path, free_port, kind):
 
 
 def test_missing_rank(run, toy_trainer, tmp_path):
-    """Rank 1 of 2 never comes: after ten timeouts rank 0 says so."""
+    """Rank 1 of 2 never comes: rank 0 says so after a timeout, and ends after ten."""
     ended = run(
         *(toy_trainer, "--steps", 3),
         GEARSHIFT_RANK="0",
@@ -106,6 +106,8 @@ def test_missing_rank(run, toy_trainer, tmp_path):
         GEARSHIFT_TIMEOUT="0.3",
     )
     assert ended.returncode == 75
+    waiting = "waiting for rank 1 of 2 to come to the rendezvous; come so far: rank 0 ("
+    assert f"warn session: {waiting}" in ended.stderr
     assert "after 3 s these of 2 processes have not come to the rendezvous" in ended.stderr
     assert ended.stderr.rstrip().endswith("rank 1")
 

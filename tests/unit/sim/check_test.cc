@@ -72,8 +72,7 @@ TEST(Validate, RefusesMoreProcessesThanItCanCount) {
 }
 
 TEST(Validate, RefusesMoreProcessesThanThereIsMemoryFor) {
-  const std::string problem =
-      problem_after([](Cluster& c) { c.hosts[0].workers = 899'994; });
+  const std::string problem = problem_after([](Cluster& c) { c.hosts[0].workers = 899'994; });
   EXPECT_EQ(problem.rfind("hosts: to simulate 900000 processes takes at least 51840 GB of memory, "
                           "and this machine has ",
                           0),

@@ -41,6 +41,15 @@ base::Result<std::unique_ptr<Store>> connect(
     base::TimePoint deadline, std::string* own_address = nullptr, std::uint64_t* server = nullptr,
     base::Duration answer_time = kLeastAnswerTime, std::function<base::Status()> go_on = {});
 
+/// What there is at an address where no store answers.
+enum class Listener {
+  kNone,     ///< nobody takes connections there
+  kSilent,   ///< somebody does, and says nothing; so does a store that stands still
+  kHangsUp,  ///< somebody does, and closes them, as a relay does whose own port is not there yet
+};
+Listener find_listener(base::Scheduler& scheduler, const std::string& host, int port,
+                       base::TimePoint deadline);
+
 /// Whether any of the name's addresses is one of loopback. kInvalidArgument when the name does not
 /// resolve.
 base::Result<bool> resolves_to_loopback(const std::string& host);

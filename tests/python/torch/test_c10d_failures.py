@@ -222,7 +222,7 @@ if rank != 2 or WHEN != "waiting":
 
 @pytest.mark.parametrize("when", ["waiting", "opening"])
 def test_a_rank_that_dies_between_coming_and_the_rendezvous_is_named(job: Job, when: str) -> None:
-    job.start(4, "-c", EARLY.replace("WHEN", repr(when)), GEARSHIFT_TIMEOUT="1")
+    job.start(4, "-c", EARLY.replace("WHEN", repr(when)), GEARSHIFT_TIMEOUT="2")
     job.finish()
     for rank in (0, 3):
         said = r"PeerLost: rank 1 has been silent for \d+\.\d s while the process group was formed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -19,6 +20,12 @@ def pytest_configure() -> None:
     ):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, action)
+
+
+def pytest_collection_finish() -> None:
+    """Collectors need not look at all modules and tests again and again, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

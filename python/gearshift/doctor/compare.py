@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from ..launch.ranks import name_ranks
 from .finding import Finding, ok, problem, warning
 from .process import Process, labels
 
@@ -14,11 +15,6 @@ _OF_ONE_HOST = (
     *("GEARSHIFT_BIBLE", "GEARSHIFT_DIGITS", "GEARSHIFT_FASHION_MNIST", "GEARSHIFT_MOVIELENS"),
 )
 """Settings that may differ between hosts, and places of files there."""
-
-
-def name_ranks(ranks: Sequence[int]) -> str:
-    """ "rank 3", "ranks 0, 1, 2"."""
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, sorted(ranks)))}"
 
 
 def compare(processes: Sequence[Process]) -> list[Finding]:
@@ -167,4 +163,4 @@ def _differing(
 
 def _where(members: Sequence[Process]) -> str:
     hosts: Mapping[str, None] = dict.fromkeys(process.host for process in members)
-    return f"{name_ranks([process.rank for process in members])} on {', '.join(hosts)}"
+    return f"{name_ranks(process.rank for process in members)} on {', '.join(hosts)}"

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import Error
 from ..launch import DEFAULT_TIMEOUT
 from ..launch.environment import ProcessEnvironment, detect
+from ..launch.ranks import name_ranks
 from . import alone, compare, judge, pace, reach, speed, trial, versions
 from .finding import Finding, ok, problem
 from .meeting import Meeting, MeetingError, Roll
@@ -266,8 +267,8 @@ def absence(
     came: dict[str, list[int]] = {}
     for process in processes:
         came.setdefault(names[process.rank], []).append(process.rank)
-    here = "; ".join(f"{compare.name_ranks(ranks)} on {name}" for name, ranks in came.items())
-    found = f"{compare.name_ranks(roll.missing)} of {environment.world_size} did not come" + (
+    here = "; ".join(f"{name_ranks(ranks)} on {name}" for name, ranks in came.items())
+    found = f"{name_ranks(roll.missing)} of {environment.world_size} did not come" + (
         f" to {environment.rdzv}" if environment.rdzv else ""
     )
     nodes = _nodes(roll.missing, environment)

@@ -34,9 +34,9 @@ _LOST_KEY = "lost"
 _TELL_WHO_STAYS = 5.0
 """Seconds from a signal to a word about those that have not ended."""
 _TWICE: dict[int, float] = {signal.SIGINT: 0.0, signal.SIGTERM: 1.0, signal.SIGHUP: 1.0}
-"""Signals of which the second kills, and seconds before which it is the first again: `timeout`
-sends SIGTERM to its child and then to the whole group."""
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a job to end, of which the second kills, and seconds before which it is the
+first again: `timeout` sends SIGTERM to its child and then to the whole group."""
+ENDING = tuple(_TWICE)
 """Signals that ask a job to end."""
 
 
@@ -374,7 +374,7 @@ class Job:
             return
         now = time.monotonic()
         self._interrupt = self._interrupt or (number, now)
-        if number in self._heard and number in _TWICE:
+        if number in self._heard:
             if now < self._heard[number] + _TWICE[number]:
                 return
             self._end_running(signal.SIGKILL)  # first: nobody may be reading

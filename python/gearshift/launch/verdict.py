@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from . import EXIT_PEER_LOST
 from .process import RankProcess
+from .ranks import name_ranks
 
 _QUOTED_LINES = 10
 
@@ -124,10 +125,10 @@ def _fate(rank: RankProcess, grace: float | None, since: float) -> str:
 
 
 def names(ranks: Sequence[RankProcess]) -> str:
-    """ "rank 3", "ranks 0, 1, server 0 (rank 4)"."""
-    workers = [str(rank.spec.rank) for rank in ranks if rank.spec.label.isdecimal()]
+    """ "rank 3", "ranks 0 to 2, server 0 (rank 4)"."""
+    workers = [rank.spec.rank for rank in ranks if rank.spec.label.isdecimal()]
     servers = [rank.spec.name for rank in ranks if not rank.spec.label.isdecimal()]
-    parts = [f"rank{'s' if len(workers) > 1 else ''} {', '.join(workers)}"] if workers else []
+    parts = [name_ranks(workers)] if workers else []
     return ", ".join(parts + servers)
 
 

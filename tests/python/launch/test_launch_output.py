@@ -8,9 +8,13 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterable
+
+import pytest
 
 from gearshift.launch.output import LineSplitter
 from gearshift.launch.printer import Outlet, Printer
+from gearshift.launch.ranks import name_ranks
 
 
 def split(*pieces: bytes, step: float = 0.0) -> list[bytes]:
@@ -291,3 +295,17 @@ def test_a_daemon_that_keeps_the_pipe_does_not_hang_the_launcher(launcher):
     assert ended.code == 0
     assert ended.out == "[0] unfinished\n"
     os.kill(int(launcher.wait_for_files("daemon")[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [
+        ([3], "rank 3"),
+        ([1, 0], "ranks 0, 1"),
+        ([0, 1, 2, 5], "ranks 0 to 2, 5"),
+        ([7, 2, 4, 3, 9, 8, 10], "ranks 2 to 4, 7 to 10"),
+        (range(1000), "ranks 0 to 999"),
+    ],
+)
+def test_ranks_are_named_in_short(ranks: Iterable[int], said: str) -> None:
+    assert name_ranks(ranks) == said

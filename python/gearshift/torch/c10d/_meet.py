@@ -16,11 +16,12 @@ from torch.distributed import PrefixStore, Store, TCPStore
 from ... import _core, _session
 from ...errors import Error, InvalidArgument, TimeoutError
 from ...launch import DEFAULT_TIMEOUT, LaunchError
+from ...launch.ranks import name_ranks
 from ...launch.token import environment_token, new_token
 from ._answering import AnsweringStore
 from ._ending import Watch
 from ._forming import Forming
-from ._waiting import Notices, name_ranks
+from ._waiting import Notices
 from ._work import add_note, note_on
 
 _MEET = "meet"
@@ -170,7 +171,7 @@ class _Arrival:
         return [r for r in ranks if come[r]], [r for r in ranks if not come[r]]
 
     def _names(self, ranks: list[int]) -> str:
-        return name_ranks(sorted(self._members[r] for r in ranks))
+        return name_ranks(self._members[r] for r in ranks)
 
     def _give_up(self) -> TimeoutError:
         _, missing = self._roll()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -64,20 +64,3 @@ def patiently(run: Callable[[], _T], notices: Notices, awaited: str) -> _T:
     if errors:
         raise errors[0]
     return results[0]
-
-
-def name_ranks(ranks: Sequence[int]) -> str:
-    """ "rank 3", "ranks 0 to 2, 5"."""
-    parts: list[str] = []
-    first = 0
-    for i in range(1, len(ranks) + 1):
-        if i == len(ranks) or ranks[i] != ranks[i - 1] + 1:
-            parts.append(_span(ranks[first], ranks[i - 1]))
-            first = i
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(parts)}"
-
-
-def _span(first: int, last: int) -> str:
-    if first == last:
-        return str(first)
-    return f"{first}, {last}" if last == first + 1 else f"{first} to {last}"

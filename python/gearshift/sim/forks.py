@@ -9,8 +9,6 @@ start, simulations have processes that import torch themselves, and compute the 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import os
 import select
 import signal
@@ -23,9 +21,10 @@ import traceback
 from collections.abc import Mapping
 from typing import IO
 
+from .._preload import TORCH, preload
+
 _MODULES = (
-    "torch",
-    "torch._dynamo",  # the first optimizer of a process imports it
+    *TORCH,
     "gearshift.torch._learner",
     "gearshift.torch._simulated",
     "gearshift.sim.child",
@@ -212,10 +211,7 @@ class _Server:
 def _main(descriptor: int) -> None:
     control = socket.socket(fileno=descriptor)
     os.close(os.pidfd_open(os.getpid()))  # systems without it have no forks
-    for module in _MODULES:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # forks' collectors need not look at, nor copy, half a million objects of modules
+    preload(_MODULES)
     if len(os.listdir("/proc/self/task")) > 1:
         return
     control.send(_READY)

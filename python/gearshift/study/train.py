@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .._preload import TORCH, preload
 from ..errors import Error
 from ..sim.task import describe
 from .work import Work
@@ -27,6 +28,7 @@ def main(path: Path, trial: bool) -> int:
     if trial:
         _write(path.parent / f"trial-{rank}.json", _trial(fields))
     elif rank < fields["workers"]:
+        preload(TORCH)
         from ..torch import _measured
 
         record = _measured.run(Work(**fields), rank)
@@ -41,6 +43,7 @@ def main(path: Path, trial: bool) -> int:
 
 def _trial(fields: dict[str, Any]) -> dict[str, Any]:
     try:
+        preload(TORCH)
         from ..torch import _measured
 
         return {"seconds": _measured.trial(Work(**fields)), "failure": None}

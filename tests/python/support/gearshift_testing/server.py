@@ -107,6 +107,7 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()
     theirs = [module for module in sys.argv[1:] if not module.startswith("gearshift")]
     for module in theirs:  # once for all
         importlib.import_module(module)
@@ -115,4 +116,5 @@ if __name__ == "__main__":
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # forks' collectors need not look at, nor copy, half a million objects of modules
+    gc.enable()
     run(serve())

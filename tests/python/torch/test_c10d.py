@@ -53,13 +53,16 @@ def test_trainings(job: Job) -> None:
 
 
 ANYWHERE = """
-import torch, torch.distributed as dist, gearshift.torch.c10d
+import os, torch, torch.distributed as dist, gearshift.torch.c10d
 import gearshift as gs
+assert "RANK" not in os.environ
 for method in ("gearshift://", None):
     dist.init_process_group("gearshift", init_method=method)
     x = torch.ones(5)
     dist.all_reduce(x)
     assert x[0] == dist.get_world_size() == WORLD, x
+    assert os.environ["RANK"] == str(dist.get_rank()) and "MASTER_PORT" in os.environ
+    assert dist.get_node_local_rank() == dist.get_rank() % 2
     dist.destroy_process_group()
 gs.init()  # at the same rendezvous, afterwards
 assert gs.all_reduce(torch.ones(1)).item() == WORLD

@@ -50,11 +50,27 @@ def stores(
         raise InvalidArgument("a job with dedicated servers is one of gst.distribute: --servers 0")
     if environment.launcher in _BY_TORCH and "MASTER_ADDR" in os.environ:
         yield from rendezvous("env://", timeout=timeout)
-    elif environment.world_size == 1:
-        yield HashStore(), 0, 1
-    else:
-        yield _meet(environment, timeout), environment.rank, environment.world_size
+        _once_only()
+    alone = environment.world_size == 1
+    store = HashStore() if alone else _meet(environment, timeout)
+    if environment.launcher == "gearshift":
+        _tell_libraries(environment, store)
+    yield store, environment.rank, environment.world_size
     _once_only()
+
+
+def _tell_libraries(environment: ProcessEnvironment, store: Store) -> None:
+    """Set what torchrun would have set: Accelerate and others look there for a process group.
+
+    Only now that one begins: such libraries would begin their own in scripts that do without. What
+    is set already belongs to something above ``gearshift run``. Here and in :func:`gearshift.init`
+    our own variables come before these.
+    """
+    names = ("rank", "world_size", "local_rank", "local_world_size")
+    told = {name.upper(): str(getattr(environment, name)) for name in names}
+    if isinstance(store, TCPStore):
+        told |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
+    os.environ.update(told)
 
 
 def widen_env() -> None:

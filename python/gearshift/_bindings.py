@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DIGEST = "180baf0deb2c5961"
+DIGEST = "4f6d987325c4db0b"
 """Of python/src. The build writes it here, and into what it compiles, which compares it with this
 as it is imported."""
 

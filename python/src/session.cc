@@ -173,10 +173,10 @@ class PythonSession {
                                     options("broadcast", timeout));
     });
   }
-  void all_gather(std::uintptr_t data, std::size_t size, Seconds timeout) {
+  void all_gather(std::uintptr_t data, std::size_t size, Seconds timeout, const char* label) {
     collective(collectives_, [&](group::Group& group) {
-      return collectives::all_gather(group, memory(data, size), base::DType::kU8,
-                                     options("all_gather", timeout));
+      const auto how = options(label, timeout);
+      return collectives::all_gather(group, memory(data, size), base::DType::kU8, how);
     });
   }
   void reduce_scatter(std::uintptr_t data, std::size_t size, std::uintptr_t out,
@@ -443,7 +443,8 @@ void bind_collectives(nb::class_<PythonSession>& c) {
   c.def("all_reduce", &S::all_reduce, nb::arg("data"), nb::arg("size"), nb::arg("dtype"),
         nb::arg("op"), timeout, nb::arg("background") = false)
       .def("broadcast", &S::broadcast, nb::arg("data"), nb::arg("size"), nb::arg("root"), timeout)
-      .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"), timeout)
+      .def("all_gather", &S::all_gather, nb::arg("data"), nb::arg("size"), timeout,
+           nb::arg("label") = "all_gather")
       .def("reduce_scatter", &S::reduce_scatter, nb::arg("data"), nb::arg("size"), nb::arg("out"),
            nb::arg("out_size"), nb::arg("dtype"), nb::arg("op"), timeout)
       .def("all_to_all", &S::all_to_all, nb::arg("data"), nb::arg("out"), nb::arg("size"), timeout)

@@ -30,13 +30,16 @@ from ._objects import broadcast_object, zeros
 from ._profile import Profile, profile
 from ._sampler import DistributedSampler
 from ._simulated import SimulatedTraining
+from ._through import all_reduce, concat_all_gather
 
 __all__ = [
     "DistributedSampler",
     "Profile",
     "SimulatedTraining",
+    "all_reduce",
     "broadcast_object",
     "clip_grad_norm_",
+    "concat_all_gather",
     "distribute",
     "join",
     "no_sync",

@@ -32,8 +32,10 @@ from ._optimizer_facts import (
 )
 from ._reports import log_switch, statistics
 from ._rules import Rule, check_groups, group_numbers
+from ._samples import forget_latest
 from ._scales import back_off, scales_of
 from ._state import StateBridge
+from ._sync_batch_norm import desynchronize, synchronize
 
 _log = logging.getLogger("gearshift")
 _MOST_STEPS_OF_OTHERS = 8
@@ -68,6 +70,7 @@ class Distributed:
         """Under a server: what gst.clip_grad_norm_ asked for in this step."""
         self.frozen: list[tuple[str, Tensor]] = []
         """Parameters that take no part because they required no gradient, with their names."""
+        self._normalizing = synchronize(model)
         self._needs_losses = False
         """A switch policy compares the losses of epochs, and it was not said yet if it has none."""
         self._lets_stale_writes_pass = False
@@ -490,4 +493,6 @@ class Distributed:
             _outer.keep(self.optimizer, self.outer_momentum())
         self.replica.stop()
         self.adapter.close()
+        desynchronize(self._normalizing)
+        forget_latest()
         self.replica.forget_bridge()

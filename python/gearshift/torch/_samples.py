@@ -31,6 +31,28 @@ class _Override:
 override = _Override()
 
 
+class _Latest:
+    """The samples of the latest forward with gradients of any distributed model."""
+
+    samples = 1.0
+
+
+def current_weight(known: float | None = None) -> float:
+    """Of the loss of the samples that this rank is at, in the mean over all ranks' samples.
+
+    Args:
+        known: for a backward: what it was in the forward.
+    """
+    if override.value is not None:
+        return override.value
+    return _Latest.samples if known is None else known
+
+
+def forget_latest() -> None:
+    """The model whose forward it was may be on its own again."""
+    _Latest.samples = 1.0
+
+
 def say(n: float) -> None:
     """Set the weight of the next backward."""
     if not 0 <= n < float("inf"):
@@ -99,7 +121,7 @@ class SampleCounter:
             n = _length(inputs)
         repeated = tensor is not None and self._seen is not None and self._seen() is tensor
         self._seen = None if tensor is None else weakref.ref(tensor)
-        samples = 1 if n is None else n
+        samples = _Latest.samples = 1 if n is None else n
         forward = Forward(samples, 0 if repeated else samples, n is not None)
         if len(self._forwards) % 64 == 63:
             alive = [f for f in self._forwards if f.may_be_reached]

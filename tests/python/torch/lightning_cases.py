@@ -227,6 +227,20 @@ def sampler_and_metrics() -> None:
     assert len(rows) == 10
 
 
+@case([2])
+def batch_normalization_over_all_ranks() -> None:
+    """Lightning converts the module, and says nothing more about it."""
+    net = nn.Sequential(nn.BatchNorm1d(6), make("mlp")).double()
+    data = batches()
+    expected = alone(net, data)
+    fitted = plain_trainer(GearshiftStrategy("all_reduce"), sync_batchnorm=True)
+    module = Module(net)
+    fitted.fit(module, own(data))
+    trained = module.net
+    assert difference(trained, expected) < EXACT
+    assert torch.allclose(trained[0].running_var, expected[0].running_var, rtol=EXACT)
+
+
 @case([2, 3])
 def module_that_calls_itself() -> None:
     net, data = make("mlp"), batches()

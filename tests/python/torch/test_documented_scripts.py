@@ -112,6 +112,16 @@ def test_the_job_that_resumes_within_an_epoch(tmp_path: Path) -> None:
         assert checkpoint.read_bytes() == before or not before
 
 
+def test_the_loss_over_all_ranks(tmp_path: Path) -> None:
+    """It learns alone, on two workers, and on three, whose batches differ."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
+    (text,) = (block for block in found if "concat_all_gather(keys)" in block)
+    outputs = [run_forks(tmp_path, text, workers)[0] for workers in (0, 2, 3)]
+    for out in outputs:
+        first, *_, last = (float(loss) for loss in re.findall(r"loss ([\d.]+)", out))
+        assert last < 0.9 * first, outputs
+
+
 @pytest.mark.slow
 def test_the_example(tmp_path: Path) -> None:
     text = EXAMPLE.read_text().replace("type=int, default=3", "type=int, default=1")

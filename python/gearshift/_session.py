@@ -6,10 +6,12 @@ import atexit
 import contextlib
 import importlib
 import io
+import logging
 import multiprocessing
 import numbers
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -21,8 +23,10 @@ from . import _core
 from ._exit import note_exits
 from .errors import Error, InvalidArgument, PeerLost, TimeoutError, Unsupported
 from .launch import DEFAULT_TIMEOUT, EXIT_PEER_LOST, LaunchError
-from .launch.environment import ProcessEnvironment, detect
+from .launch.environment import ProcessEnvironment, detect, lonely_notice
 from .launch.streams import open_missing
+
+_log = logging.getLogger("gearshift")
 
 
 @dataclass
@@ -97,6 +101,8 @@ def init(timeout: float | None = None, **overrides: Any) -> None:
         _process.failed = False
         _install_hooks()
         _core.set_optimizer_factory(_make_external_optimizer)
+        if environment.launcher == "none" and (notice := lonely_notice()) is not None:
+            _log.warning("%s", notice)
         if not session.is_server:
             return
     session.serve()
@@ -254,9 +260,22 @@ def _environment(timeout: float | None, overrides: dict[str, Any]) -> ProcessEnv
         if not isinstance(timeout, numbers.Real) or not timeout > 0:
             raise InvalidArgument(f"timeout must be a positive number of seconds, got {timeout!r}")
         environment = replace(environment, timeout=timeout)
+    if environment.rdzv_is_guessed:
+        _check_guess(str(environment.rdzv))
     if environment.needs_torch_store and environment.rdzv is None:
         environment = replace(environment, rdzv=_torchrun().exchange_address(environment))
     return environment
+
+
+def _check_guess(rdzv: str) -> None:
+    host, _, _ = rdzv.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise InvalidArgument(
+            f"Slurm's name of this step's first node, {host!r}, is no host's name ({error}): set "
+            "GEARSHIFT_RDZV=HOST:PORT in every process, an address of that node and a free port"
+        ) from error
 
 
 def _torchrun() -> Any:

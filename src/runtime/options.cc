@@ -11,6 +11,7 @@
 #include <limits>
 #include <optional>
 #include <sstream>
+#include <string_view>
 
 #include "gearshift/runtime/session.h"
 #include "runtime/local_job.h"
@@ -87,6 +88,41 @@ base::Status read_token(SessionOptions& options) {
   return {};
 }
 
+/// The first of the hosts that Slurm names: of "gpu[07-09,12],cpu1", "gpu07".
+std::string first_host(const std::string& nodes) {
+  std::string host;
+  bool passing = false;  // what follows the first number within brackets
+  bool within = false;
+  for (const char c : nodes) {
+    if (c == '[' || c == ']') {
+      within = c == '[';
+      passing = false;
+    } else if (c == ',' && !within) {
+      break;
+    } else if (within && (c == '-' || c == ',')) {
+      passing = true;
+    } else if (!passing) {
+      host += c;
+    }
+  }
+  return host;
+}
+
+/// On the step's first host, where rank 0 is, at a port that steps side by side do not share. Below
+/// the ports that systems give to connections. The Python package chooses the same.
+base::Result<std::string> slurm_rendezvous() {
+  constexpr int kFirst = 20000;
+  constexpr int kPorts = 10000;
+  const std::string host =
+      first_host(variable("SLURM_STEP_NODELIST").value_or(variable("SLURM_NODELIST").value_or("")));
+  if (host.empty()) return std::string();
+  constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max();
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::int64_t job, whole<std::int64_t>("SLURM_JOB_ID", 0, kMost));
+  GEARSHIFT_ASSIGN_OR_RETURN(const std::int64_t step,
+                             whole<std::int64_t>("SLURM_STEP_ID", 0, kMost));
+  return "tcp://" + host + ":" + std::to_string(kFirst + (31 * job + step) % kPorts);
+}
+
 /// Rendezvous and token of a job that a foreign launcher started.
 base::Status complete(SessionOptions& options, const Launcher& launcher) {
   const bool counts_hosts = launcher.hosts != nullptr;
@@ -103,6 +139,9 @@ base::Status complete(SessionOptions& options, const Launcher& launcher) {
         open_local_job(launcher.name, restarts, {launcher.rank, launcher.marker}));
     options.rdzv = "file://" + job.directory;
     if (options.token.empty()) options.token = job.token;
+  }
+  if (options.rdzv.empty() && std::string_view(launcher.name) == "srun") {
+    GEARSHIFT_ASSIGN_OR_RETURN(options.rdzv, slurm_rendezvous());
   }
   if (options.rdzv.empty()) {
     return Error(ErrorCode::kInvalidArgument,

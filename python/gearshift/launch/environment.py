@@ -23,6 +23,9 @@ from .token import environment_token
 _SPECIAL_SLURM_STEPS = 0xFFFFFFF0
 """Slurm's batch, interactive and extern steps have ids from here on: shells, not tasks of a job."""
 
+_SLURM_PORTS = range(20000, 30000)
+"""Below those that systems give to connections."""
+
 _TOKEN_HELP = (
     "set the same secret in every process: `export GEARSHIFT_TOKEN=$(openssl rand -hex 32)` "
     "before the launcher (and have it passed on: mpirun -x GEARSHIFT_TOKEN), or "
@@ -48,6 +51,8 @@ class ProcessEnvironment:
     """"gearshift", "torchrun", "openmpi", "pmi", "slurm", "env" (RANK and its like) or "none"."""
     rdzv: str | None = None
     """"file:///dir" or "tcp://HOST:PORT" (served by rank 0); None for a world of one."""
+    rdzv_is_guessed: bool = False
+    """Nobody has said it: Slurm's name of a node, which need not be one that systems know."""
     token: str | None = None
     timeout: float | None = None
     interface: str | None = None
@@ -94,6 +99,20 @@ def nested_notice(nnodes: int, environ: Mapping[str, str]) -> str | None:
         f"{found[0].world_size} of these commands are started side by side, and each runs a job of "
         "its own; for one job, have that launcher start the script itself, or give each host one "
         "gearshift run with --nnodes, --node-rank and --rdzv"
+    )
+
+
+def lonely_notice(environ: Mapping[str, str] | None = None) -> str | None:
+    """What to tell the user of a world of one that Slurm has given room for more, but not srun."""
+    variables = _Variables(os.environ if environ is None else environ)
+    tasks = variables.text("SLURM_NTASKS") or ""
+    if not tasks.isdecimal() or int(tasks) < 2 or not variables.has("SLURM_JOB_ID"):
+        return None
+    if any(is_source(variables) for is_source, _ in _SOURCES):
+        return None
+    return (
+        f"Slurm has room for {tasks} tasks in this job, and this process trains alone, for it was "
+        "not started by srun: `srun python train.py` starts one in each"
     )
 
 
@@ -231,6 +250,18 @@ def _is_slurm_task(variables: _Variables) -> bool:
     return step.isdecimal() and int(step) < _SPECIAL_SLURM_STEPS
 
 
+def _slurm_rendezvous(variables: _Variables) -> str | None:
+    """On the step's first host, where rank 0 is, at a port that steps side by side do not share."""
+    nodes = variables.text("SLURM_STEP_NODELIST") or variables.text("SLURM_NODELIST") or ""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)  # of "gpu[07-09,12],cpu1": "gpu[07-09,12]"
+    host = re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0] if first else "")
+    if not re.fullmatch(r"[\w.-]+", host):
+        return None
+    job = variables.integer("SLURM_JOB_ID", "SLURM_JOBID", default=0)
+    step = variables.integer("SLURM_STEP_ID", "SLURM_STEPID", default=0)
+    return f"tcp://{host}:{_SLURM_PORTS[0] + (31 * job + step) % len(_SLURM_PORTS)}"
+
+
 def _from_variables(variables: _Variables) -> ProcessEnvironment:
     """Without a word of who shares a host, as in Kubernetes, each process has one to itself."""
     rank, world_size = variables.integer("RANK"), variables.integer("WORLD_SIZE")
@@ -322,6 +353,8 @@ def _complete(found: ProcessEnvironment, variables: _Variables) -> ProcessEnviro
         raise LaunchError(f"{found.launcher} runs this job on several hosts: {_TOKEN_HELP}")
     if found.rdzv is None and found.launcher == "torchrun":
         return replace(found, needs_torch_store=True)
+    if found.rdzv is None and found.launcher == "slurm":
+        found = replace(found, rdzv=_slurm_rendezvous(variables), rdzv_is_guessed=True)
     if found.rdzv is None:
         raise LaunchError(
             f"{found.launcher} runs this job on several hosts: set GEARSHIFT_RDZV=HOST:PORT in "

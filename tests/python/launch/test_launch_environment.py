@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from gearshift_testing.ports import reserved_port
 
+import gearshift as gs
 from gearshift.launch import LaunchError
-from gearshift.launch.environment import detect
+from gearshift.launch.environment import detect, lonely_notice
 from gearshift.launch.host_store import HostJob, open_host_store, user_token
 
 TOKEN = "0123456789abcdef" * 4
@@ -118,6 +119,47 @@ def test_several_hosts(environ, expected, node, launcher):
 def test_several_hosts_need_an_address(environ):
     with pytest.raises(LaunchError, match="GEARSHIFT_RDZV=HOST:PORT"):
         detect({**environ, "GEARSHIFT_TOKEN": TOKEN})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu[07-09,12],cpu1", "gpu07"),
+        ("cpu1,gpu[07-09]", "cpu1"),
+        ("rack[2-3]n[10-11]-ib", "rack2n10-ib"),
+        ("[a,b", None),
+        ("", None),
+    ],
+)
+def test_tasks_of_slurm_meet_on_its_first_host(nodes, first):
+    environ = {**SLURM, "GEARSHIFT_TOKEN": TOKEN, "SLURM_STEP_NODELIST": nodes}
+    if first is None:
+        with pytest.raises(LaunchError, match="GEARSHIFT_RDZV=HOST:PORT"):
+            detect(environ)
+        return
+    assert detect(environ).rdzv == f"tcp://{first}:{20000 + 31 * 17}"
+    next_step = {"SLURM_STEP_ID": "1", "SLURM_PROCID": "0", "SLURM_NODEID": "0"}
+    assert detect({**environ, **next_step}).rdzv == f"tcp://{first}:{20001 + 31 * 17}"
+    assert detect({**environ, "SLURM_JOB_ID": "4294967295"}).rdzv is not None
+    assert detect({**environ, **HOSTS}).rdzv == "tcp://node0:29500"
+
+
+def test_a_name_of_slurms_that_is_no_hosts(monkeypatch):
+    for name, value in {**SLURM, "SLURM_STEP_NODELIST": "no.such.host.invalid"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GEARSHIFT_TOKEN", TOKEN)
+    with pytest.raises(gs.InvalidArgument, match=r"'no.such.host.invalid'.*set GEARSHIFT_RDZV="):
+        gs.init()
+
+
+@pytest.mark.parametrize("step", ["4294967291", None])
+def test_a_script_in_a_batch_job_without_srun_is_told_so(step):
+    job = {name: v for name, v in SLURM.items() if name != "SLURM_STEP_ID"}
+    shell = job if step is None else {**job, "SLURM_STEP_ID": step}
+    assert "room for 8 tasks" in str(lonely_notice(shell))
+    assert lonely_notice({**shell, "SLURM_NTASKS": "1"}) is None
+    for other in (SLURM, {**shell, **TORCHRUN}, {**shell, "GEARSHIFT_RANK": "0"}, {}):
+        assert lonely_notice(other) is None
 
 
 def test_ranks_of_no_launcher_meet_at_the_master():
@@ -246,7 +288,7 @@ def test_no_place_for_the_host_store():
 
 DUMP = """
 import dataclasses, json, sys
-from gearshift.launch.environment import detect
+from gearshift.launch.environment import detect, lonely_notice
 found = detect()
 with open(f"{sys.argv[1]}/found-{found.rank}.json", "w") as file:
     json.dump(dataclasses.asdict(found), file)

@@ -89,6 +89,27 @@ TEST(SessionOptions, HydraNumbersItsProcesses) {
   EXPECT_GT(options->nnodes, 1);
 }
 
+TEST(SessionOptions, TasksOfSlurmMeetOnItsFirstHost) {
+  std::map<std::string, std::string> task{
+      {"SLURM_JOB_ID", "17"},        {"SLURM_STEP_ID", "1"},        {"SLURM_PROCID", "4"},
+      {"SLURM_STEP_NUM_TASKS", "5"}, {"SLURM_STEP_NUM_NODES", "3"}, {"GEARSHIFT_TOKEN", "secret"}};
+  const std::pair<const char*, const char*> hosts[] = {{"gpu[07-09,12],cpu1", "gpu07"},
+                                                       {"cpu1,gpu[07-09]", "cpu1"},
+                                                       {"rack[2-3]n[10-11]-ib", "rack2n10-ib"}};
+  for (const auto& [nodes, first] : hosts) {
+    task["SLURM_STEP_NODELIST"] = nodes;
+    const Environment step(task);
+    const auto options = SessionOptions::from_environment();
+    ASSERT_TRUE(options.ok()) << options.error().to_string();
+    EXPECT_EQ(options->rdzv, "tcp://" + std::string(first) + ":20528");
+  }
+  task.erase("SLURM_STEP_NODELIST");
+  const Environment step(task);
+  const auto refused = SessionOptions::from_environment();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("set GEARSHIFT_RDZV=HOST:PORT"));
+}
+
 TEST(SessionOptions, ANameOfAnInterfaceIsNoAddress) {
   SessionOptions options = rank_1_of_2("node0:29400");
   options.interface = "lo";

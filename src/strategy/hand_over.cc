@@ -175,7 +175,7 @@ base::Status ReplicaImpl::finish_server() {
   GEARSHIFT_RETURN_IF_ERROR(comm_->drain());
   GEARSHIFT_RETURN_IF_ERROR(server_->client().leave(step_));
   GEARSHIFT_ASSIGN_OR_RETURN(const Meeting meeting, meet(Intent::kFinish));
-  static_cast<void>(meeting);
+  GEARSHIFT_RETURN_IF_ERROR(broadcast_buffers(base::Rank(meeting.furthest)));
   return last_updates("last updates");
 }
 

@@ -234,7 +234,8 @@ class Replica {
   virtual Stats stats() const = 0;
   /// Under a server, collective: no more steps of this rank will come, and nobody waits for one.
   /// Waits as long as anyone makes steps. All updates are applied then, and parameters are equal on
-  /// all ranks, as is what `fetch_state` returns. What may follow is `fetch_state` and `stop`.
+  /// all ranks, as is what `fetch_state` returns; the non-trainable state is that of a rank that
+  /// made most steps. What may follow is `fetch_state` and `stop`.
   /// Under LocalSgd the same, after a last round, in which this rank's steps since the one before
   /// count. Under All-Reduce it does nothing, and waits for nobody: where ranks have different
   /// numbers of batches, `join` makes them equal.

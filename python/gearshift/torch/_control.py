@@ -111,8 +111,9 @@ def release(model: nn.Module) -> None:
     """Undo distribute(): model and optimizer are on their own again, on every worker. Collective.
 
     Parameters, buffers and optimizer state stay as they are; under a server, parameters and state
-    become the servers', with the updates of all workers, of which the slowest is waited for. Under
-    local SGD parameters and buffers become those of all, by a last round.
+    become the servers', with the updates of all workers, of which the slowest is waited for, and
+    buffers those of a worker that made most steps. Under local SGD parameters and buffers become
+    those of all, by a last round.
     Without it that happens at :func:`gearshift.shutdown`; use it in jobs that train many models one
     after another.
     """

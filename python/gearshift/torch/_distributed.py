@@ -476,12 +476,7 @@ class Distributed:
         Unless the process ends, the model is that of all ranks then.
         """
         self.epoch.finish()
-        if not exiting and self.uses_server:
-            self._store_changes()
-            self.replica.finish()
-            self.adapter.fetch_parameters()
-            self.fetch_state()
-        elif not exiting and self.is_local:
+        if not exiting and (self.uses_server or self.is_local):
             if self._is_fresh:
                 self._take_writes()
             self._store_changes()
@@ -489,6 +484,7 @@ class Distributed:
             self.replica.finish()
             self.adapter.fetch_parameters()
             self.adapter.buffers.scatter()
+            self.fetch_state()
         if self.optimizer is not None and not exiting:
             _outer.keep(self.optimizer, self.outer_momentum())
         self.replica.stop()

@@ -143,3 +143,25 @@ def buffers_are_equal_after_a_switch_back() -> None:
         assert gst.stats(model)["strategy"] == "all_reduce"
         assert torch.equal(gst.broadcast_object(mine), mine), f"{stage}: {mine}"
         gst.release(model)
+
+
+@case([2, 3])
+def statistics_are_equal_when_a_model_is_released() -> None:
+    """Those of a worker that made most steps, the last one here; others have other data."""
+    for strategy in ("ps:asp", "ps:ssp(1)", "ps:bsp"):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+        model, its = gst.distribute(model, sgd(model.parameters()), strategy)
+        rank, last = gs.rank(), gs.world_size() - 1
+        for step in range(4 if rank == last else 3):
+            its.zero_grad()
+            x = torch.randn(5, 6, dtype=torch.float64) + rank
+            loss = model(x).square().mean()
+            loss.backward()
+            its.step(loss=loss)
+            assert int(model[1].num_batches_tracked) == step + 1
+        own = model[1].running_mean.clone()
+        gst.release(model)
+        assert_equal_everywhere(model)
+        assert torch.equal(model[1].running_mean, own) == (rank == last)
+        assert int(model[1].num_batches_tracked) == 4

@@ -388,8 +388,10 @@ inline base::Status Distributed::stop() {
   GEARSHIFT_RETURN_IF_ERROR(usable());
   if (uses_server()) {
     GEARSHIFT_RETURN_IF_ERROR(prepare_parameters());
+    GEARSHIFT_RETURN_IF_ERROR(bring_buffers());
     GEARSHIFT_RETURN_IF_ERROR(replica_->finish());
     show_parameters();
+    show_buffers();
     GEARSHIFT_RETURN_IF_ERROR(fetch_state());
   } else if (is_local()) {
     GEARSHIFT_RETURN_IF_ERROR(take_writes());

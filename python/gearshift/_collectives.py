@@ -10,7 +10,8 @@ what is sent to, or received from, different workers waits for nothing else.
 All of them raise:
     TypeError: for something that is no such array.
     InvalidArgument: for sizes or ranks that do not fit.
-    MismatchError: on one host, when workers reduce different dtypes, or by different operations.
+    MismatchError: on one host, when workers call different ones of all_reduce, reduce_scatter and
+        all_gather, or with other dtypes or operations.
     PeerLost, TimeoutError: when another rank is gone, or does not take part. The session is
         unusable afterwards.
 """

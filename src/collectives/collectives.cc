@@ -23,6 +23,7 @@
 #include "collectives/team.h"
 #include "collectives/widen.h"
 #include "collectives/window/all_reduce.h"
+#include "collectives/window/movement.h"
 #include "collectives/window/operation.h"
 #include "gearshift/collectives/cost.h"
 #include "gearshift/collectives/survey.h"
@@ -35,6 +36,9 @@ using base::DType;
 using base::ReduceOp;
 using base::Status;
 using Kind = Meaning::Kind;
+
+/// A shorter one goes faster by messages, of which the root need not wait for anybody.
+constexpr std::size_t kLeastWindowBroadcast = std::size_t{1} << 20;
 
 bool widens(DType dtype, ReduceOp op) {
   return op == ReduceOp::kMean && mean_needs_widening(dtype);
@@ -97,9 +101,20 @@ std::vector<View> cut(View data, const std::vector<std::size_t>& sizes) {
   return parts;
 }
 
-Status gather_parts(group::Group& group, std::string_view name, base::ConstBytes data,
-                    const std::vector<base::Bytes>& parts, std::size_t unit,
+/// The window that data in ordinary memory are to pass; null: they go by messages. Of no bytes,
+/// too: ranks that have some wait there for those that have none.
+base::Result<group::Window*> passage_of(group::Group& group, base::ConstBytes data,
+                                        const Options& options) {
+  if (group.size() == 1 || base::is_phantom(data)) return nullptr;
+  return window_of(group, options);
+}
+
+/// `window_name` must live for ever.
+Status gather_parts(group::Group& group, std::string_view name, const char* window_name,
+                    base::ConstBytes data, const std::vector<base::Bytes>& parts, std::size_t unit,
                     const Options& options) {
+  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, passage_of(group, data, options));
+  if (window != nullptr) return window_all_gather(group, *window, window_name, parts, options);
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const bool bruck = gathers_by_bruck(data.size(), group.size());
   Operation operation(group, name, bruck ? "bruck" : "ring", options, {Meaning::Kind::kAllGather});
@@ -130,9 +145,8 @@ base::Result<group::Window*> window_for(group::Group& group, base::ConstBytes da
                                         const Options& options) {
   const bool wanted =
       options.algorithm == Algorithm::kAuto || options.algorithm == Algorithm::kWindow;
-  // Of no elements, too: ranks that have some wait there for those that have none.
   if (!wanted || group.size() == 1 || base::is_phantom(data)) return nullptr;
-  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_of(group, options));
+  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, passage_of(group, data, options));
   if (window != nullptr || options.algorithm == Algorithm::kAuto) return window;
   return base::Error(base::ErrorCode::kUnsupported,
                      "all_reduce (window): the ranks of this group cannot map each other's memory; "
@@ -144,6 +158,25 @@ Status any_all_reduce(group::Group& group, base::Bytes data, Reduction reduction
   GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, window_for(group, data, options));
   if (window != nullptr) return window_all_reduce(group, *window, data, reduction, options);
   return message_all_reduce(group, data, reduction, options);
+}
+
+Status any_reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out,
+                          Reduction reduction, const Options& options) {
+  GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, passage_of(group, data, options));
+  if (window != nullptr) {
+    const auto parts = equal_parts(data, base::size_of(reduction.dtype), group.size());
+    return window_reduce_scatter(group, *window, parts, out, reduction, options);
+  }
+  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
+  Operation operation(
+      group, "reduce_scatter", "ring", options,
+      Meaning::reduction(Meaning::Kind::kReduceScatter, reduction.meant, reduction.op));
+  if (trivial(operation, data)) {
+    copy(data, out);
+    return {};
+  }
+  return ring_reduce_scatter(operation, everybody(operation, *topology), data, out, reduction.dtype,
+                             reduction.op);
 }
 
 }  // namespace
@@ -162,20 +195,14 @@ Status all_reduce(group::Group& group, base::Bytes data, DType dtype, ReduceOp o
 Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DType dtype,
                       ReduceOp op, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_part(group, data, out, dtype));
-  GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
-  Operation operation(group, "reduce_scatter", "ring", options,
-                      Meaning::reduction(Meaning::Kind::kReduceScatter, dtype, op));
-  if (trivial(operation, data)) {
-    copy(data, out);
-    return {};
+  if (!widens(dtype, op)) {
+    return any_reduce_scatter(group, data, out, {dtype, op, dtype}, options);
   }
-  const Team team = everybody(operation, *topology);
-  if (!widens(dtype, op)) return ring_reduce_scatter(operation, team, data, out, dtype, op);
   base::Buffer wide = widen(dtype, data);
   const base::Bytes wide_out =
-      part(wide.view(), base::size_of(DType::kI64), operation.size(), operation.rank());
+      part(wide.view(), base::size_of(DType::kI64), group.size(), group.rank().value);
   GEARSHIFT_RETURN_IF_ERROR(
-      ring_reduce_scatter(operation, team, wide.view(), wide_out, DType::kI64, op));
+      any_reduce_scatter(group, wide.view(), wide_out, {DType::kI64, op, dtype}, options));
   narrow(dtype, wide_out, out);
   return {};
 }
@@ -183,18 +210,23 @@ Status reduce_scatter(group::Group& group, base::Bytes data, base::Bytes out, DT
 Status all_gather(group::Group& group, base::Bytes data, DType dtype, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_whole_elements("all_gather", data, dtype));
   const std::size_t unit = base::size_of(dtype);
-  return gather_parts(group, "all_gather", data, equal_parts(data, unit, group.size()), unit,
-                      options);
+  return gather_parts(group, "all_gather", "all_gather (window)", data,
+                      equal_parts(data, unit, group.size()), unit, options);
 }
 
 Status all_gather_v(group::Group& group, base::Bytes data, const std::vector<std::size_t>& sizes,
                     const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_sizes(group, data, sizes));
-  return gather_parts(group, "all_gather_v", data, cut(data, sizes), 1, options);
+  return gather_parts(group, "all_gather_v", "all_gather_v (window)", data, cut(data, sizes), 1,
+                      options);
 }
 
 Status broadcast(group::Group& group, base::Bytes data, base::Rank root, const Options& options) {
   GEARSHIFT_RETURN_IF_ERROR(check_rank(group, "broadcast", root));
+  if (data.size() >= kLeastWindowBroadcast) {
+    GEARSHIFT_ASSIGN_OR_RETURN(group::Window* const window, passage_of(group, data, options));
+    if (window != nullptr) return window_broadcast(group, *window, data, root, options);
+  }
   GEARSHIFT_ASSIGN_OR_RETURN(const auto topology, topology_of(group, data));
   const bool chain =
       broadcast_prefers_chain(data.size(), group.size(), topology->slowest_in_ring());

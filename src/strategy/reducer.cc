@@ -299,6 +299,7 @@ base::Status Reducer::broadcast_buffers() {
   collectives::Options options;
   options.label = "broadcast buffers";
   options.timeout = patience_;
+  options.background = !awaited_;
   return collectives::broadcast(control_lane().group, memory_.buffers(), result_.root, options);
 }
 

@@ -58,8 +58,9 @@ struct Options {
 ///
 /// Ranks that differ in what they call never take each other's data (unless they name different
 /// algorithms), but not all of them are told:
-/// - all_reduce through a window: all get kMismatch where lengths, dtypes or operations differ.
-///   Where some are in a barrier, those in the all_reduce do, and those in the barrier succeed.
+/// - Through a window (all_reduce, reduce_scatter, all_gather): all get kMismatch where functions,
+///   lengths, dtypes or operations differ, and may go on. Where some are in a barrier, those who
+///   are not do, and those in the barrier succeed. A broadcast passes it from 1 MiB on.
 /// - Over messages, whoever is sent another length than it expects gets kMismatch; the links go on.
 ///   Whoever waits for what nobody sends (for another dtype, operation, root or function) gets
 ///   kTimeout. Whoever waits for nobody succeeds: with an empty array, or as the root of a
@@ -94,6 +95,7 @@ base::Status all_gather(group::Group& group, base::Bytes data, base::DType dtype
 base::Status all_gather_v(group::Group& group, base::Bytes data,
                           const std::vector<std::size_t>& sizes, const Options& options = {});
 
+/// `data` of `root` to all. The root may return before others have it.
 base::Status broadcast(group::Group& group, base::Bytes data, base::Rank root,
                        const Options& options = {});
 

@@ -22,6 +22,7 @@ DTYPES = (
     *(torch.bool, torch.int16, torch.complex64, torch.complex128),
 )
 REDUCED = DTYPES[:8]
+_NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
 _YEAR = 365 * 24 * 3600.0
 
 
@@ -106,26 +107,28 @@ def meet(
         MismatchError: when two ranks have come to do different things.
     """
     size = _session.world_size()
-    told = np.zeros((size, 5))
-    told[_session.rank()] = (kind, DTYPES.index(dtype), rows, width, weight)
+    every = np.zeros((size, 5))
+    every[_session.rank()] = (kind, _NUMBERS[dtype], rows, width, weight)
     waits = _YEAR if kind is Kind.NOTHING else None
-    _session.current().all_gather(told.ctypes.data, told.nbytes, waits, label)
-    active = [r for r in range(size) if told[r, 0] != Kind.NOTHING]
+    _session.current().all_gather(every.ctypes.data, every.nbytes, waits, label)
+    told = every.tolist()
+    active = [r for r in range(size) if told[r][0] != Kind.NOTHING]
     if not active:
         return Meeting(kind, dtype, (0,) * size, 0, (0.0,) * size, 0)
-    first, common = active[0], (0, 1, 3)
-    for r in active:
-        if any(told[r, i] != told[first, i] for i in common):
+    first = told[active[0]]
+    for r in active[1:]:
+        its = told[r]
+        if its[0] != first[0] or its[1] != first[1] or its[3] != first[3]:
             raise MismatchError(
-                f"rank {r} is in {_words(told[r])}, rank {first} in {_words(told[first])}: "
+                f"rank {r} is in {_words(its)}, rank {active[0]} in {_words(first)}: "
                 "all ranks must call the same functions in the same order"
             )
     return Meeting(
-        Kind(int(told[first, 0])),
-        DTYPES[int(told[first, 1])],
-        tuple(int(n) for n in told[:, 2]),
-        int(told[first, 3]),
-        tuple(told[:, 4].tolist()),
+        Kind(int(first[0])),
+        DTYPES[int(first[1])],
+        tuple(int(its[2]) for its in told),
+        int(first[3]),
+        tuple(its[4] for its in told),
         len(active),
     )
 
@@ -147,7 +150,7 @@ def follow() -> None:
             meeting.gather(empty) if meeting.kind is Kind.GATHER else meeting.scatter(empty)
 
 
-def _words(told: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
+def _words(told: list[float]) -> str:
     name = {
         Kind.SUM: "a sum over the ranks",
         Kind.GATHER: "a concatenation of the ranks' rows",

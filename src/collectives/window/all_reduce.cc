@@ -9,6 +9,7 @@
 
 #include "collectives/arguments.h"
 #include "collectives/window/operation.h"
+#include "collectives/window/stages.h"
 #include "gearshift/kernels/reduce.h"
 
 namespace gearshift::collectives {
@@ -18,21 +19,10 @@ using base::Bytes;
 using base::Status;
 using group::Window;
 
-constexpr std::size_t kLine = 64;
+constexpr std::size_t kLine = kStageLine;
 constexpr std::size_t kTinyBytes = 1024;
 constexpr std::size_t kFlatBytes = 8 * 1024;
-constexpr std::size_t kChunkBytes = 256 * 1024;
-
-/// What a rank says at the first round, at the begin of its stage; the payload follows.
-struct alignas(kLine) Header {
-  std::uint64_t bytes = 0;
-  double factor = 1;
-  Window::Place place{};
-  std::uint64_t round = 0;  ///< another one stands there when the rank came for something else
-  base::DType dtype{};      ///< as the caller has it
-  base::ReduceOp op{};
-};
-static_assert(sizeof(Header) == kLine && kChunkBytes + kLine <= Window::kStageBytes);
+constexpr std::size_t kChunkBytes = kStageChunk;
 
 /// Slice r of n of `bytes` bytes, cut at cache lines.
 struct Slice {
@@ -44,27 +34,6 @@ Slice slice_of(std::size_t bytes, int n, int r) {
   const std::size_t begin = std::min(bytes, part_begin(lines, parts, part) * kLine);
   const std::size_t end = std::min(bytes, part_begin(lines, parts, part + 1) * kLine);
   return {begin, end - begin};
-}
-
-inline void prefetch_to_write(const std::byte* line) {
-#if defined(__x86_64__)
-  asm volatile("prefetchw %0" : : "m"(*line));  // what __builtin_prefetch does not emit unasked
-#else
-  __builtin_prefetch(line, 1);
-#endif
-}
-
-/// Copies into memory that another core has read: asks for the lines some way ahead, since a core
-/// gets few of them at a time otherwise.
-void copy_shared(std::byte* to, const std::byte* from, std::size_t bytes) {
-  constexpr std::size_t kStep = 1024;
-  constexpr std::size_t kAhead = 2048;
-  for (std::size_t i = 0; i < bytes; i += kStep) {
-    const std::size_t n = std::min(kStep, bytes - i);
-    const std::size_t end = std::min(bytes, i + kAhead + kStep);
-    for (std::size_t k = i + kAhead; k < end; k += 64) prefetch_to_write(to + k);
-    std::memcpy(to + i, from + i, n);
-  }
 }
 
 /// One all-reduce of this rank.
@@ -84,33 +53,25 @@ class AllReduce {
 
  private:
   std::byte* payload(int rank) const { return window_.stage(rank, part_) + kLine; }
-  Header header(int rank) const {
-    Header said;
-    std::memcpy(&said, window_.stage(rank, part_), sizeof said);
-    return said;
-  }
+  StageHeader header(int rank) const { return header_at(window_.stage(rank, part_)); }
   void announce(Window::Place place) {
-    const Header mine{data_.size(), factor_, place, window_.coming_round(), meant_, op_};
+    StageHeader mine;
+    mine.bytes = data_.size();
+    mine.factor = factor_;
+    mine.place = place;
+    mine.round = window_.coming_round();
+    mine.dtype = meant_;
+    mine.op = op_;
     std::memcpy(window_.stage(operation_.rank(), part_), &mine, sizeof mine);
   }
 
   /// Reads what the others announced: do they mean the same operation, and with which factors?
   Status compare() {
     bool plain = true;
-    const Header mine = header(operation_.rank());
+    const StageHeader mine = header(operation_.rank());
     for (int r = 0; r < operation_.size(); ++r) {
-      const Header said = header(r);
-      if (said.round != mine.round)
-        return operation_.disagreement(
-            r, "is in another operation: all must call the same in the same order");
-      if (said.dtype != meant_ || said.op != op_) {
-        return operation_.disagreement(r, "wants the " + reduction_text(said.dtype, said.op) +
-                                              ", this one the " + reduction_text(meant_, op_));
-      }
-      if (said.bytes != data_.size()) {
-        return operation_.disagreement(r, "reduces " + std::to_string(said.bytes) +
-                                              " bytes, this one " + std::to_string(data_.size()));
-      }
+      const StageHeader said = header(r);
+      GEARSHIFT_RETURN_IF_ERROR(same_use(operation_, r, said, mine));
       plain = plain && said.factor == 1;
     }
     if (plain || !base::is_floating(dtype_)) return {};

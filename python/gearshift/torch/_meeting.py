@@ -142,12 +142,16 @@ def follow() -> None:
         )
         if meeting.kind is Kind.NOTHING:
             return
-        rows = sum(meeting.rows) if meeting.kind is Kind.SCATTER else 0
         if meeting.kind is Kind.SUM:
-            meeting.sum(torch.zeros(meeting.width, dtype=meeting.dtype))
+            meeting.sum(_zeros(1, meeting))
+        elif meeting.kind is Kind.GATHER:
+            meeting.gather(_zeros(0, meeting))
         else:
-            empty = torch.zeros((rows, meeting.width), dtype=meeting.dtype)
-            meeting.gather(empty) if meeting.kind is Kind.GATHER else meeting.scatter(empty)
+            meeting.scatter(_zeros(sum(meeting.rows), meeting))
+
+
+def _zeros(rows: int, meeting: Meeting) -> Tensor:
+    return torch.zeros((rows, meeting.width), dtype=meeting.dtype, device="cpu")
 
 
 def _words(told: list[float]) -> str:

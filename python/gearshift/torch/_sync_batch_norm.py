@@ -86,7 +86,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """
     channels = x.shape[1]
     n = x.numel() // channels
-    told = torch.zeros((1, 2 * channels + 1), dtype=torch.float64)
+    told = torch.zeros((1, 2 * channels + 1), dtype=torch.float64, device="cpu")
     if n > 0:
         mean, var = _moments(_wide(x))
         told[0, :channels], told[0, channels:-1], told[0, -1] = mean, var, n

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "collectives/window/operation.h"
 #include "gearshift/base/dtype.h"
@@ -42,7 +43,7 @@ base::Status same_use(const WindowOperation& operation, int rank, const StageHea
 void copy_shared(std::byte* to, const std::byte* from, std::size_t bytes);
 
 /// Brings data through the stages, chunk after chunk: while one is taken out, the next one is
-/// brought in. ⌈chunks⌉ rounds, one at least.
+/// brought in. As many rounds as chunks, one at least.
 struct Passage {
   std::size_t chunks = 0;  ///< equal on all ranks
   /// Writes this rank's chunk.

@@ -191,6 +191,19 @@ def half_precision_and_channels_last() -> None:
         gst.release(model)
 
 
+@case([2])
+def another_default_device() -> None:
+    """What travels is in host memory all the same."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.SyncBatchNorm(4))
+    gst.distribute(model)
+    x = torch.randn(2, 3)
+    with torch.device("meta"):
+        loss = gst.concat_all_gather(gst.all_reduce(model(x))).square().mean()
+        loss.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+    gst.release(model)
+
+
 @case([1, 2])
 def copies_are_ordinary_modules() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.SyncBatchNorm(4))
@@ -213,7 +226,7 @@ def copies_are_ordinary_modules() -> None:
 
 @case(WORLDS)
 def values_and_gradients() -> None:
-    """By NumPy-like formulas: rank s's loss is sum((s + 1) * of what all have)."""
+    """Rank s's loss is (s + 1) times the sum of what all have."""
     rank, size = gs.rank(), gs.world_size()
     total = size * (size + 1) / 2
     for op in ("sum", "mean"):

@@ -2,9 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <iterator>
 #include <random>
 #include <span>
@@ -56,9 +54,8 @@ void run_operation(group::Group& group, std::size_t k, unsigned kind, std::size_
   const auto parts = static_cast<std::size_t>(ranks);
   std::vector<float> data = values(k, rank, count);
   const base::Bytes bytes = std::as_writable_bytes(std::span(data));
-  const auto begin_of = [&](int r) {  // as equal parts are cut
-    const auto part = static_cast<std::size_t>(r);
-    return part * (count / parts) + std::min(part, count % parts);
+  const auto begin_of = [&](int r) {
+    return part_begin(count, parts, static_cast<std::size_t>(r));
   };
   if (kind == 0) {
     ASSERT_TRUE(all_reduce(group, bytes, DType::kF32, ReduceOp::kSum).ok());
@@ -109,8 +106,8 @@ TEST_P(MovesOverWindow, PartsMayOverlapWithWhereTheyGo) {
     std::vector<float> data = values(1, group.rank().value, 10);
     const std::size_t n = static_cast<std::size_t>(group.size());
     const auto self = static_cast<std::size_t>(group.rank().value);
-    const std::size_t begin = self * (10 / n) + std::min(self, 10 % n);
-    const std::size_t count = 10 / n + (self < 10 % n ? 1 : 0);
+    const std::size_t begin = part_begin(10, n, self);
+    const std::size_t count = part_begin(10, n, self + 1) - begin;
     const std::span<float> own = std::span(data).subspan(begin, count);
     ASSERT_TRUE(reduce_scatter(group, std::as_writable_bytes(std::span(data)),
                                std::as_writable_bytes(own), DType::kF32, ReduceOp::kSum)
